@@ -1,0 +1,3 @@
+module voicebridge
+
+go 1.26
