@@ -1,0 +1,163 @@
+// Package providers is the contract between the bridge and a phone carrier.
+//
+// A carrier lives in one folder below this one and is described by a Spec. Its
+// Stream translates one media connection between the carrier's messages and the
+// events and commands defined here; its Peer is the carrier's own end of the
+// same connection, from which simulated carriers are made. Both are pure
+// translation: no I/O, no clock, no goroutine.
+//
+// The conformance suite that every carrier passes is in providertest, the list
+// of carriers in providers/all.
+package providers
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"voicebridge/codec"
+)
+
+// Message is one WebSocket message: binary, or text in UTF-8.
+type Message struct {
+	Binary bool
+	Data   []byte
+}
+
+// EventKind says what an Event is.
+type EventKind uint8
+
+// The events that a carrier sends.
+const (
+	EventUnknown   EventKind = iota // a valid message without meaning for a bridge: count it and go on
+	EventConnected                  // a greeting before the start, for carriers that have one
+	EventStart                      // the stream begins
+	EventAudio
+	EventDigit
+	EventMark    // playout has reached a mark, or a clear has discarded it (see Abilities)
+	EventCleared // the carrier confirms a clear
+	EventStop    // the stream ends; the connection closes next
+)
+
+func (k EventKind) String() string {
+	return [...]string{"unknown", "connected", "start", "audio", "digit", "mark", "cleared", "stop"}[k]
+}
+
+// Event is one message from the carrier. Only the fields of its kind are set.
+type Event struct {
+	Kind EventKind
+
+	Start *Start // EventStart
+
+	// Audio is the payload of an EventAudio in the format Start.In. It aliases
+	// the message or the Stream and is valid until the next Decode.
+	Audio []byte
+	// At is the carrier's media time at the beginning of Audio, counted from the
+	// start of the stream, in whole milliseconds; -1 where the carrier gives none.
+	At time.Duration
+	// Missing is how many audio messages the carrier's own numbering says were
+	// lost just before this one.
+	Missing int
+
+	Digit    byte          // EventDigit: one of 0-9 * # A-D
+	Duration time.Duration // EventDigit: how long it was held; 0 where the carrier does not say
+
+	Mark string // EventMark: the name given in the CommandMark
+}
+
+// Start is what a carrier tells about a stream when it begins.
+type Start struct {
+	Account string // the carrier's account id
+	Call    string // the carrier's call id
+	Stream  string // the carrier's id of this media connection
+	In      codec.Format
+	Out     codec.Format
+	Params  map[string]string // custom values from the answer document
+}
+
+// CommandKind says what a Command is.
+type CommandKind uint8
+
+// The commands that the bridge sends.
+const (
+	CommandAudio  CommandKind = iota + 1
+	CommandMark               // ask for an EventMark when the audio sent so far has been played
+	CommandClear              // discard what has not been played
+	CommandDigits             // send tones to the other party
+	CommandHangup             // end the call, where the media connection can
+)
+
+func (k CommandKind) String() string {
+	return [...]string{"", "audio", "mark", "clear", "digits", "hangup"}[k]
+}
+
+// Command is one message to the carrier. Only the fields of its kind are set.
+type Command struct {
+	Kind   CommandKind
+	Audio  []byte // CommandAudio: one frame of 20 ms in the format Start.Out
+	Mark   string // CommandMark
+	Digits string // CommandDigits
+}
+
+// Stream translates one media connection. It is used from two goroutines: one
+// calls Decode, another Encode, and Encode is not called before Decode has
+// returned an EventStart. Neither may block, keep what it was given, or allocate
+// for audio.
+type Stream interface {
+	// Decode reads one message from the carrier into ev, overwriting all of it.
+	// An error means that the message is malformed or out of place and has been
+	// ignored; an error that is ErrFormat means that the stream cannot go on.
+	Decode(m Message, ev *Event) error
+	// Encode appends the carrier's form of cmd to buf and returns it as a
+	// message. It is errors.ErrUnsupported if the carrier has no such thing.
+	Encode(buf []byte, cmd *Command) (Message, error)
+}
+
+// Peer is the carrier's own end of a media connection, the inverse of Stream:
+// what Peer.Encode makes of an event, Stream.Decode turns into the same event,
+// and likewise for commands. It is as strict as the carrier.
+type Peer interface {
+	// Encode is errors.ErrUnsupported for events that the carrier never sends.
+	Encode(buf []byte, ev *Event) (Message, error)
+	// Decode fails on what the carrier would refuse or complain about. Where the
+	// carrier would act on a part of the message nevertheless, cmd holds it,
+	// otherwise cmd.Kind is 0.
+	Decode(m Message, cmd *Command) error
+}
+
+// ErrFormat is the error of a start that names audio the bridge does not know.
+var ErrFormat = errors.New("unknown audio format")
+
+// Abilities are what a carrier's media connection can do.
+type Abilities struct {
+	Marks       bool // reports when playout reaches a mark
+	Clear       bool // can discard queued audio
+	Digits      bool // reports digits that the caller presses
+	SendDigits  bool // takes digits to send
+	FixedFrames bool // audio messages hold exactly one frame of 20 ms
+	ClearMarks  bool // reports the marks that a clear discards
+	Clears      bool // confirms a clear with an EventCleared
+	// Queue is how much audio the carrier holds for playing before it discards
+	// what comes; 0 where no limit is known.
+	Queue time.Duration
+}
+
+// Spec describes a carrier.
+type Spec struct {
+	Name      string // in URLs, configuration, logs and metrics: lower case
+	Title     string // for people
+	Formats   []codec.Format
+	Abilities Abilities
+	NewStream func() Stream
+	NewPeer   func() Peer
+}
+
+// ValidDigit tells whether d is a DTMF digit: 0-9, *, #, A-D.
+func ValidDigit(d byte) bool {
+	return d >= '0' && d <= '9' || d == '*' || d == '#' || d >= 'A' && d <= 'D'
+}
+
+// FormatError makes an error that is ErrFormat and names what was received.
+func FormatError(provider, encoding string, rate, channels int) error {
+	return fmt.Errorf("%s: encoding %.40q at %d Hz, %d channels: %w", provider, encoding, rate, channels, ErrFormat)
+}

@@ -1,0 +1,227 @@
+package twilio
+
+import (
+	"encoding/base64"
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"voicebridge/codec"
+	"voicebridge/providers"
+	"voicebridge/providers/providertest"
+)
+
+func event(kind providers.EventKind) providers.Event { return providers.Event{Kind: kind, At: -1} }
+
+func TestConformance(t *testing.T) {
+	const sid = "MZ00000000000000000000000000000001"
+	text := func(s string) providers.Message {
+		return providertest.Text(strings.ReplaceAll(s, "MZ…", sid))
+	}
+	silence := strings.Repeat("/", 213) + "w=="
+	frame, err := base64.StdEncoding.DecodeString(silence)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := event(providers.EventStart)
+	start.Start = &providers.Start{Account: "AC…", Call: "CA…", Stream: sid, In: format, Out: format, Params: map[string]string{"run": "42"}}
+	audio := event(providers.EventAudio)
+	audio.Audio, audio.At = frame, 5*time.Millisecond
+	digit := event(providers.EventDigit)
+	digit.Digit = '1'
+	mark := event(providers.EventMark)
+	mark.Mark = "u-17"
+
+	providertest.Run(t, providertest.Harness{
+		Spec: Spec,
+		Start: func(f codec.Format) *providers.Start {
+			return &providers.Start{Account: "AC1", Call: "CA1", Stream: sid, In: f, Out: f,
+				Params: map[string]string{"a": "b", "quote": `"\`}}
+		},
+		Documented: []providertest.Documented{
+			{Message: text(`{"event":"connected","protocol":"Call","version":"1.0.0"}`), Event: event(providers.EventConnected)},
+			{Message: text(`{"event":"start","sequenceNumber":"1","streamSid":"MZ…","start":{"accountSid":"AC…","streamSid":"MZ…","callSid":"CA…","tracks":["inbound"],"customParameters":{"run":"42"},"mediaFormat":{"encoding":"audio/x-mulaw","sampleRate":8000,"channels":1}}}`), Event: start},
+			{Message: text(`{"event":"media","sequenceNumber":"3","streamSid":"MZ…","media":{"track":"inbound","chunk":"1","timestamp":"5","payload":"` + silence + `"}}`), Event: audio},
+			// the same with the keys in another order, an unknown key, an escape
+			{Message: text(`{"media":{"payload":"` + silence + `","timestamp":"5","chunk":"2","track":"inbound"}, "event" : "media","streamSid":"MZ…"}`), Event: audio},
+			{Message: text(`{"event":"media","new":[{}],"streamSid":"MZ…","media":{"timestamp":"5","payload":"` + strings.ReplaceAll(silence, "/", `\/`) + `"}}`), Event: audio},
+			{Message: text(`{"event":"dtmf","streamSid":"MZ…","sequenceNumber":"9","dtmf":{"track":"inbound_track","digit":"1"}}`), Event: digit},
+			{Message: text(`{"event":"mark","sequenceNumber":"11","streamSid":"MZ…","mark":{"name":"u-17"}}`), Event: mark},
+			{Message: text(`{"event":"stop","sequenceNumber":"90","streamSid":"MZ…","stop":{"accountSid":"AC…","callSid":"CA…"}}`), Event: event(providers.EventStop)},
+		},
+		Malformed: []providers.Message{
+			{Binary: true, Data: frame},
+			text(`{"event":"media","streamSid":"MZ…"}`),
+			text(`{"event":"media","streamSid":"MZ…","media":{"payload":"not base64"}}`),
+			text(`{"event":"media","streamSid":"MZ…","media":{"payload":"AAA"}}`),
+			text(`{"event":"media","streamSid":"MZ…","media":{"chunk":"x","payload":"AAAA"}}`),
+			text(`{"event":"media","streamSid":"MZ…","media":{"chunk":"-1","payload":"AAAA"}}`),
+			text(`{"event":"media","streamSid":"MZ…","media":[]}`),
+			text(`{"event":"media","streamSid":"MZother","media":{"payload":"AAAA"}}`),
+			text(`{"event":"dtmf","streamSid":"MZ…","dtmf":{"digit":"x"}}`),
+			text(`{"event":"dtmf","streamSid":"MZ…","dtmf":{"digit":"12"}}`),
+			text(`{"event":"dtmf","streamSid":"MZ…"}`),
+			text(`{"event":"mark","streamSid":"MZ…"}`),
+			text(`{"event":"mark","streamSid":"MZother","mark":{"name":"a"}}`),
+			text(`{"event":"stop","streamSid":"MZother"}`),
+		},
+		Unknown: []providers.Message{
+			text(`{"event":"weather","streamSid":"MZ…","weather":{"rain":true}}`),
+			text(`{"event":"media","streamSid":"MZ…","media":{"track":"outbound","payload":"AAAA"}}`),
+		},
+		BadFormat: text(`{"event":"start","streamSid":"MZ…","start":{"streamSid":"MZ…","mediaFormat":{"encoding":"audio/opus","sampleRate":48000,"channels":2}}}`),
+	})
+}
+
+// TestWire holds the exact text of what is sent to Twilio.
+func TestWire(t *testing.T) {
+	s := started(t)
+	for _, tt := range []struct {
+		cmd  providers.Command
+		want string
+	}{
+		{providers.Command{Kind: providers.CommandAudio, Audio: []byte{0xFF, 0x7F, 0}}, `{"event":"media","streamSid":"MZ1","media":{"payload":"/38A"}}`},
+		{providers.Command{Kind: providers.CommandMark, Mark: "u-17"}, `{"event":"mark","streamSid":"MZ1","mark":{"name":"u-17"}}`},
+		{providers.Command{Kind: providers.CommandClear}, `{"event":"clear","streamSid":"MZ1"}`},
+	} {
+		m, err := s.Encode(nil, &tt.cmd)
+		if err != nil || m.Binary || string(m.Data) != tt.want {
+			t.Errorf("%s, %v\nwant %s", m.Data, err, tt.want)
+		}
+	}
+	var p Peer
+	for _, tt := range []struct {
+		ev   providers.Event
+		want string
+	}{
+		{providers.Event{Kind: providers.EventConnected}, `{"event":"connected","protocol":"Call","version":"1.0.0"}`},
+		{providers.Event{Kind: providers.EventStart, Start: &providers.Start{Account: "AC1", Call: "CA1", Stream: "MZ1"}},
+			`{"event":"start","sequenceNumber":"1","streamSid":"MZ1","start":{"accountSid":"AC1","streamSid":"MZ1","callSid":"CA1","tracks":["inbound"],"customParameters":{},"mediaFormat":{"encoding":"audio/x-mulaw","sampleRate":8000,"channels":1}}}`},
+		{providers.Event{Kind: providers.EventAudio, Audio: []byte{0}, At: 20 * time.Millisecond},
+			`{"event":"media","sequenceNumber":"2","streamSid":"MZ1","media":{"track":"inbound","chunk":"1","timestamp":"20","payload":"AA=="}}`},
+		{providers.Event{Kind: providers.EventDigit, Digit: '#'}, `{"event":"dtmf","sequenceNumber":"3","streamSid":"MZ1","dtmf":{"track":"inbound_track","digit":"#"}}`},
+		{providers.Event{Kind: providers.EventStop}, `{"event":"stop","sequenceNumber":"4","streamSid":"MZ1","stop":{"accountSid":"AC1","callSid":"CA1"}}`},
+	} {
+		m, err := p.Encode(nil, &tt.ev)
+		if err != nil || string(m.Data) != tt.want {
+			t.Errorf("%s, %v\nwant %s", m.Data, err, tt.want)
+		}
+	}
+}
+
+// TestPeerIsStrict: what Twilio answers with warning 31951.
+func TestPeerIsStrict(t *testing.T) {
+	p := &Peer{start: &providers.Start{Stream: "MZ1"}}
+	for _, bad := range []string{
+		``, `{`, `{"event":"media","streamSid":"MZ1"}`, `{"event":"clear"}`, `{"event":"clear","streamSid":"MZ2"}`,
+		`{"event":"media","streamSid":"MZ1","media":{"payload":"!"}}`, `{"event":"media","streamSid":"MZ1","media":{}}`,
+		`{"event":"media","streamSid":"MZ1","media":{"payload":"AAAA","track":"outbound"}}`,
+		`{"event":"clear","streamSid":"MZ1","extra":1}`, `{"event":"clear","streamSid":"MZ1"} {}`,
+		`{"event":"mark","streamSid":"MZ1"}`, `{"event":"dtmf","streamSid":"MZ1"}`,
+	} {
+		var cmd providers.Command
+		if err := p.Decode(providertest.Text(bad), &cmd); err == nil || cmd.Kind != 0 {
+			t.Errorf("%s was taken as %v", bad, cmd.Kind)
+		}
+	}
+	var cmd providers.Command
+	if err := p.Decode(providers.Message{Binary: true}, &cmd); err == nil {
+		t.Error("a binary message was taken")
+	}
+}
+
+func started(t testing.TB) *Stream {
+	t.Helper()
+	s := &Stream{}
+	var ev providers.Event
+	err := s.Decode(providertest.Text(`{"event":"start","streamSid":"MZ1","start":{"streamSid":"MZ1","callSid":"CA1","mediaFormat":{"encoding":"audio/x-mulaw","sampleRate":8000,"channels":1}}}`), &ev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// FuzzDecode holds that the fast scan and encoding/json agree on every message
+// that the scan accepts, and that nothing panics.
+func FuzzDecode(f *testing.F) {
+	for _, seed := range []string{
+		`{"event":"media","sequenceNumber":"3","streamSid":"MZ1","media":{"track":"inbound","chunk":"1","timestamp":"5","payload":"////"}}`,
+		`{"media":{"payload":"AAAA","chunk":"7"},"event":"media"}`,
+		`{"event":"media","event":"stop","media":{"payload":"AAAA"}}`,
+		`{"event":"media","streamSid":"MZ1","media":{"track":"outbound","payload":"AAAA"}}`,
+		`{"event":"media","streamSid":"MZ2","media":{"payload":"AAAA"}}`,
+		`{"event":"media","media":{"payload":"A\/AA","chunk":"18446744073709551615"}}`,
+		` { "event" : "media" , "media" : { "payload" : "" , "timestamp" : "99999999999999" } } `,
+		`{"event":"mark","streamSid":"MZ1","mark":{"name":"e1-2"}}`,
+		`{"event":"dtmf","streamSid":"MZ1","dtmf":{"digit":"#"}}`,
+		`{"event":"stop"}`, `{}`, `null`, "{\"event\":\"media\",\"media\":{\"payload\":\"\xff\"}}",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		fast, slow := started(t), started(t)
+		for range 2 { // twice, for the counters that are kept
+			var a, b providers.Event
+			errA := fast.Decode(providers.Message{Data: data}, &a)
+			errB := slow.decodeJSON(data, func() *providers.Event { b = providers.Event{At: -1}; return &b }())
+			if (errA == nil) != (errB == nil) || errA == nil && !reflect.DeepEqual(a, b) {
+				t.Fatalf("%q\nscan %+v, %v\njson %+v, %v", data, a, errA, b, errB)
+			}
+		}
+	})
+}
+
+func FuzzPeerDecode(f *testing.F) {
+	f.Add([]byte(`{"event":"media","streamSid":"MZ1","media":{"payload":"AAAA"}}`))
+	f.Add([]byte(`{"event":"mark","streamSid":"MZ1","mark":{"name":"a"}}`))
+	f.Add([]byte(`{"event":"clear","streamSid":"MZ1"}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		p := &Peer{start: &providers.Start{Stream: "MZ1"}}
+		var cmd providers.Command
+		if err := p.Decode(providers.Message{Data: data}, &cmd); (err == nil) == (cmd.Kind == 0) {
+			t.Fatalf("%q: %v with %v", data, err, cmd.Kind)
+		}
+	})
+}
+
+func TestScanIsUsed(t *testing.T) {
+	var f mediaFields
+	if !scanMedia([]byte(`{"event":"media","sequenceNumber":"3","streamSid":"MZ1","media":{"track":"inbound","chunk":"1","timestamp":"5","payload":"////"}}`), &f) {
+		t.Error("the scan gives up on the documented media message")
+	}
+	if _, err := started(t).Encode(nil, &providers.Command{Kind: providers.CommandDigits, Digits: "1"}); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("digits: %v", err)
+	}
+}
+
+func BenchmarkDecode(b *testing.B) {
+	s := started(b)
+	p := &Peer{start: &providers.Start{Stream: "MZ1"}, quotedSid: []byte(`"MZ1"`)}
+	m, _ := p.Encode(nil, &providers.Event{Kind: providers.EventAudio, Audio: make([]byte, 160)})
+	var ev providers.Event
+	b.Run("scan", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			_ = s.Decode(m, &ev)
+		}
+	})
+	b.Run("json", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			_ = s.decodeJSON(m.Data, &ev)
+		}
+	})
+}
+
+func BenchmarkEncode(b *testing.B) {
+	s := started(b)
+	cmd := providers.Command{Kind: providers.CommandAudio, Audio: make([]byte, 160)}
+	var buf []byte
+	b.ReportAllocs()
+	for b.Loop() {
+		m, _ := s.Encode(buf[:0], &cmd)
+		buf = m.Data
+	}
+}

@@ -1,0 +1,137 @@
+package vonage
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"voicebridge/codec"
+	"voicebridge/providers"
+)
+
+// Stream is the bridge's end of one media connection.
+type Stream struct {
+	format codec.Format // set by the first message, read-only from then on
+}
+
+// Decode implements providers.Stream.
+func (s *Stream) Decode(m providers.Message, ev *providers.Event) error {
+	*ev = providers.Event{At: -1}
+	if m.Binary {
+		if s.format.Rate == 0 {
+			return errors.New("vonage: audio before " + eventConnected)
+		}
+		ev.Kind, ev.Audio = providers.EventAudio, m.Data
+		return nil
+	}
+	var msg struct {
+		Event       string          `json:"event"`
+		ContentType string          `json:"content-type"`
+		Payload     json.RawMessage `json:"payload"`
+		dtmf
+		Nested *dtmf `json:"dtmf"`
+	}
+	if err := json.Unmarshal(m.Data, &msg); err != nil {
+		return fmt.Errorf("vonage: message: %w", err)
+	}
+	if msg.Event == eventConnected {
+		return s.start(msg.ContentType, m.Data, ev)
+	}
+	digit := msg.dtmf
+	if msg.Nested != nil {
+		digit = *msg.Nested
+	}
+	switch {
+	case s.format.Rate == 0:
+		return errors.New("vonage: message before " + eventConnected)
+	// Older media servers leave the event out.
+	case msg.Event == eventDTMF, msg.Event == "" && digit.Digit != nil:
+		return digit.decode(ev)
+	case msg.Event == eventCleared:
+		ev.Kind = providers.EventCleared
+	case msg.Event == eventNotify:
+		var p payload
+		if json.Unmarshal(msg.Payload, &p) == nil && p.Mark != "" {
+			ev.Kind, ev.Mark = providers.EventMark, p.Mark
+		} // else somebody else's notify
+	case msg.Event == "":
+		return errors.New("vonage: message without event")
+	}
+	return nil
+}
+
+// start reads the first message: all keys but two are custom values.
+func (s *Stream) start(contentType string, data []byte, ev *providers.Event) error {
+	if s.format.Rate != 0 {
+		return errors.New("vonage: second " + eventConnected)
+	}
+	f, err := parseContentType(contentType)
+	if err != nil {
+		return err
+	}
+	var keys map[string]json.RawMessage
+	if err := json.Unmarshal(data, &keys); err != nil {
+		return fmt.Errorf("vonage: %s: %w", eventConnected, err)
+	}
+	params := map[string]string{}
+	for k, raw := range keys {
+		if k == "event" || k == "content-type" {
+			continue
+		}
+		var v string
+		if json.Unmarshal(raw, &v) != nil {
+			v = string(raw) // a number or an object: as it was written
+		}
+		params[k] = v
+	}
+	s.format = f
+	ev.Kind = providers.EventStart
+	ev.Start = &providers.Start{In: f, Out: f, Params: params}
+	return nil
+}
+
+// dtmf is a digit: at the top of the message or in an object of its own.
+type dtmf struct {
+	Digit    json.RawMessage `json:"digit,omitempty"` // a string, or a plain number
+	Duration json.Number     `json:"duration,omitempty"`
+}
+
+func (d dtmf) decode(ev *providers.Event) error {
+	digit := d.Digit
+	if len(digit) == 3 && digit[0] == '"' && digit[2] == '"' {
+		digit = digit[1:2]
+	}
+	if len(digit) != 1 || !providers.ValidDigit(digit[0]) {
+		return errors.New("vonage: dtmf message without a digit")
+	}
+	ev.Kind, ev.Digit = providers.EventDigit, digit[0]
+	if ms, err := d.Duration.Float64(); err == nil && ms > 0 && ms < float64(maxDigit/time.Millisecond) {
+		ev.Duration = time.Duration(ms) * time.Millisecond
+	}
+	return nil
+}
+
+// Encode implements providers.Stream.
+func (s *Stream) Encode(buf []byte, cmd *providers.Command) (providers.Message, error) {
+	switch cmd.Kind {
+	case providers.CommandAudio:
+		if len(cmd.Audio) != s.format.FrameBytes() {
+			return providers.Message{}, fmt.Errorf("vonage: frame of %d bytes, must be %d", len(cmd.Audio), s.format.FrameBytes())
+		}
+		return providers.Message{Binary: true, Data: append(buf, cmd.Audio...)}, nil
+	case providers.CommandMark:
+		return encodeJSON(buf, action{"notify", &payload{cmd.Mark}})
+	case providers.CommandClear:
+		return encodeJSON(buf, action{"clear", nil})
+	}
+	return providers.Message{}, fmt.Errorf("vonage: %v: %w", cmd.Kind, errors.ErrUnsupported)
+}
+
+func encodeJSON(buf []byte, v any) (providers.Message, error) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return providers.Message{}, fmt.Errorf("vonage: %w", err)
+	}
+	return providers.Message{Data: append(buf, b...)}, nil
+}

@@ -1,0 +1,130 @@
+package vonage
+
+import (
+	"testing"
+	"time"
+
+	"voicebridge/codec"
+	"voicebridge/providers"
+	"voicebridge/providers/providertest"
+)
+
+func event(kind providers.EventKind) providers.Event { return providers.Event{Kind: kind, At: -1} }
+
+func TestConformance(t *testing.T) {
+	text := providertest.Text
+	start := event(providers.EventStart)
+	f := codec.Format{Encoding: codec.L16LE, Rate: 16000}
+	start.Start = &providers.Start{In: f, Out: f, Params: map[string]string{"run": "42", "tenant": "acme", "n": "7"}}
+	audio := event(providers.EventAudio)
+	audio.Audio = make([]byte, 640)
+	digit := event(providers.EventDigit)
+	digit.Digit, digit.Duration = '5', 260*time.Millisecond
+	short := event(providers.EventDigit)
+	short.Digit = '#'
+	mark := event(providers.EventMark)
+	mark.Mark = "u-17"
+
+	providertest.Run(t, providertest.Harness{
+		Spec: Spec,
+		Start: func(f codec.Format) *providers.Start {
+			return &providers.Start{In: f, Out: f, Params: map[string]string{"a": "b", "quote": `"\`}}
+		},
+		Documented: []providertest.Documented{
+			{Message: text(` {"event":"websocket:connected","content-type":"audio/l16;rate=16000","run":"42","tenant":"acme","n":7}`), Event: start},
+			{Message: providers.Message{Binary: true, Data: make([]byte, 640)}, Event: audio},
+			{Message: text(`{"event":"websocket:dtmf","digit":"5","duration":260}`), Event: digit},
+			{Message: text(`{"digit":"5","duration":260}`), Event: digit},
+			{Message: text(`{"event":"websocket:dtmf","dtmf":{"digit":"5","duration":"260"}}`), Event: digit},
+			{Message: text(`{"event":"websocket:dtmf","digit":"#"}`), Event: short},
+			{Message: text(`{"event":"websocket:cleared"}`), Event: event(providers.EventCleared)},
+			{Message: text(`{"event":"websocket:notify","payload":{"mark":"u-17"}}`), Event: mark},
+			{Message: text(`{"event":"websocket:media:update","method":"update","active":false}`), Event: event(providers.EventUnknown)},
+		},
+		Malformed: []providers.Message{
+			text(`{"event":"websocket:dtmf"}`), text(`{"event":"websocket:dtmf","digit":"x"}`), text(`{"digit":"12"}`), text(`{"digit":12}`),
+			text(`{"event":"websocket:dtmf","digit":"5","duration":[]}`),
+		},
+		Unknown: []providers.Message{
+			text(`{"event":"websocket:weather"}`),
+			text(`{"event":"websocket:notify","payload":{"custom":"other"}}`),
+			text(`{"event":"websocket:notify"}`),
+		},
+		BadFormat: text(`{"event":"websocket:connected","content-type":"audio/l16;rate=44100"}`),
+	})
+}
+
+func TestContentType(t *testing.T) {
+	for in, rate := range map[string]int{
+		"audio/l16;rate=8000": 8000, "audio/l16; rate=16000": 16000, "audio/L16;rate=24000": 24000,
+		"": 0, "audio/l16": 0, "audio/pcmu;rate=8000": 0, "audio/l16;rate=48000": 0, ";;;": 0,
+	} {
+		f, err := parseContentType(in)
+		if f.Rate != rate || (err == nil) != (rate != 0) {
+			t.Errorf("%q: %v, %v", in, f, err)
+		}
+	}
+}
+
+// TestWire holds the exact form of what is sent to Vonage.
+func TestWire(t *testing.T) {
+	s := &Stream{format: Spec.Formats[0]}
+	for _, tt := range []struct {
+		cmd  providers.Command
+		want string
+	}{
+		{providers.Command{Kind: providers.CommandMark, Mark: "u-17"}, `{"action":"notify","payload":{"mark":"u-17"}}`},
+		{providers.Command{Kind: providers.CommandClear}, `{"action":"clear"}`},
+	} {
+		m, err := s.Encode(nil, &tt.cmd)
+		if err != nil || m.Binary || string(m.Data) != tt.want {
+			t.Errorf("%s, %v\nwant %s", m.Data, err, tt.want)
+		}
+	}
+}
+
+// TestPeerFrames: Vonage plays the first 20 ms of a longer message and nothing
+// of a shorter one.
+func TestPeerFrames(t *testing.T) {
+	p := &Peer{format: Spec.Formats[0]}
+	for n, played := range map[int]int{0: 0, 320: 0, 639: 0, 640: 640, 641: 640, 1280: 640} {
+		var cmd providers.Command
+		err := p.Decode(providers.Message{Binary: true, Data: make([]byte, n)}, &cmd)
+		if len(cmd.Audio) != played || (err == nil) != (n == 640) {
+			t.Errorf("%d bytes: %d played, %v", n, len(cmd.Audio), err)
+		}
+	}
+	var cmd providers.Command
+	for _, bad := range []string{``, `{}`, `{"action":"hangup"}`, `{"action":"notify"}`} {
+		if err := p.Decode(providertest.Text(bad), &cmd); err == nil {
+			t.Errorf("%s was taken", bad)
+		}
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	for _, seed := range []string{
+		`{"event":"websocket:connected","content-type":"audio/l16;rate=16000","a":{}}`,
+		`{"event":"websocket:dtmf","digit":"5","duration":260}`,
+		`{"digit":5}`, `{"event":"websocket:dtmf","dtmf":{"digit":"5"}}`,
+		`{"event":"websocket:notify","payload":{"mark":"x"}}`, `{"event":"websocket:cleared"}`, `null`, ``,
+	} {
+		f.Add([]byte(seed), false)
+	}
+	f.Add(make([]byte, 640), true)
+	f.Fuzz(func(t *testing.T, data []byte, binary bool) {
+		for _, s := range []*Stream{{}, {format: Spec.Formats[0]}} {
+			var ev providers.Event
+			err := s.Decode(providers.Message{Binary: binary, Data: data}, &ev)
+			if err != nil && ev.Kind != providers.EventUnknown {
+				t.Fatalf("%q: %v with %v", data, err, ev.Kind)
+			}
+			if ev.Kind == providers.EventDigit && !providers.ValidDigit(ev.Digit) {
+				t.Fatalf("%q: digit %q", data, ev.Digit)
+			}
+		}
+		var cmd providers.Command
+		p := &Peer{format: Spec.Formats[0]}
+		_ = p.Decode(providers.Message{Binary: binary, Data: data}, &cmd)
+	})
+}
