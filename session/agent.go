@@ -1,0 +1,128 @@
+package session
+
+import (
+	"context"
+	"time"
+
+	"voicebridge/codec"
+	"voicebridge/providers"
+)
+
+// Call is what is known of a call when its agent is dialled.
+type Call struct {
+	Session   string // our id
+	Carrier   string // the name of the carrier's Spec
+	Start     *providers.Start
+	Abilities providers.Abilities
+}
+
+// Dialer reaches the agent of a call.
+type Dialer interface {
+	// Formats are what the agent hears and what it speaks, known before it is
+	// dialled: 16-bit little-endian PCM.
+	Formats() (hears, speaks codec.Format)
+	// Dial connects and introduces the call. It returns when ctx ends.
+	Dial(ctx context.Context, call *Call) (Agent, error)
+}
+
+// Agent is the connection to an agent for one call. Receive, Send and Close are
+// each called from one goroutine.
+type Agent interface {
+	// Receive waits for what the agent wants and overwrites cmd with it.
+	// cmd.Audio is valid until the next call. An error is final; it is an
+	// *AgentError where the agent's side is to blame.
+	Receive(cmd *AgentCommand) error
+	// Send delivers an event. It may block, but not longer than the agent's
+	// write time-out.
+	Send(ev *AgentEvent) error
+	// Close says goodbye, so that Receive fails soon after. It may be called at
+	// the same time as Receive and Send.
+	Close(cause Cause)
+	// Release frees the connection, after Receive has failed.
+	Release()
+}
+
+// AgentError tells how an agent's connection ended.
+type AgentError struct {
+	Cause Cause // AgentHangup for an orderly end, AgentLost, AgentTimeout, AgentProtocol
+	Err   error
+}
+
+func (e *AgentError) Error() string { return e.Err.Error() }
+
+// Unwrap gives the underlying error.
+func (e *AgentError) Unwrap() error { return e.Err }
+
+// AgentEventKind says what an AgentEvent is.
+type AgentEventKind uint8
+
+// What an agent is told.
+const (
+	AgentAudio    AgentEventKind = iota + 1 // one frame of the caller's audio
+	AgentDigit                              // the caller pressed a key
+	AgentMark                               // a mark was played or cleared
+	AgentCleared                            // a clear is done
+	AgentPlayback                           // State: started, idle
+	AgentBuffer                             // State: ok, high, full
+	AgentGap                                // caller audio that the agent did not get
+	AgentAck                                // a command with an id is done
+	AgentFault                              // a command was refused
+	AgentPong                               // answer to a ping of the agent's
+	AgentStop                               // the call is over
+)
+
+// AgentEvent is something an agent is told. Only the fields of its kind are set,
+// and the two clocks.
+type AgentEvent struct {
+	Kind AgentEventKind
+
+	// In is the call time of the caller audio sent to the agent so far, reported
+	// gaps included. Out is the playhead on the agent's own timeline: how much of
+	// the audio received from it the caller has heard or will never hear.
+	In, Out time.Duration
+
+	Audio    []byte        // AgentAudio, valid during Send
+	Digit    byte          // AgentDigit
+	Duration time.Duration // AgentDigit: 0 if unknown; AgentGap; AgentStop: of the call
+	Name     string        // AgentMark
+	State    string        // AgentMark: played, cleared; AgentPlayback; AgentBuffer
+	Cause    string        // AgentCleared, AgentGap, AgentStop
+	Ref      string        // id of the command that this answers
+	// AgentCleared: audio discarded, and received from the agent so far.
+	Discarded, Sent time.Duration
+	// AgentBuffer: audio waiting here, and estimated to wait at the carrier.
+	Queued, Carrier time.Duration
+	Code, Message   string // AgentFault
+	Fatal           bool   // AgentFault: the connection closes next
+}
+
+// AgentCommandKind says what an AgentCommand is.
+type AgentCommandKind uint8
+
+// What an agent may ask for.
+const (
+	CommandNone    AgentCommandKind = iota // nothing to do
+	CommandAudio                           // audio for the caller
+	CommandMark                            // report when the audio so far is played
+	CommandClear                           // discard what the caller has not heard
+	CommandPause                           // stop playing, keep the queue
+	CommandUnpause                         // go on
+	CommandHangup                          // end the call
+	CommandCancel                          // withdraw a queued command
+	CommandReport                          // report the buffer periodically
+	CommandPing
+	CommandFault // the agent's message was refused: answer with Code and Message
+)
+
+// AgentCommand is something an agent asks for. Only the fields of its kind are set.
+type AgentCommand struct {
+	Kind          AgentCommandKind
+	Audio         []byte        // CommandAudio: any length, a sample may be split
+	ID            string        // echoed as Ref
+	Name          string        // CommandMark
+	Ref           string        // CommandCancel: the ID of the command to withdraw
+	Now           bool          // CommandHangup: at once, not after playback
+	Every         time.Duration // CommandReport: 0 stops
+	Code, Message string        // CommandFault
+	Fatal         bool          // CommandFault: end the call
+}

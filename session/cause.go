@@ -1,0 +1,78 @@
+package session
+
+import (
+	"context"
+	"errors"
+
+	"voicebridge/ws"
+)
+
+// Cause is why a session ended: the same word in the log, in metrics, in the
+// stop message to the agent and in the API.
+type Cause string
+
+// The causes.
+const (
+	CallerHangup     Cause = "caller_hangup"     // the carrier ended the stream in good order
+	CarrierLost      Cause = "carrier_lost"      // the carrier's connection broke
+	CarrierTimeout   Cause = "carrier_timeout"   // the carrier does not read what is sent
+	StartTimeout     Cause = "start_timeout"     // no start message in time
+	MediaTimeout     Cause = "media_timeout"     // nothing from the carrier for too long
+	ProtocolError    Cause = "protocol_error"    // the carrier's messages make no sense
+	AgentHangup      Cause = "agent_hangup"      // the agent ended the call
+	AgentUnreachable Cause = "agent_unreachable" // the agent could not be dialled
+	AgentLost        Cause = "agent_lost"        // the agent's connection broke
+	AgentTimeout     Cause = "agent_timeout"     // the agent does not read, or does not answer
+	AgentProtocol    Cause = "agent_protocol"    // the agent's messages make no sense, or too much of them
+	MaxDuration      Cause = "max_duration"      // the limit on the length of a call
+	Shutdown         Cause = "shutdown"          // the bridge is stopping
+)
+
+// Causes lists all of them, for metrics and documents.
+var Causes = []Cause{CallerHangup, CarrierLost, CarrierTimeout, StartTimeout, MediaTimeout, ProtocolError,
+	AgentHangup, AgentUnreachable, AgentLost, AgentTimeout, AgentProtocol, MaxDuration, Shutdown}
+
+// closeCode is what the carrier's connection is closed with.
+func (c Cause) closeCode() int {
+	switch c {
+	case ProtocolError:
+		return ws.CloseBadStart
+	case StartTimeout, MediaTimeout:
+		return ws.CloseTimeout
+	case AgentUnreachable, AgentLost, AgentTimeout, AgentProtocol:
+		return ws.CloseInternal
+	case Shutdown:
+		return ws.CloseGoingAway
+	}
+	return ws.CloseNormal
+}
+
+// End is how a session ended: its cause, and the error behind it if there is one.
+type End struct {
+	Cause Cause
+	Err   error
+}
+
+// Error makes an End the cause of a cancelled context.
+func (e *End) Error() string {
+	if e.Err == nil {
+		return string(e.Cause)
+	}
+	return string(e.Cause) + ": " + e.Err.Error()
+}
+
+// Unwrap gives the error behind it.
+func (e *End) Unwrap() error { return e.Err }
+
+// endOf reads the End from a context that is done.
+func endOf(ctx context.Context) *End {
+	err := context.Cause(ctx)
+	var end *End
+	switch {
+	case errors.As(err, &end):
+		return end
+	case errors.Is(err, context.DeadlineExceeded):
+		return &End{Cause: MaxDuration}
+	}
+	return &End{Cause: Shutdown, Err: err}
+}

@@ -1,0 +1,143 @@
+package session
+
+import (
+	"time"
+
+	"voicebridge/codec"
+)
+
+// inbound is the caller's audio on its way to the agent: transcoded, cut into
+// frames of 20 ms, held for as long as the agent is slow up to a bound, and kept
+// going with silence when the carrier sends nothing, so that the agent can take
+// it as a clock. It has no clock of its own: times are given, counted from the
+// start of the session.
+type inbound struct {
+	stats *Stats
+	limit int // frames held for a slow agent
+	from  codec.Format
+	frame int // bytes
+	tc    *codec.Transcoder
+	queue fifo
+	times []time.Duration // arrival of each whole frame in queue
+
+	sent  time.Duration // audio delivered to the agent, reported gaps included
+	gap   time.Duration // audio dropped since the last report
+	begun bool
+	zero  time.Duration // when the first audio began
+	last  time.Duration // when audio last came
+	debt  time.Duration // silence inserted for audio that may only be late
+	taken time.Duration // arrival of the frame that next gave last
+}
+
+const (
+	// fillAfter is how long nothing must have come before silence is inserted.
+	// Anything shorter is late, not lost, and will come as a burst.
+	fillAfter = 200 * time.Millisecond
+	// fillMissing bounds the silence for audio that the carrier says is lost.
+	fillMissing = 50
+	// quiet is the largest sample of a frame that may be left out to repay
+	// silence that was inserted for late audio: -48 dBFS.
+	quiet = 128
+)
+
+func newInbound(from, to codec.Format, limit time.Duration, stats *Stats) inbound {
+	return inbound{
+		stats: stats,
+		limit: int(limit / codec.FrameTime),
+		from:  from,
+		frame: to.FrameBytes(),
+		tc:    codec.NewTranscoder(from, to),
+	}
+}
+
+// audio takes a message from the carrier.
+func (in *inbound) audio(now time.Duration, payload []byte, missing int) {
+	in.stats.FramesIn++
+	in.stats.Missing += uint64(missing)
+	length := in.from.Duration(len(payload))
+	if !in.begun {
+		in.begun, in.zero = true, now-length
+	}
+	in.last = now
+	in.silence(now, time.Duration(min(missing, fillMissing))*length)
+	before := in.queue.len()
+	in.queue.grow(func(b []byte) []byte { return in.tc.Append(b, payload) })
+	if in.debt > 0 && in.ahead(now) && in.quietSince(before) {
+		in.queue.buf = in.queue.buf[:in.queue.head+before]
+		in.debt = max(0, in.debt-length)
+	}
+	in.arrived(now)
+}
+
+// ahead tells whether the agent has been given more audio than time has passed.
+func (in *inbound) ahead(now time.Duration) bool {
+	queued := time.Duration(in.queue.len()) * codec.FrameTime / time.Duration(in.frame)
+	return in.sent+in.gap+queued > now-in.zero+codec.FrameTime
+}
+
+func (in *inbound) quietSince(n int) bool {
+	b := in.queue.buf[in.queue.head+n:]
+	for ; len(b) >= 2; b = b[2:] {
+		if s := int16(b[0]) | int16(b[1])<<8; s > quiet || s < -quiet {
+			return false
+		}
+	}
+	return true
+}
+
+func (in *inbound) silence(now, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	samples := int(d * time.Duration(in.from.Rate) / time.Second)
+	in.queue.grow(func(b []byte) []byte { return in.tc.AppendSilence(b, samples) })
+	in.arrived(now)
+}
+
+// arrived notes the time of the frames that are now whole, and drops the oldest
+// beyond the limit: what an agent hears late should still be fresh.
+func (in *inbound) arrived(now time.Duration) {
+	for len(in.times) < in.queue.len()/in.frame {
+		in.times = append(in.times, now)
+	}
+	if n := len(in.times) - in.limit; n > 0 {
+		in.queue.drop(n * in.frame)
+		in.times = in.times[:copy(in.times, in.times[n:])]
+		in.gap += time.Duration(n) * codec.FrameTime
+		in.stats.Dropped += time.Duration(n) * codec.FrameTime
+	}
+}
+
+// next gives what is to be sent to the agent now: a gap report, or a frame into
+// buf. ok is false where there is nothing before the time wait.
+func (in *inbound) next(now time.Duration, buf []byte, ev *AgentEvent) (ok bool, wait time.Duration) {
+	if in.gap > 0 {
+		in.sent += in.gap
+		*ev = AgentEvent{Kind: AgentGap, Duration: in.gap, Cause: "slow_reader", In: in.sent}
+		in.gap = 0
+		return true, 0
+	}
+	if len(in.times) == 0 {
+		if !in.begun {
+			return false, forever
+		}
+		// Silence is due where nothing has come for a while and the agent has
+		// been given less than the time that has passed since.
+		due := max(in.last+fillAfter, in.zero+in.sent+fillAfter)
+		if now < due {
+			return false, due
+		}
+		in.silence(now, codec.FrameTime)
+		in.stats.Filled += codec.FrameTime
+		in.debt += codec.FrameTime
+		if len(in.times) == 0 {
+			return false, now + codec.FrameTime
+		}
+	}
+	in.sent += codec.FrameTime
+	in.stats.AgentFrames++
+	*ev = AgentEvent{Kind: AgentAudio, Audio: in.queue.take(buf, in.frame), In: in.sent}
+	in.taken = in.times[0]
+	in.times = in.times[:copy(in.times, in.times[1:])]
+	return true, 0
+}

@@ -1,0 +1,179 @@
+package session
+
+import (
+	"bytes"
+	"testing"
+	"time"
+
+	"voicebridge/codec"
+)
+
+// listen takes all that is due for the agent.
+func listen(in *inbound, now time.Duration) (audio []byte, gaps []time.Duration, wait time.Duration) {
+	for {
+		var ev AgentEvent
+		ok, wait := in.next(now, nil, &ev)
+		switch {
+		case !ok:
+			return audio, gaps, wait
+		case ev.Kind == AgentGap:
+			gaps = append(gaps, ev.Duration)
+		default:
+			audio = append(audio, ev.Audio...)
+		}
+	}
+}
+
+func newTestInbound(stats *Stats) *inbound {
+	f := codec.Format{Encoding: codec.L16LE, Rate: 8000}
+	in := newInbound(f, f, Defaults.CallerQueue, stats)
+	return &in
+}
+
+// TestInboundFrames: whatever the carrier's messages are cut into, the agent
+// gets frames of 20 ms at once.
+func TestInboundFrames(t *testing.T) {
+	var stats Stats
+	in := newTestInbound(&stats)
+	want := ramp(1, time.Second)
+	var got []byte
+	now := time.Duration(0)
+	for rest := want; len(rest) > 0; now += ms {
+		n := min(17, len(rest))
+		in.audio(now, rest[:n], 0)
+		rest = rest[n:]
+		audio, _, _ := listen(in, now)
+		if len(audio)%320 != 0 {
+			t.Fatalf("%d bytes are no whole frames", len(audio))
+		}
+		got = append(got, audio...)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("%d bytes, want %d as they were", len(got), len(want))
+	}
+	if in.sent != time.Second || stats.AgentFrames != 50 {
+		t.Errorf("sent %v in %d frames", in.sent, stats.AgentFrames)
+	}
+}
+
+// TestSlowAgent: the oldest audio is dropped, counted and reported, and the
+// agent's clock goes on over it.
+func TestSlowAgent(t *testing.T) {
+	var stats Stats
+	in := newTestInbound(&stats)
+	for i := range 50 { // a second, while the agent takes nothing
+		in.audio(time.Duration(i)*codec.FrameTime, ramp(160*i, codec.FrameTime), 0)
+	}
+	audio, gaps, _ := listen(in, time.Second)
+	if !bytes.Equal(audio, ramp(160*30, 400*ms)) {
+		t.Errorf("%d bytes, want the newest 400 ms", len(audio))
+	}
+	if len(gaps) != 1 || gaps[0] != 600*ms || stats.Dropped != 600*ms || in.sent != time.Second {
+		t.Errorf("gaps %v, dropped %v, clock %v", gaps, stats.Dropped, in.sent)
+	}
+}
+
+// TestSilenceIsFilled: an agent that counts samples keeps the time although the
+// carrier sends nothing.
+func TestSilenceIsFilled(t *testing.T) {
+	var stats Stats
+	in := newTestInbound(&stats)
+	now := codec.FrameTime
+	in.audio(now, ramp(1, codec.FrameTime), 0)
+	listen(in, now)
+	for end := now + 5*time.Second; now < end; {
+		_, _, wait := listen(in, now)
+		if wait <= now {
+			t.Fatalf("at %v it asks to wait until %v", now, wait)
+		}
+		now = wait
+	}
+	if late := now - in.sent; late < 0 || late > fillAfter+codec.FrameTime {
+		t.Errorf("after %v the agent has %v", now, in.sent)
+	}
+	if stats.Filled < 4700*ms {
+		t.Errorf("%v of silence counted", stats.Filled)
+	}
+}
+
+// TestLateIsNotLost: a stall of a second that ends in a burst. Everything
+// arrives, and the clock comes back to the time by leaving out silent frames.
+func TestLateIsNotLost(t *testing.T) {
+	var stats Stats
+	in := newTestInbound(&stats)
+	loud := bytes.Repeat([]byte{0, 0x40}, 160)
+	now := time.Duration(0)
+	heard := 0
+	take := func() {
+		audio, _, _ := listen(in, now)
+		heard += bytes.Count(audio, []byte{0, 0x40})
+	}
+	for range 10 {
+		now += codec.FrameTime
+		in.audio(now, loud, 0)
+		take()
+	}
+	for range 50 {
+		now += codec.FrameTime
+		take()
+	}
+	for range 50 { // what was late
+		in.audio(now, loud, 0)
+		take()
+	}
+	for range 10 {
+		now += codec.FrameTime
+		in.audio(now, loud, 0)
+		take()
+	}
+	if heard != 70*160 {
+		t.Errorf("%d loud samples heard, want all %d", heard, 70*160)
+	}
+	if over := in.sent - now; over < 700*ms {
+		t.Fatalf("the clock is only %v ahead: nothing to repay", over)
+	}
+	for range 60 { // the caller is silent
+		now += codec.FrameTime
+		in.audio(now, make([]byte, 320), 0)
+		take()
+	}
+	if over := in.sent - now; over > 2*codec.FrameTime {
+		t.Errorf("the clock is still %v ahead", over)
+	}
+}
+
+// TestMissing: audio that the carrier says is lost is replaced by silence.
+func TestMissing(t *testing.T) {
+	var stats Stats
+	in := newTestInbound(&stats)
+	in.audio(20*ms, ramp(1, codec.FrameTime), 0)
+	in.audio(80*ms, ramp(1, codec.FrameTime), 2)
+	audio, _, _ := listen(in, 80*ms)
+	want := append(append(ramp(1, codec.FrameTime), make([]byte, 640)...), ramp(1, codec.FrameTime)...)
+	if !bytes.Equal(audio, want) || stats.Missing != 2 {
+		t.Errorf("%d bytes, %d missing", len(audio), stats.Missing)
+	}
+	in.audio(100*ms, ramp(1, codec.FrameTime), 1<<30) // a wild counter costs no more than the queue
+	if in.queue.len() > 400*16 {
+		t.Errorf("%d bytes queued", in.queue.len())
+	}
+}
+
+func TestInboundAllocations(t *testing.T) {
+	var stats Stats
+	in := newInbound(codec.Format{Encoding: codec.PCMU, Rate: 8000}, codec.Format{Encoding: codec.L16LE, Rate: 16000}, Defaults.CallerQueue, &stats)
+	payload, buf := make([]byte, 160), make([]byte, 0, 640)
+	now := time.Duration(0)
+	var ev AgentEvent
+	step := func() {
+		now += codec.FrameTime
+		in.audio(now, payload, 0)
+		if ok, _ := in.next(now, buf, &ev); !ok || ev.Kind != AgentAudio {
+			t.Fatal("no frame")
+		}
+	}
+	step()
+	if n := testing.AllocsPerRun(500, step); n != 0 {
+		t.Errorf("%g allocations a frame", n)
+	}
+}

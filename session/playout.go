@@ -1,0 +1,475 @@
+package session
+
+import (
+	"errors"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"voicebridge/codec"
+	"voicebridge/providers"
+)
+
+// playout is the agent's audio on its way to the caller. It holds what the agent
+// has said, already encoded for the carrier, and says what to send when.
+//
+// Frames go out by lead on an absolute schedule: a run begins when audio goes
+// out after silence, at time t0, and its n-th frame is due at t0 + n*20 ms -
+// lead. So the carrier always holds about a lead of audio, the error of one tick
+// does not add up, and a clear has little to take back. The run begins anew when
+// the carrier has run dry.
+//
+// Positions count samples of the carrier's rate from the start of the call.
+// playout has no clock of its own: times are given, from the start of the
+// session.
+type playout struct {
+	stats     *Stats
+	tell      func(AgentEvent) // queues an event for the agent
+	can       providers.Abilities
+	format    codec.Format // the carrier's
+	agent     codec.Format
+	frame     int   // bytes of a frame
+	step      int64 // samples of a frame
+	limit     int64 // samples
+	lead      time.Duration
+	prebuffer time.Duration
+
+	tc     *codec.Transcoder
+	queue  fifo
+	pushed int64 // position behind the last sample in queue
+	taken  int64 // position behind the last sample handed to the carrier
+	tail   bool  // the transcoder holds the end of the audio back
+	padded bool  // the end of queue is padding
+	came   time.Duration
+	first  time.Duration // when the first audio after idle came
+
+	half     []byte    // the first byte of a sample that was split
+	received int64     // samples of agent audio received, at the agent's rate
+	segments []segment // positions where the agent's timeline jumps
+	jump     bool      // the next audio begins a segment
+
+	run  bool
+	t0   time.Duration
+	base int64         // position at t0
+	lag  time.Duration // how much later than expected the carrier played the last mark
+	high int64         // the furthest playhead: it never goes back
+
+	items      []item // waiting to be reached by taken
+	inflight   []item // sent to the carrier or waiting for the playhead
+	serial     uint64 // of the last mark sent
+	generation uint64 // of clears: marks of an older one are not ours any more
+	clear      bool   // a clear is to be sent
+	paused     bool
+	finishing  bool // a hang-up is queued: later audio is ignored
+	speaking   bool // playback has been reported as started
+	end        *End // the call is to end: a hang-up has been reached
+
+	level    string        // last reported buffer state
+	overflow bool          // an overflow episode is going on
+	report   time.Duration // report the buffer this often; 0: on change
+	reported time.Duration
+}
+
+// segment maps positions to the agent's timeline: sample at of the carrier's is
+// sample from of the agent's, and so on up to the next segment. What lies
+// between is padding, or was discarded.
+type segment struct{ at, from int64 }
+
+// item is something queued in line with the audio.
+type item struct {
+	at     int64
+	name   string // of a mark
+	end    *End   // of a hang-up, otherwise nil
+	id     string // of the command
+	serial uint64
+	behind int64         // the position behind which it was sent to the carrier
+	due    time.Duration // when it is taken as played without a word of the carrier
+}
+
+const (
+	forever = time.Duration(math.MaxInt64)
+	// flushAfter is how long nothing must have come from the agent before an
+	// incomplete frame is padded and sent.
+	flushAfter = 40 * time.Millisecond
+	// markLate is how long after its time a mark is waited for.
+	markLate = 2 * time.Second
+	// A silence of gapMin to gapMax between frames is a hole that the caller
+	// hears; a longer one is a pause of the agent's, and of a shorter one the
+	// carrier's own buffering leaves nothing.
+	gapMin, gapMax = 10 * time.Millisecond, 500 * time.Millisecond
+	maxMarks       = 256
+	maxLag         = time.Second
+)
+
+func newPlayout(from, to codec.Format, can providers.Abilities, cfg *Config, stats *Stats, tell func(AgentEvent)) playout {
+	p := playout{
+		stats: stats, tell: tell, can: can, format: to, agent: from, frame: to.FrameBytes(), step: int64(to.FrameSamples()),
+		lead: cfg.Lead, prebuffer: cfg.Prebuffer, jump: true, level: "ok",
+		tc: codec.NewTranscoder(from, to),
+	}
+	p.limit = p.samples(cfg.AgentQueue)
+	return p
+}
+
+func (p *playout) samples(d time.Duration) int64 {
+	return int64(d) * int64(p.format.Rate) / int64(time.Second)
+}
+
+func (p *playout) duration(samples int64) time.Duration {
+	return time.Duration(samples) * time.Second / time.Duration(p.format.Rate)
+}
+
+// toAgent and toCarrier convert numbers of samples.
+func (p *playout) toAgent(n int64) int64   { return n * int64(p.agent.Rate) / int64(p.format.Rate) }
+func (p *playout) toCarrier(n int64) int64 { return n * int64(p.format.Rate) / int64(p.agent.Rate) }
+
+func (p *playout) agentTime(samples int64) time.Duration {
+	return time.Duration(samples) * time.Second / time.Duration(p.agent.Rate)
+}
+
+// sent is how much audio the agent has sent.
+func (p *playout) sent() time.Duration { return p.agentTime(p.received) }
+
+// dry is when the carrier has played, or will have played, all that it was given.
+func (p *playout) dry() time.Duration { return p.t0 + p.duration(p.taken-p.base) }
+
+// playhead is the position that the caller is estimated to have heard.
+func (p *playout) playhead(now time.Duration) int64 {
+	if !p.run {
+		p.high = p.taken
+		return p.high
+	}
+	p.high = max(p.high, min(p.taken, p.base+p.samples(now-p.t0-p.lag)))
+	return p.high
+}
+
+// heard is the playhead on the agent's timeline.
+func (p *playout) heard(now time.Duration) time.Duration {
+	at := p.playhead(now)
+	for len(p.segments) > 1 && p.segments[1].at <= at {
+		p.segments = p.segments[:copy(p.segments, p.segments[1:])]
+	}
+	if len(p.segments) == 0 || at == p.pushed {
+		return p.sent()
+	}
+	next := p.received
+	if len(p.segments) > 1 {
+		next = p.segments[1].from
+	}
+	s := p.segments[0]
+	return p.agentTime(min(max(s.from, s.from+p.toAgent(at-s.at)), next))
+}
+
+// push takes audio of the agent's, at most as much as the queue holds. It gives
+// the duration of what was discarded.
+func (p *playout) push(now time.Duration, pcm []byte) (discarded time.Duration) {
+	if len(p.half) == 1 && len(pcm) > 0 {
+		p.half = append(p.half, pcm[0])
+		discarded = p.whole(now, p.half)
+		p.half = p.half[:0]
+		pcm = pcm[1:]
+	}
+	if n := len(pcm); n%2 == 1 {
+		p.half = append(p.half, pcm[n-1])
+		pcm = pcm[:n-1]
+	}
+	if len(pcm) > 0 {
+		discarded += p.whole(now, pcm)
+	}
+	p.levels(now)
+	return discarded
+}
+
+// whole takes whole samples.
+func (p *playout) whole(now time.Duration, pcm []byte) (discarded time.Duration) {
+	samples := int64(len(pcm) / 2)
+	fits := min(samples, p.toAgent(max(0, p.limit-(p.pushed-p.taken))))
+	if p.finishing {
+		fits = 0
+	}
+	if fits > 0 {
+		if p.jump {
+			p.segments = append(p.segments, segment{p.pushed, p.received})
+			p.jump = false
+		}
+		if p.pushed == p.taken && !p.tail {
+			p.first = now
+		}
+		before := p.queue.len()
+		p.queue.grow(func(b []byte) []byte { return p.tc.Append(b, pcm[:2*fits]) })
+		p.pushed += int64((p.queue.len() - before) / p.format.Encoding.SampleBytes())
+		p.tail = p.tail || p.tc.Delay() > 0
+		p.padded = false
+		p.came = now
+	}
+	p.received += samples
+	p.stats.AgentAudio += p.agentTime(samples)
+	if fits == samples || p.finishing {
+		return 0
+	}
+	discarded = p.agentTime(samples - fits)
+	p.stats.Overflow += discarded
+	p.jump = true
+	if !p.overflow {
+		p.overflow = true
+		p.stats.Faults++
+		p.tell(AgentEvent{Kind: AgentFault, Code: "buffer_overflow", Out: p.heard(now),
+			Message: "more audio than the queue holds: the newest was discarded"})
+	}
+	return discarded
+}
+
+// levels reports the buffer when it passes one of its levels, or its time has come.
+func (p *playout) levels(now time.Duration) {
+	queued := p.pushed - p.taken
+	level := p.level
+	switch {
+	case queued >= p.limit-p.step:
+		level = "full"
+	case queued >= p.limit/2:
+		level = "high"
+	case queued <= p.limit/6:
+		level = "ok"
+		p.overflow = false
+	case level == "full":
+		level = "high"
+	}
+	if level != p.level || p.report > 0 && now >= p.reported+p.report {
+		p.level, p.reported = level, now
+		p.tell(AgentEvent{Kind: AgentBuffer, State: level, Out: p.heard(now),
+			Queued: p.duration(queued), Carrier: p.duration(p.taken - p.playhead(now))})
+	}
+}
+
+// mark queues a mark. It is false where there are too many.
+func (p *playout) mark(name string) bool {
+	if len(p.items)+len(p.inflight) >= maxMarks {
+		return false
+	}
+	p.stats.Marks++
+	p.items = append(p.items, item{at: p.pushed, name: name})
+	return true
+}
+
+// hangup queues the end of the call behind the audio that came before it.
+func (p *playout) hangup(id string, end *End) {
+	p.finishing, p.paused = true, false
+	p.items = append(p.items, item{at: p.pushed, id: id, end: end})
+}
+
+// cancel withdraws a queued hang-up. It is false where there is none of that id.
+func (p *playout) cancel(id string) bool {
+	for _, list := range []*[]item{&p.items, &p.inflight} {
+		for i, it := range *list {
+			if it.end != nil && it.id == id && it.id != "" {
+				*list = append((*list)[:i], (*list)[i+1:]...)
+				p.finishing = false
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// flush is a clear: the agent interrupts itself. Nothing that came before it is
+// sent after it.
+func (p *playout) flush(now time.Duration, cause, ref string) {
+	p.stats.Clears++
+	heard := p.heard(now)
+	for _, list := range [][]item{p.inflight, p.items} {
+		for _, it := range list {
+			if it.end != nil {
+				p.end = it.end // falls due now
+				continue
+			}
+			p.tell(AgentEvent{Kind: AgentMark, Name: it.name, State: "cleared", Out: heard})
+		}
+	}
+	p.tell(AgentEvent{Kind: AgentCleared, Cause: cause, Ref: ref, Out: heard,
+		Discarded: p.sent() - heard, Sent: p.sent()})
+	p.items, p.inflight = p.items[:0], p.inflight[:0]
+	p.queue.reset()
+	p.tc.Reset()
+	p.half = p.half[:0]
+	p.tail, p.padded = false, false
+	p.pushed = p.taken
+	p.segments, p.jump = p.segments[:0], true
+	if p.can.Clear { // otherwise the carrier goes on with what it has
+		p.run = false
+	}
+	p.speaking, p.paused = false, false
+	p.generation++
+	p.clear = p.can.Clear
+	p.levels(now)
+}
+
+// next gives what is to be sent to the carrier now, audio into buf. ok is false
+// where there is nothing before the time wait.
+func (p *playout) next(now time.Duration, buf []byte, cmd *providers.Command) (ok bool, wait time.Duration) {
+	if p.clear {
+		p.clear = false
+		*cmd = providers.Command{Kind: providers.CommandClear}
+		return true, 0
+	}
+	p.expire(now)
+	for len(p.items) > 0 && p.items[0].at <= p.taken {
+		it := p.items[0]
+		p.items = p.items[:copy(p.items, p.items[1:])]
+		p.serial++
+		it.serial = p.serial
+		it.due = now
+		it.behind = p.taken
+		if at := p.dry() + p.lag; p.run && at > now {
+			it.due = at
+		}
+		if p.can.Marks {
+			it.due += markLate
+		}
+		p.inflight = append(p.inflight, it)
+		if p.can.Marks {
+			*cmd = providers.Command{Kind: providers.CommandMark, Mark: p.wireName(it.serial)}
+			return true, 0
+		}
+	}
+	p.expire(now)
+	wait = forever
+	for _, it := range p.inflight {
+		wait = min(wait, it.due)
+	}
+	if p.report > 0 {
+		p.levels(now)
+		wait = min(wait, p.reported+p.report)
+	}
+	if !p.paused {
+		if p.queue.len() >= p.frame || p.flushTail(now, &wait) {
+			due := p.due(now)
+			if now >= due {
+				p.send(now, buf, cmd)
+				return true, 0
+			}
+			return false, min(wait, due)
+		}
+	}
+	if p.run && p.queue.len() < p.frame { // idle once the carrier has played it all
+		idle := p.dry() + p.lag
+		if now < idle {
+			return false, min(wait, idle)
+		}
+		if p.speaking && p.pushed == p.taken && !p.tail {
+			p.speaking = false
+			p.tell(AgentEvent{Kind: AgentPlayback, State: "idle", Out: p.heard(now)})
+		}
+	}
+	return false, wait
+}
+
+// due is when the next frame is to be sent.
+func (p *playout) due(now time.Duration) time.Duration {
+	if p.run && now <= p.dry() {
+		return p.dry() - p.lead
+	}
+	if p.prebuffer > 0 && p.duration(p.pushed-p.taken) < p.prebuffer && !p.padded {
+		return p.first + p.prebuffer
+	}
+	return now
+}
+
+// flushTail pads an incomplete frame, and gets out what the resampler holds
+// back, once the agent has been silent for a while. It tells whether there is a
+// frame now.
+func (p *playout) flushTail(now time.Duration, wait *time.Duration) bool {
+	if p.queue.len() == 0 && !p.tail {
+		return false
+	}
+	at := p.came + flushAfter
+	if p.run && now <= p.dry() { // not before it is needed
+		at = max(at, p.dry()-p.lead)
+	}
+	if now < at {
+		*wait = min(*wait, at)
+		return false
+	}
+	before := p.queue.len()
+	missing := (p.frame - before) / p.format.Encoding.SampleBytes()
+	p.queue.grow(func(b []byte) []byte {
+		b = p.tc.AppendSilence(b, int(p.toAgent(int64(missing))))
+		// What the resampler keeps of an incomplete group is less than a sample
+		// of the other rate: complete the frame.
+		if short := p.frame - (len(b) - p.queue.head); short > 0 {
+			b = p.format.Encoding.AppendSilence(b, short)
+		}
+		return b
+	})
+	p.tc.Reset()
+	p.pushed += int64((p.queue.len() - before) / p.format.Encoding.SampleBytes())
+	p.tail, p.padded, p.jump = false, true, true
+	return true
+}
+
+// send hands one frame to the carrier.
+func (p *playout) send(now time.Duration, buf []byte, cmd *providers.Command) {
+	if dry := p.dry(); !p.run || now > dry {
+		if silence := now - dry; p.run && !p.padded && silence >= gapMin && silence < gapMax {
+			p.stats.Gaps++
+			p.stats.GapTime += silence
+		}
+		p.run, p.t0, p.base = true, now, p.taken
+	}
+	if !p.speaking {
+		p.speaking = true
+		p.tell(AgentEvent{Kind: AgentPlayback, State: "started", Out: p.heard(now)})
+	}
+	*cmd = providers.Command{Kind: providers.CommandAudio, Audio: p.queue.take(buf, p.frame)}
+	p.taken += p.step
+	p.stats.FramesOut++
+	p.levels(now)
+}
+
+// expire reports what counts as played although the carrier has not said so.
+func (p *playout) expire(now time.Duration) {
+	for len(p.inflight) > 0 && p.inflight[0].due <= now {
+		p.played(now, 1)
+	}
+}
+
+// played reports the first n items in flight.
+func (p *playout) played(now time.Duration, n int) {
+	for _, it := range p.inflight[:n] {
+		if it.end != nil {
+			p.end = it.end
+			continue
+		}
+		p.tell(AgentEvent{Kind: AgentMark, Name: it.name, State: "played", Out: p.heard(now)})
+	}
+	p.inflight = p.inflight[:copy(p.inflight, p.inflight[n:])]
+}
+
+// wireName is the name of a mark at the carrier: ours, so that one that comes
+// back after a clear is told from a new one of the same name.
+func (p *playout) wireName(serial uint64) string {
+	return strconv.FormatUint(p.generation, 10) + "." + strconv.FormatUint(serial, 10)
+}
+
+// markPlayed takes a mark that came back from the carrier.
+func (p *playout) markPlayed(now time.Duration, wire string) error {
+	generation, rest, _ := strings.Cut(wire, ".")
+	g, err := strconv.ParseUint(generation, 10, 64)
+	serial, err2 := strconv.ParseUint(rest, 10, 64)
+	if err != nil || err2 != nil {
+		return errors.New("session: a mark that was never sent")
+	}
+	for i, it := range p.inflight {
+		if it.serial != serial || g != p.generation {
+			continue
+		}
+		if expected := p.t0 + p.duration(it.behind-p.base); p.run && it.behind > p.base {
+			p.lag = min(max(0, now-expected), maxLag)
+		}
+		p.high = max(p.high, it.at)
+		p.played(now, i+1) // marks come back in order: those before it were lost
+		return nil
+	}
+	p.stats.LateMarks++
+	return nil
+}

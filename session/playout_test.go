@@ -1,0 +1,683 @@
+package session
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"voicebridge/codec"
+	"voicebridge/providers"
+)
+
+const ms = time.Millisecond
+
+// rig drives a playout in virtual time and is the carrier behind it: it plays
+// what it is sent, in real time, and notes what was heard when.
+type rig struct {
+	t      fataler
+	p      playout
+	stats  Stats
+	now    time.Duration
+	events []AgentEvent
+
+	buffered time.Duration // the carrier has audio up to this time
+	sent     []byte
+	frames   []time.Duration // when each was sent
+	commands []providers.Command
+	marks    []pendingMark // at the carrier
+	most     time.Duration // the longest audio that the carrier held
+	holes    int           // times it ran dry before more came
+	silent   bool          // it never sends marks back
+	jitter   func() time.Duration
+}
+
+type fataler interface {
+	Helper()
+	Fatalf(format string, args ...any)
+}
+
+type pendingMark struct {
+	name string
+	at   time.Duration
+}
+
+func native() providers.Abilities { return providers.Abilities{Marks: true, Clear: true} }
+
+// newRig makes one whose two formats are the same, so that bytes can be
+// followed from end to end.
+func newRig(t fataler, change func(*Config)) *rig {
+	f := codec.Format{Encoding: codec.L16LE, Rate: 8000}
+	return newRigFormats(t, f, f, native(), change)
+}
+
+func newRigFormats(t fataler, from, to codec.Format, can providers.Abilities, change func(*Config)) *rig {
+	cfg := Defaults
+	if change != nil {
+		change(&cfg)
+	}
+	r := &rig{t: t, now: time.Second, jitter: func() time.Duration { return 0 }}
+	r.p = newPlayout(from, to, can, &cfg, &r.stats, func(ev AgentEvent) { r.events = append(r.events, ev) })
+	return r
+}
+
+// until runs the pacer up to a time.
+func (r *rig) until(end time.Duration) {
+	r.t.Helper()
+	for steps := 0; ; steps++ {
+		if steps > 1_000_000 {
+			r.t.Fatalf("the pacer spins at %v", r.now)
+		}
+		r.echo()
+		var cmd providers.Command
+		ok, wait := r.p.next(r.now, nil, &cmd)
+		if ok {
+			r.carrier(&cmd)
+			continue
+		}
+		if r.p.end != nil {
+			return
+		}
+		if wait <= r.now {
+			r.t.Fatalf("at %v it asks to wait until %v", r.now, wait)
+		}
+		if wait < forever {
+			wait += r.jitter()
+		}
+		for _, m := range r.marks {
+			wait = min(wait, max(m.at, r.now))
+		}
+		if wait > end {
+			r.now = end
+			r.echo()
+			return
+		}
+		r.now = wait
+	}
+}
+
+func (r *rig) carrier(cmd *providers.Command) {
+	r.commands = append(r.commands, *cmd)
+	switch cmd.Kind {
+	case providers.CommandAudio:
+		if r.buffered < r.now {
+			if len(r.frames) > 0 {
+				r.holes++
+			}
+			r.buffered = r.now
+		}
+		r.buffered += codec.FrameTime
+		r.most = max(r.most, r.buffered-r.now)
+		r.sent = append(r.sent, cmd.Audio...)
+		r.frames = append(r.frames, r.now)
+	case providers.CommandMark:
+		r.marks = append(r.marks, pendingMark{cmd.Mark, max(r.now, r.buffered)})
+	case providers.CommandClear:
+		r.buffered = r.now
+		for i := range r.marks { // as Twilio does
+			r.marks[i].at = r.now
+		}
+	}
+}
+
+// echo sends back the marks that are due.
+func (r *rig) echo() {
+	for len(r.marks) > 0 && r.marks[0].at <= r.now {
+		name := r.marks[0].name
+		r.marks = r.marks[1:]
+		if !r.silent {
+			if err := r.p.markPlayed(r.now, name); err != nil {
+				r.t.Fatalf("%v", err)
+			}
+		}
+	}
+}
+
+// said lists the events of a kind in short form.
+func (r *rig) said(kinds ...AgentEventKind) string {
+	var out []string
+	for _, ev := range r.events {
+		for _, k := range kinds {
+			if ev.Kind == k {
+				out = append(out, strings.TrimSpace(ev.Name+" "+ev.State+ev.Cause+ev.Code))
+			}
+		}
+	}
+	return strings.Join(out, ", ")
+}
+
+// ramp is d of audio whose samples count up from first.
+func ramp(first int, d time.Duration) []byte {
+	var b []byte
+	for i := range int(d.Milliseconds()) * 8 {
+		b = binary.LittleEndian.AppendUint16(b, uint16(first+i))
+	}
+	return b
+}
+
+func TestBurstIsPaced(t *testing.T) {
+	r := newRig(t, nil)
+	audio := ramp(1, 60*time.Second)
+	if d := r.p.push(r.now, audio); d != 0 {
+		t.Fatalf("%v of 60 s did not fit", d)
+	}
+	begin := r.now
+	r.until(begin + 70*time.Second)
+	if !bytes.Equal(r.sent, audio) {
+		t.Fatalf("%d bytes were sent, want the %d as they were", len(r.sent), len(audio))
+	}
+	if r.holes != 0 || r.stats.Gaps != 0 {
+		t.Errorf("%d holes, %d counted", r.holes, r.stats.Gaps)
+	}
+	if limit := Defaults.Lead + codec.FrameTime; r.most > limit {
+		t.Errorf("the carrier held %v, want at most %v", r.most, limit)
+	}
+	if r.frames[0] != begin {
+		t.Errorf("the first frame left after %v", r.frames[0]-begin)
+	}
+	if got, want := r.said(AgentPlayback), "started, idle"; got != want {
+		t.Errorf("playback: %s, want %s", got, want)
+	}
+}
+
+// TestNoDrift: ticks that come late by up to 19 ms must not add up.
+func TestNoDrift(t *testing.T) {
+	r := newRig(t, nil)
+	rng := rand.New(rand.NewPCG(1, 2))
+	r.jitter = func() time.Duration { return time.Duration(rng.IntN(19)) * ms }
+	r.p.push(r.now, ramp(1, 60*time.Second))
+	begin := r.now
+	r.until(begin + 70*time.Second)
+	for n, at := range r.frames {
+		due := begin + time.Duration(n)*codec.FrameTime - Defaults.Lead
+		if late := at - max(due, begin); late < 0 || late > 20*ms {
+			t.Fatalf("frame %d left %v after its time", n, late)
+		}
+	}
+	if r.holes != 0 {
+		t.Errorf("%d holes", r.holes)
+	}
+}
+
+// TestStall: after a stall the backlog goes out in one go, but not more than the
+// lead, and the hole is counted.
+func TestStall(t *testing.T) {
+	r := newRig(t, nil)
+	r.p.push(r.now, ramp(1, 5*time.Second))
+	r.until(r.now + 2*time.Second)
+	r.now += 300 * ms
+	r.until(r.now + 10*time.Second)
+	if r.holes != 1 || r.stats.Gaps != 1 {
+		t.Errorf("%d holes, %d counted, want 1", r.holes, r.stats.Gaps)
+	}
+	if limit := Defaults.Lead + codec.FrameTime; r.most > limit {
+		t.Errorf("the carrier held %v, want at most %v", r.most, limit)
+	}
+	if len(r.sent) != 80000 {
+		t.Errorf("%d bytes sent, want all 80000", len(r.sent))
+	}
+}
+
+func TestClear(t *testing.T) {
+	r := newRig(t, nil)
+	begin := r.now
+	r.p.push(r.now, ramp(1, 3*time.Second))
+	r.p.mark("half")
+	r.until(begin + 1280*ms)
+	before := len(r.commands)
+	r.p.push(r.now, []byte{0x55}) // half a sample must not survive either
+	r.p.flush(r.now, "agent", "c1")
+	r.p.push(r.now, ramp(20000, 500*ms))
+	r.until(begin + 20*time.Second)
+
+	after := r.commands[before:]
+	if after[0].Kind != providers.CommandClear {
+		t.Fatalf("the first thing after a clear is %v", after[0].Kind)
+	}
+	var heard []byte
+	for _, c := range after[1:] {
+		heard = append(heard, c.Audio...)
+	}
+	if !bytes.Equal(heard, ramp(20000, 500*ms)) {
+		t.Error("after the clear something else was sent than what came after it")
+	}
+	if got, want := r.said(AgentMark, AgentCleared), "half cleared, agent"; got != want {
+		t.Errorf("said %s, want %s", got, want)
+	}
+	for _, ev := range r.events {
+		if ev.Kind == AgentCleared && (ev.Out != 1280*ms || ev.Sent != 3*time.Second || ev.Discarded != 1720*ms || ev.Ref != "c1") {
+			t.Errorf("cleared: heard %v of %v, discarded %v, ref %q", ev.Out, ev.Sent, ev.Discarded, ev.Ref)
+		}
+	}
+	if r.said(AgentPlayback) != "started, started, idle" {
+		t.Errorf("playback: %s", r.said(AgentPlayback))
+	}
+}
+
+func TestClearOnEmpty(t *testing.T) {
+	r := newRig(t, nil)
+	r.p.flush(r.now, "agent", "")
+	r.until(r.now + time.Second)
+	if len(r.commands) != 1 || r.commands[0].Kind != providers.CommandClear {
+		t.Errorf("the carrier was sent %v, want a clear", r.commands)
+	}
+	if ev := r.events[0]; ev.Kind != AgentCleared || ev.Discarded != 0 || ev.Out != 0 {
+		t.Errorf("said %+v", ev)
+	}
+}
+
+// TestClearEndsResampler: nothing that the filter holds reaches the next reply.
+func TestClearEndsResampler(t *testing.T) {
+	from, to := codec.Format{Encoding: codec.L16LE, Rate: 24000}, codec.Format{Encoding: codec.L16LE, Rate: 8000}
+	r := newRigFormats(t, from, to, native(), nil)
+	r.p.push(r.now, bytes.Repeat([]byte{0, 0x60}, 24000))
+	r.until(r.now + 100*ms)
+	r.p.flush(r.now, "agent", "")
+	n := len(r.sent)
+	r.p.push(r.now, make([]byte, 48000))
+	r.until(r.now + 3*time.Second)
+	for i, b := range r.sent[n:] {
+		if b != 0 {
+			t.Fatalf("byte %d after the clear is %#x, want silence", i, b)
+		}
+	}
+}
+
+func TestMarks(t *testing.T) {
+	r := newRig(t, nil)
+	begin := r.now
+	r.p.mark("empty")
+	r.until(begin + ms)
+	if r.said(AgentMark) != "empty played" {
+		t.Fatalf("a mark on an empty queue: %q", r.said(AgentMark))
+	}
+	r.events = nil
+	begin = r.now
+	r.p.push(r.now, ramp(1, 100*ms))
+	r.p.mark("a")
+	r.p.mark("b") // at the same place
+	r.p.push(r.now, ramp(801, 100*ms))
+	r.p.mark("end")
+	r.until(begin + 99*ms)
+	if r.said(AgentMark) != "" {
+		t.Errorf("before 100 ms were heard: %s", r.said(AgentMark))
+	}
+	r.until(begin + 101*ms)
+	if r.said(AgentMark) != "a played, b played" {
+		t.Errorf("after 100 ms: %s", r.said(AgentMark))
+	}
+	r.until(begin + time.Second)
+	if r.said(AgentMark) != "a played, b played, end played" {
+		t.Errorf("at the end: %s", r.said(AgentMark))
+	}
+	for i, want := range []time.Duration{100 * ms, 100 * ms, 200 * ms} {
+		var marks []AgentEvent
+		for _, ev := range r.events {
+			if ev.Kind == AgentMark {
+				marks = append(marks, ev)
+			}
+		}
+		if marks[i].Out != want {
+			t.Errorf("mark %s is reported with the playhead at %v, want %v", marks[i].Name, marks[i].Out, want)
+		}
+	}
+	if bytes.Contains(r.sent, make([]byte, 16)) {
+		t.Error("a mark made it pad")
+	}
+}
+
+// TestLateMarks: marks that the carrier echoes because of a clear are not taken
+// for new ones, although the agent uses the same name again.
+func TestLateMarks(t *testing.T) {
+	r := newRig(t, nil)
+	r.p.push(r.now, ramp(1, 100*ms))
+	r.p.mark("m")
+	r.until(r.now + 10*ms) // all is at the carrier
+	r.p.flush(r.now, "agent", "")
+	r.p.push(r.now, ramp(1, 500*ms))
+	r.p.mark("m")
+	r.until(r.now + 100*ms)
+	if got := r.said(AgentMark); got != "m cleared" {
+		t.Errorf("said %q, want the old one cleared and no more", got)
+	}
+	if r.stats.LateMarks != 1 {
+		t.Errorf("%d late marks, want 1", r.stats.LateMarks)
+	}
+	r.until(r.now + time.Second)
+	if got := r.said(AgentMark); got != "m cleared, m played" {
+		t.Errorf("said %q", got)
+	}
+	if err := r.p.markPlayed(r.now, "somebody else's"); err == nil {
+		t.Error("a mark that was never sent was taken")
+	}
+}
+
+// TestSilentCarrier: marks and the hang-up do not wait for ever for a carrier
+// that does not send marks back, and one without marks is estimated.
+func TestSilentCarrier(t *testing.T) {
+	for _, tt := range []struct {
+		can  providers.Abilities
+		late time.Duration
+	}{{native(), markLate}, {providers.Abilities{}, 0}} {
+		f := codec.Format{Encoding: codec.L16LE, Rate: 8000}
+		r := newRigFormats(t, f, f, tt.can, nil)
+		r.silent = true
+		begin := r.now
+		r.p.push(r.now, ramp(1, 200*ms))
+		r.p.mark("m")
+		r.p.hangup("", &End{Cause: AgentHangup})
+		r.p.push(r.now, ramp(1, 200*ms)) // after the hang-up: ignored
+		r.until(begin + 200*ms + tt.late - ms)
+		if r.said(AgentMark) != "" || r.p.end != nil {
+			t.Errorf("%+v: said %s before its time, end %v", tt.can, r.said(AgentMark), r.p.end)
+		}
+		r.until(begin + 200*ms + tt.late + ms)
+		if r.said(AgentMark) != "m played" || r.p.end == nil || r.p.end.Cause != AgentHangup {
+			t.Errorf("%+v: said %q, end %v", tt.can, r.said(AgentMark), r.p.end)
+		}
+		if len(r.sent) != 3200 {
+			t.Errorf("%d bytes sent, want 3200", len(r.sent))
+		}
+	}
+}
+
+func TestHangup(t *testing.T) {
+	r := newRig(t, nil)
+	begin := r.now
+	r.p.push(r.now, ramp(1, time.Second))
+	r.p.hangup("h1", &End{Cause: AgentHangup})
+	r.until(begin + 999*ms)
+	if r.p.end != nil {
+		t.Fatal("hung up before the goodbye was heard")
+	}
+	if r.p.cancel("other") || !r.p.cancel("h1") || r.p.cancel("h1") {
+		t.Error("cancel takes what it should not, or not what it should")
+	}
+	r.until(begin + 3*time.Second)
+	if r.p.end != nil {
+		t.Fatal("hung up after it was withdrawn")
+	}
+	r.p.push(r.now, ramp(1, time.Second))
+	r.p.hangup("", &End{Cause: AgentHangup})
+	r.p.flush(r.now, "agent", "")
+	if r.p.end == nil {
+		t.Error("a hang-up does not fall due with a clear")
+	}
+}
+
+func TestPause(t *testing.T) {
+	r := newRig(t, nil)
+	begin := r.now
+	r.p.push(r.now, ramp(1, time.Second))
+	r.until(begin + 200*ms)
+	r.p.paused = true
+	n := len(r.frames)
+	r.until(begin + 5*time.Second)
+	if len(r.frames) != n {
+		t.Errorf("%d frames left during the pause", len(r.frames)-n)
+	}
+	if got := r.p.heard(r.now); got != time.Duration(n)*codec.FrameTime {
+		t.Errorf("heard %v in the pause, want the %d frames that the carrier had", got, n)
+	}
+	r.p.paused = false
+	r.until(begin + 7*time.Second)
+	if !bytes.Equal(r.sent, ramp(1, time.Second)) {
+		t.Error("something was lost by the pause")
+	}
+	r.p.paused = true
+	r.p.flush(r.now, "agent", "")
+	r.p.push(r.now, ramp(1, 100*ms))
+	r.until(r.now + time.Second)
+	if len(r.frames) != 55 {
+		t.Errorf("%d frames, want 55: a clear ends a pause", len(r.frames))
+	}
+}
+
+func TestOverflow(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.AgentQueue = 6 * time.Second })
+	begin := r.now
+	if d := r.p.push(r.now, ramp(0, 7*time.Second)); d != time.Second {
+		t.Fatalf("discarded %v, want 1 s", d)
+	}
+	r.p.push(r.now, ramp(0, time.Second))
+	if got := r.said(AgentFault, AgentBuffer); got != "buffer_overflow, full" {
+		t.Errorf("said %s", got)
+	}
+	r.until(begin + 5500*ms)
+	if got := r.said(AgentBuffer); got != "full, high, ok" {
+		t.Errorf("said %s", got)
+	}
+	r.p.push(r.now, ramp(100, 500*ms))
+	r.until(begin + 20*time.Second)
+	if want := append(ramp(0, 6*time.Second), ramp(100, 500*ms)...); !bytes.Equal(r.sent, want) {
+		t.Errorf("%d bytes sent, want the oldest 6 s and what came later", len(r.sent))
+	}
+	if got := r.p.heard(r.now); got != 8500*ms {
+		t.Errorf("the playhead ends at %v, want 8.5 s: it skips what was discarded", got)
+	}
+	if r.stats.Overflow != 2*time.Second || r.stats.AgentAudio != 8500*ms {
+		t.Errorf("stats: %v of %v discarded", r.stats.Overflow, r.stats.AgentAudio)
+	}
+}
+
+func TestPadding(t *testing.T) {
+	r := newRig(t, nil)
+	begin := r.now
+	r.p.push(r.now, ramp(1, 50*ms))
+	r.p.mark("end")
+	r.until(begin + 39*ms)
+	if len(r.frames) != 2 {
+		t.Fatalf("%d frames before the agent had been silent, want 2", len(r.frames))
+	}
+	r.until(begin + 49*ms)
+	if want := append(ramp(1, 50*ms), make([]byte, 160)...); !bytes.Equal(r.sent, want) {
+		t.Errorf("sent %d bytes, want 800 of audio and 160 of silence, in time", len(r.sent))
+	}
+	r.until(begin + time.Second)
+	if r.said(AgentMark) != "end played" || r.p.heard(r.now) != 50*ms || r.holes != 0 {
+		t.Errorf("marks %q, heard %v, %d holes", r.said(AgentMark), r.p.heard(r.now), r.holes)
+	}
+	// The agent's next audio continues its own timeline: padding does not count.
+	r.p.push(r.now, ramp(1, 40*ms))
+	r.until(r.now + 20*ms)
+	if got := r.p.heard(r.now); got != 70*ms {
+		t.Errorf("heard %v, want 70 ms", got)
+	}
+}
+
+// TestByByte: an agent that sends one byte at a time is heard all the same.
+func TestByByte(t *testing.T) {
+	r := newRig(t, nil)
+	want := ramp(1, 200*ms)
+	for i := range want {
+		r.p.push(r.now, want[i:i+1])
+		if i%16 == 15 {
+			r.until(r.now + ms)
+		}
+	}
+	r.until(r.now + time.Second)
+	if !bytes.Equal(r.sent, want) {
+		t.Errorf("%d bytes sent, want %d as they were", len(r.sent), len(want))
+	}
+}
+
+// TestLiveAgent: an agent that speaks in real time is not held back, and jitter
+// that stays below a frame makes no hole after the first.
+func TestLiveAgent(t *testing.T) {
+	for _, prebuffer := range []time.Duration{0, 80 * ms} {
+		r := newRig(t, func(c *Config) { c.Prebuffer = prebuffer })
+		rng := rand.New(rand.NewPCG(3, 4))
+		begin := r.now
+		for i := range 500 {
+			r.until(begin + time.Duration(i)*codec.FrameTime + time.Duration(rng.IntN(8))*ms)
+			r.p.push(r.now, ramp(1, codec.FrameTime))
+		}
+		r.until(r.now + 5*time.Second)
+		if first := r.frames[0] - begin; first > prebuffer+8*ms || first < prebuffer-codec.FrameTime {
+			t.Errorf("prebuffer %v: the first frame left after %v", prebuffer, first)
+		}
+		if r.stats.Gaps != 0 || len(r.frames) != 500 || prebuffer > 0 && r.holes != 0 {
+			t.Errorf("prebuffer %v: %d gaps, %d holes, %d frames", prebuffer, r.stats.Gaps, r.holes, len(r.frames))
+		}
+	}
+}
+
+func TestReport(t *testing.T) {
+	r := newRig(t, nil)
+	r.p.report = 100 * ms
+	r.p.push(r.now, ramp(1, time.Second))
+	r.events = nil
+	r.until(r.now + 950*ms)
+	if n := strings.Count(r.said(AgentBuffer), "ok"); n < 9 || n > 10 {
+		t.Errorf("%d reports in 950 ms, want one each 100", n)
+	}
+}
+
+// TestModel drives a playout with random commands and compares with what an
+// agent may rely on.
+func TestModel(t *testing.T) {
+	rates := []int{8000, 16000, 24000}
+	rapid.Check(t, func(t *rapid.T) {
+		rate := rapid.SampledFrom(rates).Draw(t, "rate")
+		f := codec.Format{Encoding: codec.L16LE, Rate: rate}
+		can := rapid.SampledFrom([]providers.Abilities{native(), {Marks: true}, {Clear: true}, {}}).Draw(t, "can")
+		r := newRigFormats(t, f, f, can, func(c *Config) {
+			c.AgentQueue = 3 * time.Second
+			c.Prebuffer = rapid.SampledFrom([]time.Duration{0, 60 * ms}).Draw(t, "prebuffer")
+		})
+		r.silent = rapid.Bool().Draw(t, "silent")
+		jitter := rapid.SliceOfN(rapid.IntRange(0, 15), 8, 8).Draw(t, "jitter")
+		k := 0
+		r.jitter = func() time.Duration { k++; return time.Duration(jitter[k%8]) * ms }
+
+		var expect []byte // what the caller is to hear: never zero, so padding can be told
+		sample, marked, cleared := uint16(1), 0, 0
+		since := 0 // bytes of r.sent that belong to before the last clear
+		strip := func(b []byte) (out []byte) {
+			for i := 0; i+1 < len(b); i += 2 {
+				if b[i] != 0 || b[i+1] != 0 {
+					out = append(out, b[i], b[i+1])
+				}
+			}
+			return out
+		}
+		check := func() {
+			heard := strip(r.sent[since:])
+			if !bytes.HasPrefix(expect, heard) {
+				t.Fatalf("sent %d bytes that are not what the agent said", len(heard))
+			}
+			if limit := Defaults.Lead + codec.FrameTime; r.most > limit {
+				t.Fatalf("the carrier held %v", r.most)
+			}
+		}
+		playhead := time.Duration(0)
+		for range rapid.IntRange(1, 40).Draw(t, "steps") {
+			switch rapid.SampledFrom([]string{"push", "push", "run", "run", "mark", "clear", "pause"}).Draw(t, "step") {
+			case "push":
+				n := rapid.IntRange(1, rate).Draw(t, "samples")
+				var b []byte
+				for range n {
+					b = binary.LittleEndian.AppendUint16(b, sample)
+					if sample++; sample == 0 {
+						sample = 1
+					}
+				}
+				d := r.p.push(r.now, b)
+				expect = append(expect, b[:len(b)-2*int(r.p.agentSamples(d))]...)
+			case "run":
+				r.until(r.now + time.Duration(rapid.IntRange(0, 900).Draw(t, "ms"))*ms)
+			case "mark":
+				if r.p.mark(fmt.Sprint(marked)) {
+					marked++
+				}
+			case "clear":
+				r.p.flush(r.now, "agent", "")
+				cleared++
+				expect, since = nil, len(r.sent)
+				if n := strings.Count(r.said(AgentMark), ","); marked > 0 && n != marked-1 {
+					t.Fatalf("after a clear %d of %d marks are answered", n+1, marked)
+				}
+			case "pause":
+				r.p.paused = !r.p.paused
+			}
+			check()
+			heard := r.p.heard(r.now)
+			if heard < playhead || heard > r.p.sent() {
+				t.Fatalf("the playhead went from %v to %v of %v", playhead, heard, r.p.sent())
+			}
+			playhead = heard
+		}
+		r.p.paused = false
+		r.until(r.now + 20*time.Second)
+		check()
+		if got := strip(r.sent[since:]); !bytes.Equal(got, expect) {
+			t.Fatalf("in the end %d bytes were heard of %d", len(got), len(expect))
+		}
+		if heard := r.p.heard(r.now); heard != r.p.sent() {
+			t.Fatalf("in the end the playhead is at %v of %v", heard, r.p.sent())
+		}
+		var names []string
+		for _, ev := range r.events {
+			if ev.Kind == AgentMark {
+				names = append(names, ev.Name)
+			}
+		}
+		for i, n := range names {
+			if n != fmt.Sprint(i) {
+				t.Fatalf("marks were answered in the order %v", names)
+			}
+		}
+		if len(names) != marked {
+			t.Fatalf("%d of %d marks were answered", len(names), marked)
+		}
+	})
+}
+
+func (p *playout) agentSamples(d time.Duration) int64 {
+	return (int64(d)*int64(p.agent.Rate) + int64(time.Second)/2) / int64(time.Second)
+}
+
+func TestPlayoutAllocations(t *testing.T) {
+	from, to := codec.Format{Encoding: codec.L16LE, Rate: 16000}, codec.Format{Encoding: codec.PCMU, Rate: 8000}
+	r := newRigFormats(t, from, to, native(), nil)
+	pcm, buf := make([]byte, 640), make([]byte, 0, 160)
+	var cmd providers.Command
+	step := func() {
+		r.p.push(r.now, pcm)
+		for {
+			if ok, _ := r.p.next(r.now, buf, &cmd); !ok {
+				break
+			}
+		}
+		r.now += codec.FrameTime
+	}
+	for range 100 {
+		step()
+	}
+	if n := testing.AllocsPerRun(500, step); n != 0 {
+		t.Errorf("%g allocations a frame", n)
+	}
+}
+
+func BenchmarkPlayout(b *testing.B) {
+	from, to := codec.Format{Encoding: codec.L16LE, Rate: 16000}, codec.Format{Encoding: codec.PCMU, Rate: 8000}
+	cfg := Defaults
+	var stats Stats
+	p := newPlayout(from, to, native(), &cfg, &stats, func(AgentEvent) {})
+	pcm, buf := make([]byte, 640), make([]byte, 0, 160)
+	var cmd providers.Command
+	now := time.Duration(0)
+	b.ReportAllocs()
+	for b.Loop() {
+		p.push(now, pcm)
+		for ok := true; ok; {
+			ok, _ = p.next(now, buf, &cmd)
+		}
+		now += codec.FrameTime
+	}
+}
