@@ -101,7 +101,7 @@ type AgentCommandKind uint8
 
 // What an agent may ask for.
 const (
-	CommandNone    AgentCommandKind = iota // nothing to do
+	CommandUnknown AgentCommandKind = iota // a type that this version does not know, in Name
 	CommandAudio                           // audio for the caller
 	CommandMark                            // report when the audio so far is played
 	CommandClear                           // discard what the caller has not heard
@@ -119,7 +119,7 @@ type AgentCommand struct {
 	Kind          AgentCommandKind
 	Audio         []byte        // CommandAudio: any length, a sample may be split
 	ID            string        // echoed as Ref
-	Name          string        // CommandMark
+	Name          string        // CommandMark, CommandUnknown
 	Ref           string        // CommandCancel: the ID of the command to withdraw
 	Now           bool          // CommandHangup: at once, not after playback
 	Every         time.Duration // CommandReport: 0 stops

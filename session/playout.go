@@ -120,9 +120,8 @@ func (p *playout) duration(samples int64) time.Duration {
 	return time.Duration(samples) * time.Second / time.Duration(p.format.Rate)
 }
 
-// toAgent and toCarrier convert numbers of samples.
-func (p *playout) toAgent(n int64) int64   { return n * int64(p.agent.Rate) / int64(p.format.Rate) }
-func (p *playout) toCarrier(n int64) int64 { return n * int64(p.format.Rate) / int64(p.agent.Rate) }
+// toAgent converts a number of samples to the agent's rate.
+func (p *playout) toAgent(n int64) int64 { return n * int64(p.agent.Rate) / int64(p.format.Rate) }
 
 func (p *playout) agentTime(samples int64) time.Duration {
 	return time.Duration(samples) * time.Second / time.Duration(p.agent.Rate)

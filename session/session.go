@@ -41,7 +41,7 @@ var Defaults = Config{
 	AgentQueue:  60 * time.Second,
 	CallerQueue: 400 * time.Millisecond,
 	Start:       10 * time.Second,
-	AgentDial:   6500 * time.Millisecond,
+	AgentDial:   7 * time.Second,
 	MaxDuration: 4 * time.Hour,
 }
 
@@ -539,6 +539,10 @@ func (s *Session) agentCommand(cmd *AgentCommand) {
 	now := s.now()
 	s.stats.Commands++
 	switch cmd.Kind {
+	case CommandUnknown:
+		if s.stats.Ignored++; s.stats.Ignored == 1 {
+			s.log.Info("message of unknown type from the agent is ignored, as later ones", "type", cmd.Name)
+		}
 	case CommandMark:
 		if !s.out.mark(cmd.Name) {
 			s.fault(now, cmd.ID, "rate_limited", fmt.Sprintf("more than %d open marks", maxMarks))

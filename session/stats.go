@@ -19,6 +19,7 @@ type Stats struct {
 	Overflow   time.Duration // of it, discarded because the queue was full
 	Commands   uint64        // from the agent
 	Faults     uint64        // commands and messages of the agent's that were refused
+	Ignored    uint64        // messages of the agent's of an unknown type
 	FramesOut  uint64        // frames sent to the carrier
 	Marks      uint64
 	Clears     uint64
@@ -90,6 +91,7 @@ func (s *Stats) Add(o *Stats) {
 	s.Overflow += o.Overflow
 	s.Commands += o.Commands
 	s.Faults += o.Faults
+	s.Ignored += o.Ignored
 	s.FramesOut += o.FramesOut
 	s.Marks += o.Marks
 	s.Clears += o.Clears

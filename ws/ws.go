@@ -28,16 +28,17 @@ const (
 	ClosePolicy      = websocket.ClosePolicyViolation
 	CloseTooLarge    = websocket.CloseMessageTooBig
 	CloseInternal    = websocket.CloseInternalServerErr
+	CloseTryLater    = websocket.CloseTryAgainLater
 	CloseProtocol    = 4000 // to agents: too many malformed messages
 	CloseBadStart    = 4400 // to carriers: the stream makes no sense
 	CloseTimeout     = 4408 // to carriers: nothing came in time
 )
 
-// Limits of a connection. All must be set.
+// Limits of a connection. All but Idle must be set.
 type Limits struct {
 	Text   int64         // bytes of a text message
 	Binary int64         // bytes of a binary message
-	Idle   time.Duration // until a whole message has come; a slow one does not extend it
+	Idle   time.Duration // until a whole message has come; a slow one does not extend it; 0: any time
 	Write  time.Duration // for one message to be taken by the other side
 }
 
@@ -72,27 +73,37 @@ var (
 
 var writeBuffers sync.Pool
 
-// Accept turns a request into a connection. It refuses requests of web pages
-// (those with an Origin) from elsewhere than origins, with 403. free, if not
-// nil, is called by Release.
-func Accept(w http.ResponseWriter, r *http.Request, limits Limits, origins []string, free func()) (*Conn, error) {
+// Options of a connection that is accepted.
+type Options struct {
+	Limits      Limits
+	Subprotocol string   // chosen where it is offered; empty: none
+	Origins     []string // web origins that may connect; requests without an Origin always may
+	Free        func()   // called by Release; may be nil
+}
+
+// Accept turns a request into a connection. Those of web pages from elsewhere
+// are refused with 403.
+func Accept(w http.ResponseWriter, r *http.Request, opt Options) (*Conn, error) {
 	up := websocket.Upgrader{
-		HandshakeTimeout: limits.Write,
+		HandshakeTimeout: opt.Limits.Write,
 		WriteBufferSize:  4 << 10,
 		WriteBufferPool:  &writeBuffers,
 		CheckOrigin: func(r *http.Request) bool {
 			o := r.Header["Origin"]
-			return len(o) == 0 || len(o) == 1 && slices.Contains(origins, o[0])
+			return len(o) == 0 || len(o) == 1 && slices.Contains(opt.Origins, o[0])
 		},
 		Error: func(w http.ResponseWriter, _ *http.Request, status int, reason error) {
 			http.Error(w, reason.Error(), status)
 		},
 	}
+	if opt.Subprotocol != "" {
+		up.Subprotocols = []string{opt.Subprotocol}
+	}
 	conn, err := up.Upgrade(w, r, nil)
 	if err != nil {
 		return nil, fmt.Errorf("ws: upgrade: %w", err)
 	}
-	return newConn(conn, limits, free), nil
+	return newConn(conn, opt.Limits, opt.Free), nil
 }
 
 // Dial connects to a server, offering the subprotocol if it is not empty. A
@@ -141,7 +152,7 @@ func (c *Conn) Quiet() time.Duration { return time.Duration(time.Now().UnixNano(
 // once, and for good.
 func (c *Conn) Read() (binary bool, data []byte, err error) {
 	// Setting a deadline costs as much as decoding a frame: not for each one.
-	if now := time.Now(); now.Sub(c.armed) > min(time.Second, c.limits.Idle/8) && !c.closed.Load() {
+	if now := time.Now(); c.limits.Idle > 0 && now.Sub(c.armed) > min(time.Second, c.limits.Idle/8) && !c.closed.Load() {
 		c.armed = now
 		if err := c.conn.SetReadDeadline(now.Add(c.limits.Idle)); err != nil {
 			return false, nil, fmt.Errorf("ws: read: %w", err)

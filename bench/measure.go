@@ -1,0 +1,84 @@
+package bench
+
+import (
+	"math"
+	"slices"
+	"time"
+)
+
+// Align finds by how many samples heard lags behind said, from 0 to most, where
+// they are most alike.
+func Align(said, heard []int16, most int) int {
+	// A stretch of two seconds around the loudest place tells enough.
+	const stretch = 16000
+	from, best := 0, 0.0
+	for at := 0; at+stretch/8 <= len(said); at += stretch / 8 {
+		if e := energy(said[at : at+stretch/8]); e > best {
+			from, best = at, e
+		}
+	}
+	from = max(0, from-stretch/2)
+	ref := said[from:min(len(said), from+stretch)]
+	lag, best := 0, math.Inf(-1)
+	for l := 0; l <= most && from+l < len(heard); l++ {
+		h := heard[from+l:]
+		var sum, power float64
+		for i, s := range ref[:min(len(ref), len(h))] {
+			sum += float64(s) * float64(h[i])
+			power += float64(h[i]) * float64(h[i])
+		}
+		if c := sum / math.Sqrt(power+1); c > best {
+			lag, best = l, c
+		}
+	}
+	return lag
+}
+
+func energy(s []int16) (e float64) {
+	for _, v := range s {
+		e += float64(v) * float64(v)
+	}
+	return e
+}
+
+// SNR is the ratio in dB of said to its difference from heard, which lags behind
+// by lag samples. The part of said that was not heard counts as wrong.
+func SNR(said, heard []int16, lag int) float64 {
+	var signal, noise float64
+	for i, s := range said {
+		h := 0.0
+		if i+lag < len(heard) {
+			h = float64(heard[i+lag])
+		}
+		signal += float64(s) * float64(s)
+		noise += (float64(s) - h) * (float64(s) - h)
+	}
+	if noise == 0 {
+		return 120 // as they were
+	}
+	return 10 * math.Log10(signal/noise)
+}
+
+// AddedDelay is how long each frame took from the caller through bridge, agent
+// and back to the carrier, for an agent that echoes: the time between the
+// message that carried it there and the one that carried it back, plus the
+// delay of the audio within the messages, which is that of the filters.
+func (r *Result) AddedDelay() []time.Duration {
+	filters := time.Duration(Align(r.Said, r.Received, r.Format.Rate/50)) * time.Second / time.Duration(r.Format.Rate)
+	var d []time.Duration
+	for i, at := range r.ReceivedAt {
+		if i < len(r.SentAt) {
+			d = append(d, at-r.SentAt[i]+filters)
+		}
+	}
+	return d
+}
+
+// Quantile is the q-quantile of d, 0 to 1; 0 for none.
+func Quantile(d []time.Duration, q float64) time.Duration {
+	if len(d) == 0 {
+		return 0
+	}
+	s := slices.Sorted(slices.Values(d))
+	return s[min(len(s)-1, int(q*float64(len(s))))]
+}

@@ -1,0 +1,261 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml"
+
+	"voicebridge/agent"
+	"voicebridge/media"
+	"voicebridge/session"
+)
+
+// config is the configuration file; docs/configuration.md is its reference, and
+// a test holds the two together.
+type config struct {
+	Listen string       `yaml:"listen"`
+	Admin  string       `yaml:"admin"`
+	Media  mediaConfig  `yaml:"media"`
+	Agent  agentConfig  `yaml:"agent"`
+	Limits limitsConfig `yaml:"limits"`
+	Log    logConfig    `yaml:"log"`
+}
+
+type mediaConfig struct {
+	Token    string `yaml:"token"`
+	Insecure bool   `yaml:"insecure"`
+}
+
+type agentConfig struct {
+	URL        string            `yaml:"url"`
+	Bearer     string            `yaml:"bearer"`
+	Secret     string            `yaml:"secret"`
+	Headers    map[string]string `yaml:"headers"`
+	Plaintext  bool              `yaml:"plaintext"`
+	InputRate  int               `yaml:"input_rate"`
+	OutputRate int               `yaml:"output_rate"`
+	Prebuffer  duration          `yaml:"prebuffer"`
+	Queue      duration          `yaml:"queue"`
+	Attempt    duration          `yaml:"dial_timeout"`
+	Write      duration          `yaml:"write_timeout"`
+	Ping       duration          `yaml:"ping_interval"`
+}
+
+type limitsConfig struct {
+	Calls       int      `yaml:"calls"`
+	Handshakes  float64  `yaml:"handshakes_per_second"`
+	Header      int      `yaml:"header_bytes"`
+	Message     int64    `yaml:"message_bytes"`
+	Handshake   duration `yaml:"handshake_timeout"`
+	Start       duration `yaml:"start_timeout"`
+	Idle        duration `yaml:"idle_timeout"`
+	Write       duration `yaml:"write_timeout"`
+	Drain       duration `yaml:"drain_timeout"`
+	MaxDuration duration `yaml:"max_duration"`
+	Lead        duration `yaml:"lead"`
+	CallerQueue duration `yaml:"caller_queue"`
+}
+
+type logConfig struct {
+	Level  string `yaml:"level"`
+	Format string `yaml:"format"`
+}
+
+// duration is written as in Go: 160ms, 10s, 4h.
+type duration time.Duration
+
+// UnmarshalYAML implements yaml.BytesUnmarshaler.
+func (d *duration) UnmarshalYAML(b []byte) error {
+	s := strings.Trim(strings.TrimSpace(string(b)), `"'`)
+	v, err := time.ParseDuration(s)
+	if err != nil {
+		return fmt.Errorf("%q is not a duration: write it with a unit, as in 160ms, 10s or 4h", s)
+	}
+	*d = duration(v)
+	return nil
+}
+
+func defaultConfig() *config {
+	m, s := media.Defaults, session.Defaults
+	return &config{
+		Listen: "127.0.0.1:9001",
+		Agent: agentConfig{
+			Queue:   duration(s.AgentQueue),
+			Attempt: duration(agent.DefaultAttempt),
+			Write:   duration(agent.DefaultWrite),
+			Ping:    duration(agent.DefaultPing),
+		},
+		Limits: limitsConfig{
+			Calls: m.Calls, Handshakes: m.Handshakes, Header: m.Header, Message: m.Message,
+			Handshake: duration(m.Handshake), Start: duration(s.Start), Idle: duration(m.Idle),
+			Write: duration(m.Write), Drain: duration(m.Drain), MaxDuration: duration(s.MaxDuration),
+			Lead: duration(s.Lead), CallerQueue: duration(s.CallerQueue),
+		},
+		Log: logConfig{Level: "info", Format: "text"},
+	}
+}
+
+// variable is ${NAME}.
+var variable = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
+
+// loadConfig reads a file: strictly, with ${NAME} replaced from the environment,
+// and checked.
+func loadConfig(path string, env func(string) (string, bool)) (*config, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("config: %w", err)
+	}
+	cfg, err := parseConfig(b, env)
+	if err != nil {
+		return nil, fmt.Errorf("config: %s: %w", path, err)
+	}
+	return cfg, nil
+}
+
+func parseConfig(b []byte, env func(string) (string, bool)) (*config, error) {
+	cfg := defaultConfig()
+	if err := yaml.UnmarshalWithOptions(b, cfg, yaml.Strict()); err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	// Variables are replaced in values only, so that no secret can become syntax.
+	var missing []string
+	expand := func(s *string) {
+		*s = variable.ReplaceAllStringFunc(*s, func(m string) string {
+			v, ok := env(m[2 : len(m)-1])
+			if !ok {
+				missing = append(missing, m[2:len(m)-1])
+			}
+			return v
+		})
+	}
+	for _, s := range []*string{&cfg.Listen, &cfg.Admin, &cfg.Media.Token, &cfg.Agent.URL, &cfg.Agent.Bearer, &cfg.Agent.Secret} {
+		expand(s)
+	}
+	for k, v := range cfg.Agent.Headers {
+		expand(&v)
+		cfg.Agent.Headers[k] = v
+	}
+	if len(missing) > 0 {
+		return nil, fmt.Errorf("environment variables are not set: %s", strings.Join(missing, ", "))
+	}
+	return cfg, cfg.check()
+}
+
+// minToken is the shortest media token: 16 characters are enough to make
+// guessing hopeless at the rate at which handshakes are taken.
+const minToken = 16
+
+// check tells everything that is wrong, naming the field and the fix.
+func (c *config) check() error {
+	var errs []error
+	wrong := func(field, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("%s: "+format, append([]any{field}, args...)...))
+	}
+	if c.Listen == "" {
+		wrong("listen", "must be an address such as 127.0.0.1:9001")
+	}
+	switch {
+	case c.Media.Insecure && c.Media.Token != "":
+		wrong("media.insecure", "must be false where media.token is set")
+	case !c.Media.Insecure && len(c.Media.Token) < minToken:
+		wrong("media.token", "must have at least %d characters: make one with 'openssl rand -hex 16' and give it as ${MEDIA_TOKEN}", minToken)
+	case strings.ContainsAny(c.Media.Token, "/?#% "):
+		wrong("media.token", "must hold only letters, digits, '-', '_' and '.': it is part of a URL's path")
+	}
+	if c.Agent.URL == "" {
+		wrong("agent.url", "must be the agent's WebSocket URL, such as wss://agent.example.com/call")
+	} else if _, err := c.dialer(); err != nil {
+		errs = append(errs, err)
+	}
+	for _, f := range []struct {
+		name     string
+		v        duration
+		min, max time.Duration
+	}{
+		{"agent.prebuffer", c.Agent.Prebuffer, 0, time.Second},
+		{"agent.queue", c.Agent.Queue, time.Second, time.Hour},
+		{"agent.dial_timeout", c.Agent.Attempt, 100 * time.Millisecond, time.Minute},
+		{"agent.write_timeout", c.Agent.Write, 100 * time.Millisecond, time.Minute},
+		{"agent.ping_interval", c.Agent.Ping, time.Second, time.Hour},
+		{"limits.handshake_timeout", c.Limits.Handshake, 100 * time.Millisecond, time.Minute},
+		{"limits.start_timeout", c.Limits.Start, 100 * time.Millisecond, time.Minute},
+		{"limits.idle_timeout", c.Limits.Idle, time.Second, 24 * time.Hour},
+		{"limits.write_timeout", c.Limits.Write, 100 * time.Millisecond, time.Minute},
+		{"limits.drain_timeout", c.Limits.Drain, 0, 24 * time.Hour},
+		{"limits.max_duration", c.Limits.MaxDuration, time.Second, 30 * 24 * time.Hour},
+		{"limits.lead", c.Limits.Lead, 20 * time.Millisecond, 2 * time.Second},
+		{"limits.caller_queue", c.Limits.CallerQueue, 20 * time.Millisecond, time.Minute},
+	} {
+		if v := time.Duration(f.v); v < f.min || v > f.max {
+			wrong(f.name, "%v must be between %v and %v", v, f.min, f.max)
+		}
+	}
+	if c.Limits.Calls < 1 {
+		wrong("limits.calls", "%d must be at least 1", c.Limits.Calls)
+	}
+	if c.Limits.Handshakes <= 0 {
+		wrong("limits.handshakes_per_second", "%v must be more than 0", c.Limits.Handshakes)
+	}
+	if c.Limits.Header < 4096 || c.Limits.Header > 1<<20 {
+		wrong("limits.header_bytes", "%d must be between 4096 and 1048576", c.Limits.Header)
+	}
+	if c.Limits.Message < 4096 || c.Limits.Message > 16<<20 {
+		wrong("limits.message_bytes", "%d must be between 4096 and 16777216", c.Limits.Message)
+	}
+	if _, err := c.level(); err != nil {
+		wrong("log.level", "%q must be debug, info, warn or error", c.Log.Level)
+	}
+	if c.Log.Format != "text" && c.Log.Format != "json" {
+		wrong("log.format", "%q must be text or json", c.Log.Format)
+	}
+	return errors.Join(errs...)
+}
+
+// dialer makes the agent's dialer; its error names the field.
+func (c *config) dialer() (*agent.Dialer, error) {
+	header := http.Header{}
+	for k, v := range c.Agent.Headers {
+		header.Set(k, v)
+	}
+	d, err := agent.New(agent.Config{
+		URL: c.Agent.URL, Bearer: c.Agent.Bearer, Secret: c.Agent.Secret, Header: header,
+		InputRate: c.Agent.InputRate, OutputRate: c.Agent.OutputRate, Plaintext: c.Agent.Plaintext,
+		Attempt: time.Duration(c.Agent.Attempt), Write: time.Duration(c.Agent.Write), Ping: time.Duration(c.Agent.Ping),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("agent.%w", err)
+	}
+	return d, nil
+}
+
+func (c *config) session() session.Config {
+	return session.Config{
+		Lead: time.Duration(c.Limits.Lead), Prebuffer: time.Duration(c.Agent.Prebuffer),
+		AgentQueue: time.Duration(c.Agent.Queue), CallerQueue: time.Duration(c.Limits.CallerQueue),
+		Start: time.Duration(c.Limits.Start), MaxDuration: time.Duration(c.Limits.MaxDuration),
+		AgentDial: agent.DialTime(time.Duration(c.Agent.Attempt)),
+	}
+}
+
+func (c *config) limits() media.Limits {
+	return media.Limits{
+		Calls: c.Limits.Calls, Handshakes: c.Limits.Handshakes, Header: c.Limits.Header, Message: c.Limits.Message,
+		Handshake: time.Duration(c.Limits.Handshake), Idle: time.Duration(c.Limits.Idle),
+		Write: time.Duration(c.Limits.Write), Drain: time.Duration(c.Limits.Drain),
+	}
+}
+
+func (c *config) level() (l slog.Level, err error) { return l, l.UnmarshalText([]byte(c.Log.Level)) }
+
+func (c *config) logger(w io.Writer) *slog.Logger {
+	level, _ := c.level() // checked
+	return newLogger(w, level, c.Log.Format == "json")
+}

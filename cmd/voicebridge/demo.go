@@ -1,0 +1,325 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"text/tabwriter"
+	"time"
+
+	"voicebridge/agent"
+	"voicebridge/bench"
+	"voicebridge/codec"
+	"voicebridge/media"
+	"voicebridge/providers"
+	"voicebridge/providers/all"
+	"voicebridge/session"
+)
+
+type demoCmd struct {
+	Carrier string `help:"Carrier to simulate: ${enum}." enum:"twilio,vonage" default:"twilio"`
+	Rate    int    `help:"Sample rate of the carrier's audio, where it has a choice (Vonage: 8000, 16000, 24000)." placeholder:"HZ"`
+	Agent   string `help:"Agent to call instead of the built-in echo (a WebSocket URL)." placeholder:"URL"`
+	Input   string `help:"What the caller says instead of the built-in speech (WAV)." type:"existingfile" placeholder:"WAV"`
+	Out     string `help:"Folder for caller.wav, heard.wav and summary.json." default:"demo-out" placeholder:"DIR"`
+	Verbose bool   `help:"Show the bridge's log."`
+}
+
+// summary is summary.json. Times are milliseconds.
+type summary struct {
+	Carrier        string   `json:"carrier"`
+	CarrierFormat  string   `json:"carrier_format"`
+	AgentFormat    string   `json:"agent_format"`
+	Agent          string   `json:"agent"`
+	CallMS         int64    `json:"call_ms"`
+	FramesSent     int      `json:"frames_sent"`
+	FramesReceived int      `json:"frames_received"`
+	FramesLost     int      `json:"frames_lost"`
+	Gaps           int      `json:"gaps"`
+	GapMS          int64    `json:"gap_ms"`
+	AddedMedianMS  float64  `json:"added_delay_median_ms,omitempty"`
+	AddedP99MS     float64  `json:"added_delay_p99_ms,omitempty"`
+	HeardLagMS     float64  `json:"heard_lag_ms,omitempty"`
+	SNR            float64  `json:"snr_db,omitempty"`
+	BridgeInP99MS  float64  `json:"bridge_in_p99_ms"`
+	BridgeOutP99MS float64  `json:"bridge_out_p99_ms"`
+	Warnings       []string `json:"carrier_warnings"`
+	Intact         bool     `json:"intact"`
+	Failures       []string `json:"failures"`
+}
+
+const (
+	// after is how long the call goes on when the caller has spoken, for the
+	// echo to come back.
+	after = 300 * time.Millisecond
+	// intactSNR is what an echo must reach: G.711 twice over gives 30 dB or more
+	// in the telephone band.
+	intactSNR = 25
+	// lostFrames are those under way when the caller hangs up.
+	lostFrames = 3
+)
+
+// Run makes the call.
+func (c *demoCmd) Run(ctx context.Context, out output) error {
+	spec := all.Lookup(c.Carrier)
+	format, err := c.format(spec)
+	if err != nil {
+		return err
+	}
+	voice, err := c.voice(format.Rate)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(c.Out, 0o755); err != nil {
+		return fmt.Errorf("--out: %w", err)
+	}
+	result, hears, err := c.call(ctx, out, spec, format, voice)
+	if err != nil {
+		return err
+	}
+	s := c.summarize(spec, hears, result)
+	if err := c.write(&s, result); err != nil {
+		return err
+	}
+	c.print(out, &s)
+	if !s.Intact {
+		return exitCode(1)
+	}
+	return nil
+}
+
+func (c *demoCmd) format(spec *providers.Spec) (codec.Format, error) {
+	if c.Rate == 0 {
+		return spec.Formats[0], nil
+	}
+	for _, f := range spec.Formats {
+		if f.Rate == c.Rate {
+			return f, nil
+		}
+	}
+	return codec.Format{}, fmt.Errorf("--rate: %s has no audio at %d Hz, only %v", spec.Title, c.Rate, spec.Formats)
+}
+
+func (c *demoCmd) voice(rate int) ([]int16, error) {
+	if c.Input == "" {
+		return bench.Speech(rate)
+	}
+	s, from, err := bench.ReadWAV(c.Input)
+	if err != nil {
+		return nil, fmt.Errorf("--input: %w", err)
+	}
+	if len(s) < from/2 {
+		return nil, fmt.Errorf("--input: %s is shorter than half a second", c.Input)
+	}
+	return bench.Resample(s, from, rate), nil
+}
+
+// call runs the agent, the bridge and the carrier over TCP.
+func (c *demoCmd) call(ctx context.Context, out io.Writer, spec *providers.Spec, format codec.Format, voice []int16) (*result, codec.Format, error) {
+	log := slog.New(slog.DiscardHandler)
+	if c.Verbose {
+		log = newLogger(os.Stderr, slog.LevelInfo, false)
+	}
+	var group sync.WaitGroup
+	defer group.Wait()
+
+	url := c.Agent
+	if url == "" {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, format, fmt.Errorf("agent: %w", err)
+		}
+		srv := &http.Server{Handler: &bench.Agent{Talk: bench.Echo, Log: log}, ReadHeaderTimeout: time.Second}
+		group.Go(func() { _ = srv.Serve(l) }) // ends with Close
+		defer srv.Close()
+		url = "ws://" + l.Addr().String() + "/"
+	}
+	dialer, err := agent.New(agent.Config{URL: url, Plaintext: true})
+	if err != nil {
+		return nil, format, fmt.Errorf("--agent: %w", err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, format, fmt.Errorf("bridge: %w", err)
+	}
+	limits := media.Defaults
+	limits.Drain = 2 * time.Second
+	server := media.New(media.Config{Providers: all.Specs, Agent: dialer, Session: session.Defaults, Limits: limits, Log: log})
+	serving, stop := context.WithCancel(ctx)
+	defer stop()
+	group.Go(func() {
+		if err := server.Serve(serving, l, nil); err != nil {
+			log.Error("bridge", "err", err)
+		}
+	})
+
+	length := time.Duration(len(voice))*time.Second/time.Duration(format.Rate) + after
+	show := newProgress(out, length)
+	caller := &bench.Caller{
+		Spec: spec, URL: "ws://" + l.Addr().String() + "/media/" + spec.Name,
+		Start: providers.Start{
+			Account: "AC00000000000000000000000000000000", Call: "CA00000000000000000000000000000001",
+			Stream: "MZ00000000000000000000000000000001", In: format, Out: format, Params: map[string]string{"demo": "yes"},
+		},
+		Voice: voice, Length: length, Progress: show.at,
+	}
+	fmt.Fprintf(out, "%s, %v  ->  bridge  ->  agent %s\n", spec.Title, format, agentName(c.Agent))
+	var live session.Stats
+	watch, watched := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(watched)
+		live = watchCall(server, watch)
+	}()
+	r, err := caller.Run(ctx)
+	close(watch)
+	show.done()
+	<-watched
+	if err != nil {
+		return nil, format, err
+	}
+	hears, _ := dialer.Formats()
+	return &result{Result: r, bridge: live}, hears, nil
+}
+
+// result adds what the bridge counted.
+type result struct {
+	*bench.Result
+	bridge session.Stats
+}
+
+// watchCall keeps the last numbers of the one call that there is.
+func watchCall(server *media.Server, stop <-chan struct{}) (last session.Stats) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			for _, s := range server.Registry().All() {
+				last = s.Stats()
+			}
+		case <-stop:
+			return last
+		}
+	}
+}
+
+func agentName(url string) string {
+	if url == "" {
+		return "echo"
+	}
+	return url
+}
+
+func toMS(d time.Duration) float64 {
+	return float64(d.Round(10*time.Microsecond)) / float64(time.Millisecond)
+}
+
+func (c *demoCmd) summarize(spec *providers.Spec, hears codec.Format, r *result) summary {
+	s := summary{
+		Carrier: spec.Name, CarrierFormat: r.Format.String(), AgentFormat: hears.String(), Agent: agentName(c.Agent),
+		CallMS: r.Duration.Milliseconds(), FramesSent: len(r.SentAt), FramesReceived: len(r.ReceivedAt),
+		Gaps: r.Gaps, GapMS: r.GapTime.Milliseconds(),
+		BridgeInP99MS: toMS(r.bridge.In.Quantile(0.99)), BridgeOutP99MS: toMS(r.bridge.Out.Quantile(0.99)),
+		Warnings: append([]string{}, r.Warnings...), Failures: []string{},
+	}
+	fail := func(ok bool, format string, args ...any) {
+		if !ok {
+			s.Failures = append(s.Failures, fmt.Sprintf(format, args...))
+		}
+	}
+	fail(r.Complaints == 0, "the carrier complained %d times", r.Complaints)
+	fail(r.CloseCode == 0 || c.Agent != "" && r.CloseCode == 1000, "the bridge closed the connection with code %d", r.CloseCode)
+	fail(s.FramesReceived > 0, "the caller heard nothing")
+	if c.Agent == "" && s.FramesReceived > 0 {
+		s.FramesLost = max(0, s.FramesSent-s.FramesReceived)
+		added := r.AddedDelay()
+		s.AddedMedianMS, s.AddedP99MS = toMS(bench.Quantile(added, 0.5)), toMS(bench.Quantile(added, 0.99))
+		said := r.Said[:len(r.Said)-int(after*time.Duration(r.Format.Rate)/time.Second)]
+		lag := bench.Align(said, r.Heard, r.Format.Rate/2)
+		s.HeardLagMS = float64(lag) * 1000 / float64(r.Format.Rate)
+		s.SNR = bench.SNR(said, r.Heard, lag)
+		fail(s.FramesLost <= lostFrames, "%d frames did not come back", s.FramesLost)
+		fail(s.Gaps == 0, "the caller heard %d gaps of %d ms in all", s.Gaps, s.GapMS)
+		fail(s.SNR >= intactSNR, "the audio came back with %.1f dB signal to noise, less than %d", s.SNR, intactSNR)
+	}
+	s.Intact = len(s.Failures) == 0
+	return s
+}
+
+func (c *demoCmd) write(s *summary, r *result) error {
+	b, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return fmt.Errorf("summary: %w", err)
+	}
+	return errors.Join(
+		bench.WriteWAV(filepath.Join(c.Out, "caller.wav"), r.Said, r.Format.Rate),
+		bench.WriteWAV(filepath.Join(c.Out, "heard.wav"), r.Heard, r.Format.Rate),
+		os.WriteFile(filepath.Join(c.Out, "summary.json"), append(b, '\n'), 0o644),
+	)
+}
+
+func (c *demoCmd) print(out io.Writer, s *summary) {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "  %s\t"+format+"\n", append([]any{name}, args...)...)
+	}
+	fmt.Fprintln(w)
+	row("call", "%.1f s, carrier %s, agent %s", float64(s.CallMS)/1000, s.CarrierFormat, s.AgentFormat)
+	row("frames", "%d sent, %d came back, %d lost", s.FramesSent, s.FramesReceived, s.FramesLost)
+	row("gaps heard", "%d (%d ms)", s.Gaps, s.GapMS)
+	if s.AddedMedianMS != 0 {
+		row("added delay", "%.2f ms median, %.2f ms p99 (caller to agent and back, filters included)", s.AddedMedianMS, s.AddedP99MS)
+		row("signal to noise", "%.1f dB after aligning by %.1f ms", s.SNR, s.HeardLagMS)
+	}
+	row("written", "%s", filepath.Join(c.Out, "{caller.wav,heard.wav,summary.json}"))
+	w.Flush()
+	if s.Intact {
+		fmt.Fprintln(out, "\nThe audio came through intact.")
+		return
+	}
+	fmt.Fprintf(out, "\nThe audio did not come through intact:\n  %s\n", strings.Join(s.Failures, "\n  "))
+}
+
+// progress draws how far the call is: a bar on a terminal, nothing elsewhere.
+type progress struct {
+	out    io.Writer
+	length time.Duration
+}
+
+func newProgress(out io.Writer, length time.Duration) *progress {
+	p := &progress{length: length}
+	if o, ok := out.(output); ok {
+		out = o.Writer
+	}
+	if f, ok := out.(*os.File); ok {
+		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
+			p.out = f
+		}
+	}
+	return p
+}
+
+func (p *progress) at(t time.Duration) {
+	if p.out == nil {
+		return
+	}
+	const width = 40
+	n := min(width, int(width*t/p.length))
+	fmt.Fprintf(p.out, "\r  [%s%s] %4.1f s of %.1f s", strings.Repeat("#", n), strings.Repeat(".", width-n), t.Seconds(), p.length.Seconds())
+}
+
+func (p *progress) done() {
+	if p.out != nil {
+		p.at(p.length)
+		fmt.Fprintln(p.out)
+	}
+}

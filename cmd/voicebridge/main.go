@@ -1,0 +1,104 @@
+// Command voicebridge streams phone calls to AI agents as PCM over WebSockets.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+type cli struct {
+	Serve   serveCmd   `cmd:"" help:"Run the bridge: take carriers' media connections and dial the agent for each call."`
+	Demo    demoCmd    `cmd:"" help:"Put one simulated call through a bridge and show what the caller heard. Needs no account, key or server."`
+	Agent   agentCmd   `cmd:"" help:"Run a reference agent to point a bridge at."`
+	Version versionCmd `cmd:"" help:"Print the version."`
+}
+
+// output is where commands print for people; logs go to stderr.
+type output struct{ io.Writer }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal kills
+	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
+		var code exitCode
+		if errors.As(err, &code) {
+			os.Exit(int(code))
+		}
+		fmt.Fprintln(os.Stderr, "voicebridge:", err)
+		os.Exit(1)
+	}
+}
+
+// exitCode ends the program with that status and no more words.
+type exitCode int
+
+func (c exitCode) Error() string { return fmt.Sprintf("exit status %d", int(c)) }
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	var c cli
+	exited := -1
+	k, err := kong.New(&c,
+		kong.Name("voicebridge"),
+		kong.Description("Streams phone calls between carriers and AI agents: carrier WebSocket on one side, raw PCM on the other."),
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(code int) { exited = code }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true}),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Bind(output{stdout}),
+		kong.UsageOnError(),
+	)
+	if err != nil {
+		return err
+	}
+	parsed, err := k.Parse(args)
+	if exited >= 0 { // --help has been printed
+		return nilOr(exited)
+	}
+	if err != nil {
+		return fmt.Errorf("%w (see voicebridge --help)", err)
+	}
+	return parsed.Run()
+}
+
+func nilOr(code int) error {
+	if code == 0 {
+		return nil
+	}
+	return exitCode(code)
+}
+
+// newLogger logs to w.
+func newLogger(w io.Writer, level slog.Level, json bool) *slog.Logger {
+	opt := &slog.HandlerOptions{Level: level}
+	if json {
+		return slog.New(slog.NewJSONHandler(w, opt))
+	}
+	return slog.New(slog.NewTextHandler(w, opt))
+}
+
+type versionCmd struct{}
+
+// Run prints what the binary was built from.
+func (versionCmd) Run(out output) error {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return errors.New("this binary carries no build information")
+	}
+	version, revision := info.Main.Version, "unknown revision"
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			revision = s.Value
+		}
+	}
+	_, err := fmt.Fprintf(out, "voicebridge %s, %s, %s\n", version, revision, info.GoVersion)
+	return err
+}

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+
+	"voicebridge/media"
+	"voicebridge/providers/all"
+)
+
+type serveCmd struct {
+	Config   string `help:"Configuration file (YAML); see docs/configuration.md." type:"path" placeholder:"FILE"`
+	Check    bool   `help:"Check the configuration and exit."`
+	Insecure bool   `help:"Development: take every media connection, without token. Needs --agent."`
+	Listen   string `help:"Address for carriers, with --insecure." default:"127.0.0.1:9001" placeholder:"HOST:PORT"`
+	Admin    string `help:"Address for metrics and health, with --insecure." placeholder:"HOST:PORT"`
+	Agent    string `help:"The agent's WebSocket URL, with --insecure." placeholder:"URL"`
+}
+
+// Run serves until a signal.
+func (c *serveCmd) Run(ctx context.Context, out output) error {
+	cfg, err := c.load()
+	if err != nil {
+		return err
+	}
+	dialer, err := cfg.dialer()
+	if err != nil {
+		return err
+	}
+	if c.Check {
+		_, err := fmt.Fprintln(out, "the configuration is good")
+		return err
+	}
+	log := cfg.logger(os.Stderr)
+	server := media.New(media.Config{
+		Providers: all.Specs,
+		Agent:     dialer,
+		Token:     cfg.Media.Token,
+		Session:   cfg.session(),
+		Limits:    cfg.limits(),
+		Log:       log,
+	})
+	public, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	var admin net.Listener
+	if cfg.Admin != "" {
+		if admin, err = net.Listen("tcp", cfg.Admin); err != nil {
+			return errors.Join(fmt.Errorf("admin: %w", err), public.Close())
+		}
+		log.Info("metrics and health", "url", "http://"+admin.Addr().String()+"/metrics")
+	}
+	path := ""
+	if cfg.Media.Token != "" {
+		path = "/TOKEN"
+	}
+	for _, s := range all.Specs {
+		log.Info("waiting for calls", "provider", s.Name, "url", "ws://"+public.Addr().String()+"/media/"+s.Name+path)
+	}
+	if cfg.Media.Insecure {
+		log.Warn("every media connection is taken: for development only")
+	}
+	hears, speaks := dialer.Formats()
+	log.Info("agent", "hears", hears, "speaks", speaks)
+	err = server.Serve(ctx, public, admin)
+	log.Info("stopped")
+	return err
+}
+
+func (c *serveCmd) load() (*config, error) {
+	switch {
+	case c.Config != "" && (c.Insecure || c.Agent != ""):
+		return nil, errors.New("--config and --insecure exclude each other: set media.insecure and agent.url in the file")
+	case c.Config != "":
+		return loadConfig(c.Config, os.LookupEnv)
+	case !c.Insecure:
+		return nil, errors.New("either --config FILE, or for development --insecure --agent URL")
+	case c.Agent == "":
+		return nil, errors.New("--insecure needs --agent URL, for example --agent ws://127.0.0.1:9100/")
+	}
+	cfg := defaultConfig()
+	cfg.Listen, cfg.Admin, cfg.Media.Insecure = c.Listen, c.Admin, true
+	cfg.Agent.URL, cfg.Agent.Plaintext = c.Agent, true
+	return cfg, nil
+}

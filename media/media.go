@@ -1,0 +1,270 @@
+// Package media is everything that listens: the WebSocket server to which
+// carriers stream calls, health checks and metrics.
+package media
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"voicebridge/providers"
+	"voicebridge/session"
+	"voicebridge/ws"
+)
+
+// Limits of the server. Every field must be set; Defaults has the usual ones.
+type Limits struct {
+	Calls      int           // live at the same time
+	Handshakes float64       // a second
+	Header     int           // bytes of a request's header
+	Handshake  time.Duration // for a request to come in whole
+	Message    int64         // bytes of a carrier's message
+	Idle       time.Duration // until the carrier's next message
+	Write      time.Duration // for a message to be taken by the carrier
+	Drain      time.Duration // for live calls to end when the server stops
+}
+
+// Defaults are limits for a small machine.
+var Defaults = Limits{
+	Calls:      1000,
+	Handshakes: 100,
+	Header:     16 << 10,
+	Handshake:  5 * time.Second,
+	Message:    64 << 10,
+	Idle:       60 * time.Second,
+	Write:      5 * time.Second,
+	Drain:      60 * time.Second,
+}
+
+// Config of a Server.
+type Config struct {
+	Providers []*providers.Spec
+	Agent     session.Dialer // who answers the calls
+	// Token must follow the provider's name in the path: /media/twilio/TOKEN.
+	// Empty lets everyone in.
+	Token   string
+	Session session.Config
+	Limits  Limits
+	Log     *slog.Logger
+}
+
+// Server takes the carriers' connections.
+type Server struct {
+	cfg        Config
+	handshakes *rate.Limiter
+	registry   session.Registry
+	totals     totals
+
+	ctx      context.Context // of all sessions
+	cancel   context.CancelCauseFunc
+	draining atomic.Bool
+
+	gate     sync.Mutex // no session is added to the group once it is waited for
+	closed   bool
+	sessions sync.WaitGroup
+}
+
+// New makes a server; it listens nowhere yet.
+func New(cfg Config) *Server {
+	s := &Server{
+		cfg:        cfg,
+		handshakes: rate.NewLimiter(rate.Limit(cfg.Limits.Handshakes), max(1, int(cfg.Limits.Handshakes))),
+	}
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	s.totals.init(cfg.Providers)
+	return s
+}
+
+// Registry holds the live sessions.
+func (s *Server) Registry() *session.Registry { return &s.registry }
+
+// Public is what carriers may reach.
+func (s *Server) Public() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /media/{provider}", s.media)
+	mux.HandleFunc("GET /media/{provider}/{token...}", s.media)
+	s.health(mux)
+	return mux
+}
+
+// health answers on both listeners.
+func (s *Server) health(mux *http.ServeMux) {
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if s.draining.Load() {
+			http.Error(w, "draining", http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ready")
+	})
+}
+
+// refusal is a handshake that is not let through, as the carrier and the metric
+// see it.
+type refusal struct {
+	status int
+	reason string
+}
+
+func (s *Server) media(w http.ResponseWriter, r *http.Request) {
+	spec, no := s.admit(r)
+	if no != nil {
+		s.totals.refuse(no.reason)
+		if no.status == http.StatusTooManyRequests || no.status == http.StatusServiceUnavailable {
+			w.Header().Set("Retry-After", "1")
+		}
+		http.Error(w, no.reason, no.status)
+		return
+	}
+	conn, err := ws.Accept(w, r, ws.Options{Limits: ws.Limits{
+		Text: s.cfg.Limits.Message, Binary: s.cfg.Limits.Message,
+		Idle: s.cfg.Limits.Idle, Write: s.cfg.Limits.Write,
+	}})
+	if err != nil { // answered by Accept
+		s.totals.refuse("handshake")
+		s.cfg.Log.Debug("handshake refused", "provider", spec.Name, "remote", r.RemoteAddr, "err", err)
+		return
+	}
+	s.serve(spec, conn)
+}
+
+func (s *Server) admit(r *http.Request) (*providers.Spec, *refusal) {
+	var spec *providers.Spec
+	for _, p := range s.cfg.Providers {
+		if p.Name == r.PathValue("provider") {
+			spec = p
+		}
+	}
+	switch {
+	case spec == nil:
+		return nil, &refusal{http.StatusNotFound, "provider"}
+	case s.draining.Load():
+		return nil, &refusal{http.StatusServiceUnavailable, "draining"}
+	case !s.handshakes.Allow():
+		return nil, &refusal{http.StatusTooManyRequests, "rate"}
+	case !s.tokenOK(r.PathValue("token")):
+		return nil, &refusal{http.StatusForbidden, "token"}
+	case s.registry.Len() >= s.cfg.Limits.Calls:
+		return nil, &refusal{http.StatusServiceUnavailable, "calls"}
+	}
+	return spec, nil
+}
+
+func (s *Server) tokenOK(token string) bool {
+	if s.cfg.Token == "" {
+		return true
+	}
+	// Hashes have one length, whatever was sent.
+	a, b := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(s.cfg.Token))
+	return subtle.ConstantTimeCompare(a[:], b[:]) == 1
+}
+
+// serve carries one call.
+func (s *Server) serve(spec *providers.Spec, conn *ws.Conn) {
+	sess := session.New(spec, s.cfg.Session, conn, s.cfg.Agent, s.cfg.Log)
+	if !s.enter(sess) { // the last place went to another, or the server stops
+		s.totals.refuse("calls")
+		conn.Close(ws.CloseTryLater, "too many calls")
+		conn.Release()
+		return
+	}
+	defer s.sessions.Done()
+	end := sess.Run(s.ctx)
+	s.leave(sess, end.Cause)
+}
+
+func (s *Server) enter(sess *session.Session) bool {
+	s.gate.Lock()
+	defer s.gate.Unlock()
+	if s.closed || !s.registry.Add(sess, s.cfg.Limits.Calls) {
+		return false
+	}
+	s.sessions.Add(1)
+	return true
+}
+
+// leave moves a session's numbers to the totals in one step.
+func (s *Server) leave(sess *session.Session, cause session.Cause) {
+	s.totals.mu.Lock()
+	defer s.totals.mu.Unlock()
+	s.totals.ended(sess, cause)
+	s.registry.Remove(sess)
+}
+
+// Serve answers on the listeners until ctx ends, then drains: new calls are
+// refused, live ones may end by themselves within Limits.Drain, and the rest are
+// ended. admin may be nil.
+func (s *Server) Serve(ctx context.Context, public, admin net.Listener) error {
+	servers := []*http.Server{s.http(s.Public())}
+	listeners := []net.Listener{public}
+	if admin != nil {
+		servers = append(servers, s.http(s.Admin()))
+		listeners = append(listeners, admin)
+	}
+	failed := make(chan error, len(servers))
+	var group sync.WaitGroup
+	for i, srv := range servers {
+		group.Go(func() {
+			if err := srv.Serve(listeners[i]); !errors.Is(err, http.ErrServerClosed) {
+				failed <- fmt.Errorf("media: serve %s: %w", listeners[i].Addr(), err)
+			}
+		})
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	s.drain()
+	for _, srv := range servers {
+		srv.Close()
+	}
+	group.Wait()
+	return err
+}
+
+// drain waits for the live calls; the listeners stay open, so that health checks
+// and metrics are answered and new calls are refused in good order.
+func (s *Server) drain() {
+	s.draining.Store(true)
+	if n := s.registry.Len(); n > 0 {
+		s.cfg.Log.Info("draining", "calls", n, "limit", s.cfg.Limits.Drain)
+	}
+	limit := time.NewTimer(s.cfg.Limits.Drain)
+	defer limit.Stop()
+	select {
+	case <-s.registry.Empty():
+	case <-limit.C:
+		s.cfg.Log.Warn("ending the calls that are left", "calls", s.registry.Len())
+	}
+	s.gate.Lock()
+	s.closed = true
+	s.gate.Unlock()
+	s.cancel(&session.End{Cause: session.Shutdown})
+	s.sessions.Wait()
+}
+
+// Stop ends all calls at once; Serve then returns as soon as its ctx ends.
+func (s *Server) Stop() { s.cancel(&session.End{Cause: session.Shutdown}) }
+
+func (s *Server) http(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: s.cfg.Limits.Handshake,
+		ReadTimeout:       2 * s.cfg.Limits.Handshake,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       30 * time.Second,
+		MaxHeaderBytes:    s.cfg.Limits.Header,
+		ErrorLog:          slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
+	}
+}

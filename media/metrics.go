@@ -1,0 +1,156 @@
+package media
+
+import (
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"voicebridge/codec"
+	"voicebridge/providers"
+	"voicebridge/session"
+)
+
+// refusals are the reasons for which a handshake is refused.
+var refusals = []string{"provider", "draining", "rate", "token", "calls", "handshake"}
+
+// totals collect what ended sessions leave behind. What live ones have counted
+// is read from them when somebody asks, so that counting costs nothing.
+type totals struct {
+	mu        sync.Mutex
+	byCarrier map[string]*carrierTotals
+	refused   map[string]uint64
+}
+
+type carrierTotals struct {
+	stats session.Stats
+	ends  map[session.Cause]uint64
+}
+
+func (t *totals) init(specs []*providers.Spec) {
+	t.byCarrier = map[string]*carrierTotals{}
+	t.refused = map[string]uint64{}
+	for _, s := range specs {
+		c := &carrierTotals{ends: map[session.Cause]uint64{}}
+		for _, cause := range session.Causes {
+			c.ends[cause] = 0
+		}
+		t.byCarrier[s.Name] = c
+	}
+	for _, r := range refusals {
+		t.refused[r] = 0
+	}
+}
+
+func (t *totals) refuse(reason string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.refused[reason]++
+}
+
+// ended is called with mu held.
+func (t *totals) ended(s *session.Session, cause session.Cause) {
+	stats := s.Stats()
+	c := t.byCarrier[s.Spec().Name]
+	c.stats.Add(&stats)
+	c.ends[cause]++
+}
+
+// Admin is what operators may reach: metrics and health.
+func (s *Server) Admin() http.Handler {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), s)
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
+	s.health(mux)
+	return mux
+}
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("voicebridge_"+name, help, labels, nil)
+}
+
+var (
+	callsDesc   = desc("calls", "Live calls.", "provider")
+	endedDesc   = desc("calls_ended_total", "Calls that have ended, by cause.", "provider", "cause")
+	refusedDesc = desc("handshakes_refused_total", "Media connections that were not let in, by reason.", "reason")
+	framesDesc  = desc("frames_total", "Audio messages: in from the carrier, agent to the agent, out to the carrier.", "provider", "direction")
+	droppedDesc = desc("dropped_audio_seconds_total", "Audio that was discarded: slow_agent is the caller's, overflow the agent's, missing what the carrier lost.", "provider", "reason")
+	filledDesc  = desc("filled_audio_seconds_total", "Silence given to agents while the carrier sent nothing.", "provider")
+	badDesc     = desc("bad_messages_total", "Messages that made no sense (malformed), had no meaning (unknown), or were refused (agent).", "provider", "kind")
+	gapsDesc    = desc("playout_gaps_total", "Holes that callers heard in the middle of speech.", "provider")
+	gapTimeDesc = desc("playout_gap_seconds_total", "Length of these holes.", "provider")
+	eventsDesc  = desc("events_total", "Digits, marks and clears.", "provider", "kind")
+	delayDesc   = desc("delay_seconds", "Time from a frame's arrival to its delivery: in is caller to agent, out agent to caller for audio that can be played at once.", "provider", "direction")
+)
+
+// Describe implements prometheus.Collector.
+func (s *Server) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{callsDesc, endedDesc, refusedDesc, framesDesc, droppedDesc, filledDesc,
+		badDesc, gapsDesc, gapTimeDesc, eventsDesc, delayDesc} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (s *Server) Collect(ch chan<- prometheus.Metric) {
+	live := map[string]int{}
+	sums := map[string]*session.Stats{}
+	s.totals.mu.Lock() // over both, so that no call is counted twice or not at all
+	defer s.totals.mu.Unlock()
+	for name, c := range s.totals.byCarrier {
+		stats := c.stats
+		sums[name] = &stats
+		live[name] = 0
+		for cause, n := range c.ends {
+			count(ch, endedDesc, float64(n), name, string(cause))
+		}
+	}
+	for reason, n := range s.totals.refused {
+		count(ch, refusedDesc, float64(n), reason)
+	}
+	for _, sess := range s.registry.All() {
+		stats := sess.Stats()
+		sums[sess.Spec().Name].Add(&stats)
+		live[sess.Spec().Name]++
+	}
+	for name, n := range live {
+		ch <- prometheus.MustNewConstMetric(callsDesc, prometheus.GaugeValue, float64(n), name)
+	}
+	for name, st := range sums {
+		count(ch, framesDesc, float64(st.FramesIn), name, "in")
+		count(ch, framesDesc, float64(st.AgentFrames), name, "agent")
+		count(ch, framesDesc, float64(st.FramesOut), name, "out")
+		count(ch, droppedDesc, st.Dropped.Seconds(), name, "slow_agent")
+		count(ch, droppedDesc, st.Overflow.Seconds(), name, "overflow")
+		count(ch, droppedDesc, (time.Duration(st.Missing) * codec.FrameTime).Seconds(), name, "missing")
+		count(ch, filledDesc, st.Filled.Seconds(), name)
+		count(ch, badDesc, float64(st.Malformed), name, "malformed")
+		count(ch, badDesc, float64(st.Unknown), name, "unknown")
+		count(ch, badDesc, float64(st.Faults), name, "agent")
+		count(ch, gapsDesc, float64(st.Gaps), name)
+		count(ch, gapTimeDesc, st.GapTime.Seconds(), name)
+		count(ch, eventsDesc, float64(st.Digits), name, "digit")
+		count(ch, eventsDesc, float64(st.Marks), name, "mark")
+		count(ch, eventsDesc, float64(st.Clears), name, "clear")
+		histogram(ch, &st.In, name, "in")
+		histogram(ch, &st.Out, name, "out")
+	}
+}
+
+func count(ch chan<- prometheus.Metric, d *prometheus.Desc, v float64, labels ...string) {
+	ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
+}
+
+func histogram(ch chan<- prometheus.Metric, d *session.Delays, labels ...string) {
+	buckets := map[float64]uint64{}
+	var sum uint64
+	for i, bound := range session.DelayBounds {
+		sum += d.Counts[i]
+		buckets[bound.Seconds()] = sum
+	}
+	ch <- prometheus.MustNewConstHistogram(delayDesc, d.Count(), d.Sum.Seconds(), buckets, labels...)
+}
