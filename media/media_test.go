@@ -1,0 +1,621 @@
+package media_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gorilla/websocket"
+	"go.uber.org/goleak"
+
+	"voicebridge/agent"
+	"voicebridge/bench"
+	"voicebridge/codec"
+	"voicebridge/media"
+	"voicebridge/providers"
+	"voicebridge/providers/all"
+	"voicebridge/session"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// bridge is a media server on a real port.
+type bridge struct {
+	*media.Server
+	url   string // ws://host:port
+	admin string // http://host:port
+	ends  chan slog.Record
+	stop  func() error // begins the drain and waits for its end
+}
+
+type options struct {
+	limits  media.Limits
+	session session.Config
+	token   string
+	dialer  session.Dialer
+}
+
+// startBridge serves until the end of the test. agentURL may be empty where
+// opt sets a dialer.
+func startBridge(t *testing.T, agentURL string, change func(*options)) *bridge {
+	t.Helper()
+	opt := options{limits: media.Defaults, session: session.Defaults}
+	opt.limits.Drain = 0
+	if agentURL != "" {
+		opt.dialer = dialer(t, agent.Config{URL: agentURL})
+	}
+	if change != nil {
+		change(&opt)
+	}
+	ends := make(chan slog.Record, 1000)
+	b := &bridge{ends: ends}
+	b.Server = media.New(media.Config{
+		Providers: all.Specs, Agent: opt.dialer, Token: opt.token, Session: opt.session, Limits: opt.limits,
+		Log: slog.New(logEnds{ends}),
+	})
+	public, admin := listen(t), listen(t)
+	b.url, b.admin = "ws://"+public.Addr().String(), "http://"+admin.Addr().String()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- b.Serve(ctx, public, admin) }()
+	b.stop = sync.OnceValue(func() error { cancel(); return <-done })
+	t.Cleanup(func() {
+		if err := b.stop(); err != nil {
+			t.Error(err)
+		}
+		http.DefaultClient.CloseIdleConnections()
+	})
+	return b
+}
+
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func dialer(t *testing.T, cfg agent.Config) *agent.Dialer {
+	t.Helper()
+	d, err := agent.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// logEnds is a log handler that keeps the records of calls that ended.
+type logEnds struct{ ends chan slog.Record }
+
+func (l logEnds) Enabled(context.Context, slog.Level) bool { return true }
+func (l logEnds) WithAttrs([]slog.Attr) slog.Handler       { return l }
+func (l logEnds) WithGroup(string) slog.Handler            { return l }
+func (l logEnds) Handle(_ context.Context, r slog.Record) error {
+	if r.Message == "call ended" {
+		l.ends <- r
+	}
+	return nil
+}
+
+// ended waits for the end of a call and checks its cause. It gives the other
+// attributes.
+func (b *bridge) ended(t *testing.T, want session.Cause) map[string]slog.Value {
+	t.Helper()
+	select {
+	case r := <-b.ends:
+		attrs := map[string]slog.Value{}
+		r.Attrs(func(a slog.Attr) bool { attrs[a.Key] = a.Value; return true })
+		if got := attrs["cause"].String(); got != string(want) {
+			t.Errorf("the call ended with %s, want %s (%v)", got, want, attrs["err"])
+		}
+		return attrs
+	case <-time.After(15 * time.Second):
+		t.Fatalf("the call did not end, want %s", want)
+		return nil
+	}
+}
+
+// startAgent serves an agent until the end of the test and gives its URL.
+func startAgent(t *testing.T, talk func(context.Context, *bench.AgentConn) error) string {
+	t.Helper()
+	a := &bench.Agent{Talk: talk, Log: slog.New(slog.DiscardHandler)}
+	srv := httptest.NewServer(a)
+	t.Cleanup(func() {
+		srv.Close()
+		a.Wait()
+	})
+	return "ws" + strings.TrimPrefix(srv.URL, "http") + "/"
+}
+
+func start(f codec.Format) providers.Start {
+	return providers.Start{Account: "AC1", Call: "CA1", Stream: "MZ1", In: f, Out: f, Params: map[string]string{"k": "v"}}
+}
+
+// caller talks for d over the carrier.
+func (b *bridge) caller(t *testing.T, name string, d time.Duration) *bench.Caller {
+	t.Helper()
+	spec := all.Lookup(name)
+	f := spec.Formats[0]
+	voice, err := bench.Speech(f.Rate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &bench.Caller{Spec: spec, URL: b.url + "/media/" + name, Start: start(f), Voice: voice, Length: d}
+}
+
+func call(t *testing.T, c *bench.Caller) *bench.Result {
+	t.Helper()
+	r, err := c.Run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// intact checks that an echoed call lost nothing and was not delayed by a frame.
+func intact(t *testing.T, r *bench.Result) {
+	t.Helper()
+	if lost := len(r.SentAt) - len(r.ReceivedAt); lost > 1 || len(r.ReceivedAt) == 0 {
+		t.Errorf("of %d frames %d came back", len(r.SentAt), len(r.ReceivedAt))
+	}
+	if r.Complaints > 0 {
+		t.Errorf("the carrier complains: %v", r.Warnings)
+	}
+	if d := bench.Quantile(r.AddedDelay(), 0.9); d >= codec.FrameTime {
+		t.Errorf("a tenth of the frames took %v or longer", d)
+	}
+}
+
+func TestEcho(t *testing.T) {
+	for _, spec := range all.Specs {
+		for _, f := range spec.Formats {
+			for _, query := range []string{"", "?in_rate=8000&out_rate=24000", "?in_rate=24000&out_rate=8000&audio=json", "?in_rate=48000&out_rate=48000"} {
+				t.Run(fmt.Sprintf("%s %v %s", spec.Name, f, query), func(t *testing.T) {
+					t.Parallel()
+					b := startBridge(t, startAgent(t, echoAnyProfile)+query, nil)
+					c := b.caller(t, spec.Name, 900*time.Millisecond)
+					c.Start = start(f)
+					voice, err := bench.Speech(f.Rate)
+					if err != nil {
+						t.Fatal(err)
+					}
+					c.Voice = voice
+					r := call(t, c)
+					if lost := len(r.SentAt) - len(r.ReceivedAt); lost > 1 {
+						t.Errorf("of %d frames %d came back", len(r.SentAt), len(r.ReceivedAt))
+					}
+					lag := bench.Align(r.Said, r.Received, f.Rate/10)
+					n := len(r.Received) - lag - f.Rate/50
+					if snr := bench.SNR(r.Said[:n], r.Received, lag); snr < 25 {
+						t.Errorf("signal to noise %.1f dB", snr)
+					}
+					b.ended(t, session.CallerHangup)
+				})
+			}
+		}
+	}
+}
+
+// echoAnyProfile also speaks the JSON profile.
+func echoAnyProfile(ctx context.Context, c *bench.AgentConn) error {
+	tc := codec.NewTranscoder(c.Hears, c.Speaks)
+	for {
+		binary, data, err := c.Read()
+		if err != nil {
+			return nil
+		}
+		if binary {
+			err = c.Audio(tc.Append(nil, data))
+		} else if bench.Type(data) == "audio" {
+			var m struct{ Audio []byte }
+			if err = json.Unmarshal(data, &m); err == nil {
+				err = c.Command(map[string]any{"type": "audio", "audio": tc.Append(nil, m.Audio)})
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// script is an agent that is driven by the test.
+type script struct {
+	t    *testing.T
+	conn chan *bench.AgentConn
+	said chan map[string]any
+	mu   sync.Mutex
+	pcm  []byte
+}
+
+func newScript(t *testing.T) (*script, string) {
+	s := &script{t: t, conn: make(chan *bench.AgentConn, 1), said: make(chan map[string]any, 2000)}
+	return s, startAgent(t, s.talk)
+}
+
+func (s *script) talk(_ context.Context, c *bench.AgentConn) error {
+	s.conn <- c
+	for {
+		binary, data, err := c.Read()
+		if err != nil {
+			close(s.said)
+			return nil
+		}
+		if binary {
+			s.mu.Lock()
+			s.pcm = append(s.pcm, data...)
+			s.mu.Unlock()
+			continue
+		}
+		var m map[string]any
+		if err := json.Unmarshal(data, &m); err != nil {
+			return err
+		}
+		s.said <- m
+	}
+}
+
+// wait for a message of the type, skipping others.
+func (s *script) wait(kind string) map[string]any {
+	s.t.Helper()
+	timeout := time.After(15 * time.Second)
+	for {
+		select {
+		case m, ok := <-s.said:
+			if !ok {
+				s.t.Fatalf("the connection ended without %s", kind)
+			}
+			if m["type"] == kind {
+				return m
+			}
+		case <-timeout:
+			s.t.Fatalf("no %s came", kind)
+		}
+	}
+}
+
+// background runs a call while the test goes on.
+func background(t *testing.T, c *bench.Caller) func() *bench.Result {
+	t.Helper()
+	ch := make(chan *bench.Result, 1)
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		r, _ := c.Run(ctx)
+		ch <- r
+	}()
+	wait := sync.OnceValue(func() *bench.Result { return <-ch })
+	t.Cleanup(func() { cancel(); wait() })
+	return wait
+}
+
+// TestProtocol walks through the agent's protocol over real sockets.
+func TestProtocol(t *testing.T) {
+	for _, carrier := range []string{"twilio", "vonage"} {
+		t.Run(carrier, func(t *testing.T) {
+			t.Parallel()
+			s, url := newScript(t)
+			b := startBridge(t, url, nil)
+			c := b.caller(t, carrier, 20*time.Second)
+			c.Digits = []bench.Digit{{At: 100 * time.Millisecond, Key: '7'}}
+			wait := background(t, c)
+			a := <-s.conn
+			do := func(v map[string]any) {
+				t.Helper()
+				if err := a.Command(v); err != nil {
+					t.Fatal(err)
+				}
+			}
+			expect := func(kind string, fields map[string]any) {
+				t.Helper()
+				m := s.wait(kind)
+				for k, v := range fields {
+					if m[k] != v {
+						t.Errorf("%s: %s is %v, want %v (%v)", kind, k, m[k], v, m)
+					}
+				}
+				for _, k := range []string{"seq", "ts", "in_ms", "out_ms"} {
+					if _, ok := m[k].(float64); !ok {
+						t.Errorf("%s has no %s: %v", kind, k, m)
+					}
+				}
+			}
+			expect("dtmf", map[string]any{"digit": "7"})
+			do(map[string]any{"type": "ping", "id": "p1"})
+			expect("pong", map[string]any{"id": "p1"})
+
+			if err := a.Audio(make([]byte, 16000)); err != nil { // 500 ms
+				t.Fatal(err)
+			}
+			do(map[string]any{"type": "mark", "name": "half"})
+			expect("playback", map[string]any{"state": "started"})
+			expect("mark", map[string]any{"name": "half", "status": "played", "out_ms": 500.0})
+			expect("playback", map[string]any{"state": "idle", "out_ms": 500.0})
+
+			if err := a.Audio(make([]byte, 96000)); err != nil { // 3 s
+				t.Fatal(err)
+			}
+			do(map[string]any{"type": "mark", "name": "never"})
+			expect("playback", map[string]any{"state": "started"})
+			do(map[string]any{"type": "pause", "id": "pa"})
+			expect("ack", map[string]any{"ref": "pa"})
+			do(map[string]any{"type": "unpause", "id": "un"})
+			expect("ack", map[string]any{"ref": "un"})
+			do(map[string]any{"type": "clear", "id": "c1"})
+			expect("mark", map[string]any{"name": "never", "status": "cleared"})
+			expect("cleared", map[string]any{"ref": "c1", "cause": "agent", "sent_ms": 3500.0})
+			do(map[string]any{"type": "interrupt", "id": "c2"})
+			expect("cleared", map[string]any{"ref": "c2", "discarded_ms": 0.0, "out_ms": 3500.0})
+
+			for code, cmd := range map[string]map[string]any{
+				"unsupported": {"type": "transfer", "id": "x", "to": "+15550100"},
+				"bad_field":   {"type": "mark", "id": "x2"},
+				"unknown_ref": {"type": "cancel", "id": "x3", "ref": "nothing"},
+			} {
+				do(cmd)
+				expect("error", map[string]any{"code": code, "ref": cmd["id"], "fatal": false})
+			}
+			if err := a.Command("not an object"); err != nil {
+				t.Fatal(err)
+			}
+			expect("error", map[string]any{"code": "bad_json"})
+			do(map[string]any{"type": "dtmf", "digits": "1", "id": "d"})
+			expect("error", map[string]any{"code": "unsupported", "ref": "d"})
+			do(map[string]any{"type": "future", "field": 1})
+			do(map[string]any{"type": "ping", "id": "p1"}) // a repeated id is ignored
+			do(map[string]any{"type": "ready", "report_ms": 100})
+			expect("buffer", map[string]any{"state": "ok"})
+
+			if err := a.Audio(make([]byte, 9600)); err != nil { // a goodbye of 300 ms
+				t.Fatal(err)
+			}
+			do(map[string]any{"type": "hangup", "id": "h"})
+			expect("stop", map[string]any{"reason": "agent_hangup"})
+			r := wait()
+			if r.CloseCode != 1000 || r.Complaints > 0 {
+				t.Errorf("the carrier was closed with %d, complaints %v", r.CloseCode, r.Warnings)
+			}
+			if r.Clears != 2 {
+				t.Errorf("%d clears at the carrier, want 2", r.Clears)
+			}
+			attrs := b.ended(t, session.AgentHangup)
+			if attrs["malformed"].Uint64() != 0 || attrs["clears"].Uint64() != 2 {
+				t.Errorf("log: %v", attrs)
+			}
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if len(s.pcm) < 16000 {
+				t.Errorf("the agent heard %d bytes", len(s.pcm))
+			}
+		})
+	}
+}
+
+// TestBurst: a minute of audio in one burst is played in real time, and a clear
+// in the middle stops it.
+func TestBurst(t *testing.T) {
+	t.Parallel()
+	s, url := newScript(t)
+	b := startBridge(t, url, nil)
+	c := b.caller(t, "twilio", 30*time.Second)
+	var mu sync.Mutex
+	var cleared, late time.Duration
+	c.Events = func(at time.Duration, cmd *providers.Command) {
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case cmd.Kind == providers.CommandClear:
+			cleared = at
+		case cleared > 0:
+			late = at
+		}
+	}
+	wait := background(t, c)
+	a := <-s.conn
+	tone := codec.L16LE.AppendEncode(nil, bench.Sine(16000, 440, time.Minute))
+	for ; len(tone) > 0; tone = tone[min(len(tone), 1<<20):] {
+		if err := a.Audio(tone[:min(len(tone), 1<<20)]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.wait("playback")
+	begun := time.Now()
+	for time.Since(begun) < 3*time.Second { // the bridge must pace for a while
+		if err := a.Command(map[string]any{"type": "ping"}); err != nil {
+			t.Fatal(err)
+		}
+		s.wait("pong")
+		<-time.After(100 * time.Millisecond)
+	}
+	if err := a.Command(map[string]any{"type": "clear"}); err != nil {
+		t.Fatal(err)
+	}
+	m := s.wait("cleared")
+	out := time.Duration(m["out_ms"].(float64)) * time.Millisecond
+	if elapsed := time.Since(begun); out < elapsed-250*time.Millisecond || out > elapsed+50*time.Millisecond {
+		t.Errorf("after %v the caller is said to have heard %v", elapsed, out)
+	}
+	if m["sent_ms"] != 60000.0 {
+		t.Errorf("sent_ms is %v", m["sent_ms"])
+	}
+	<-time.After(300 * time.Millisecond)
+	if err := a.Command(map[string]any{"type": "hangup", "when": "now"}); err != nil {
+		t.Fatal(err)
+	}
+	r := wait()
+	mu.Lock()
+	defer mu.Unlock()
+	if cleared == 0 || late > 0 {
+		t.Errorf("the clear came at %v, audio after it at %v", cleared, late)
+	}
+	if r.Gaps != 0 {
+		t.Errorf("%d gaps of %v heard", r.Gaps, r.GapTime)
+	}
+	// Never more at the carrier than the lead and a frame: what was received
+	// before the clear is what was heard, and at most that.
+	if n := time.Duration(len(r.ReceivedAt)) * codec.FrameTime; n > out+session.Defaults.Lead+2*codec.FrameTime {
+		t.Errorf("%v of audio had been sent when %v had been heard", n, out)
+	}
+	b.ended(t, session.AgentHangup)
+}
+
+func TestToken(t *testing.T) {
+	t.Parallel()
+	b := startBridge(t, startAgent(t, bench.Echo), func(o *options) { o.token = "0123456789abcdef" })
+	for path, want := range map[string]int{
+		"/media/twilio":                     403,
+		"/media/twilio/":                    403,
+		"/media/twilio/wrong":               403,
+		"/media/twilio/0123456789abcdef/x":  403,
+		"/media/nobody/0123456789abcdef":    404,
+		"/media/twilio/0123456789abcdef":    101,
+		"/media/twilio/0123456789abcdef?q=": 101,
+		"/other":                            404,
+	} {
+		conn, resp, err := websocket.DefaultDialer.Dial(b.url+path, nil)
+		if resp == nil || resp.StatusCode != want {
+			t.Errorf("%s: %v, want %d", path, err, want)
+		}
+		if err == nil {
+			conn.Close()
+		}
+	}
+}
+
+func TestCallLimit(t *testing.T) {
+	t.Parallel()
+	b := startBridge(t, startAgent(t, bench.Echo), func(o *options) { o.limits.Calls = 1 })
+	conn, _, err := websocket.DefaultDialer.Dial(b.url+"/media/twilio", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	waitFor(t, func() bool { return b.Registry().Len() == 1 })
+	_, resp, err := websocket.DefaultDialer.Dial(b.url+"/media/twilio", nil)
+	if err == nil || resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("a call beyond the limit: %v, %v", err, resp)
+	}
+}
+
+func TestHandshakeRate(t *testing.T) {
+	t.Parallel()
+	b := startBridge(t, startAgent(t, bench.Echo), func(o *options) { o.limits.Handshakes = 2 })
+	refused := 0
+	for range 10 {
+		conn, resp, err := websocket.DefaultDialer.Dial(b.url+"/media/twilio", nil)
+		if err == nil {
+			conn.Close()
+		} else if resp != nil && resp.StatusCode == 429 {
+			refused++
+		}
+	}
+	if refused < 5 {
+		t.Errorf("%d of 10 handshakes at once were refused, want most", refused)
+	}
+}
+
+// waitFor polls for a condition that has no event.
+func waitFor(t *testing.T, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !ok(); {
+		if time.Now().After(end) {
+			t.Fatal("it did not come to pass")
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+}
+
+func get(t *testing.T, url string) (int, string) {
+	t.Helper()
+	resp, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(body)
+}
+
+func TestDrain(t *testing.T) {
+	t.Parallel()
+	b := startBridge(t, startAgent(t, bench.Echo), func(o *options) { o.limits.Drain = 10 * time.Second })
+	if code, _ := get(t, b.admin+"/readyz"); code != 200 {
+		t.Errorf("readyz: %d", code)
+	}
+	wait := background(t, b.caller(t, "twilio", 1500*time.Millisecond))
+	waitFor(t, func() bool { return b.Registry().Len() == 1 })
+	stopped := make(chan error, 1)
+	go func() { stopped <- b.stop() }()
+	waitFor(t, func() bool { code, _ := get(t, b.admin+"/readyz"); return code == 503 })
+	if code, _ := get(t, b.admin+"/healthz"); code != 200 {
+		t.Errorf("healthz while draining: %d", code)
+	}
+	_, resp, err := websocket.DefaultDialer.Dial(b.url+"/media/twilio", nil)
+	if err == nil || resp == nil || resp.StatusCode != 503 {
+		t.Errorf("a new call while draining: %v", err)
+	}
+	intact(t, wait())
+	b.ended(t, session.CallerHangup)
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestDrainLimit: calls that do not end are ended, and both sides are told.
+func TestDrainLimit(t *testing.T) {
+	t.Parallel()
+	s, url := newScript(t)
+	b := startBridge(t, url, func(o *options) { o.limits.Drain = 200 * time.Millisecond })
+	wait := background(t, b.caller(t, "twilio", 30*time.Second))
+	<-s.conn
+	if err := b.stop(); err != nil {
+		t.Error(err)
+	}
+	if m := s.wait("stop"); m["reason"] != "shutdown" {
+		t.Errorf("the agent was told %v", m)
+	}
+	if r := wait(); r.CloseCode != 1001 {
+		t.Errorf("the carrier was closed with %d, want 1001", r.CloseCode)
+	}
+	b.ended(t, session.Shutdown)
+}
+
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	b := startBridge(t, startAgent(t, bench.Echo), nil)
+	call(t, b.caller(t, "twilio", 500*time.Millisecond))
+	b.ended(t, session.CallerHangup)
+	waitFor(t, func() bool { return b.Registry().Len() == 0 })
+	_, body := get(t, b.admin+"/metrics")
+	for _, want := range []string{
+		`voicebridge_calls{provider="twilio"} 0`,
+		`voicebridge_calls_ended_total{cause="caller_hangup",provider="twilio"} 1`,
+		`voicebridge_calls_ended_total{cause="agent_lost",provider="vonage"} 0`,
+		`voicebridge_frames_total{direction="in",provider="twilio"} 25`,
+		`voicebridge_delay_seconds_count{direction="in",provider="twilio"} 25`,
+		`voicebridge_handshakes_refused_total{reason="token"} 0`,
+	} {
+		if !strings.Contains(body, want) {
+			t.Errorf("no %s", want)
+		}
+	}
+	if lines := strings.Split(body, "\n"); !slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, "go_goroutines") }) {
+		t.Error("no Go metrics")
+	}
+	if code, _ := get(t, "http"+strings.TrimPrefix(b.url, "ws")+"/metrics"); code != 404 {
+		t.Errorf("metrics on the public listener: %d", code)
+	}
+}
