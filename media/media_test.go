@@ -198,7 +198,11 @@ func TestEcho(t *testing.T) {
 					}
 					lag := bench.Align(r.Said, r.Received, f.Rate/10)
 					n := len(r.Received) - lag - f.Rate/50
-					if snr := bench.SNR(r.Said[:n], r.Received, lag); snr < 25 {
+					want := 25.0
+					if f.Rate > 8000 && strings.Contains(query, "=8000") {
+						want = 20 // the agent cannot carry what lies above its band
+					}
+					if snr := bench.SNR(r.Said[:n], r.Received, lag); snr < want {
 						t.Errorf("signal to noise %.1f dB", snr)
 					}
 					b.ended(t, session.CallerHangup)

@@ -201,6 +201,7 @@ func (c *Conn) Read() (binary bool, data []byte, err error) {
 
 func (c *Conn) failed(err error) error {
 	if errors.Is(err, websocket.ErrReadLimit) {
+		c.Close(CloseTooLarge, "message too large")
 		return ErrTooLarge
 	}
 	c.gone = CloseCode(err) != 0

@@ -1,0 +1,103 @@
+package bench
+
+import (
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"voicebridge/codec"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestWAV(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.wav")
+	want := Sine(16000, 440, 100*time.Millisecond)
+	if err := WriteWAV(path, want, 16000); err != nil {
+		t.Fatal(err)
+	}
+	got, rate, err := ReadWAV(path)
+	if err != nil || rate != 16000 || !slices.Equal(got, want) {
+		t.Errorf("%d samples at %d Hz, %v", len(got), rate, err)
+	}
+	if _, _, err := ReadWAV(path + "x"); err == nil {
+		t.Error("a file that is not there was read")
+	}
+	stereo := []byte("RIFF\x00\x00\x00\x00WAVEfmt \x10\x00\x00\x00\x01\x00\x02\x00\x40\x1f\x00\x00\x00\x00\x00\x00\x04\x00\x10\x00" +
+		"LIST\x01\x00\x00\x00x\x00data\xff\xff\xff\xff\x02\x00\x04\x00\xfe\xff\x00\x00")
+	if got, rate, err := ParseWAV(stereo); err != nil || rate != 8000 || !slices.Equal(got, []int16{3, -1}) {
+		t.Errorf("stereo with an odd chunk and an open length: %v, %d, %v", got, rate, err)
+	}
+	odd := slices.Clone(stereo)
+	odd[25] = 0x10 // 4160 Hz
+	for _, b := range [][]byte{nil, stereo[:20], stereo[:44], odd} {
+		if _, _, err := ParseWAV(b); err == nil {
+			t.Errorf("%q was read", b)
+		}
+	}
+}
+
+func FuzzWAV(f *testing.F) {
+	f.Add(speech[:200])
+	f.Add([]byte("RIFF\x00\x00\x00\x00WAVEfmt \x10\x00\x00\x00\x07\x00\x01\x00\x40\x1f\x00\x00\x00\x00\x00\x00\x01\x00\x08\x00data\x02\x00\x00\x00\xff\x7f"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, rate, err := ParseWAV(b)
+		if err == nil && (!slices.Contains(codec.Rates, rate) || len(s) > len(b)) {
+			t.Fatalf("%d samples at %d Hz from %d bytes", len(s), rate, len(b))
+		}
+	})
+}
+
+// TestMeasures: the measures find what was put in.
+func TestMeasures(t *testing.T) {
+	said, err := Speech(8000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	heard := append(make([]int16, 357), said...)
+	if lag := Align(said, heard, 1000); lag != 357 {
+		t.Errorf("lag %d, want 357", lag)
+	}
+	if snr := SNR(said, heard, 357); snr != 120 {
+		t.Errorf("equal: %.1f dB", snr)
+	}
+	if snr := SNR(said, heard, 358); snr > 20 {
+		t.Errorf("off by a sample: %.1f dB", snr)
+	}
+	noisy := slices.Clone(said)
+	for i := range noisy {
+		noisy[i] += int16(10 * (1 - 2*(i&1)))
+	}
+	want := 10 * math.Log10(energy(said)/(100*float64(len(said))))
+	if snr := SNR(said, noisy, 0); math.Abs(snr-want) > 0.1 {
+		t.Errorf("with noise: %.1f dB, want %.1f", snr, want)
+	}
+	if snr := SNR(said, heard[:len(heard)/2], 357); snr > 6 {
+		t.Errorf("half of it: %.1f dB", snr)
+	}
+	d := []time.Duration{5, 1, 4, 2, 3}
+	if Quantile(d, 0.5) != 3 || Quantile(d, 0.99) != 5 || Quantile(nil, 0.5) != 0 {
+		t.Error("quantiles are wrong")
+	}
+}
+
+// TestSpeech: the sample that is shipped is speech of some seconds.
+func TestSpeech(t *testing.T) {
+	for _, rate := range codec.Rates {
+		s, err := Speech(rate)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(s) < 5*rate || energy(s)/float64(len(s)) < 1e5 {
+			t.Errorf("%d Hz: %d samples of power %.0f", rate, len(s), energy(s)/float64(len(s)))
+		}
+	}
+	if _, err := os.Stat("speech.wav"); err != nil {
+		t.Error(err)
+	}
+}
