@@ -63,7 +63,7 @@ func (a *Agent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	c := &AgentConn{Session: id, conn: conn}
 	if err = c.begin(); err == nil {
-		a.Log.Info("call", "session", id, "start", string(c.Start))
+		a.Log.Info("call", "session", id, "hears", c.Hears, "speaks", c.Speaks)
 		err = a.Talk(r.Context(), c)
 	}
 	conn.Close(ws.CloseNormal, "")

@@ -1,0 +1,227 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"voicebridge/bench"
+	"voicebridge/session"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func env(vars map[string]string) func(string) (string, bool) {
+	return func(name string) (string, bool) { v, ok := vars[name]; return v, ok }
+}
+
+func TestExampleConfig(t *testing.T) {
+	cfg, err := loadConfig("../../examples/voicebridge.yaml", env(map[string]string{
+		"MEDIA_TOKEN": "0123456789abcdef", "AGENT_BEARER": "b: [", "AGENT_SECRET": "s",
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Media.Token != "0123456789abcdef" || cfg.Agent.Bearer != "b: [" || cfg.Limits.Calls != 200 ||
+		time.Duration(cfg.Limits.MaxDuration) != time.Hour || time.Duration(cfg.Limits.Lead) != session.Defaults.Lead ||
+		cfg.Agent.Headers["X-Tenant"] != "acme" {
+		t.Errorf("%+v", cfg)
+	}
+}
+
+// TestConfigErrors: each says which field is wrong.
+func TestConfigErrors(t *testing.T) {
+	const good = "agent: {url: 'ws://127.0.0.1:1/'}\nmedia: {insecure: true}\n"
+	if _, err := parseConfig([]byte(good), env(nil)); err != nil {
+		t.Fatal(err)
+	}
+	for yaml, want := range map[string]string{
+		"":                                                         "agent.url",
+		good + "lisen: x":                                          "lisen",
+		good + "limits: {x: 1}":                                    "x",
+		good + "limits: {calls: 0}":                                "limits.calls",
+		good + "limits: {calls: many}":                             "many",
+		good + "limits: {lead: 160}":                               "160",
+		good + "limits: {lead: 10s}":                               "limits.lead",
+		good + "limits: {header_bytes: 1}":                         "limits.header_bytes",
+		good + "limits: {message_bytes: 1}":                        "limits.message_bytes",
+		good + "limits: {handshakes_per_second: 0}":                "limits.handshakes_per_second",
+		good + "log: {level: loud}":                                "log.level",
+		good + "log: {format: xml}":                                "log.format",
+		good + "listen: ''":                                        "listen",
+		good + "agent: {url: 'ws://127.0.0.1:1/'}":                 "agent",
+		good + "  token: 0123456789abcdef":                         "",
+		"agent: {url: 'ws://127.0.0.1:1/'}":                        "media.token",
+		"agent: {url: 'ws://127.0.0.1:1/'}\nmedia: {token: short}": "media.token",
+		"agent: {url: 'ws://127.0.0.1:1/'}\nmedia: {token: '0123456789abc/ef'}":  "media.token",
+		"agent: {url: 'ws://127.0.0.1:1/'}\nmedia: {insecure: true, token: abc}": "media.insecure",
+		"agent: {url: 'ws://example.com/'}\nmedia: {insecure: true}":             "agent.url",
+		"agent: {url: 'ws://[::1]/', input_rate: 7}\nmedia: {insecure: true}":    "agent.input_rate",
+		"agent: {url: 'ws://[::1]/', queue: 1ms}\nmedia: {insecure: true}":       "agent.queue",
+		"agent: {url: '${URL}', bearer: '${B}'}\nmedia: {insecure: true}":        "URL, B",
+	} {
+		_, err := parseConfig([]byte(yaml), env(nil))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s\n%v\nwant something about %q", yaml, err, want)
+		}
+	}
+	// Everything that is wrong is told at once.
+	_, err := parseConfig([]byte("limits: {calls: 0}\nlog: {level: loud}"), env(nil))
+	for _, field := range []string{"limits.calls", "log.level", "media.token", "agent.url"} {
+		if err == nil || !strings.Contains(err.Error(), field) {
+			t.Errorf("%v does not name %s", err, field)
+		}
+	}
+}
+
+func FuzzConfig(f *testing.F) {
+	f.Add([]byte("agent: {url: 'ws://127.0.0.1:1/', headers: {a: '${B}'}}\nmedia: {insecure: true}\nlimits: {lead: 1s}\n"))
+	f.Add([]byte("log: {level: info}"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if cfg, err := parseConfig(b, env(map[string]string{"B": "b"})); (cfg == nil) && err == nil {
+			t.Fatal("neither a configuration nor an error")
+		}
+	})
+}
+
+// keys lists the keys of a configuration struct.
+func keys(v reflect.Type, prefix string) (all []string) {
+	for i := range v.NumField() {
+		f := v.Field(i)
+		name := prefix + f.Tag.Get("yaml")
+		if f.Type.Kind() == reflect.Struct {
+			all = append(all, keys(f.Type, name+".")...)
+		} else {
+			all = append(all, name)
+		}
+	}
+	return all
+}
+
+// TestConfigReference: docs/configuration.md lists exactly the keys that there
+// are, and the causes.
+func TestConfigReference(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listed := map[string]bool{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_.]+)` \\|").FindAllSubmatch(doc, -1) {
+		listed[string(m[1])] = true
+	}
+	want := keys(reflect.TypeFor[config](), "")
+	for _, c := range session.Causes {
+		want = append(want, string(c))
+	}
+	for _, k := range want {
+		if !listed[k] {
+			t.Errorf("docs/configuration.md does not list %s", k)
+		}
+		delete(listed, k)
+	}
+	for k := range listed {
+		t.Errorf("docs/configuration.md lists %s, which there is not", k)
+	}
+}
+
+// command runs the program in this process.
+func command(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	var out bytes.Buffer
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	err := run(ctx, args, &out, &out)
+	return out.String(), err
+}
+
+func TestHelp(t *testing.T) {
+	out, err := command(t, "--help")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []string{"serve", "demo", "agent", "version"} {
+		if !strings.Contains(out, c) {
+			t.Errorf("--help does not show %s:\n%s", c, out)
+		}
+	}
+	if out, err := command(t, "version"); err != nil || !strings.HasPrefix(out, "voicebridge ") {
+		t.Errorf("version: %s, %v", out, err)
+	}
+	for _, args := range [][]string{{}, {"sing"}, {"serve"}, {"serve", "--insecure"}, {"serve", "--insecure", "--agent", "http://x"},
+		{"serve", "--config", "nowhere.yaml"}, {"demo", "--carrier", "nobody"}, {"demo", "--rate", "1"}, {"demo", "--input", "nowhere.wav"},
+		{"demo", "--input", "main.go", "--out", t.TempDir()}, {"agent", "tone", "--hz", "0"}} {
+		if out, err := command(t, args...); err == nil {
+			t.Errorf("%v: no error\n%s", args, out)
+		}
+	}
+}
+
+// TestDemo: for each carrier the audio comes through, and the files tell so.
+func TestDemo(t *testing.T) {
+	speech, err := bench.Speech(16000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	input := filepath.Join(t.TempDir(), "in.wav")
+	if err := bench.WriteWAV(input, speech[:24000], 16000); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"--carrier", "twilio"}, {"--carrier", "vonage"}, {"--carrier", "vonage", "--rate", "24000"}} {
+		t.Run(strings.Join(args, " "), func(t *testing.T) {
+			dir := t.TempDir()
+			out, err := command(t, append([]string{"demo", "--input", input, "--out", dir}, args...)...)
+			if err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			b, err := os.ReadFile(filepath.Join(dir, "summary.json"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var s summary
+			if err := json.Unmarshal(b, &s); err != nil || !s.Intact || s.FramesSent != s.FramesReceived || s.SNR < intactSNR {
+				t.Errorf("%v\n%s", err, b)
+			}
+			for _, name := range []string{"caller.wav", "heard.wav"} {
+				if samples, _, err := bench.ReadWAV(filepath.Join(dir, name)); err != nil || len(samples) == 0 {
+					t.Errorf("%s: %d samples, %v", name, len(samples), err)
+				}
+			}
+		})
+	}
+}
+
+// TestDemoFails: a demo whose agent is not there, or does not echo, says so with
+// its exit code.
+func TestDemoFails(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	var code exitCode
+	out, err := command(t, "demo", "--agent", "ws://"+l.Addr().String(), "--echo", "--out", t.TempDir())
+	if !errors.As(err, &code) || code != 1 || !strings.Contains(out, "did not come through") || !strings.Contains(out, "1011") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func TestServeCheck(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.yaml")
+	if err := os.WriteFile(path, []byte("agent: {url: 'ws://127.0.0.1:1/'}\nmedia: {insecure: true}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := command(t, "serve", "--config", path, "--check"); err != nil || !strings.Contains(out, "good") {
+		t.Errorf("%s, %v", out, err)
+	}
+}
