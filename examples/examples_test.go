@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -81,7 +82,7 @@ func start(t *testing.T, ready string, name string, args ...string) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -141,7 +142,7 @@ func TestAgents(t *testing.T) {
 			port := freePort(t)
 			begin(t, port)
 			dir := t.TempDir()
-			out, err := exec.Command(vb, "demo", "--agent", "ws://127.0.0.1:"+port+"/", "--echo", "--out", dir).CombinedOutput()
+			out, err := exec.Command(vb, "demo", "--agent", "ws://127.0.0.1:"+port+"/", "--echo", "--prebuffer", "100ms", "--out", dir).CombinedOutput()
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}

@@ -355,7 +355,7 @@ func (p *playout) next(now time.Duration, buf []byte, cmd *providers.Command) (o
 		if now < idle {
 			return false, min(wait, idle)
 		}
-		if p.speaking && p.pushed == p.taken && !p.tail {
+		if p.speaking && p.pushed == p.taken && !p.tail && len(p.items)+len(p.inflight) == 0 {
 			p.speaking = false
 			p.tell(AgentEvent{Kind: AgentPlayback, State: "idle", Out: p.heard(now)})
 		}
