@@ -332,8 +332,8 @@ func (s *Session) writeCarrier(ctx context.Context) {
 	defer timer.Stop()
 	frame := make([]byte, 0, s.call.Start.Out.FrameBytes())
 	var wire []byte
+	var cmd providers.Command // outside the loop: it escapes
 	for ctx.Err() == nil {
-		var cmd providers.Command
 		s.mu.Lock()
 		now := s.now()
 		ok, wait := s.out.next(now, frame, &cmd)

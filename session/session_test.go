@@ -1,0 +1,168 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"slices"
+	"testing"
+	"time"
+
+	"voicebridge/codec"
+	"voicebridge/providers"
+	"voicebridge/providers/twilio"
+)
+
+// loop is a carrier's connection and an agent's in one, without sockets: what
+// the test puts in as the carrier's message comes out as the agent's audio, is
+// said by the agent, and comes out as a message to the carrier.
+type loop struct {
+	in, out   chan []byte // messages of the carrier and to it
+	say, said chan []byte // audio of the agent and to it
+	closed    chan struct{}
+	events    []AgentEventKind
+}
+
+func newLoop() *loop {
+	return &loop{in: make(chan []byte), out: make(chan []byte, 64), say: make(chan []byte), said: make(chan []byte, 64), closed: make(chan struct{})}
+}
+
+// The carrier's side.
+func (l *loop) Read() (bool, []byte, error) {
+	select {
+	case b := <-l.in:
+		return false, b, nil
+	case <-l.closed:
+		return false, nil, io.EOF
+	}
+}
+
+func (l *loop) Write(_ bool, b []byte) error { l.out <- b; return nil }
+
+func (l *loop) Close(int, string) {
+	select {
+	case <-l.closed:
+	default:
+		close(l.closed)
+	}
+}
+
+func (l *loop) Release() {}
+
+// The agent's side.
+type loopAgent struct{ *loop }
+
+func (l loopAgent) Formats() (codec.Format, codec.Format) {
+	f := codec.Format{Encoding: codec.L16LE, Rate: 16000}
+	return f, f
+}
+
+func (l loopAgent) Dial(context.Context, *Call) (Agent, error) { return l, nil }
+func (l loopAgent) Close(Cause)                                {}
+
+func (l loopAgent) Receive(cmd *AgentCommand) error {
+	select {
+	case b := <-l.say:
+		*cmd = AgentCommand{Kind: CommandAudio, Audio: b}
+		return nil
+	case <-l.closed:
+		return &AgentError{AgentLost, io.EOF}
+	}
+}
+
+func (l loopAgent) Send(ev *AgentEvent) error {
+	if ev.Kind == AgentAudio {
+		l.said <- ev.Audio
+	} else {
+		l.events = append(l.events, ev.Kind)
+	}
+	return nil
+}
+
+// TestSessionAllocations follows frames through the whole session: no
+// allocation between the carrier's socket and the agent's, and back.
+func TestSessionAllocations(t *testing.T) {
+	l := newLoop()
+	s := New(twilio.Spec, Defaults, l, loopAgent{l}, slog.New(slog.DiscardHandler))
+	ended := make(chan End)
+	go func() { ended <- s.Run(context.Background()) }()
+
+	peer := twilio.Spec.NewPeer()
+	f := codec.Format{Encoding: codec.PCMU, Rate: 8000}
+	encode := func(ev providers.Event) []byte {
+		m, err := peer.Encode(nil, &ev)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m.Data
+	}
+	l.in <- encode(providers.Event{Kind: providers.EventStart, Start: &providers.Start{Stream: "MZ1", In: f, Out: f}})
+	media := encode(providers.Event{Kind: providers.EventAudio, Audio: make([]byte, 160)})
+	// A frame is sent and comes back; the next is due when the time has come.
+	step := func() {
+		l.in <- media
+		l.say <- <-l.said
+		<-l.out
+	}
+	for range 10 {
+		step()
+	}
+	if n := testing.AllocsPerRun(50, step); n != 0 {
+		t.Errorf("%g allocations a frame", n)
+	}
+	l.in <- encode(providers.Event{Kind: providers.EventStop})
+	if end := <-ended; end.Cause != CallerHangup {
+		t.Errorf("ended with %v", end.Error())
+	}
+	if !slices.Equal(l.events, []AgentEventKind{AgentPlayback, AgentStop}) {
+		t.Errorf("the agent was told %v", l.events)
+	}
+}
+
+// TestEndOf: the cause of a context becomes the cause of the call.
+func TestEndOf(t *testing.T) {
+	for err, want := range map[error]Cause{
+		&End{Cause: AgentLost, Err: io.EOF}: AgentLost,
+		context.DeadlineExceeded:            MaxDuration,
+		context.Canceled:                    Shutdown,
+		errors.New("other"):                 Shutdown,
+	} {
+		ctx, cancel := context.WithCancelCause(context.Background())
+		cancel(err)
+		if got := endOf(ctx); got.Cause != want {
+			t.Errorf("%v ends with %s, want %s", err, got.Cause, want)
+		}
+	}
+}
+
+func TestDelays(t *testing.T) {
+	var d Delays
+	if d.Quantile(0.5) != 0 {
+		t.Error("a quantile of nothing")
+	}
+	for range 99 {
+		d.add(3 * time.Millisecond)
+	}
+	d.add(time.Minute)
+	if d.Quantile(0.5) != 5*time.Millisecond || d.Quantile(0.999) != time.Second || d.Count() != 100 {
+		t.Errorf("median %v, p99.9 %v of %d", d.Quantile(0.5), d.Quantile(0.999), d.Count())
+	}
+}
+
+func TestRegistry(t *testing.T) {
+	var r Registry
+	<-r.Empty()
+	a, b := &Session{ID: "a"}, &Session{ID: "b"}
+	if !r.Add(a, 1) || r.Add(b, 1) || r.Len() != 1 || r.Get("a") != a || r.Get("b") != nil || len(r.All()) != 1 {
+		t.Error("the registry does not hold what it should")
+	}
+	empty := r.Empty()
+	select {
+	case <-empty:
+		t.Error("it says that it is empty")
+	default:
+	}
+	r.Remove(a)
+	<-empty
+}
