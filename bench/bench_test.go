@@ -101,3 +101,26 @@ func TestSpeech(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestMicrophone: there is always something to hear, and now and then speech.
+func TestMicrophone(t *testing.T) {
+	said, err := Speech(8000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := Microphone(said, 8000, 20*time.Second)
+	loud, quiet := 0, 0
+	for at := 0; at < len(s); at += 160 {
+		switch e := energy(s[at:at+160]) / 160; {
+		case e == 0:
+			t.Fatalf("digital silence at %d", at)
+		case e > 1e5:
+			loud++
+		case e < 1e3:
+			quiet++
+		}
+	}
+	if len(s) != 160000 || loud < 300 || quiet < 100 {
+		t.Errorf("%d samples, %d loud and %d quiet frames", len(s), loud, quiet)
+	}
+}

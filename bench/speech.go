@@ -2,6 +2,9 @@ package bench
 
 import (
 	_ "embed"
+	"math"
+	"math/rand/v2"
+	"time"
 
 	"voicebridge/codec"
 )
@@ -33,4 +36,26 @@ func Resample(s []int16, from, to int) []int16 {
 	pad := make([]int16, from/50)
 	out := r.Append(r.Append(nil, s), pad)[r.Delay():]
 	return out[:len(s)*to/from]
+}
+
+// Microphone is what a telephone's microphone picks up over the given length:
+// the speech again and again with pauses between, and under it the noise and hum
+// of a room, so that no frame is digital silence. The same every time.
+func Microphone(speech []int16, rate int, length time.Duration) []int16 {
+	const (
+		pause = 1200 * time.Millisecond
+		noise = 30 // peak: -61 dBFS
+		hum   = 10
+	)
+	rng := rand.New(rand.NewPCG(1, 2))
+	period := len(speech) + int(pause*time.Duration(rate)/time.Second)
+	out := make([]int16, int(length*time.Duration(rate)/time.Second))
+	for i := range out {
+		v := float64(rng.IntN(2*noise+1)-noise) + hum*math.Sin(2*math.Pi*50*float64(i)/float64(rate))
+		if at := i % period; at < len(speech) {
+			v += float64(speech[at])
+		}
+		out[i] = int16(max(-32768, min(32767, v)))
+	}
+	return out
 }

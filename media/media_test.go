@@ -414,12 +414,13 @@ func TestBurst(t *testing.T) {
 	c := b.caller(t, "twilio", 30*time.Second)
 	var mu sync.Mutex
 	var cleared, late time.Duration
+	var clearedAt time.Time
 	c.Events = func(at time.Duration, cmd *providers.Command) {
 		mu.Lock()
 		defer mu.Unlock()
 		switch {
 		case cmd.Kind == providers.CommandClear:
-			cleared = at
+			cleared, clearedAt = at, time.Now()
 		case cleared > 0:
 			late = at
 		}
@@ -441,6 +442,7 @@ func TestBurst(t *testing.T) {
 		s.wait("pong")
 		<-time.After(100 * time.Millisecond)
 	}
+	asked := time.Now()
 	if err := a.Command(map[string]any{"type": "clear"}); err != nil {
 		t.Fatal(err)
 	}
@@ -461,6 +463,11 @@ func TestBurst(t *testing.T) {
 	defer mu.Unlock()
 	if cleared == 0 || late > 0 {
 		t.Errorf("the clear came at %v, audio after it at %v", cleared, late)
+	}
+	if d := clearedAt.Sub(asked); d > 40*time.Millisecond+session.Defaults.Lead {
+		t.Errorf("the clear reached the carrier after %v", d)
+	} else {
+		t.Logf("the clear reached the carrier after %v", d)
 	}
 	if r.Gaps != 0 {
 		t.Errorf("%d gaps of %v heard", r.Gaps, r.GapTime)

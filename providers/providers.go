@@ -13,6 +13,7 @@ package providers
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"voicebridge/codec"
@@ -140,6 +141,20 @@ type Abilities struct {
 	// Queue is how much audio the carrier holds for playing before it discards
 	// what comes; 0 where no limit is known.
 	Queue time.Duration
+}
+
+// String lists what the connection can do, for logs.
+func (a Abilities) String() string {
+	var can []string
+	for _, x := range []struct {
+		is   bool
+		name string
+	}{{a.Marks, "marks"}, {a.Clear, "clear"}, {a.Digits, "digits"}, {a.SendDigits, "send-digits"}} {
+		if x.is {
+			can = append(can, x.name)
+		}
+	}
+	return strings.Join(can, ",")
 }
 
 // Spec describes a carrier.

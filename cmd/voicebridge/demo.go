@@ -31,6 +31,7 @@ type demoCmd struct {
 	Agent     string        `help:"Agent to call instead of the built-in echo (a WebSocket URL)." placeholder:"URL"`
 	Echo      bool          `help:"The agent of --agent echoes: measure it as the built-in one."`
 	Input     string        `help:"What the caller says instead of the built-in speech (WAV)." type:"existingfile" placeholder:"WAV"`
+	Length    time.Duration `help:"Talk for so long, as into a microphone in a room: with pauses, noise and hum." placeholder:"DURATION"`
 	Prebuffer time.Duration `help:"Audio to hold back at the start of an utterance: rides out jitter, adds to the delay." placeholder:"DURATION"`
 	Out       string        `help:"Folder for caller.wav, heard.wav and summary.json." default:"demo-out" placeholder:"DIR"`
 	Verbose   bool          `help:"Show the bridge's log."`
@@ -84,6 +85,9 @@ func (c *demoCmd) Run(ctx context.Context, out output) error {
 	if err := os.MkdirAll(c.Out, 0o755); err != nil {
 		return fmt.Errorf("--out: %w", err)
 	}
+	if c.Length != 0 && (c.Length < time.Second || c.Length > time.Hour) {
+		return errors.New("--length: must be between 1s and 1h")
+	}
 	if c.Prebuffer < 0 || c.Prebuffer > time.Second {
 		return errors.New("--prebuffer: must be between 0s and 1s")
 	}
@@ -115,6 +119,14 @@ func (c *demoCmd) format(spec *providers.Spec) (codec.Format, error) {
 }
 
 func (c *demoCmd) voice(rate int) ([]int16, error) {
+	speech, err := c.speech(rate)
+	if err == nil && c.Length > 0 {
+		speech = bench.Microphone(speech, rate, c.Length)
+	}
+	return speech, err
+}
+
+func (c *demoCmd) speech(rate int) ([]int16, error) {
 	if c.Input == "" {
 		return bench.Speech(rate)
 	}

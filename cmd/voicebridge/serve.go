@@ -59,7 +59,8 @@ func (c *serveCmd) Run(ctx context.Context, out output) error {
 		path = "/TOKEN"
 	}
 	for _, s := range all.Specs {
-		log.Info("waiting for calls", "provider", s.Name, "url", "ws://"+public.Addr().String()+"/media/"+s.Name+path)
+		log.Info("waiting for calls", "provider", s.Name, "url", "ws://"+public.Addr().String()+"/media/"+s.Name+path,
+			"formats", s.Formats, "abilities", s.Abilities)
 	}
 	if cfg.Media.Insecure {
 		log.Warn("every media connection is taken: for development only")
