@@ -589,7 +589,11 @@ func TestFrozenPeers(t *testing.T) {
 		<-answered
 	}
 	d.thawed.Store(true)
-	intact(t, call(t, b.caller(t, "twilio", 2*time.Second)))
+	r := call(t, b.caller(t, "twilio", 2*time.Second))
+	intact(t, r)
+	if d := bench.Quantile(r.AddedDelay(), 0.5); d >= codec.FrameTime {
+		t.Errorf("half of the frames took %v or longer", d)
+	}
 	waitFor(t, func() bool { return b.Registry().Len() == 20 }) // the frozen ones
 	if err := b.stop(); err != nil {
 		t.Error(err)
