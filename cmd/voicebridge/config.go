@@ -190,7 +190,7 @@ func (c *config) check() error {
 		{"limits.idle_timeout", c.Limits.Idle, time.Second, 24 * time.Hour},
 		{"limits.write_timeout", c.Limits.Write, 100 * time.Millisecond, time.Minute},
 		{"limits.drain_timeout", c.Limits.Drain, 0, 24 * time.Hour},
-		{"limits.max_duration", c.Limits.MaxDuration, time.Second, 30 * 24 * time.Hour},
+		{"limits.max_duration", c.Limits.MaxDuration, time.Second, 24 * time.Hour},
 		{"limits.lead", c.Limits.Lead, 20 * time.Millisecond, 2 * time.Second},
 		{"limits.caller_queue", c.Limits.CallerQueue, 20 * time.Millisecond, time.Minute},
 	} {

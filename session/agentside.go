@@ -1,0 +1,237 @@
+package session
+
+// The agent's side of a session: dialling, its writer and its reader.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// serveAgent dials the agent, then is its writer; it starts and joins its reader.
+func (s *Session) serveAgent(ctx context.Context) {
+	dial, stop := context.WithTimeout(ctx, s.cfg.AgentDial)
+	agent, err := s.dialer.Dial(dial, s.call)
+	stop()
+	if err != nil {
+		s.finish(AgentUnreachable, err)
+		return
+	}
+	var reader sync.WaitGroup
+	reader.Go(func() { s.readAgent(ctx, agent) })
+	err = s.hurried(ctx, agent, s.writeAgent)
+	cause := AgentLost
+	if ctx.Err() != nil {
+		cause = endOf(ctx).Cause
+	} else {
+		s.agentFailed(err)
+	}
+	agent.Close(cause)
+	reader.Wait()
+	agent.Release()
+}
+
+// hurried runs write, and closes the connection to an agent that does not take
+// its last messages within a second of the end of the call.
+func (s *Session) hurried(ctx context.Context, agent Agent, write func(context.Context, Agent) error) error {
+	written := make(chan struct{})
+	var late sync.WaitGroup
+	late.Add(1)
+	stop := context.AfterFunc(ctx, func() {
+		defer late.Done()
+		select {
+		case <-written:
+		case <-time.After(time.Second):
+			agent.Close(endOf(ctx).Cause)
+		}
+	})
+	err := write(ctx, agent)
+	close(written)
+	if stop() {
+		late.Done()
+	}
+	late.Wait()
+	return err
+}
+
+// writeAgent sends events and audio until the call ends, then the stop.
+func (s *Session) writeAgent(ctx context.Context, agent Agent) error {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	hears, _ := s.dialer.Formats()
+	frame := make([]byte, 0, hears.FrameBytes())
+	var ev AgentEvent
+	for ctx.Err() == nil {
+		s.mu.Lock()
+		now := s.now()
+		ok, wait := s.nextForAgent(now, frame, &ev)
+		arrived := s.in.taken
+		s.mu.Unlock()
+		if !ok {
+			pause(ctx, timer, wait-now, s.wakeAgent)
+			continue
+		}
+		if err := agent.Send(&ev); err != nil {
+			return err
+		}
+		if ev.Kind == AgentAudio {
+			s.mu.Lock()
+			s.stats.In.add(s.now() - arrived)
+			s.mu.Unlock()
+		}
+	}
+	for { // what was said before the end comes before the stop
+		s.mu.Lock()
+		pending := len(s.events) > 0
+		if pending {
+			s.nextForAgent(s.now(), frame, &ev)
+		} else {
+			ev = AgentEvent{Kind: AgentStop, Cause: string(endOf(ctx).Cause), Duration: s.now(),
+				In: s.in.sent, Out: s.out.heard(s.now())}
+		}
+		s.mu.Unlock()
+		if err := agent.Send(&ev); err != nil || !pending {
+			return err
+		}
+	}
+}
+
+// nextForAgent gives what to send now: events first, then audio.
+func (s *Session) nextForAgent(now time.Duration, buf []byte, ev *AgentEvent) (ok bool, wait time.Duration) {
+	if len(s.events) > 0 {
+		*ev = s.events[0]
+		s.events = s.events[:copy(s.events, s.events[1:])]
+		ev.In = s.in.sent
+		return true, 0
+	}
+	ok, wait = s.in.next(now, buf, ev)
+	if ok {
+		ev.Out = s.out.heard(now)
+	}
+	return ok, wait
+}
+
+// readAgent is the agent's reader.
+func (s *Session) readAgent(ctx context.Context, agent Agent) {
+	var cmd AgentCommand
+	for {
+		if err := agent.Receive(&cmd); err != nil {
+			s.agentFailed(err)
+			return
+		}
+		if ctx.Err() != nil {
+			continue // read until the connection has ended
+		}
+		if cmd.Kind != CommandAudio {
+			s.agentCommand(&cmd)
+			continue
+		}
+		for pcm := cmd.Audio; len(pcm) > 0; {
+			n := min(len(pcm), pushBytes)
+			s.agentAudio(pcm[:n])
+			pcm = pcm[n:]
+		}
+	}
+}
+
+func (s *Session) agentAudio(pcm []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if d := s.out.push(s.now(), pcm); d > 0 {
+		if s.discarded += d; s.discarded > maxDiscarded {
+			s.finish(AgentProtocol, fmt.Errorf("%v of audio beyond what the queue holds", s.discarded))
+		}
+	}
+	s.awake()
+}
+
+// awake wakes both writers. s.mu is held.
+func (s *Session) awake() {
+	wake(s.wakeCarrier)
+	if len(s.events) > 0 {
+		wake(s.wakeAgent)
+	}
+}
+
+func (s *Session) agentCommand(cmd *AgentCommand) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer s.awake()
+	now := s.now()
+	s.stats.Commands++
+	switch cmd.Kind {
+	case CommandUnknown:
+		if s.stats.Ignored++; s.stats.Ignored == 1 {
+			s.log.Info("message of unknown type from the agent is ignored, as later ones", "type", cmd.Name)
+		}
+	case CommandMark:
+		if !s.out.mark(cmd.Name) {
+			s.fault(now, cmd.ID, "rate_limited", fmt.Sprintf("more than %d open marks", maxMarks))
+		}
+	case CommandClear:
+		s.discarded = 0
+		s.out.flush(now, "agent", cmd.ID)
+	case CommandPause, CommandUnpause:
+		s.out.paused = cmd.Kind == CommandPause
+		s.ack(now, cmd.ID)
+	case CommandHangup:
+		if cmd.Now {
+			s.finish(AgentHangup, nil)
+			return
+		}
+		s.out.hangup(cmd.ID, &End{Cause: AgentHangup})
+	case CommandCancel:
+		if !s.out.cancel(cmd.Ref) {
+			s.fault(now, cmd.ID, "unknown_ref", "no queued command with this id")
+			return
+		}
+		s.ack(now, cmd.ID)
+	case CommandReport:
+		s.out.report, s.out.reported = cmd.Every, now
+	case CommandPing:
+		s.tell(AgentEvent{Kind: AgentPong, Ref: cmd.ID, Out: s.out.heard(now)})
+	case CommandFault:
+		s.stats.Faults++
+		s.tell(AgentEvent{Kind: AgentFault, Ref: cmd.ID, Code: cmd.Code, Message: cmd.Message, Fatal: cmd.Fatal, Out: s.out.heard(now)})
+		if cmd.Fatal {
+			s.finish(AgentProtocol, errors.New(cmd.Message))
+		}
+	}
+}
+
+func (s *Session) ack(now time.Duration, id string) {
+	if id != "" {
+		s.tell(AgentEvent{Kind: AgentAck, Ref: id, Out: s.out.heard(now)})
+	}
+}
+
+func (s *Session) fault(now time.Duration, ref, code, message string) {
+	s.stats.Faults++
+	s.tell(AgentEvent{Kind: AgentFault, Ref: ref, Code: code, Message: message, Out: s.out.heard(now)})
+}
+
+// agentFailed ends the call after the agent's connection has ended: the caller
+// still hears what was queued, unless the agent broke the rules.
+func (s *Session) agentFailed(err error) {
+	end := &End{Cause: AgentLost, Err: err}
+	var known *AgentError
+	if errors.As(err, &known) {
+		end.Cause = known.Cause
+	}
+	if end.Cause == AgentTimeout || end.Cause == AgentProtocol {
+		s.finish(end.Cause, end.Err)
+		return
+	}
+	if end.Cause == AgentHangup {
+		end.Err = nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.agentGone {
+		s.agentGone = true
+		s.out.hangup("", end)
+		wake(s.wakeCarrier)
+	}
+}
