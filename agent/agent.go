@@ -71,13 +71,16 @@ type Dialer struct {
 func New(cfg Config) (*Dialer, error) {
 	u, err := url.Parse(cfg.URL)
 	if err != nil {
-		return nil, fmt.Errorf("url: %w", err)
+		return nil, errors.New("url: is not a URL") // err would repeat it, secrets and all
 	}
 	if u.Scheme != "ws" && u.Scheme != "wss" || u.Host == "" {
-		return nil, fmt.Errorf("url: %q must begin with ws:// or wss:// and name a host", u.Redacted())
+		return nil, fmt.Errorf("url: %q must begin with ws:// or wss:// and name a host", u.Scheme+"://"+u.Host)
+	}
+	if u.User != nil {
+		return nil, errors.New("url: a user and password in it are not sent: use bearer, secret or headers")
 	}
 	if u.Scheme == "ws" && !cfg.Plaintext && !loopback(u.Hostname()) {
-		return nil, fmt.Errorf("url: %q sends the call's audio in the clear: use wss://, or allow it with plaintext: true", u.Redacted())
+		return nil, fmt.Errorf("url: ws://%s sends the call's audio in the clear: use wss://, or allow it with plaintext: true", u.Host)
 	}
 	d := &Dialer{cfg: cfg, url: u}
 	if d.hears, err = format("in_rate", "input_rate", u, cfg.InputRate); err != nil {

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"encoding/json"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
@@ -66,6 +67,7 @@ func TestConfig(t *testing.T) {
 		{Config{URL: "ws://agent.example.com/"}, "url: ", 0, 0},
 		{Config{URL: "ws://agent.example.com.127.0.0.1.evil/"}, "url: ", 0, 0},
 		{Config{URL: "http://agent.example.com/"}, "url: ", 0, 0},
+		{Config{URL: "wss://user:secret@agent.example.com/"}, "url: ", 0, 0},
 		{Config{URL: ""}, "url: ", 0, 0},
 		{Config{URL: "ws://"}, "url: ", 0, 0},
 		{Config{URL: "ws://[::1"}, "url: ", 0, 0},
@@ -76,7 +78,7 @@ func TestConfig(t *testing.T) {
 	} {
 		d, err := New(tt.cfg)
 		if tt.err != "" {
-			if err == nil || !strings.HasPrefix(err.Error(), tt.err) {
+			if err == nil || !strings.HasPrefix(err.Error(), tt.err) || strings.Contains(err.Error(), "secret@") {
 				t.Errorf("%+v: %v, want %s", tt.cfg, err, tt.err)
 			}
 			continue
@@ -177,6 +179,35 @@ func TestRetry(t *testing.T) {
 	}
 }
 
+// TestDialEnds: the dial of an agent that takes the connection and never answers
+// ends with the call.
+func TestDialEnds(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	d, err := New(Config{URL: "ws://" + l.Addr().String(), Attempt: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		cancel() // the handshake is under way
+		conn.Read(make([]byte, 4096))
+		conn.Read(make([]byte, 1)) // until the bridge closes
+		conn.Close()
+	}()
+	begun := time.Now()
+	if _, err := d.Dial(ctx, testCall()); err == nil || time.Since(begun) > 10*time.Second {
+		t.Errorf("%v after %v", err, time.Since(begun))
+	}
+}
+
 // TestKeepalive: an agent that does not answer pings is gone.
 func TestKeepalive(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -211,36 +242,41 @@ func newTestConn() *Conn {
 func TestCommands(t *testing.T) {
 	ms := time.Millisecond
 	for text, want := range map[string]session.AgentCommand{
-		`{"type":"clear"}`:                               {Kind: session.CommandClear},
-		`{"type":"interrupt","id":"a"}`:                  {Kind: session.CommandClear, ID: "a"},
-		`{"type":"mark","name":"m"}`:                     {Kind: session.CommandMark, Name: "m"},
-		`{"type":"pause"}`:                               {Kind: session.CommandPause},
-		`{"type":"unpause"}`:                             {Kind: session.CommandUnpause},
-		`{"type":"hangup"}`:                              {Kind: session.CommandHangup},
-		`{"type":"hangup","when":"now","reason":"done"}`: {Kind: session.CommandHangup, Now: true},
-		`{"type":"hangup","when":"after_playback"}`:      {Kind: session.CommandHangup},
-		`{"type":"cancel","ref":"h"}`:                    {Kind: session.CommandCancel, Ref: "h"},
-		`{"type":"ping","id":"p"}`:                       {Kind: session.CommandPing, ID: "p"},
-		`{"type":"ready","report_ms":250}`:               {Kind: session.CommandReport, Every: 250 * ms},
-		`{"type":"ready","report_ms":0,"last_seq":3}`:    {Kind: session.CommandReport},
-		`{"type":"tomorrow","id":"t"}`:                   {Kind: session.CommandUnknown, ID: "t", Name: "tomorrow"},
-		`{"type":"audio","audio":"AAEC"}`:                {Kind: session.CommandAudio, Audio: []byte{0, 1, 2}},
-		`{"type":"pong"}`:                                {},
-		`{"type":"ready"}`:                               {},
-		`{"type":"ready","input_rate":8000}`:             {Kind: session.CommandFault, Code: "unsupported"},
-		`{"type":"ready","barge_in":"bridge"}`:           {Kind: session.CommandFault, Code: "unsupported"},
-		`{"type":"ready","speech":true}`:                 {Kind: session.CommandFault, Code: "unsupported"},
-		`{"type":"ready","report_ms":5}`:                 {Kind: session.CommandFault, Code: "bad_field"},
-		`{"type":"transfer","to":"x","id":"t1"}`:         {Kind: session.CommandFault, Code: "unsupported", ID: "t1"},
-		`{"type":"dtmf","digits":"1"}`:                   {Kind: session.CommandFault, Code: "unsupported"},
-		`{"type":"mark"}`:                                {Kind: session.CommandFault, Code: "bad_field"},
-		`{"type":"mark","name":7,"id":"m"}`:              {Kind: session.CommandFault, Code: "bad_field", ID: "m"},
-		`{"type":"hangup","when":"soon"}`:                {Kind: session.CommandFault, Code: "bad_field"},
-		`{"type":"cancel"}`:                              {Kind: session.CommandFault, Code: "bad_field"},
-		`{"type":"audio","audio":"?"}`:                   {Kind: session.CommandFault, Code: "bad_field"},
-		`{}`:                                             {Kind: session.CommandFault, Code: "bad_field"},
-		`[]`:                                             {Kind: session.CommandFault, Code: "bad_json"},
-		`{`:                                              {Kind: session.CommandFault, Code: "bad_json"},
+		`{"type":"clear"}`:                                 {Kind: session.CommandClear},
+		`{"type":"interrupt","id":"a"}`:                    {Kind: session.CommandClear, ID: "a"},
+		`{"type":"mark","name":"m"}`:                       {Kind: session.CommandMark, Name: "m"},
+		`{"type":"pause"}`:                                 {Kind: session.CommandPause},
+		`{"type":"unpause"}`:                               {Kind: session.CommandUnpause},
+		`{"type":"hangup"}`:                                {Kind: session.CommandHangup},
+		`{"type":"hangup","when":"now","reason":"done"}`:   {Kind: session.CommandHangup, Now: true},
+		`{"type":"hangup","when":"after_playback"}`:        {Kind: session.CommandHangup},
+		`{"type":"cancel","ref":"h"}`:                      {Kind: session.CommandCancel, Ref: "h"},
+		`{"type":"ping","id":"p"}`:                         {Kind: session.CommandPing, ID: "p"},
+		`{"type":"ready","report_ms":250}`:                 {Kind: session.CommandReport, Every: 250 * ms},
+		`{"type":"ready","report_ms":0,"last_seq":3}`:      {Kind: session.CommandReport},
+		`{"type":"tomorrow","id":"t"}`:                     {Kind: session.CommandUnknown, Name: "tomorrow"},
+		`{"type":"audio","audio":"AAEC"}`:                  {Kind: session.CommandAudio, Audio: []byte{0, 1, 2}},
+		`{"type":"pong"}`:                                  {},
+		`{"type":"ready"}`:                                 {},
+		`{"type":"ready","input_rate":8000}`:               {Kind: session.CommandFault, Code: "unsupported"},
+		`{"type":"ready","barge_in":"bridge"}`:             {Kind: session.CommandFault, Code: "unsupported"},
+		`{"type":"ready","speech":true}`:                   {Kind: session.CommandFault, Code: "unsupported"},
+		`{"type":"transcript","name":{"a":1},"id":7}`:      {Kind: session.CommandUnknown, Name: "transcript"},
+		`{"type":"pong","id":7}`:                           {},
+		`{"type":7}`:                                       {Kind: session.CommandFault, Code: "bad_field"},
+		`null`:                                             {Kind: session.CommandFault, Code: "bad_json"},
+		`{"type":"ready","report_ms":9223372036854775807}`: {Kind: session.CommandFault, Code: "bad_field"},
+		`{"type":"ready","report_ms":5}`:                   {Kind: session.CommandFault, Code: "bad_field"},
+		`{"type":"transfer","to":"x","id":"t1"}`:           {Kind: session.CommandFault, Code: "unsupported", ID: "t1"},
+		`{"type":"dtmf","digits":"1"}`:                     {Kind: session.CommandFault, Code: "unsupported"},
+		`{"type":"mark"}`:                                  {Kind: session.CommandFault, Code: "bad_field"},
+		`{"type":"mark","name":7,"id":"m"}`:                {Kind: session.CommandFault, Code: "bad_field", ID: "m"},
+		`{"type":"hangup","when":"soon"}`:                  {Kind: session.CommandFault, Code: "bad_field"},
+		`{"type":"cancel"}`:                                {Kind: session.CommandFault, Code: "bad_field"},
+		`{"type":"audio","audio":"?"}`:                     {Kind: session.CommandFault, Code: "bad_field"},
+		`{}`:                                               {Kind: session.CommandFault, Code: "bad_field"},
+		`[]`:                                               {Kind: session.CommandFault, Code: "bad_json"},
+		`{`:                                                {Kind: session.CommandFault, Code: "bad_json"},
 		`{"type":"mark","name":"` + strings.Repeat("x", 129) + `"}`: {Kind: session.CommandFault, Code: "bad_field"},
 		`{"type":"clear","id":"` + strings.Repeat("x", 65) + `"}`:   {Kind: session.CommandFault, Code: "bad_field"},
 	} {
@@ -272,6 +308,20 @@ func TestRepeatedIDs(t *testing.T) {
 	}
 	if len(c.ids) > keptIDs {
 		t.Errorf("%d ids are kept", len(c.ids))
+	}
+}
+
+// TestMendedCommand: a command that was refused may come again under its id.
+func TestMendedCommand(t *testing.T) {
+	c := newTestConn()
+	var cmd session.AgentCommand
+	c.command([]byte(`{"type":"mark","id":"m"}`), &cmd)
+	if cmd.Kind != session.CommandFault {
+		t.Fatalf("%+v", cmd)
+	}
+	cmd = session.AgentCommand{}
+	if !c.command([]byte(`{"type":"mark","id":"m","name":"x"}`), &cmd) || cmd.Kind != session.CommandMark {
+		t.Errorf("%+v", cmd)
 	}
 }
 

@@ -21,8 +21,9 @@ const (
 	maxBadJSON  = 20 // in a row
 	maxID       = 64
 	maxName     = 128
-	keptIDs     = 64 // a command whose id is among the last ones is a repetition
-	minReport   = 100 * time.Millisecond
+	keptIDs     = 64  // a command whose id is among the last ones is a repetition
+	minReport   = 100 // ms
+	maxReport   = 3600000
 )
 
 // Conn is the connection to an agent for one call; it implements session.Agent.
@@ -34,7 +35,7 @@ type Conn struct {
 	// hears and speaks are the agent's sample rates.
 	hears, speaks int
 
-	mu   sync.Mutex // guards dead and done
+	mu   sync.Mutex // guards dead and done, and that alive is not set anew after done
 	dead bool       // the agent does not answer pings
 	done bool
 
@@ -73,9 +74,8 @@ func (c *Conn) keepalive() {
 		c.ws.Close(ws.ClosePolicy, "no answer to pings")
 		return
 	}
-	if c.ws.Ping() == nil { // else Receive finds out why
-		c.alive.Reset(c.ping)
-	}
+	_ = c.ws.Ping() // a failure shows in Quiet, or in Receive
+	c.alive.Reset(c.ping)
 }
 
 // Release implements session.Agent.
@@ -134,7 +134,13 @@ func (c *Conn) lost(err error) error {
 	return &session.AgentError{Cause: cause, Err: fmt.Errorf("agent: %w", err)}
 }
 
-// request is any text message from an agent.
+// envelope is what every text message has.
+type envelope struct {
+	Type string          `json:"type"`
+	ID   json.RawMessage `json:"id"`
+}
+
+// request has the fields of the commands that are known.
 type request struct {
 	Type       string `json:"type"`
 	ID         string `json:"id"`
@@ -149,11 +155,18 @@ type request struct {
 	ReportMS   *int64 `json:"report_ms"`
 }
 
+// known are the types that are read further.
+var known = []string{"mark", "clear", "interrupt", "pause", "unpause", "hangup", "cancel", "ready", "ping", "dtmf", "transfer", "audio"}
+
 // command reads a text message. False means that there is nothing to do.
 func (c *Conn) command(data []byte, cmd *session.AgentCommand) bool {
-	var r request
-	err := json.Unmarshal(data, &r)
-	if err == nil && r.Type == "audio" && c.json {
+	var env envelope
+	err := json.Unmarshal(data, &env)
+	if err == nil && env.Type == "audio" && c.json {
+		var r request
+		if json.Unmarshal(data, &r) != nil {
+			return fault(cmd, "", "bad_field", "audio must be a string")
+		}
 		return c.audio(&r, cmd)
 	}
 	if !c.commands.Allow() {
@@ -161,32 +174,50 @@ func (c *Conn) command(data []byte, cmd *session.AgentCommand) bool {
 			return false
 		}
 		c.limited = time.Now()
-		return fault(cmd, r.ID, "rate_limited", fmt.Sprintf("more than %d commands a second: some were ignored", maxCommands))
+		return fault(cmd, "", "rate_limited", fmt.Sprintf("more than %d commands a second: some were ignored", maxCommands))
 	}
-	if err != nil {
-		var wrong *json.UnmarshalTypeError
-		if errors.As(err, &wrong) && wrong.Field != "" {
-			return fault(cmd, r.ID, "bad_field", fmt.Sprintf("%s must not be a %s", wrong.Field, wrong.Value))
-		}
+	var wrong *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &wrong) && wrong.Field != "":
+		return fault(cmd, "", "bad_field", "type must be a string")
+	case err != nil || string(data) == "null":
 		c.bad++
 		cmd.Fatal = c.bad >= maxBadJSON
 		return fault(cmd, "", "bad_json", "not a JSON object")
 	}
 	c.bad = 0
+	switch {
+	case env.Type == "pong":
+		return false
+	case env.Type == "":
+		return fault(cmd, "", "bad_field", "type is missing")
+	case !slices.Contains(known, env.Type):
+		cmd.Kind, cmd.Name = session.CommandUnknown, clip(env.Type)
+		return true
+	}
+	var r request
+	if err := json.Unmarshal(data, &r); err != nil {
+		field := "a field"
+		if errors.As(err, &wrong) && wrong.Field != "" {
+			field = wrong.Field
+		}
+		return fault(cmd, r.ID, "bad_field", field+" is of the wrong type")
+	}
 	if len(r.ID) > maxID {
 		return fault(cmd, "", "bad_field", fmt.Sprintf("id is longer than %d bytes", maxID))
 	}
-	if r.ID != "" {
-		if slices.Contains(c.ids, r.ID) {
-			return false
-		}
+	if r.ID != "" && slices.Contains(c.ids, r.ID) {
+		return false
+	}
+	cmd.ID = r.ID
+	some := c.typed(&r, cmd)
+	if r.ID != "" && cmd.Kind != session.CommandFault { // one that was refused may come again, mended
 		if len(c.ids) == keptIDs {
 			c.ids = c.ids[:copy(c.ids, c.ids[1:])]
 		}
 		c.ids = append(c.ids, r.ID)
 	}
-	cmd.ID = r.ID
-	return c.typed(&r, cmd)
+	return some
 }
 
 func (c *Conn) typed(r *request, cmd *session.AgentCommand) bool {
@@ -216,14 +247,8 @@ func (c *Conn) typed(r *request, cmd *session.AgentCommand) bool {
 		return ready(r, cmd)
 	case "ping":
 		cmd.Kind = session.CommandPing
-	case "pong":
-		return false
-	case "dtmf", "transfer", "audio":
-		return fault(cmd, r.ID, "unsupported", r.Type+" is not supported here")
-	case "":
-		return fault(cmd, r.ID, "bad_field", "type is missing")
 	default:
-		cmd.Kind, cmd.Name = session.CommandUnknown, clip(r.Type)
+		return fault(cmd, r.ID, "unsupported", r.Type+" is not supported here")
 	}
 	return true
 }
@@ -239,11 +264,10 @@ func ready(r *request, cmd *session.AgentCommand) bool {
 	case r.ReportMS == nil:
 		return false
 	}
-	every := time.Duration(*r.ReportMS) * time.Millisecond
-	if every != 0 && (every < minReport || every > time.Hour) {
-		return fault(cmd, r.ID, "bad_field", "report_ms must be 0 or at least 100")
+	if n := *r.ReportMS; n != 0 && (n < minReport || n > maxReport) {
+		return fault(cmd, r.ID, "bad_field", fmt.Sprintf("report_ms must be 0, or %d to %d", minReport, maxReport))
 	}
-	cmd.Kind, cmd.Every = session.CommandReport, every
+	cmd.Kind, cmd.Every = session.CommandReport, time.Duration(*r.ReportMS)*time.Millisecond
 	return true
 }
 

@@ -143,11 +143,6 @@ func (f Format) FrameSamples() int { return f.Rate / 50 }
 // FrameBytes is the number of bytes in one frame of 20 ms.
 func (f Format) FrameBytes() int { return f.FrameSamples() * f.Encoding.SampleBytes() }
 
-// Bytes is how many bytes d of audio takes, in whole samples.
-func (f Format) Bytes(d time.Duration) int {
-	return int(d*time.Duration(f.Rate)/time.Second) * f.Encoding.SampleBytes()
-}
-
 // Duration is the playing time of n bytes.
 func (f Format) Duration(n int) time.Duration {
 	return time.Duration(n/f.Encoding.SampleBytes()) * time.Second / time.Duration(f.Rate)

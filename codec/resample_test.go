@@ -209,12 +209,12 @@ func TestTranscoder(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 6))
 	for _, in := range formats {
 		for _, out := range formats {
-			x := make([]byte, in.Bytes(1e9))
+			x := make([]byte, 50*in.FrameBytes())
 			for i := range x {
 				x[i] = byte(rng.Uint32())
 			}
 			whole := NewTranscoder(in, out).Append(nil, x)
-			if want := out.Bytes(1e9); len(whole) != want {
+			if want := 50 * out.FrameBytes(); len(whole) != want {
 				t.Fatalf("%v -> %v: %d bytes for a second, want %d", in, out, len(whole), want)
 			}
 			if in == out && !slices.Equal(whole, x) {
@@ -222,8 +222,8 @@ func TestTranscoder(t *testing.T) {
 			}
 			tc := NewTranscoder(in, out)
 			var y []byte
-			for rest := x; len(rest) > 0; { // odd pieces split samples
-				n := min(1+rng.IntN(99), len(rest))
+			for rest := x; len(rest) > 0; {
+				n := min((1+rng.IntN(99))*in.Encoding.SampleBytes(), len(rest))
 				y = tc.Append(y, rest[:n])
 				rest = rest[n:]
 			}

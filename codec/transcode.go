@@ -2,12 +2,11 @@ package codec
 
 // Transcoder converts a stream of bytes in one format to another: decode,
 // resample, encode. Where both formats are the same the bytes pass untouched.
-// It keeps a sample that was split between two calls. It is not safe for
-// concurrent use, and allocates only until its buffers have grown.
+// It is not safe for concurrent use, and allocates only until its buffers have
+// grown.
 type Transcoder struct {
 	in, out  Format
 	resample *Resampler // nil at equal rates
-	half     []byte     // the first byte of a split sample
 	decoded  []int16
 	resulted []int16
 }
@@ -30,45 +29,16 @@ func (t *Transcoder) Delay() int {
 
 // Reset drops what is in flight, so that nothing of it reaches later output.
 func (t *Transcoder) Reset() {
-	t.half = t.half[:0]
 	if t.resample != nil {
 		t.resample.Reset()
 	}
 }
 
-// Append appends to dst what src adds to the output.
+// Append appends to dst what src adds to the output. A last byte that is only
+// half a sample is left out.
 func (t *Transcoder) Append(dst, src []byte) []byte {
-	if t.in.Encoding.SampleBytes() == 2 {
-		if len(t.half) == 1 && len(src) > 0 {
-			t.half = append(t.half, src[0])
-			src = src[1:]
-			dst = t.whole(dst, t.half)
-			t.half = t.half[:0]
-		}
-		if len(src)%2 == 1 {
-			t.half = append(t.half[:0], src[len(src)-1])
-			src = src[:len(src)-1]
-		}
-	}
-	return t.whole(dst, src)
-}
-
-// AppendSilence appends what n samples of silence on the input add.
-func (t *Transcoder) AppendSilence(dst []byte, n int) []byte {
-	var zero [64]byte
-	t.half = t.half[:0]
-	for n > 0 {
-		m := min(n, 32)
-		z := t.in.Encoding.AppendSilence(zero[:0], m*t.in.Encoding.SampleBytes())
-		dst = t.whole(dst, z)
-		n -= m
-	}
-	return dst
-}
-
-func (t *Transcoder) whole(dst, src []byte) []byte {
 	if t.in == t.out {
-		return append(dst, src...)
+		return append(dst, src[:len(src)-len(src)%t.in.Encoding.SampleBytes()]...)
 	}
 	for len(src) > 0 {
 		n := min(len(src), maxDecode)
@@ -80,6 +50,18 @@ func (t *Transcoder) whole(dst, src []byte) []byte {
 			samples = t.resulted
 		}
 		dst = t.out.Encoding.AppendEncode(dst, samples)
+	}
+	return dst
+}
+
+// AppendSilence appends what n samples of silence on the input add.
+func (t *Transcoder) AppendSilence(dst []byte, n int) []byte {
+	var zero [64]byte
+	for n > 0 {
+		m := min(n, 32)
+		z := t.in.Encoding.AppendSilence(zero[:0], m*t.in.Encoding.SampleBytes())
+		dst = t.Append(dst, z)
+		n -= m
 	}
 	return dst
 }

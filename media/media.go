@@ -150,10 +150,10 @@ func (s *Server) admit(r *http.Request) (*providers.Spec, *refusal) {
 		return nil, &refusal{http.StatusNotFound, "provider"}
 	case s.draining.Load():
 		return nil, &refusal{http.StatusServiceUnavailable, "draining"}
+	case !s.tokenOK(r.PathValue("token")): // first: strangers must not use up the rate
+		return nil, &refusal{http.StatusForbidden, "token"}
 	case !s.handshakes.Allow():
 		return nil, &refusal{http.StatusTooManyRequests, "rate"}
-	case !s.tokenOK(r.PathValue("token")):
-		return nil, &refusal{http.StatusForbidden, "token"}
 	case s.registry.Len() >= s.cfg.Limits.Calls:
 		return nil, &refusal{http.StatusServiceUnavailable, "calls"}
 	}

@@ -129,7 +129,8 @@ type Peer interface {
 // ErrFormat is the error of a start that names audio the bridge does not know.
 var ErrFormat = errors.New("unknown audio format")
 
-// Abilities are what a carrier's media connection can do.
+// Abilities are what a carrier's media connection can do. The last four tell how
+// the carrier behaves, for the conformance suite and simulated carriers.
 type Abilities struct {
 	Marks       bool // reports when playout reaches a mark
 	Clear       bool // can discard queued audio

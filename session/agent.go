@@ -25,8 +25,8 @@ type Dialer interface {
 	Dial(ctx context.Context, call *Call) (Agent, error)
 }
 
-// Agent is the connection to an agent for one call. Receive, Send and Close are
-// each called from one goroutine.
+// Agent is the connection to an agent for one call. Receive and Send are each
+// called from one goroutine.
 type Agent interface {
 	// Receive waits for what the agent wants and overwrites cmd with it.
 	// cmd.Audio is valid until the next call. An error is final; it is an
@@ -36,7 +36,7 @@ type Agent interface {
 	// write time-out.
 	Send(ev *AgentEvent) error
 	// Close says goodbye, so that Receive fails soon after. It may be called at
-	// the same time as Receive and Send.
+	// the same time as Receive and Send, and more than once.
 	Close(cause Cause)
 	// Release frees the connection, after Receive has failed.
 	Release()

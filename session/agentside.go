@@ -23,13 +23,19 @@ func (s *Session) serveAgent(ctx context.Context) {
 	reader.Go(func() { s.readAgent(ctx, agent) })
 	err = s.hurried(ctx, agent, s.writeAgent)
 	cause := AgentLost
-	if ctx.Err() != nil {
+	var known *AgentError
+	switch {
+	case ctx.Err() != nil:
 		cause = endOf(ctx).Cause
-	} else {
+	case errors.As(err, &known) && known.Cause == AgentTimeout:
+		cause = AgentTimeout
 		s.agentFailed(err)
 	}
 	agent.Close(cause)
-	reader.Wait()
+	reader.Wait() // what the agent said before it left comes first
+	if ctx.Err() == nil {
+		s.agentFailed(err)
+	}
 	agent.Release()
 }
 
@@ -174,7 +180,10 @@ func (s *Session) agentCommand(cmd *AgentCommand) {
 		s.discarded = 0
 		s.out.flush(now, "agent", cmd.ID)
 	case CommandPause, CommandUnpause:
-		s.out.paused = cmd.Kind == CommandPause
+		if !s.out.pause(cmd.Kind == CommandPause) {
+			s.fault(now, cmd.ID, "busy", "a hang-up is queued: cancel it first")
+			return
+		}
 		s.ack(now, cmd.ID)
 	case CommandHangup:
 		if cmd.Now {

@@ -141,7 +141,7 @@ func (s *Session) writeCarrier(ctx context.Context) {
 		}
 		wire = msg.Data
 		if err := s.carrier.Write(msg.Binary, msg.Data); err != nil {
-			s.carrierWriteFailed(err)
+			s.carrierWriteFailed(ctx, err)
 			return
 		}
 		if cmd.Kind == providers.CommandAudio && now-came < codec.FrameTime {
@@ -152,13 +152,16 @@ func (s *Session) writeCarrier(ctx context.Context) {
 	}
 }
 
-func (s *Session) carrierWriteFailed(err error) {
+func (s *Session) carrierWriteFailed(ctx context.Context, err error) {
 	if ws.IsTimeout(err) {
 		s.finish(CarrierTimeout, err)
 		return
 	}
-	// The reader finds out why, if the carrier said so: give it a moment.
-	time.AfterFunc(time.Second, func() { s.finish(CarrierLost, err) })
+	select { // the reader finds out why, if the carrier said so
+	case <-ctx.Done():
+	case <-time.After(time.Second):
+		s.finish(CarrierLost, err)
+	}
 }
 
 // pause waits for d, a wake-up or the end.

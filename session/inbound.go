@@ -33,8 +33,6 @@ const (
 	// fillAfter is how long nothing must have come before silence is inserted.
 	// Anything shorter is late, not lost, and will come as a burst.
 	fillAfter = 200 * time.Millisecond
-	// fillMissing bounds the silence for audio that the carrier says is lost.
-	fillMissing = 50
 	// quiet is the largest sample of a frame that may be left out to repay
 	// silence that was inserted for late audio: -48 dBFS.
 	quiet = 128
@@ -59,7 +57,7 @@ func (in *inbound) audio(now time.Duration, payload []byte, missing int) {
 		in.begun, in.zero = true, now-length
 	}
 	in.last = now
-	in.silence(now, time.Duration(min(missing, fillMissing))*length)
+	in.replace(now, missing, length)
 	before := in.queue.len()
 	in.queue.grow(func(b []byte) []byte { return in.tc.Append(b, payload) })
 	if in.debt > 0 && in.ahead(now) && in.quietSince(before) {
@@ -69,10 +67,28 @@ func (in *inbound) audio(now time.Duration, payload []byte, missing int) {
 	in.arrived(now)
 }
 
+// replace puts silence where the carrier says that messages were lost: no more
+// than there was time for, than has not been filled in already, and than the
+// agent's queue takes.
+func (in *inbound) replace(now time.Duration, missing int, length time.Duration) {
+	if missing == 0 || length <= 0 {
+		return
+	}
+	room := time.Duration(in.limit-1-len(in.times)) * codec.FrameTime
+	d := time.Duration(min(missing, int(room/length)+1)) * length
+	repaid := min(d, in.debt)
+	in.debt -= repaid
+	in.silence(now, min(d-repaid, room, now-length-in.zero-in.given()))
+}
+
+// given is how much audio the agent has got or will get.
+func (in *inbound) given() time.Duration {
+	return in.sent + in.gap + time.Duration(in.queue.len())*codec.FrameTime/time.Duration(in.frame)
+}
+
 // ahead tells whether the agent has been given more audio than time has passed.
 func (in *inbound) ahead(now time.Duration) bool {
-	queued := time.Duration(in.queue.len()) * codec.FrameTime / time.Duration(in.frame)
-	return in.sent+in.gap+queued > now-in.zero+codec.FrameTime
+	return in.given() > now-in.zero+codec.FrameTime
 }
 
 func (in *inbound) quietSince(n int) bool {

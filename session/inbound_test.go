@@ -39,7 +39,7 @@ func TestInboundFrames(t *testing.T) {
 	var got []byte
 	now := time.Duration(0)
 	for rest := want; len(rest) > 0; now += ms {
-		n := min(17, len(rest))
+		n := min(18, len(rest))
 		in.audio(now, rest[:n], 0)
 		rest = rest[n:]
 		audio, _, _ := listen(in, now)
@@ -153,9 +153,46 @@ func TestMissing(t *testing.T) {
 	if !bytes.Equal(audio, want) || stats.Missing != 2 {
 		t.Errorf("%d bytes, %d missing", len(audio), stats.Missing)
 	}
-	in.audio(100*ms, ramp(1, codec.FrameTime), 1<<30) // a wild counter costs no more than the queue
-	if in.queue.len() > 400*16 {
-		t.Errorf("%d bytes queued", in.queue.len())
+}
+
+// TestMissingIsBounded: what the carrier says is lost is not filled in twice,
+// nor beyond the time that has passed, and is no fault of the agent's.
+func TestMissingIsBounded(t *testing.T) {
+	for _, tt := range []struct {
+		hole    time.Duration
+		missing int
+	}{{time.Second, 49}, {600 * ms, 29}, {100 * ms, 4}, {0, 1 << 30}, {300 * ms, 1 << 30}} {
+		var stats Stats
+		in := newTestInbound(&stats)
+		now := time.Duration(0)
+		play := func(n, missing int) {
+			for i := range n {
+				now += codec.FrameTime
+				in.audio(now, ramp(1, codec.FrameTime), missing*(1-min(i, 1)))
+				listen(in, now)
+			}
+		}
+		play(50, 0)
+		for end := now + tt.hole; now < end; {
+			now += codec.FrameTime
+			if now < end {
+				listen(in, now)
+			}
+		}
+		if tt.hole > 0 {
+			now -= codec.FrameTime
+		}
+		play(50, tt.missing)
+		if d := now - in.sent; d < -codec.FrameTime || d > fillAfter+codec.FrameTime || stats.Dropped != 0 {
+			t.Errorf("%+v: at %v the agent has been given %v, dropped %v", tt, now, in.sent, stats.Dropped)
+		}
+	}
+	var stats Stats
+	in := newTestInbound(&stats)
+	in.audio(20*ms, ramp(1, codec.FrameTime), 0)
+	in.audio(time.Hour, make([]byte, 64<<10), 1<<30) // a huge message with a wild counter
+	if n := cap(in.queue.buf); n > 256<<10 {
+		t.Errorf("a buffer of %d bytes", n)
 	}
 }
 

@@ -3,6 +3,7 @@ package session
 import (
 	"errors"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -40,7 +41,7 @@ type playout struct {
 	pushed int64 // position behind the last sample in queue
 	taken  int64 // position behind the last sample handed to the carrier
 	tail   bool  // the transcoder holds the end of the audio back
-	padded bool  // the end of queue is padding
+	padded bool  // the last frame in queue ends in padding
 	came   time.Duration
 	first  time.Duration // when the first audio after idle came
 
@@ -49,11 +50,13 @@ type playout struct {
 	segments []segment // positions where the agent's timeline jumps
 	jump     bool      // the next audio begins a segment
 
-	run  bool
-	t0   time.Duration
-	base int64         // position at t0
-	lag  time.Duration // how much later than expected the carrier played the last mark
-	high int64         // the furthest playhead: it never goes back
+	run     bool
+	fresh   bool          // what comes next begins an utterance: silence before it is no hole
+	padding time.Duration // silence that was added since the last frame without
+	t0      time.Duration
+	base    int64         // position at t0
+	lag     time.Duration // how much later than expected the carrier played the last mark
+	high    int64         // the furthest playhead: it never goes back
 
 	items      []item // waiting to be reached by taken
 	inflight   []item // sent to the carrier or waiting for the playhead
@@ -92,6 +95,8 @@ const (
 	// flushAfter is how long nothing must have come from the agent before an
 	// incomplete frame is padded and sent.
 	flushAfter = 40 * time.Millisecond
+	// flushEarly is how long before the carrier runs dry that frame is sent.
+	flushEarly = 5 * time.Millisecond
 	// markLate is how long after its time a mark is waited for.
 	markLate = 2 * time.Second
 	// A silence of gapMin to gapMax between frames is a hole that the caller
@@ -99,7 +104,8 @@ const (
 	// carrier's own buffering leaves nothing.
 	gapMin, gapMax = 10 * time.Millisecond, 500 * time.Millisecond
 	maxMarks       = 256
-	maxLag         = time.Second
+	// maxLag bounds how much the carrier is taken to be late.
+	maxLag = 300 * time.Millisecond
 )
 
 func newPlayout(from, to codec.Format, can providers.Abilities, cfg *Config, stats *Stats, tell func(AgentEvent)) playout {
@@ -204,12 +210,15 @@ func (p *playout) whole(now time.Duration, pcm []byte) (discarded time.Duration)
 	}
 	p.received += samples
 	p.stats.AgentAudio += p.agentTime(samples)
-	if fits == samples || p.finishing {
+	if fits == samples {
+		return 0
+	}
+	p.jump = true
+	if p.finishing {
 		return 0
 	}
 	discarded = p.agentTime(samples - fits)
 	p.stats.Overflow += discarded
-	p.jump = true
 	if !p.overflow {
 		p.overflow = true
 		p.stats.Faults++
@@ -263,12 +272,29 @@ func (p *playout) cancel(id string) bool {
 		for i, it := range *list {
 			if it.end != nil && it.id == id && it.id != "" {
 				*list = append((*list)[:i], (*list)[i+1:]...)
-				p.finishing = false
+				p.finishing = p.ending()
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// ending tells whether a hang-up is queued.
+func (p *playout) ending() bool {
+	is := func(it item) bool { return it.end != nil }
+	return slices.ContainsFunc(p.items, is) || slices.ContainsFunc(p.inflight, is)
+}
+
+// pause stops or continues the output. It is false where a hang-up is queued,
+// which a pause would put off for ever.
+func (p *playout) pause(on bool) bool {
+	if on && p.finishing {
+		return false
+	}
+	p.fresh = p.fresh || p.paused
+	p.paused = on
+	return true
 }
 
 // flush is a clear: the agent interrupts itself. Nothing that came before it is
@@ -297,7 +323,7 @@ func (p *playout) flush(now time.Duration, cause, ref string) {
 	if p.can.Clear { // otherwise the carrier goes on with what it has
 		p.run = false
 	}
-	p.speaking, p.paused = false, false
+	p.speaking, p.paused, p.fresh = false, false, true
 	p.generation++
 	p.clear = p.can.Clear
 	p.levels(now)
@@ -325,6 +351,9 @@ func (p *playout) next(now time.Duration, buf []byte, cmd *providers.Command) (o
 		if p.can.Marks {
 			it.due += markLate
 		}
+		if n := len(p.inflight); n > 0 { // in order, whatever becomes of lag
+			it.due = max(it.due, p.inflight[n-1].due)
+		}
 		p.inflight = append(p.inflight, it)
 		if p.can.Marks {
 			*cmd = providers.Command{Kind: providers.CommandMark, Mark: p.wireName(it.serial)}
@@ -333,8 +362,8 @@ func (p *playout) next(now time.Duration, buf []byte, cmd *providers.Command) (o
 	}
 	p.expire(now)
 	wait = forever
-	for _, it := range p.inflight {
-		wait = min(wait, it.due)
+	if len(p.inflight) > 0 {
+		wait = p.inflight[0].due
 	}
 	if p.report > 0 {
 		p.levels(now)
@@ -382,37 +411,43 @@ func (p *playout) flushTail(now time.Duration, wait *time.Duration) bool {
 		return false
 	}
 	at := p.came + flushAfter
-	if p.run && now <= p.dry() { // not before it is needed
-		at = max(at, p.dry()-p.lead)
+	if p.run && now <= p.dry() { // not before the carrier needs it: more may come
+		at = max(at, p.dry()-flushEarly)
 	}
 	if now < at {
 		*wait = min(*wait, at)
 		return false
 	}
+	size := p.format.Encoding.SampleBytes()
 	before := p.queue.len()
-	missing := (p.frame - before) / p.format.Encoding.SampleBytes()
+	missing := (p.frame - before) / size
+	if p.tail && missing < p.tc.Delay() {
+		missing += int(p.step)
+	}
 	p.queue.grow(func(b []byte) []byte {
 		b = p.tc.AppendSilence(b, int(p.toAgent(int64(missing))))
-		// What the resampler keeps of an incomplete group is less than a sample
-		// of the other rate: complete the frame.
-		if short := p.frame - (len(b) - p.queue.head); short > 0 {
-			b = p.format.Encoding.AppendSilence(b, short)
-		}
-		return b
+		// Where the agent's samples do not fill a group of the resampler's, a few
+		// are missing still.
+		return p.format.Encoding.AppendSilence(b, before+missing*size-(len(b)-p.queue.head))
 	})
 	p.tc.Reset()
-	p.pushed += int64((p.queue.len() - before) / p.format.Encoding.SampleBytes())
+	p.pushed += int64(missing)
+	p.padding = p.duration(int64(missing))
 	p.tail, p.padded, p.jump = false, true, true
 	return true
 }
 
 // send hands one frame to the carrier.
 func (p *playout) send(now time.Duration, buf []byte, cmd *providers.Command) {
-	if dry := p.dry(); !p.run || now > dry {
-		if silence := now - dry; p.run && !p.padded && silence >= gapMin && silence < gapMax {
+	late := max(0, now-p.dry())
+	if !p.padded || p.queue.len() > p.frame { // not the padding itself
+		if hole := late + p.padding; p.run && !p.fresh && hole >= gapMin && hole < gapMax {
 			p.stats.Gaps++
-			p.stats.GapTime += silence
+			p.stats.GapTime += hole
 		}
+		p.fresh, p.padding = false, 0
+	}
+	if !p.run || late > 0 {
 		p.run, p.t0, p.base = true, now, p.taken
 	}
 	if !p.speaking {
@@ -423,6 +458,16 @@ func (p *playout) send(now time.Duration, buf []byte, cmd *providers.Command) {
 	p.taken += p.step
 	p.stats.FramesOut++
 	p.levels(now)
+}
+
+// late takes how much later than expected a mark came: the least is the truth
+// about the carrier, more may be the network's.
+func (p *playout) late(d time.Duration) {
+	d = min(max(0, d), maxLag)
+	if d > p.lag {
+		d = p.lag + (d-p.lag)/4
+	}
+	p.lag = d
 }
 
 // expire reports what counts as played although the carrier has not said so.
@@ -463,7 +508,7 @@ func (p *playout) markPlayed(now time.Duration, wire string) error {
 			continue
 		}
 		if expected := p.t0 + p.duration(it.behind-p.base); p.run && it.behind > p.base {
-			p.lag = min(max(0, now-expected), maxLag)
+			p.late(now - expected)
 		}
 		p.high = max(p.high, it.at)
 		p.played(now, i+1) // marks come back in order: those before it were lost

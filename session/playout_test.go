@@ -415,7 +415,7 @@ func TestPause(t *testing.T) {
 	begin := r.now
 	r.p.push(r.now, ramp(1, time.Second))
 	r.until(begin + 200*ms)
-	r.p.paused = true
+	r.p.pause(true)
 	n := len(r.frames)
 	r.until(begin + 5*time.Second)
 	if len(r.frames) != n {
@@ -424,12 +424,15 @@ func TestPause(t *testing.T) {
 	if got := r.p.heard(r.now); got != time.Duration(n)*codec.FrameTime {
 		t.Errorf("heard %v in the pause, want the %d frames that the carrier had", got, n)
 	}
-	r.p.paused = false
+	r.p.pause(false)
 	r.until(begin + 7*time.Second)
+	if r.stats.Gaps != 0 {
+		t.Error("a pause that the agent asked for was counted as a gap")
+	}
 	if !bytes.Equal(r.sent, ramp(1, time.Second)) {
 		t.Error("something was lost by the pause")
 	}
-	r.p.paused = true
+	r.p.pause(true)
 	r.p.flush(r.now, "agent", "")
 	r.p.push(r.now, ramp(1, 100*ms))
 	r.until(r.now + time.Second)
@@ -474,7 +477,7 @@ func TestPadding(t *testing.T) {
 	if len(r.frames) != 2 {
 		t.Fatalf("%d frames before the agent had been silent, want 2", len(r.frames))
 	}
-	r.until(begin + 49*ms)
+	r.until(begin + 41*ms)
 	if want := append(ramp(1, 50*ms), make([]byte, 160)...); !bytes.Equal(r.sent, want) {
 		t.Errorf("sent %d bytes, want 800 of audio and 160 of silence, in time", len(r.sent))
 	}
@@ -524,6 +527,136 @@ func TestLiveAgent(t *testing.T) {
 		if r.stats.Gaps != 0 || len(r.frames) != 500 || prebuffer > 0 && r.holes != 0 {
 			t.Errorf("prebuffer %v: %d gaps, %d holes, %d frames", prebuffer, r.stats.Gaps, r.holes, len(r.frames))
 		}
+	}
+}
+
+// TestChunkedAgent: an agent that speaks in real time in large pieces is not cut
+// up by padding: at most its first pieces find the carrier dry, since it leaves
+// no reserve (that is what a prebuffer is for).
+func TestChunkedAgent(t *testing.T) {
+	for _, tt := range []struct {
+		rate        int
+		piece, each time.Duration
+	}{{16000, 100 * ms, 100 * ms}, {16000, 60 * ms, 60 * ms}, {24000, 200 * ms, 200 * ms}, {8000, 50 * ms, 50 * ms}, {16000, 100 * ms, 50 * ms}} {
+		from, to := codec.Format{Encoding: codec.L16LE, Rate: tt.rate}, codec.Format{Encoding: codec.L16LE, Rate: 8000}
+		r := newRigFormats(t, from, to, native(), nil)
+		begin := r.now
+		for i := range 50 {
+			r.until(begin + time.Duration(i)*tt.each)
+			r.p.push(r.now, bytes.Repeat([]byte{0, 0x20}, int(tt.piece.Milliseconds())*tt.rate/1000))
+		}
+		r.until(r.now + 10*time.Second)
+		added := time.Duration(len(r.frames))*codec.FrameTime - 50*tt.piece
+		if added > 3*codec.FrameTime || r.stats.Gaps > 4 {
+			t.Errorf("%+v: %v of silence was added, %d gaps", tt, added, r.stats.Gaps)
+		}
+	}
+}
+
+// TestPaddingIsCounted: padding that turns out to be in the middle of speech is
+// a gap that the caller heard.
+func TestPaddingIsCounted(t *testing.T) {
+	r := newRig(t, nil)
+	r.p.push(r.now, ramp(1, 50*ms))
+	r.until(r.now + 150*ms)
+	r.p.push(r.now, ramp(1, 50*ms))
+	r.until(r.now + time.Second)
+	if r.stats.Gaps != 1 || r.stats.GapTime != 100*ms {
+		t.Errorf("%d gaps of %v, want one of 100 ms", r.stats.Gaps, r.stats.GapTime)
+	}
+}
+
+// TestTailIsHeard: the end of an utterance comes out of the resampler whole.
+func TestTailIsHeard(t *testing.T) {
+	from, to := codec.Format{Encoding: codec.L16LE, Rate: 16000}, codec.Format{Encoding: codec.L16LE, Rate: 8000}
+	for short := range 40 { // samples of the carrier's rate that the last frame is short of
+		r := newRigFormats(t, from, to, native(), nil)
+		pcm := append(make([]byte, 4*(800-short-16)), bytes.Repeat([]byte{0, 0x40}, 32)...)
+		r.p.push(r.now, pcm)
+		r.until(r.now + 2*time.Second)
+		loud := 0
+		for i := 0; i+1 < len(r.sent); i += 2 {
+			if s := int16(r.sent[i]) | int16(r.sent[i+1])<<8; s > 0x2000 {
+				loud++
+			}
+		}
+		if loud < 15 || loud > 17 || len(r.sent)%320 != 0 {
+			t.Fatalf("short by %d: %d of 16 loud samples came out, %d bytes", short, loud, len(r.sent))
+		}
+	}
+}
+
+// TestLateMark: one mark that comes back late does not put out the playhead, nor
+// make the pacer spin.
+func TestLateMark(t *testing.T) {
+	r := newRig(t, nil)
+	r.p.push(r.now, ramp(1, 100*ms))
+	r.p.mark("late")
+	r.silent = true // the echo is done by hand
+	r.until(r.now + time.Second)
+	if err := r.p.markPlayed(r.now, "0.1"); err != nil {
+		t.Fatal(err)
+	}
+	r.p.push(r.now, ramp(1, 500*ms))
+	r.p.mark("a")
+	r.p.push(r.now, ramp(1, 500*ms))
+	r.p.mark("b")
+	r.until(r.now + 5*time.Second) // the rig fails if it spins
+	if r.said(AgentMark) != "late played, a played, b played" {
+		t.Errorf("marks: %s", r.said(AgentMark))
+	}
+	begin := r.now
+	before := r.p.heard(r.now)
+	r.p.push(r.now, ramp(1, 3*time.Second))
+	r.until(begin + time.Second)
+	if d := r.p.heard(r.now) - before; d < 900*ms || d > time.Second {
+		t.Errorf("after a second %v are said to have been heard", d)
+	}
+}
+
+// TestMarksDueInOrder: the time-out of a mark is never before that of an earlier
+// one, although the carrier's lateness changes between them.
+func TestMarksDueInOrder(t *testing.T) {
+	r := newRig(t, nil)
+	r.silent = true
+	r.p.lag = maxLag
+	r.p.push(r.now, ramp(1, 40*ms))
+	r.p.mark("a")
+	r.until(r.now + ms)
+	r.p.lag = 0
+	r.p.mark("b")
+	r.until(r.now + 10*time.Second)
+	if r.said(AgentMark) != "a played, b played" {
+		t.Errorf("marks: %s", r.said(AgentMark))
+	}
+}
+
+// TestQueuedHangup: what may and may not happen while one is queued.
+func TestQueuedHangup(t *testing.T) {
+	r := newRig(t, nil)
+	begin := r.now
+	r.p.push(r.now, ramp(1, 300*ms))
+	r.p.hangup("h1", &End{Cause: AgentHangup})
+	r.p.hangup("h2", &End{Cause: AgentHangup})
+	if r.p.pause(true) {
+		t.Error("a pause was taken")
+	}
+	r.p.push(r.now, ramp(1, 900*ms)) // ignored, but the agent's time goes on
+	if !r.p.cancel("h1") || !r.p.finishing || !r.p.cancel("h2") || r.p.finishing {
+		t.Error("it is not finishing as long as a hang-up is queued")
+	}
+	r.p.push(r.now, ramp(20000, 300*ms))
+	r.until(begin + 100*ms)
+	if got := r.p.heard(r.now); got != 100*ms {
+		t.Errorf("heard %v, want 100 ms", got)
+	}
+	r.until(begin + 400*ms)
+	if got := r.p.heard(r.now); got != 1300*ms {
+		t.Errorf("heard %v, want 1.3 s: the playhead skips what was ignored", got)
+	}
+	r.until(begin + 10*time.Second)
+	if want := append(ramp(1, 300*ms), ramp(20000, 300*ms)...); !bytes.Equal(r.sent, want) || r.p.end != nil {
+		t.Errorf("%d bytes sent, end %v", len(r.sent), r.p.end)
 	}
 }
 
@@ -603,7 +736,7 @@ func TestModel(t *testing.T) {
 					t.Fatalf("after a clear %d of %d marks are answered", n+1, marked)
 				}
 			case "pause":
-				r.p.paused = !r.p.paused
+				r.p.pause(!r.p.paused)
 			}
 			check()
 			heard := r.p.heard(r.now)
@@ -612,7 +745,7 @@ func TestModel(t *testing.T) {
 			}
 			playhead = heard
 		}
-		r.p.paused = false
+		r.p.pause(false)
 		r.until(r.now + 20*time.Second)
 		check()
 		if got := strip(r.sent[since:]); !bytes.Equal(got, expect) {

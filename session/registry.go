@@ -1,8 +1,6 @@
 package session
 
-import (
-	"sync"
-)
+import "sync"
 
 // Registry holds the sessions that are live. The number of calls is its size:
 // there is no counter to go wrong.
@@ -12,7 +10,7 @@ type Registry struct {
 	empty chan struct{} // closed when live becomes empty; nil unless waited for
 }
 
-// Add puts a session in. It is false, and does nothing, where there are max
+// Add puts a session in. It is false, and does nothing, where there are most
 // already.
 func (r *Registry) Add(s *Session, most int) bool {
 	r.mu.Lock()
@@ -43,13 +41,6 @@ func (r *Registry) Len() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.live)
-}
-
-// Get finds a session by its id; nil if it is not live.
-func (r *Registry) Get(id string) *Session {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.live[id]
 }
 
 // All lists the live sessions.

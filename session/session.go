@@ -17,9 +17,7 @@ import (
 	"sync"
 	"time"
 
-	"voicebridge/codec"
 	"voicebridge/providers"
-	"voicebridge/ws"
 )
 
 // Config are the settings of a session. Every field must be set; Defaults has
@@ -154,7 +152,7 @@ func (s *Session) logEnd(end End) {
 	st := s.Stats()
 	attrs := []any{"cause", end.Cause, "duration", s.now().Round(time.Millisecond),
 		"frames_in", st.FramesIn, "frames_out", st.FramesOut, "missing", st.Missing, "malformed", st.Malformed,
-		"dropped", st.Dropped, "overflow", st.Overflow, "gaps", st.Gaps, "gap_time", st.GapTime, "clears", st.Clears,
+		"dropped", st.Dropped, "overflow", st.Overflow, "gaps", st.Gaps, "gap_time", st.GapTime, "clears", st.Clears, "late_marks", st.LateMarks,
 		"delay_in_p99", st.In.Quantile(0.99), "delay_out_p99", st.Out.Quantile(0.99)}
 	if end.Err != nil {
 		attrs = append(attrs, "err", end.Err)

@@ -120,6 +120,61 @@ func TestSessionAllocations(t *testing.T) {
 	}
 }
 
+// leaver is an agent whose connection cannot be written to any more, while what
+// it said before it left is still to be read.
+type leaver struct {
+	loopAgent
+	left []func() (AgentCommand, error)
+}
+
+func (l *leaver) Dial(context.Context, *Call) (Agent, error) { return l, nil }
+func (l *leaver) Send(*AgentEvent) error                     { return &AgentError{AgentLost, io.ErrClosedPipe} }
+
+func (l *leaver) Receive(cmd *AgentCommand) (err error) {
+	next := l.left[0]
+	l.left = l.left[1:]
+	*cmd, err = next()
+	return err
+}
+
+// TestLastWords: a failed write to an agent does not overtake what it had said.
+func TestLastWords(t *testing.T) {
+	l := newLoop()
+	written := make(chan struct{})
+	a := &leaver{loopAgent: loopAgent{l}}
+	a.left = []func() (AgentCommand, error){
+		func() (AgentCommand, error) {
+			<-written
+			return AgentCommand{Kind: CommandAudio, Audio: make([]byte, 6400)}, nil
+		},
+		func() (AgentCommand, error) {
+			return AgentCommand{}, &AgentError{AgentHangup, io.EOF}
+		},
+	}
+	s := New(twilio.Spec, Defaults, l, a, slog.New(slog.DiscardHandler))
+	ended := make(chan End)
+	go func() { ended <- s.Run(context.Background()) }()
+	peer := twilio.Spec.NewPeer()
+	for _, ev := range []providers.Event{{Kind: providers.EventStart, Start: &providers.Start{Stream: "MZ1"}},
+		{Kind: providers.EventAudio, Audio: make([]byte, 160)}, {Kind: providers.EventAudio, Audio: make([]byte, 160)}} {
+		m, err := peer.Encode(nil, &ev)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.in <- m.Data
+	}
+	close(written)
+	go func() {
+		for range l.out {
+		}
+	}()
+	end := <-ended
+	close(l.out)
+	if st := s.Stats(); end.Cause != AgentHangup || st.FramesOut < 10 {
+		t.Errorf("ended with %v after %d frames, want agent_hangup after 10", end.Error(), st.FramesOut)
+	}
+}
+
 // TestEndOf: the cause of a context becomes the cause of the call.
 func TestEndOf(t *testing.T) {
 	for err, want := range map[error]Cause{
@@ -154,7 +209,7 @@ func TestRegistry(t *testing.T) {
 	var r Registry
 	<-r.Empty()
 	a, b := &Session{ID: "a"}, &Session{ID: "b"}
-	if !r.Add(a, 1) || r.Add(b, 1) || r.Len() != 1 || r.Get("a") != a || r.Get("b") != nil || len(r.All()) != 1 {
+	if !r.Add(a, 1) || r.Add(b, 1) || r.Len() != 1 || len(r.All()) != 1 {
 		t.Error("the registry does not hold what it should")
 	}
 	empty := r.Empty()

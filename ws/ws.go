@@ -61,7 +61,9 @@ type Conn struct {
 	buf   []byte
 	armed time.Time // when the read deadline was last set
 	gone  bool      // the other side has ended the connection
-	free  func()
+
+	ponging atomic.Bool
+	pongs   sync.WaitGroup
 }
 
 // ErrTooLarge is the error of a message beyond its limit, ErrText of a text
@@ -78,7 +80,6 @@ type Options struct {
 	Limits      Limits
 	Subprotocol string   // chosen where it is offered; empty: none
 	Origins     []string // web origins that may connect; requests without an Origin always may
-	Free        func()   // called by Release; may be nil
 }
 
 // Accept turns a request into a connection. Those of web pages from elsewhere
@@ -103,7 +104,7 @@ func Accept(w http.ResponseWriter, r *http.Request, opt Options) (*Conn, error) 
 	if err != nil {
 		return nil, fmt.Errorf("ws: upgrade: %w", err)
 	}
-	return newConn(conn, opt.Limits, opt.Free), nil
+	return newConn(conn, opt.Limits), nil
 }
 
 // Dial connects to a server, offering the subprotocol if it is not empty. A
@@ -118,7 +119,21 @@ func Dial(ctx context.Context, url, subprotocol string, header http.Header, limi
 	if subprotocol != "" {
 		d.Subprotocols = []string{subprotocol}
 	}
+	// The library heeds the deadline of ctx while it waits for the server's
+	// answer, but not its cancellation.
+	stop := func() bool { return true }
+	d.NetDialContext = func(dial context.Context, network, address string) (net.Conn, error) {
+		tcp, err := (&net.Dialer{}).DialContext(dial, network, address)
+		if err == nil {
+			stop = context.AfterFunc(ctx, func() { _ = tcp.SetDeadline(time.Now()) })
+		}
+		return tcp, err
+	}
 	conn, resp, err := d.DialContext(ctx, url, header)
+	if !stop() && err == nil {
+		conn.Close()
+		err = context.Cause(ctx)
+	}
 	if err != nil {
 		if resp != nil {
 			return nil, resp.StatusCode, fmt.Errorf("ws: dial: %w: %s", err, resp.Status)
@@ -129,17 +144,30 @@ func Dial(ctx context.Context, url, subprotocol string, header http.Header, limi
 		conn.Close()
 		return nil, 0, fmt.Errorf("ws: dial: the server chose subprotocol %.40q", p)
 	}
-	return newConn(conn, limits, nil), 0, nil
+	return newConn(conn, limits), 0, nil
 }
 
-func newConn(conn *websocket.Conn, limits Limits, free func()) *Conn {
-	c := &Conn{conn: conn, limits: limits, free: free}
+func newConn(conn *websocket.Conn, limits Limits) *Conn {
+	c := &Conn{conn: conn, limits: limits}
 	conn.SetReadLimit(max(limits.Text, limits.Binary))
 	c.touch()
 	conn.SetPongHandler(func(string) error { c.touch(); return nil })
-	ping := conn.PingHandler()
-	conn.SetPingHandler(func(data string) error { c.touch(); return ping(data) })
+	conn.SetPingHandler(func(data string) error { c.touch(); c.pong(data); return nil })
 	return c
+}
+
+// pong answers a ping beside the reader, which must not wait for a writer that
+// is held up. One answer is under way at a time: RFC 6455 lets pings that come
+// meanwhile go unanswered.
+func (c *Conn) pong(data string) {
+	if c.ponging.Swap(true) {
+		return
+	}
+	c.pongs.Go(func() {
+		defer c.ponging.Store(false)
+		// A failure is one of the connection, which Read will tell.
+		_ = c.conn.WriteControl(websocket.PongMessage, []byte(data), time.Now().Add(c.limits.Write))
+	})
 }
 
 func (c *Conn) touch() { c.alive.Store(time.Now().UnixNano()) }
@@ -148,8 +176,8 @@ func (c *Conn) touch() { c.alive.Store(time.Now().UnixNano()) }
 // ping or pong.
 func (c *Conn) Quiet() time.Duration { return time.Duration(time.Now().UnixNano() - c.alive.Load()) }
 
-// Read returns the next message; data is valid until the next call. It fails
-// once, and for good.
+// Read returns the next message; data is valid until the next call. Once it has
+// failed, no more messages come.
 func (c *Conn) Read() (binary bool, data []byte, err error) {
 	// Setting a deadline costs as much as decoding a frame: not for each one.
 	if now := time.Now(); c.limits.Idle > 0 && now.Sub(c.armed) > min(time.Second, c.limits.Idle/8) && !c.closed.Load() {
@@ -217,9 +245,7 @@ func (c *Conn) Release() {
 		_, _ = io.CopyN(io.Discard, c.conn.NetConn(), 16<<20)
 	}
 	c.conn.Close()
-	if c.free != nil {
-		c.free()
-	}
+	c.pongs.Wait()
 }
 
 // CloseCode is the code with which the other side closed the connection: 1005

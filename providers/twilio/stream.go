@@ -123,6 +123,9 @@ func (s *Stream) start(msg *message, ev *providers.Event) error {
 	return nil
 }
 
+// maxLost is the largest jump in the numbers that is taken for loss: a minute.
+const maxLost = 3000
+
 func (s *Stream) media(f *mediaFields, ev *providers.Event) error {
 	if len(f.streamSid) > 0 && string(f.streamSid) != s.streamSid || !s.started {
 		return s.belongs(string(f.streamSid))
@@ -140,7 +143,7 @@ func (s *Stream) media(f *mediaFields, ev *providers.Event) error {
 		ev.At = time.Duration(f.timestamp.n) * time.Millisecond
 	}
 	if f.chunk.set {
-		if lost := f.chunk.n - s.chunk - 1; s.chunk > 0 && f.chunk.n > s.chunk && lost < 1<<31 {
+		if lost := f.chunk.n - s.chunk - 1; s.chunk > 0 && f.chunk.n > s.chunk && lost < maxLost {
 			ev.Missing = int(lost)
 		}
 		s.chunk = f.chunk.n

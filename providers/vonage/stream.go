@@ -18,33 +18,37 @@ type Stream struct {
 // Decode implements providers.Stream.
 func (s *Stream) Decode(m providers.Message, ev *providers.Event) error {
 	*ev = providers.Event{At: -1}
-	if m.Binary {
-		if s.format.Rate == 0 {
-			return errors.New("vonage: audio before " + eventConnected)
-		}
-		ev.Kind, ev.Audio = providers.EventAudio, m.Data
-		return nil
+	started := s.format.Rate != 0
+	switch {
+	case !m.Binary && !started:
+		return s.start(m.Data, ev)
+	case !m.Binary:
+		return s.text(m.Data, ev)
+	case !started:
+		return errors.New("vonage: audio before " + eventConnected)
+	case len(m.Data)%2 != 0:
+		return fmt.Errorf("vonage: %d bytes are no whole samples", len(m.Data))
 	}
+	ev.Kind, ev.Audio = providers.EventAudio, m.Data
+	return nil
+}
+
+// text reads the messages that come after the first.
+func (s *Stream) text(data []byte, ev *providers.Event) error {
 	var msg struct {
-		Event       string          `json:"event"`
-		ContentType string          `json:"content-type"`
-		Payload     json.RawMessage `json:"payload"`
+		Event   string          `json:"event"`
+		Payload json.RawMessage `json:"payload"`
 		dtmf
 		Nested *dtmf `json:"dtmf"`
 	}
-	if err := json.Unmarshal(m.Data, &msg); err != nil {
+	if err := json.Unmarshal(data, &msg); err != nil {
 		return fmt.Errorf("vonage: message: %w", err)
-	}
-	if msg.Event == eventConnected {
-		return s.start(msg.ContentType, m.Data, ev)
 	}
 	digit := msg.dtmf
 	if msg.Nested != nil {
 		digit = *msg.Nested
 	}
 	switch {
-	case s.format.Rate == 0:
-		return errors.New("vonage: message before " + eventConnected)
 	// Older media servers leave the event out.
 	case msg.Event == eventDTMF, msg.Event == "" && digit.Digit != nil:
 		return digit.decode(ev)
@@ -55,36 +59,38 @@ func (s *Stream) Decode(m providers.Message, ev *providers.Event) error {
 		if json.Unmarshal(msg.Payload, &p) == nil && p.Mark != "" {
 			ev.Kind, ev.Mark = providers.EventMark, p.Mark
 		} // else somebody else's notify
+	case msg.Event == eventConnected:
+		return errors.New("vonage: second " + eventConnected)
 	case msg.Event == "":
 		return errors.New("vonage: message without event")
 	}
 	return nil
 }
 
-// start reads the first message: all keys but two are custom values.
-func (s *Stream) start(contentType string, data []byte, ev *providers.Event) error {
-	if s.format.Rate != 0 {
-		return errors.New("vonage: second " + eventConnected)
-	}
-	f, err := parseContentType(contentType)
-	if err != nil {
-		return err
-	}
+// start reads the first message. All its keys but two are custom values, of any
+// name and kind, so it is read key by key.
+func (s *Stream) start(data []byte, ev *providers.Event) error {
 	var keys map[string]json.RawMessage
 	if err := json.Unmarshal(data, &keys); err != nil {
-		return fmt.Errorf("vonage: %s: %w", eventConnected, err)
+		return fmt.Errorf("vonage: message: %w", err)
 	}
 	params := map[string]string{}
 	for k, raw := range keys {
-		if k == "event" || k == "content-type" {
-			continue
-		}
 		var v string
 		if json.Unmarshal(raw, &v) != nil {
 			v = string(raw) // a number or an object: as it was written
 		}
 		params[k] = v
 	}
+	if params["event"] != eventConnected {
+		return errors.New("vonage: message before " + eventConnected)
+	}
+	f, err := parseContentType(params["content-type"])
+	if err != nil {
+		return err
+	}
+	delete(params, "event")
+	delete(params, "content-type")
 	s.format = f
 	ev.Kind = providers.EventStart
 	ev.Start = &providers.Start{In: f, Out: f, Params: params}

@@ -43,7 +43,7 @@ func TestConformance(t *testing.T) {
 		},
 		Malformed: []providers.Message{
 			text(`{"event":"websocket:dtmf"}`), text(`{"event":"websocket:dtmf","digit":"x"}`), text(`{"digit":"12"}`), text(`{"digit":12}`),
-			text(`{"event":"websocket:dtmf","digit":"5","duration":[]}`),
+			text(`{"event":"websocket:dtmf","digit":"5","duration":[]}`), {Binary: true, Data: make([]byte, 639)},
 		},
 		Unknown: []providers.Message{
 			text(`{"event":"websocket:weather"}`),
@@ -52,6 +52,17 @@ func TestConformance(t *testing.T) {
 		},
 		BadFormat: text(`{"event":"websocket:connected","content-type":"audio/l16;rate=44100"}`),
 	})
+}
+
+// TestCustomValues: the first message's own keys must not be taken for others.
+func TestCustomValues(t *testing.T) {
+	var ev providers.Event
+	err := (&Stream{}).Decode(providertest.Text(`{"event":"websocket:connected","content-type":"audio/l16;rate=8000",
+		"duration":"30 minutes","dtmf":"rfc2833","Event":"webinar","Content-Type":"x","payload":[1],"digit":{}}`), &ev)
+	if err != nil || ev.Kind != providers.EventStart || ev.Start.In.Rate != 8000 || len(ev.Start.Params) != 6 ||
+		ev.Start.Params["Event"] != "webinar" || ev.Start.Params["payload"] != "[1]" {
+		t.Errorf("%v, %+v, %+v", err, ev, ev.Start)
+	}
 }
 
 func TestContentType(t *testing.T) {
