@@ -53,10 +53,8 @@ func (a *Agent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	a.live.Add(1)
 	defer a.live.Done()
-	conn, err := ws.Accept(w, r, ws.Options{
-		Limits:      ws.Limits{Text: agent.MaxText, Binary: agent.MaxBinary, Write: agent.DefaultWrite},
-		Subprotocol: agent.Protocol,
-	})
+	conn, err := ws.Accept(w, r, agent.Protocol,
+		ws.Limits{Text: agent.MaxText, Binary: agent.MaxBinary, Write: agent.DefaultWrite})
 	if err != nil {
 		a.Log.Warn("handshake", "err", err)
 		return

@@ -126,10 +126,10 @@ func (s *Server) media(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, no.reason, no.status)
 		return
 	}
-	conn, err := ws.Accept(w, r, ws.Options{Limits: ws.Limits{
+	conn, err := ws.Accept(w, r, "", ws.Limits{
 		Text: s.cfg.Limits.Message, Binary: s.cfg.Limits.Message,
 		Idle: s.cfg.Limits.Idle, Write: s.cfg.Limits.Write,
-	}})
+	})
 	if err != nil { // answered by Accept
 		s.totals.refuse("handshake")
 		s.cfg.Log.Debug("handshake refused", "provider", spec.Name, "remote", r.RemoteAddr, "err", err)
@@ -253,9 +253,6 @@ func (s *Server) drain() {
 	s.cancel(&session.End{Cause: session.Shutdown})
 	s.sessions.Wait()
 }
-
-// Stop ends all calls at once; Serve then returns as soon as its ctx ends.
-func (s *Server) Stop() { s.cancel(&session.End{Cause: session.Shutdown}) }
 
 func (s *Server) http(h http.Handler) *http.Server {
 	return &http.Server{

@@ -75,36 +75,27 @@ var (
 
 var writeBuffers sync.Pool
 
-// Options of a connection that is accepted.
-type Options struct {
-	Limits      Limits
-	Subprotocol string   // chosen where it is offered; empty: none
-	Origins     []string // web origins that may connect; requests without an Origin always may
-}
-
-// Accept turns a request into a connection. Those of web pages from elsewhere
-// are refused with 403.
-func Accept(w http.ResponseWriter, r *http.Request, opt Options) (*Conn, error) {
+// Accept turns a request into a connection, choosing the subprotocol if it is not
+// empty and offered. Requests of web pages, which have an Origin, are refused
+// with 403.
+func Accept(w http.ResponseWriter, r *http.Request, subprotocol string, limits Limits) (*Conn, error) {
 	up := websocket.Upgrader{
-		HandshakeTimeout: opt.Limits.Write,
+		HandshakeTimeout: limits.Write,
 		WriteBufferSize:  4 << 10,
 		WriteBufferPool:  &writeBuffers,
-		CheckOrigin: func(r *http.Request) bool {
-			o := r.Header["Origin"]
-			return len(o) == 0 || len(o) == 1 && slices.Contains(opt.Origins, o[0])
-		},
+		CheckOrigin:      func(r *http.Request) bool { return len(r.Header["Origin"]) == 0 },
 		Error: func(w http.ResponseWriter, _ *http.Request, status int, reason error) {
 			http.Error(w, reason.Error(), status)
 		},
 	}
-	if opt.Subprotocol != "" {
-		up.Subprotocols = []string{opt.Subprotocol}
+	if subprotocol != "" {
+		up.Subprotocols = []string{subprotocol}
 	}
 	conn, err := up.Upgrade(w, r, nil)
 	if err != nil {
 		return nil, fmt.Errorf("ws: upgrade: %w", err)
 	}
-	return newConn(conn, opt.Limits), nil
+	return newConn(conn, limits), nil
 }
 
 // Dial connects to a server, offering the subprotocol if it is not empty. A
