@@ -35,6 +35,7 @@ var libraries = map[string][]string{
 	"github.com/prometheus/":       {"media"},
 	"github.com/alecthomas/kong":   {"cmd/voicebridge"},
 	"github.com/goccy/go-yaml":     {"cmd/voicebridge"},
+	"github.com/golang-jwt/":       {"providers/CARRIER"},
 	"golang.org/x/time":            {"agent", "media"},
 	"pgregory.net/rapid":           {"providers/providertest"},
 }

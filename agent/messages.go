@@ -32,12 +32,15 @@ type startMessage struct {
 }
 
 type callInfo struct {
-	ID      string            `json:"id,omitempty"`
-	Carrier string            `json:"carrier"`
-	Account string            `json:"account,omitempty"`
-	Stream  string            `json:"stream,omitempty"`
-	Codec   string            `json:"codec"`
-	Custom  map[string]string `json:"custom,omitempty"`
+	ID        string            `json:"id,omitempty"`
+	Carrier   string            `json:"carrier"`
+	Direction string            `json:"direction,omitempty"`
+	From      string            `json:"from,omitempty"`
+	To        string            `json:"to,omitempty"`
+	Account   string            `json:"account,omitempty"`
+	Stream    string            `json:"stream,omitempty"`
+	Codec     string            `json:"codec"`
+	Custom    map[string]string `json:"custom,omitempty"`
 }
 
 type audioInfo struct {
@@ -90,6 +93,7 @@ func (c *Conn) start(call *session.Call) error {
 		SessionID: call.Session,
 		Call: callInfo{
 			ID: call.Start.Call, Carrier: call.Carrier, Account: call.Start.Account,
+			Direction: call.Known.Direction, From: call.Known.From, To: call.Known.To,
 			Stream: call.Start.Stream, Codec: call.Start.In.String(), Custom: call.Start.Params,
 		},
 		Audio: audioInfo{

@@ -50,9 +50,17 @@ var Defaults = Limits{
 type Config struct {
 	Providers []*providers.Spec
 	Agent     session.Dialer // who answers the calls
-	// Token must follow the provider's name in the path: /media/twilio/TOKEN.
-	// Empty lets everyone in.
-	Token   string
+	// Insecure lets everyone in. Otherwise a token must follow the provider's name
+	// in the path, /media/twilio/TOKEN: Token, if it is not empty, or one that an
+	// answer to an inbound call has given out.
+	Insecure bool
+	Token    string
+	// Accounts are those whose webhooks are answered, by name.
+	Accounts map[string]Account
+	// PublicURL is how carriers reach Public: https://host, perhaps with a path.
+	PublicURL string
+	// Secret makes the tokens; instances that share it take each other's.
+	Secret  string
 	Session session.Config
 	Limits  Limits
 	Log     *slog.Logger
@@ -62,6 +70,8 @@ type Config struct {
 type Server struct {
 	cfg        Config
 	handshakes *rate.Limiter
+	complaints *rate.Limiter // of refused webhooks, in the log
+	tokens     *tokens
 	registry   session.Registry
 	totals     totals
 
@@ -79,6 +89,8 @@ func New(cfg Config) *Server {
 	s := &Server{
 		cfg:        cfg,
 		handshakes: rate.NewLimiter(rate.Limit(cfg.Limits.Handshakes), max(1, int(cfg.Limits.Handshakes))),
+		complaints: rate.NewLimiter(1, 1),
+		tokens:     newTokens(cfg.Secret),
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.totals.init(cfg.Providers)
@@ -93,6 +105,14 @@ func (s *Server) Public() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /media/{provider}", s.media)
 	mux.HandleFunc("GET /media/{provider}/{token...}", s.media)
+	for _, what := range []string{"inbound", "status"} {
+		for _, method := range []string{"GET", "POST"} {
+			mux.HandleFunc(method+" /hooks/{provider}/{account}/"+what, func(w http.ResponseWriter, r *http.Request) {
+				r.SetPathValue("what", what)
+				s.hook(w, r)
+			})
+		}
+	}
 	s.health(mux)
 	return mux
 }
@@ -117,7 +137,7 @@ type refusal struct {
 }
 
 func (s *Server) media(w http.ResponseWriter, r *http.Request) {
-	spec, no := s.admit(r)
+	spec, tk, no := s.admit(r)
 	if no != nil {
 		s.totals.refuse(no.reason)
 		if no.status == http.StatusTooManyRequests || no.status == http.StatusServiceUnavailable {
@@ -135,10 +155,11 @@ func (s *Server) media(w http.ResponseWriter, r *http.Request) {
 		s.cfg.Log.Debug("handshake refused", "provider", spec.Name, "remote", r.RemoteAddr, "err", err)
 		return
 	}
-	s.serve(spec, conn)
+	s.serve(spec, conn, tk)
 }
 
-func (s *Server) admit(r *http.Request) (*providers.Spec, *refusal) {
+// admit decides on a handshake. The ticket is nil where the token tells nothing.
+func (s *Server) admit(r *http.Request) (*providers.Spec, *ticket, *refusal) {
 	var spec *providers.Spec
 	for _, p := range s.cfg.Providers {
 		if p.Name == r.PathValue("provider") {
@@ -147,31 +168,42 @@ func (s *Server) admit(r *http.Request) (*providers.Spec, *refusal) {
 	}
 	switch {
 	case spec == nil:
-		return nil, &refusal{http.StatusNotFound, "provider"}
+		return nil, nil, &refusal{http.StatusNotFound, "provider"}
 	case s.draining.Load():
-		return nil, &refusal{http.StatusServiceUnavailable, "draining"}
-	case !s.tokenOK(r.PathValue("token")): // first: strangers must not use up the rate
-		return nil, &refusal{http.StatusForbidden, "token"}
-	case !s.handshakes.Allow():
-		return nil, &refusal{http.StatusTooManyRequests, "rate"}
+		return nil, nil, &refusal{http.StatusServiceUnavailable, "draining"}
 	case s.registry.Len() >= s.cfg.Limits.Calls:
-		return nil, &refusal{http.StatusServiceUnavailable, "calls"}
+		return nil, nil, &refusal{http.StatusServiceUnavailable, "calls"}
 	}
-	return spec, nil
+	var tk *ticket
+	if token := r.PathValue("token"); !s.cfg.Insecure && !s.isToken(token) {
+		var err error
+		if tk, err = s.tokens.read(token, spec.Name, time.Now()); err != nil {
+			s.cfg.Log.Debug("handshake refused", "provider", spec.Name, "remote", r.RemoteAddr, "err", err)
+			return nil, nil, &refusal{http.StatusForbidden, "token"}
+		}
+	}
+	if !s.handshakes.Allow() { // not before: strangers must not use up the rate
+		return nil, nil, &refusal{http.StatusTooManyRequests, "rate"}
+	}
+	if tk != nil && !s.tokens.take(tk, time.Now()) {
+		return nil, nil, &refusal{http.StatusForbidden, "token"}
+	}
+	return spec, tk, nil
 }
 
-func (s *Server) tokenOK(token string) bool {
-	if s.cfg.Token == "" {
-		return true
-	}
+// isToken tells whether token is the one of the configuration.
+func (s *Server) isToken(token string) bool {
 	// Hashes have one length, whatever was sent.
 	a, b := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(s.cfg.Token))
-	return subtle.ConstantTimeCompare(a[:], b[:]) == 1
+	return s.cfg.Token != "" && subtle.ConstantTimeCompare(a[:], b[:]) == 1
 }
 
 // serve carries one call.
-func (s *Server) serve(spec *providers.Spec, conn *ws.Conn) {
+func (s *Server) serve(spec *providers.Spec, conn *ws.Conn, tk *ticket) {
 	sess := session.New(spec, s.cfg.Session, conn, s.cfg.Agent, s.cfg.Log)
+	if tk != nil {
+		sess.Expect(session.Known{Call: tk.Call, Direction: "inbound", From: tk.From, To: tk.To})
+	}
 	if !s.enter(sess) { // the last place went to another, or the server stops
 		s.totals.refuse("calls")
 		conn.Close(ws.CloseTryLater, "too many calls")

@@ -39,10 +39,12 @@ type bridge struct {
 }
 
 type options struct {
-	limits  media.Limits
-	session session.Config
-	token   string
-	dialer  session.Dialer
+	limits   media.Limits
+	session  session.Config
+	token    string
+	accounts map[string]media.Account
+	public   string
+	dialer   session.Dialer
 }
 
 // startBridge serves until the end of the test. agentURL may be empty where
@@ -60,7 +62,8 @@ func startBridge(t *testing.T, agentURL string, change func(*options)) *bridge {
 	ends := make(chan slog.Record, 1000)
 	b := &bridge{ends: ends}
 	b.Server = media.New(media.Config{
-		Providers: all.Specs, Agent: opt.dialer, Token: opt.token, Session: opt.session, Limits: opt.limits,
+		Providers: all.Specs, Agent: opt.dialer, Token: opt.token, Insecure: opt.token == "" && opt.accounts == nil,
+		Accounts: opt.accounts, PublicURL: opt.public, Secret: "test", Session: opt.session, Limits: opt.limits,
 		Log: slog.New(logEnds{ends}),
 	})
 	public, admin := listen(t), listen(t)

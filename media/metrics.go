@@ -23,6 +23,7 @@ type totals struct {
 	mu        sync.Mutex
 	byCarrier map[string]*carrierTotals
 	refused   map[string]uint64
+	hooks     map[[2]string]uint64 // by provider and result
 }
 
 type carrierTotals struct {
@@ -40,6 +41,12 @@ func (t *totals) init(specs []*providers.Spec) {
 		}
 		t.byCarrier[s.Name] = c
 	}
+	t.hooks = map[[2]string]uint64{}
+	for _, s := range specs {
+		for _, r := range hookResults {
+			t.hooks[[2]string{s.Name, r}] = 0
+		}
+	}
 	for _, r := range refusals {
 		t.refused[r] = 0
 	}
@@ -49,6 +56,16 @@ func (t *totals) refuse(reason string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.refused[reason]++
+}
+
+// hook counts a webhook; those of no known provider are not told apart.
+func (t *totals) hook(provider, result string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, known := t.byCarrier[provider]; !known {
+		provider = "unknown"
+	}
+	t.hooks[[2]string{provider, result}]++
 }
 
 // ended is called with mu held.
@@ -77,6 +94,7 @@ var (
 	callsDesc   = desc("calls", "Live calls.", "provider")
 	endedDesc   = desc("calls_ended_total", "Calls that have ended, by cause.", "provider", "cause")
 	refusedDesc = desc("handshakes_refused_total", "Media connections that were not let in, by reason.", "reason")
+	hooksDesc   = desc("hook_requests_total", "Webhooks, by what became of them.", "provider", "result")
 	framesDesc  = desc("frames_total", "Audio messages: in from the carrier, agent to the agent, out to the carrier.", "provider", "direction")
 	droppedDesc = desc("dropped_audio_seconds_total", "Audio that was discarded: slow_agent is the caller's, overflow the agent's, missing what the carrier lost.", "provider", "reason")
 	filledDesc  = desc("filled_audio_seconds_total", "Silence given to agents while the carrier sent nothing.", "provider")
@@ -89,7 +107,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (s *Server) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{callsDesc, endedDesc, refusedDesc, framesDesc, droppedDesc, filledDesc,
+	for _, d := range []*prometheus.Desc{callsDesc, endedDesc, refusedDesc, hooksDesc, framesDesc, droppedDesc, filledDesc,
 		badDesc, gapsDesc, gapTimeDesc, eventsDesc, delayDesc} {
 		ch <- d
 	}
@@ -111,6 +129,9 @@ func (s *Server) Collect(ch chan<- prometheus.Metric) {
 	}
 	for reason, n := range s.totals.refused {
 		count(ch, refusedDesc, float64(n), reason)
+	}
+	for k, n := range s.totals.hooks {
+		count(ch, hooksDesc, float64(n), k[0], k[1])
 	}
 	for _, sess := range s.registry.All() {
 		stats := sess.Stats()

@@ -166,6 +166,9 @@ type Spec struct {
 	Abilities Abilities
 	NewStream func() Stream
 	NewPeer   func() Peer
+	// NewWebhooks makes the webhooks of an account from its configuration, which
+	// decode puts into a struct of the carrier's. Errors name the field.
+	NewWebhooks func(decode func(config any) error) (Webhooks, error)
 }
 
 // ValidDigit tells whether d is a DTMF digit: 0-9, *, #, A-D.

@@ -12,8 +12,17 @@ import (
 type Call struct {
 	Session   string // our id
 	Carrier   string // the name of the carrier's Spec
+	Known     Known
 	Start     *providers.Start
 	Abilities providers.Abilities
+}
+
+// Known is what is known of a call from elsewhere than its media connection. All
+// may be empty.
+type Known struct {
+	Call      string // the carrier's call id
+	Direction string // inbound, outbound
+	From, To  string // E.164 where they are numbers
 }
 
 // Dialer reaches the agent of a call.

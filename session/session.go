@@ -69,6 +69,7 @@ type Session struct {
 	epoch   time.Time
 	stream  providers.Stream
 	call    *Call // set by the start message, before any other goroutine runs
+	known   Known // set before Run
 	cancel  context.CancelCauseFunc
 
 	wakeCarrier, wakeAgent chan struct{} // of size 1: there may be something to write
@@ -94,6 +95,10 @@ func New(spec *providers.Spec, cfg Config, carrier Carrier, dialer Dialer, log *
 		cancel: func(error) {},
 	}
 }
+
+// Expect tells what is known of the call before it starts. A start message of
+// another call ends the session. It must be called before Run.
+func (s *Session) Expect(known Known) { s.known = known }
 
 // newID is unguessable and unique.
 func newID() string {
@@ -190,6 +195,10 @@ func (s *Session) awaitStart(ctx context.Context) bool {
 			}
 			s.malformed(err)
 		case ev.Kind == providers.EventStart && late.Stop():
+			if id := s.known.Call; id != "" && ev.Start.Call != "" && ev.Start.Call != id {
+				s.finish(ProtocolError, errors.New("session: the token is of another call"))
+				return false
+			}
 			s.started(ev.Start)
 			return true
 		}
@@ -201,7 +210,10 @@ func (s *Session) started(start *providers.Start) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	hears, speaks := s.dialer.Formats()
-	s.call = &Call{Session: s.ID, Carrier: s.spec.Name, Start: start, Abilities: s.spec.Abilities}
+	if start.Call == "" { // Vonage's does not say
+		start.Call = s.known.Call
+	}
+	s.call = &Call{Session: s.ID, Carrier: s.spec.Name, Known: s.known, Start: start, Abilities: s.spec.Abilities}
 	s.in = newInbound(start.In, hears, s.cfg.CallerQueue, &s.stats)
 	s.out = newPlayout(speaks, start.Out, s.spec.Abilities, &s.cfg, &s.stats, s.tell)
 }

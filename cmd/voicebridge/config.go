@@ -1,11 +1,15 @@
 package main
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
+	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"regexp"
 	"strings"
@@ -15,19 +19,26 @@ import (
 
 	"voicebridge/agent"
 	"voicebridge/media"
+	"voicebridge/providers/all"
 	"voicebridge/session"
 )
 
 // config is the configuration file; docs/configuration.md is its reference, and
 // a test holds the two together.
 type config struct {
-	Listen string       `yaml:"listen"`
-	Admin  string       `yaml:"admin"`
-	Media  mediaConfig  `yaml:"media"`
-	Agent  agentConfig  `yaml:"agent"`
-	Limits limitsConfig `yaml:"limits"`
-	Log    logConfig    `yaml:"log"`
+	Listen      string                   `yaml:"listen"`
+	Admin       string                   `yaml:"admin"`
+	PublicURL   string                   `yaml:"public_url"`
+	TokenSecret string                   `yaml:"token_secret"`
+	Accounts    map[string]accountConfig `yaml:"accounts"`
+	Media       mediaConfig              `yaml:"media"`
+	Agent       agentConfig              `yaml:"agent"`
+	Limits      limitsConfig             `yaml:"limits"`
+	Log         logConfig                `yaml:"log"`
 }
+
+// accountConfig is a block whose keys, but for provider, are the carrier's own.
+type accountConfig map[string]any
 
 type mediaConfig struct {
 	Token    string `yaml:"token"`
@@ -136,12 +147,20 @@ func parseConfig(b []byte, env func(string) (string, bool)) (*config, error) {
 			return v
 		})
 	}
-	for _, s := range []*string{&cfg.Listen, &cfg.Admin, &cfg.Media.Token, &cfg.Agent.URL, &cfg.Agent.Bearer, &cfg.Agent.Secret} {
+	for _, s := range []*string{&cfg.Listen, &cfg.Admin, &cfg.PublicURL, &cfg.TokenSecret, &cfg.Media.Token, &cfg.Agent.URL, &cfg.Agent.Bearer, &cfg.Agent.Secret} {
 		expand(s)
 	}
 	for k, v := range cfg.Agent.Headers {
 		expand(&v)
 		cfg.Agent.Headers[k] = v
+	}
+	for _, a := range cfg.Accounts {
+		for k, v := range a {
+			if s, ok := v.(string); ok {
+				expand(&s)
+				a[k] = s
+			}
+		}
 	}
 	if len(missing) > 0 {
 		return nil, fmt.Errorf("environment variables are not set: %s", strings.Join(missing, ", "))
@@ -165,10 +184,20 @@ func (c *config) check() error {
 	switch {
 	case c.Media.Insecure && c.Media.Token != "":
 		wrong("media.insecure", "must be false where media.token is set")
+	case len(c.Accounts) > 0 && c.Media.Token == "":
 	case !c.Media.Insecure && len(c.Media.Token) < minToken:
-		wrong("media.token", "must have at least %d characters: make one with 'openssl rand -hex 16' and give it as ${MEDIA_TOKEN}", minToken)
+		wrong("media.token", "must have at least %d characters: make one with 'openssl rand -hex 16' and give it as ${MEDIA_TOKEN}; or list accounts, whose calls get tokens of their own", minToken)
 	case strings.ContainsAny(c.Media.Token, "/?#% "):
 		wrong("media.token", "must hold only letters, digits, '-', '_' and '.': it is part of a URL's path")
+	}
+	if c.TokenSecret != "" && len(c.TokenSecret) < minToken {
+		wrong("token_secret", "must have at least %d characters: make one with 'openssl rand -hex 32'", minToken)
+	}
+	if len(c.Accounts) > 0 && !publicURL(c.PublicURL) {
+		wrong("public_url", "must be the https:// URL at which carriers reach this bridge: signatures are checked with it")
+	}
+	if _, err := c.accounts(); err != nil {
+		errs = append(errs, err)
 	}
 	if c.Agent.URL == "" {
 		wrong("agent.url", "must be the agent's WebSocket URL, such as wss://agent.example.com/call")
@@ -219,6 +248,60 @@ func (c *config) check() error {
 	return errors.Join(errs...)
 }
 
+// publicURL tells whether s is an https URL, or an http one of this machine,
+// without query.
+func publicURL(s string) bool {
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+		return false
+	}
+	ip := net.ParseIP(u.Hostname())
+	return u.Scheme == "https" || u.Scheme == "http" && (u.Hostname() == "localhost" || ip != nil && ip.IsLoopback())
+}
+
+// accountName is what may stand in a URL's path.
+var accountName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+
+// accounts makes the accounts; its error names the fields.
+func (c *config) accounts() (map[string]media.Account, error) {
+	var errs []error
+	accounts := map[string]media.Account{}
+	for name, block := range c.Accounts {
+		field := "accounts." + name
+		provider, _ := block["provider"].(string)
+		spec := all.Lookup(provider)
+		switch {
+		case !accountName.MatchString(name):
+			errs = append(errs, fmt.Errorf("accounts: %q must be 1 to 64 letters, digits, '-' or '_': it is part of URLs", name))
+			continue
+		case spec == nil || spec.NewWebhooks == nil:
+			errs = append(errs, fmt.Errorf("%s.provider: %q is no carrier with accounts", field, provider))
+			continue
+		}
+		hooks, err := spec.NewWebhooks(block.decode)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s.%w", field, err))
+			continue
+		}
+		accounts[name] = media.Account{Spec: spec, Webhooks: hooks}
+	}
+	return accounts, errors.Join(errs...)
+}
+
+// decode puts a block into the carrier's own struct, strictly.
+func (a accountConfig) decode(into any) error {
+	own := maps.Clone(a)
+	delete(own, "provider")
+	b, err := yaml.Marshal(own)
+	if err == nil {
+		err = yaml.UnmarshalWithOptions(b, into, yaml.Strict())
+	}
+	if err != nil {
+		return fmt.Errorf("block: %s", strings.SplitN(err.Error(), "\n", 2)[0]) // the rest quotes the block, secrets and all
+	}
+	return nil
+}
+
 // dialer makes the agent's dialer; its error names the field.
 func (c *config) dialer() (*agent.Dialer, error) {
 	header := http.Header{}
@@ -234,6 +317,15 @@ func (c *config) dialer() (*agent.Dialer, error) {
 		return nil, fmt.Errorf("agent.%w", err)
 	}
 	return d, nil
+}
+
+// secret makes media tokens: the configured one, so that several instances take
+// each other's, or one of this process.
+func (c *config) secret() string {
+	if c.TokenSecret != "" {
+		return c.TokenSecret
+	}
+	return rand.Text()
 }
 
 func (c *config) session() session.Config {

@@ -28,12 +28,16 @@ func env(vars map[string]string) func(string) (string, bool) {
 
 func TestExampleConfig(t *testing.T) {
 	cfg, err := loadConfig("../../examples/voicebridge.yaml", env(map[string]string{
-		"MEDIA_TOKEN": "0123456789abcdef", "AGENT_BEARER": "b: [", "AGENT_SECRET": "s",
+		"TWILIO_AUTH_TOKEN": "tok: }", "AGENT_BEARER": "b: [", "AGENT_SECRET": "s",
 	}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cfg.Media.Token != "0123456789abcdef" || cfg.Agent.Bearer != "b: [" || cfg.Limits.Calls != 200 ||
+	accounts, err := cfg.accounts()
+	if err != nil || accounts["main"].Spec.Name != "twilio" || cfg.Accounts["main"]["auth_token"] != "tok: }" {
+		t.Errorf("%+v, %v", accounts, err)
+	}
+	if cfg.Agent.Bearer != "b: [" || cfg.Limits.Calls != 200 ||
 		time.Duration(cfg.Limits.MaxDuration) != time.Hour || time.Duration(cfg.Limits.Lead) != session.Defaults.Lead ||
 		cfg.Agent.Headers["X-Tenant"] != "acme" {
 		t.Errorf("%+v", cfg)
@@ -74,6 +78,26 @@ func TestConfigErrors(t *testing.T) {
 		_, err := parseConfig([]byte(yaml), env(nil))
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s\n%v\nwant something about %q", yaml, err, want)
+		}
+	}
+	const account = good + "public_url: https://h\naccounts: {main: {provider: twilio, account_sid: AC1, auth_token: hush}}\n"
+	if _, err := parseConfig([]byte(account), env(nil)); err != nil {
+		t.Error(err)
+	}
+	for old, tt := range map[string][2]string{
+		"public_url: https://h":  {"public_url: http://h", "public_url"},
+		"https://h":              {"https://h?q", "public_url"},
+		"provider: twilio":       {"provider: nobody", "accounts.main.provider"},
+		"main:":                  {"'a/b':", "accounts"},
+		"account_sid: AC1":       {"account_sid: 7", "accounts.main."},
+		"auth_token: hush":       {"auth_token: ''", "accounts.main.auth_token"},
+		", auth_token: hush":     {", auth_tokens: hush", "auth_tokens"},
+		"{provider: twilio, acc": {"{provider: vonage, acc", "accounts.main."},
+		"media: {insecure: true": {"token_secret: short\nmedia: {insecure: true", "token_secret"},
+	} {
+		_, err := parseConfig([]byte(strings.Replace(account, old, tt[0], 1)), env(nil))
+		if err == nil || !strings.Contains(err.Error(), tt[1]) || strings.Contains(err.Error(), "hush") {
+			t.Errorf("%s: %v, want something about %s", tt[0], err, tt[1])
 		}
 	}
 	// Everything that is wrong is told at once.

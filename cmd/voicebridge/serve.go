@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 
 	"voicebridge/media"
 	"voicebridge/providers/all"
@@ -34,11 +35,19 @@ func (c *serveCmd) Run(ctx context.Context, out output) error {
 		_, err := fmt.Fprintln(out, "the configuration is good")
 		return err
 	}
+	accounts, err := cfg.accounts()
+	if err != nil {
+		return err
+	}
 	log := cfg.logger(os.Stderr)
 	server := media.New(media.Config{
 		Providers: all.Specs,
 		Agent:     dialer,
+		Insecure:  cfg.Media.Insecure,
 		Token:     cfg.Media.Token,
+		Accounts:  accounts,
+		PublicURL: cfg.PublicURL,
+		Secret:    cfg.secret(),
 		Session:   cfg.session(),
 		Limits:    cfg.limits(),
 		Log:       log,
@@ -53,6 +62,10 @@ func (c *serveCmd) Run(ctx context.Context, out output) error {
 			return errors.Join(fmt.Errorf("admin: %w", err), public.Close())
 		}
 		log.Info("metrics and health", "url", "http://"+admin.Addr().String()+"/metrics")
+	}
+	for name, a := range accounts {
+		log.Info("webhooks", "provider", a.Spec.Name, "account", name,
+			"inbound", strings.TrimSuffix(cfg.PublicURL, "/")+"/hooks/"+a.Spec.Name+"/"+name+"/inbound")
 	}
 	path := ""
 	if cfg.Media.Token != "" {

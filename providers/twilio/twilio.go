@@ -19,8 +19,9 @@ var Spec = &providers.Spec{
 		Digits:     true,
 		ClearMarks: true,
 	},
-	NewStream: func() providers.Stream { return &Stream{} },
-	NewPeer:   func() providers.Peer { return &Peer{} },
+	NewStream:   func() providers.Stream { return &Stream{} },
+	NewPeer:     func() providers.Peer { return &Peer{} },
+	NewWebhooks: NewWebhooks,
 }
 
 // format is the only one that Twilio has.

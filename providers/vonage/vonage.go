@@ -16,13 +16,9 @@ import (
 
 // Spec describes Vonage.
 var Spec = &providers.Spec{
-	Name:  "vonage",
-	Title: "Vonage Voice API WebSocket",
-	Formats: []codec.Format{
-		{Encoding: codec.L16LE, Rate: 16000},
-		{Encoding: codec.L16LE, Rate: 8000},
-		{Encoding: codec.L16LE, Rate: 24000},
-	},
+	Name:    "vonage",
+	Title:   "Vonage Voice API WebSocket",
+	Formats: formats,
 	Abilities: providers.Abilities{
 		Marks:       true, // notify
 		Clear:       true,
@@ -31,8 +27,16 @@ var Spec = &providers.Spec{
 		Clears:      true,
 		Queue:       3072 * codec.FrameTime,
 	},
-	NewStream: func() providers.Stream { return &Stream{} },
-	NewPeer:   func() providers.Peer { return &Peer{} },
+	NewStream:   func() providers.Stream { return &Stream{} },
+	NewPeer:     func() providers.Peer { return &Peer{} },
+	NewWebhooks: NewWebhooks,
+}
+
+// formats are the values of content-type, the usual one first.
+var formats = []codec.Format{
+	{Encoding: codec.L16LE, Rate: 16000},
+	{Encoding: codec.L16LE, Rate: 8000},
+	{Encoding: codec.L16LE, Rate: 24000},
 }
 
 // The events that Vonage sends as text.
@@ -47,7 +51,7 @@ const (
 func parseContentType(s string) (codec.Format, error) {
 	kind, params, err := mime.ParseMediaType(s)
 	rate, _ := strconv.Atoi(params["rate"])
-	for _, f := range Spec.Formats {
+	for _, f := range formats {
 		if err == nil && strings.EqualFold(kind, "audio/l16") && f.Rate == rate {
 			return f, nil
 		}

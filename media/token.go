@@ -1,0 +1,104 @@
+package media
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// ticket is what a media token says: which call may connect, and what is known
+// of it. Tokens are encrypted, since they stand in URLs and hold numbers.
+type ticket struct {
+	Provider string `json:"p"`
+	Account  string `json:"a"`
+	Call     string `json:"c"`
+	From     string `json:"f"`
+	To       string `json:"t"`
+	Expires  int64  `json:"e"` // Unix seconds
+	nonce    string // of the token that it was read from
+}
+
+// ticketTime is how long a token is good for: the carrier connects at once.
+const ticketTime = time.Minute
+
+// tokens makes and takes media tokens: AES-GCM under a key that all instances
+// share, so that any of them can take what another has made. Each is taken once
+// by an instance.
+type tokens struct {
+	seal cipher.AEAD
+	mu   sync.Mutex
+	used map[string]time.Time // by nonce, until they have expired
+}
+
+func newTokens(secret string) *tokens {
+	key := sha256.Sum256([]byte("voicebridge media token\x00" + secret))
+	block, err := aes.NewCipher(key[:])
+	if err != nil {
+		panic(err) // the key has the right length
+	}
+	seal, err := cipher.NewGCM(block)
+	if err != nil {
+		panic(err) // AES has the right block size
+	}
+	return &tokens{seal: seal, used: map[string]time.Time{}}
+}
+
+// make gives the token of a ticket, for a URL's path.
+func (t *tokens) make(tk ticket, now time.Time) (string, error) {
+	tk.Expires = now.Add(ticketTime).Unix()
+	plain, err := json.Marshal(tk)
+	if err != nil {
+		return "", fmt.Errorf("media: token: %w", err)
+	}
+	nonce := make([]byte, t.seal.NonceSize())
+	_, _ = rand.Read(nonce) // never fails
+	return base64.RawURLEncoding.EncodeToString(t.seal.Seal(nonce, nonce, plain, nil)), nil
+}
+
+// read checks a token for a provider. It is taken with take.
+func (t *tokens) read(token, provider string, now time.Time) (*ticket, error) {
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(token)
+	n := t.seal.NonceSize()
+	if err != nil || len(raw) < n {
+		return nil, errors.New("media: not a token")
+	}
+	plain, err := t.seal.Open(nil, raw[:n], raw[n:], nil)
+	if err != nil {
+		return nil, errors.New("media: forged token, or one of another secret")
+	}
+	var tk ticket
+	if err := json.Unmarshal(plain, &tk); err != nil {
+		return nil, fmt.Errorf("media: token: %w", err)
+	}
+	tk.nonce = string(raw[:n])
+	switch {
+	case tk.Provider != provider:
+		return nil, errors.New("media: token of another carrier")
+	case now.After(time.Unix(tk.Expires, 0)):
+		return nil, errors.New("media: token has expired")
+	}
+	return &tk, nil
+}
+
+// take uses a token up. It is false where that has been done before.
+func (t *tokens) take(tk *ticket, now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for k, until := range t.used {
+		if now.After(until) {
+			delete(t.used, k)
+		}
+	}
+	if _, used := t.used[tk.nonce]; used {
+		return false
+	}
+	t.used[tk.nonce] = time.Unix(tk.Expires, 0)
+	return true
+}

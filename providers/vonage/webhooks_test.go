@@ -1,0 +1,165 @@
+package vonage
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"voicebridge/providers"
+)
+
+const (
+	secret = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUV"
+	body   = `{"status":"answered","uuid":"63f61863-4a51-4f6b-86e1-46edebcf9356","conversation_uuid":"CON-0001","from":"15550001111","to":"15550002222","direction":"inbound","timestamp":"2026-01-01T00:00:00.000Z"}`
+	vector = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJpYXQiOjE3NjcyMjU2MDAsImp0aSI6ImM1YmE4ZjI0LTFhMTQtNGMxMC1iZmRmLTNmYmU4Y2U1MTFiNSIsImlzcyI6IlZvbmFnZSIsInBheWxvYWRfaGFzaCI6IjcyNmQ3Y2ExZjdlNmI2ODhmOWE2ZjEyNTBiYjI4YTA1YTI3MmU4NmNhNDI1OTFjZjY0YzBiYWUyMDNiMGFmNjciLCJhcGlfa2V5IjoiYTFiMmMzZDQiLCJhcHBsaWNhdGlvbl9pZCI6ImFhYWFhYWFhLWJiYmItY2NjYy1kZGRkLTAxMjM0NTY3ODlhYiJ9.TMRGWetybYL0JEUK-wMHCLSJu3RMYMRrFo-jDGQJr8Y"
+)
+
+// issued is when the vector was.
+var issued = time.Unix(1767225600, 0)
+
+func account(t testing.TB) *Webhooks {
+	t.Helper()
+	w, err := NewWebhooks(func(c any) error {
+		cfg := c.(*Config)
+		cfg.APIKey, cfg.ApplicationID, cfg.SignatureSecret = "a1b2c3d4", "aaaaaaaa-bbbb-cccc-dddd-0123456789ab", secret
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w.(*Webhooks)
+}
+
+func post(token, body string) *providers.Hook {
+	return &providers.Hook{Method: "POST", Body: []byte(body), Header: http.Header{"Authorization": {"Bearer " + token}}}
+}
+
+// TestSignatureVector: made by other programs, and accepted by Vonage's own
+// @vonage/jwt 1.14.0.
+func TestSignatureVector(t *testing.T) {
+	w := account(t)
+	if err := w.Authenticate(post(vector, body), issued.Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Authenticate(post(vector, body), issued.Add(time.Minute)); !errors.Is(err, providers.ErrSignature) {
+		t.Errorf("a replay: %v", err)
+	}
+	if err := w.Authenticate(post(vector, body), issued.Add(2*time.Hour)); !errors.Is(err, providers.ErrSignature) {
+		t.Errorf("stale: %v", err)
+	}
+}
+
+// TestSignature: tokens that are wrong in one thing.
+func TestSignature(t *testing.T) {
+	sum := sha256.Sum256([]byte(body))
+	good := func() jwt.MapClaims {
+		return jwt.MapClaims{"iat": issued.Unix(), "jti": "j", "iss": "Vonage", "payload_hash": hex.EncodeToString(sum[:]),
+			"api_key": "a1b2c3d4", "application_id": "aaaaaaaa-bbbb-cccc-dddd-0123456789ab"}
+	}
+	sign := func(method jwt.SigningMethod, key any, change func(jwt.MapClaims)) string {
+		c := good()
+		change(c)
+		s, err := jwt.NewWithClaims(method, c).SignedString(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	set := func(k string, v any) func(jwt.MapClaims) { return func(c jwt.MapClaims) { c[k] = v } }
+	unset := func(k string) func(jwt.MapClaims) { return func(c jwt.MapClaims) { delete(c, k) } }
+	hs := jwt.SigningMethodHS256
+	for name, tt := range map[string]struct {
+		hook *providers.Hook
+		good bool
+	}{
+		"good":              {post(sign(hs, []byte(secret), func(jwt.MapClaims) {}), body), true},
+		"hash in capitals":  {post(sign(hs, []byte(secret), set("payload_hash", strings.ToUpper(hex.EncodeToString(sum[:])))), body), true},
+		"other secret":      {post(sign(hs, []byte("other"), func(jwt.MapClaims) {}), body), false},
+		"other algorithm":   {post(sign(jwt.SigningMethodHS512, []byte(secret), func(jwt.MapClaims) {}), body), false},
+		"no algorithm":      {post(sign(jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, func(jwt.MapClaims) {}), body), false},
+		"other body":        {post(sign(hs, []byte(secret), func(jwt.MapClaims) {}), body+" "), false},
+		"no hash":           {post(sign(hs, []byte(secret), unset("payload_hash")), body), false},
+		"other issuer":      {post(sign(hs, []byte(secret), set("iss", "Nexmo")), body), false},
+		"other key":         {post(sign(hs, []byte(secret), set("api_key", "x")), body), false},
+		"other application": {post(sign(hs, []byte(secret), set("application_id", "x")), body), false},
+		"no time":           {post(sign(hs, []byte(secret), unset("iat")), body), false},
+		"from tomorrow":     {post(sign(hs, []byte(secret), set("iat", issued.Add(24*time.Hour).Unix())), body), false},
+		"expired":           {post(sign(hs, []byte(secret), set("exp", issued.Add(-time.Hour).Unix())), body), false},
+		"no id":             {post(sign(hs, []byte(secret), unset("jti")), body), false},
+		"no token":          {post("", body), false},
+		"no header":         {&providers.Hook{Method: "POST", Body: []byte(body), Header: http.Header{}}, false},
+	} {
+		err := account(t).Authenticate(tt.hook, issued)
+		if (err == nil) != tt.good || err != nil && (!errors.Is(err, providers.ErrSignature) || strings.Contains(err.Error(), secret)) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestInbound(t *testing.T) {
+	w := account(t)
+	call, err := w.Inbound(post("", body))
+	if err != nil || *call != (providers.InboundCall{ID: "63f61863-4a51-4f6b-86e1-46edebcf9356", From: "+15550001111", To: "+15550002222"}) {
+		t.Errorf("%+v, %v", call, err)
+	}
+	for _, bad := range []string{"", "[]", "{}", `{"uuid":7}`} {
+		if _, err := w.Inbound(post("", bad)); err == nil {
+			t.Errorf("%s was taken", bad)
+		}
+	}
+	get := post("", body)
+	get.Method = "GET"
+	if _, err := w.Inbound(get); err == nil {
+		t.Error("a GET, whose content is not signed, was taken")
+	}
+}
+
+func TestStatus(t *testing.T) {
+	w := account(t)
+	for event, want := range map[string]providers.Status{
+		`"status":"started"`: "initiated", `"status":"ringing"`: "ringing", `"status":"answered"`: "in-progress",
+		`"status":"completed"`: "completed", `"status":"busy"`: "busy", `"status":"timeout"`: "no-answer", `"status":"unanswered"`: "no-answer",
+		`"status":"cancelled"`: "canceled", `"status":"rejected"`: "failed", `"status":"rejected","detail":"declined"`: "busy",
+		`"status":"failed"`: "failed", `"status":"disconnected"`: "", `"status":"human"`: "", `"type":"transfer"`: "", `"status":"new"`: "error",
+		`"status":"completed","to":"wss://bridge.example.com/media"`: "",
+	} {
+		r, err := w.Status(post("", `{"uuid":"u",`+event+`}`))
+		if err != nil || r.Status != want || r.Call != "u" {
+			t.Errorf("%s: %+v, %v, want %q", event, r, err, want)
+		}
+	}
+}
+
+func TestDocuments(t *testing.T) {
+	w := account(t)
+	doc, err := w.Connect("wss://bridge.example.com/media/vonage/abc")
+	if want := `[{"action":"connect","endpoint":[{"content-type":"audio/l16;rate=16000","type":"websocket","uri":"wss://bridge.example.com/media/vonage/abc"}]}]`; err != nil || string(doc.Body) != want {
+		t.Errorf("%s, %v\nwant %s", doc.Body, err, want)
+	}
+	doc, err = w.Refuse("Sorry.")
+	if want := `[{"action":"talk","text":"Sorry."}]`; err != nil || string(doc.Body) != want || doc.ContentType != "application/json" {
+		t.Errorf("%s, %v\nwant %s", doc.Body, err, want)
+	}
+}
+
+func FuzzWebhook(f *testing.F) {
+	f.Add([]byte(body), vector)
+	f.Add([]byte(`{"uuid":"u","status":"rejected"}`), "a.b.c")
+	f.Fuzz(func(t *testing.T, data []byte, token string) {
+		w := account(t)
+		h := post(token, string(data))
+		if w.Authenticate(h, issued) == nil && (token != vector || string(data) != body) {
+			t.Fatalf("%q was taken for %q", token, data)
+		}
+		if call, err := w.Inbound(h); err == nil && call.ID == "" {
+			t.Fatal("a call without id")
+		}
+		_, _ = w.Status(h)
+	})
+}
