@@ -92,8 +92,16 @@ func (s *Server) answer(account Account, name string, call *providers.InboundCal
 		doc, err := account.Webhooks.Refuse("All lines are busy. Please call again later.")
 		return doc, "refused", err
 	}
+	agent, ok := "", true
+	if s.cfg.Route != nil {
+		agent, ok = s.cfg.Route(name, call.To)
+	}
+	if !ok {
+		doc, err := account.Webhooks.Refuse("This number is not in service.")
+		return doc, "refused", err
+	}
 	token, err := s.tokens.make(ticket{
-		Provider: account.Spec.Name, Account: name, Call: call.ID, From: call.From, To: call.To,
+		Provider: account.Spec.Name, Account: name, Agent: agent, Call: call.ID, From: call.From, To: call.To,
 	}, time.Now())
 	if err != nil {
 		return providers.Document{}, "", err

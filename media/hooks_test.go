@@ -15,6 +15,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"voicebridge/agent"
 	"voicebridge/media"
 	"voicebridge/providers/twilio"
 	"voicebridge/session"
@@ -89,7 +90,13 @@ func (b *bridge) post(t *testing.T, path string, form url.Values, signature stri
 // inbound asks what to do with a call and gives the path of the media URL.
 func (b *bridge) inbound(t *testing.T, call string) string {
 	t.Helper()
+	return b.inboundTo(t, call, "+15550002222")
+}
+
+func (b *bridge) inboundTo(t *testing.T, call, to string) string {
+	t.Helper()
 	form := inboundForm(call)
+	form.Set("To", to)
 	code, body := b.post(t, "/hooks/twilio/main/inbound", form, sign(publicURL+"/hooks/twilio/main/inbound", form))
 	var doc struct {
 		Stream struct {
@@ -213,6 +220,36 @@ func TestDoors(t *testing.T) {
 		t.Fatal(err)
 	}
 	conn.Close()
+}
+
+// TestRoutes: the called number decides who answers, or that nobody does.
+func TestRoutes(t *testing.T) {
+	t.Parallel()
+	def, defURL := newScript(t)
+	sales, salesURL := newScript(t)
+	b := startHooked(t, defURL, func(o *options) {
+		o.agents = map[string]session.Dialer{"sales": dialer(t, agent.Config{URL: salesURL})}
+		o.route = func(account, to string) (string, bool) {
+			return map[string]string{"+15550002222": "sales"}[to], account == "main" && to != "+15559999999"
+		}
+	})
+	for to, s := range map[string]*script{"+15550002222": sales, "+15550003333": def} {
+		c := b.caller(t, "twilio", 5*time.Second)
+		c.URL = b.url + b.inboundTo(t, "CA1", to)
+		wait := background(t, c)
+		a := <-s.conn
+		if err := a.Command(map[string]string{"type": "hangup", "when": "now"}); err != nil {
+			t.Fatal(err)
+		}
+		wait()
+		b.ended(t, session.AgentHangup)
+	}
+	form := inboundForm("CA1")
+	form.Set("To", "+15559999999")
+	code, body := b.post(t, "/hooks/twilio/main/inbound", form, sign(publicURL+"/hooks/twilio/main/inbound", form))
+	if code != 200 || !strings.Contains(body, "<Say>This number is not in service") {
+		t.Errorf("%d %s", code, body)
+	}
 }
 
 // TestBusy: a bridge that is full answers in words.

@@ -46,10 +46,21 @@ var Defaults = Limits{
 	Drain:      60 * time.Second,
 }
 
+// Agent is who answers a call, and how the call is carried.
+type Agent struct {
+	Dialer  session.Dialer
+	Session session.Config
+}
+
 // Config of a Server.
 type Config struct {
 	Providers []*providers.Spec
-	Agent     session.Dialer // who answers the calls
+	// Agents answer the calls, by name; the one named "" those that no route
+	// names one for.
+	Agents map[string]Agent
+	// Route chooses the agent for an inbound call to a number of an account. False
+	// means that nobody answers there. nil chooses "".
+	Route func(account, to string) (agent string, ok bool)
 	// Insecure lets everyone in. Otherwise a token must follow the provider's name
 	// in the path, /media/twilio/TOKEN: Token, if it is not empty, or one that an
 	// answer to an inbound call has given out.
@@ -60,10 +71,9 @@ type Config struct {
 	// PublicURL is how carriers reach Public: https://host, perhaps with a path.
 	PublicURL string
 	// Secret makes the tokens; instances that share it take each other's.
-	Secret  string
-	Session session.Config
-	Limits  Limits
-	Log     *slog.Logger
+	Secret string
+	Limits Limits
+	Log    *slog.Logger
 }
 
 // Server takes the carriers' connections.
@@ -188,6 +198,9 @@ func (s *Server) admit(r *http.Request) (*providers.Spec, *ticket, *refusal) {
 	if tk != nil && !s.tokens.take(tk, time.Now()) {
 		return nil, nil, &refusal{http.StatusForbidden, "token"}
 	}
+	if tk == nil && s.cfg.Agents[""].Dialer == nil || tk != nil && s.cfg.Agents[tk.Agent].Dialer == nil {
+		return nil, nil, &refusal{http.StatusServiceUnavailable, "agent"} // an instance with other agents
+	}
 	return spec, tk, nil
 }
 
@@ -200,7 +213,11 @@ func (s *Server) isToken(token string) bool {
 
 // serve carries one call.
 func (s *Server) serve(spec *providers.Spec, conn *ws.Conn, tk *ticket) {
-	sess := session.New(spec, s.cfg.Session, conn, s.cfg.Agent, s.cfg.Log)
+	agent := s.cfg.Agents[""]
+	if tk != nil {
+		agent = s.cfg.Agents[tk.Agent]
+	}
+	sess := session.New(spec, agent.Session, conn, agent.Dialer, s.cfg.Log)
 	if tk != nil {
 		sess.Expect(session.Known{Call: tk.Call, Direction: "inbound", From: tk.From, To: tk.To})
 	}

@@ -27,7 +27,10 @@ import (
 	"voicebridge/session"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// After an answer that cuts a request short, net/http waits half a second.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
+}
 
 // bridge is a media server on a real port.
 type bridge struct {
@@ -45,6 +48,16 @@ type options struct {
 	accounts map[string]media.Account
 	public   string
 	dialer   session.Dialer
+	agents   map[string]session.Dialer // beside dialer
+	route    func(account, to string) (string, bool)
+}
+
+func (o *options) all() map[string]media.Agent {
+	m := map[string]media.Agent{"": {Dialer: o.dialer, Session: o.session}}
+	for name, d := range o.agents {
+		m[name] = media.Agent{Dialer: d, Session: o.session}
+	}
+	return m
 }
 
 // startBridge serves until the end of the test. agentURL may be empty where
@@ -62,8 +75,8 @@ func startBridge(t *testing.T, agentURL string, change func(*options)) *bridge {
 	ends := make(chan slog.Record, 1000)
 	b := &bridge{ends: ends}
 	b.Server = media.New(media.Config{
-		Providers: all.Specs, Agent: opt.dialer, Token: opt.token, Insecure: opt.token == "" && opt.accounts == nil,
-		Accounts: opt.accounts, PublicURL: opt.public, Secret: "test", Session: opt.session, Limits: opt.limits,
+		Providers: all.Specs, Agents: opt.all(), Route: opt.route, Token: opt.token, Insecure: opt.token == "" && opt.accounts == nil,
+		Accounts: opt.accounts, PublicURL: opt.public, Secret: "test", Limits: opt.limits,
 		Log: slog.New(logEnds{ends}),
 	})
 	public, admin := listen(t), listen(t)

@@ -15,7 +15,7 @@ import (
 )
 
 // refusals are the reasons for which a handshake is refused.
-var refusals = []string{"provider", "draining", "rate", "token", "calls", "handshake"}
+var refusals = []string{"provider", "draining", "rate", "token", "calls", "agent", "handshake"}
 
 // totals collect what ended sessions leave behind. What live ones have counted
 // is read from them when somebody asks, so that counting costs nothing.

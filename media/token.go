@@ -18,6 +18,7 @@ import (
 type ticket struct {
 	Provider string `json:"p"`
 	Account  string `json:"a"`
+	Agent    string `json:"g"`
 	Call     string `json:"c"`
 	From     string `json:"f"`
 	To       string `json:"t"`

@@ -33,6 +33,8 @@ type config struct {
 	Accounts    map[string]accountConfig `yaml:"accounts"`
 	Media       mediaConfig              `yaml:"media"`
 	Agent       agentConfig              `yaml:"agent"`
+	Agents      map[string]*agentConfig  `yaml:"agents"`
+	Routes      []routeConfig            `yaml:"routes"`
 	Limits      limitsConfig             `yaml:"limits"`
 	Log         logConfig                `yaml:"log"`
 }
@@ -58,6 +60,13 @@ type agentConfig struct {
 	Attempt    duration          `yaml:"dial_timeout"`
 	Write      duration          `yaml:"write_timeout"`
 	Ping       duration          `yaml:"ping_interval"`
+}
+
+// routeConfig sends the calls to some numbers of an account to an agent.
+type routeConfig struct {
+	Account string `yaml:"account"`
+	To      string `yaml:"to"`
+	Agent   string `yaml:"agent"`
 }
 
 type limitsConfig struct {
@@ -98,12 +107,6 @@ func defaultConfig() *config {
 	m, s := media.Defaults, session.Defaults
 	return &config{
 		Listen: "127.0.0.1:9001",
-		Agent: agentConfig{
-			Queue:   duration(s.AgentQueue),
-			Attempt: duration(agent.DefaultAttempt),
-			Write:   duration(agent.DefaultWrite),
-			Ping:    duration(agent.DefaultPing),
-		},
 		Limits: limitsConfig{
 			Calls: m.Calls, Handshakes: m.Handshakes, Header: m.Header, Message: m.Message,
 			Handshake: duration(m.Handshake), Start: duration(s.Start), Idle: duration(m.Idle),
@@ -112,6 +115,46 @@ func defaultConfig() *config {
 		},
 		Log: logConfig{Level: "info", Format: "text"},
 	}
+}
+
+// complete puts the defaults where nothing is set.
+func (a *agentConfig) complete() {
+	for _, f := range []struct {
+		v   *duration
+		def time.Duration
+	}{
+		{&a.Queue, session.Defaults.AgentQueue},
+		{&a.Attempt, agent.DefaultAttempt},
+		{&a.Write, agent.DefaultWrite},
+		{&a.Ping, agent.DefaultPing},
+	} {
+		if *f.v == 0 {
+			*f.v = duration(f.def)
+		}
+	}
+}
+
+// everyAgent lists the agents with the names of their blocks; "" is the default.
+func (c *config) everyAgent() map[string]*agentConfig {
+	m := map[string]*agentConfig{}
+	if c.Agent.URL != "" {
+		m[""] = &c.Agent
+	}
+	for name, a := range c.Agents {
+		if a == nil {
+			a = &agentConfig{}
+		}
+		m[name] = a
+	}
+	return m
+}
+
+// block is the field of an agent.
+func block(name string) string {
+	if name == "" {
+		return "agent"
+	}
+	return "agents." + name
 }
 
 // variable is ${NAME}.
@@ -147,12 +190,18 @@ func parseConfig(b []byte, env func(string) (string, bool)) (*config, error) {
 			return v
 		})
 	}
-	for _, s := range []*string{&cfg.Listen, &cfg.Admin, &cfg.PublicURL, &cfg.TokenSecret, &cfg.Media.Token, &cfg.Agent.URL, &cfg.Agent.Bearer, &cfg.Agent.Secret} {
+	for _, s := range []*string{&cfg.Listen, &cfg.Admin, &cfg.PublicURL, &cfg.TokenSecret, &cfg.Media.Token} {
 		expand(s)
 	}
-	for k, v := range cfg.Agent.Headers {
-		expand(&v)
-		cfg.Agent.Headers[k] = v
+	for _, a := range cfg.everyAgent() {
+		for _, s := range []*string{&a.URL, &a.Bearer, &a.Secret} {
+			expand(s)
+		}
+		for k, v := range a.Headers {
+			expand(&v)
+			a.Headers[k] = v
+		}
+		a.complete()
 	}
 	for _, a := range cfg.Accounts {
 		for k, v := range a {
@@ -199,21 +248,39 @@ func (c *config) check() error {
 	if _, err := c.accounts(); err != nil {
 		errs = append(errs, err)
 	}
-	if c.Agent.URL == "" {
+	if c.Agent.URL == "" && (len(c.Accounts) == 0 || c.Media.Token != "" || c.Media.Insecure || len(c.Routes) == 0) {
 		wrong("agent.url", "must be the agent's WebSocket URL, such as wss://agent.example.com/call")
-	} else if _, err := c.dialer(); err != nil {
+	}
+	if _, err := c.agents(); err != nil {
 		errs = append(errs, err)
 	}
-	for _, f := range []struct {
+	for i, r := range c.Routes {
+		field := fmt.Sprintf("routes[%d].", i)
+		if _, known := c.Accounts[r.Account]; r.Account != "" && !known {
+			wrong(field+"account", "%q is not one of accounts", r.Account)
+		}
+		if _, known := c.Agents[r.Agent]; !known {
+			wrong(field+"agent", "%q is not one of agents", r.Agent)
+		}
+		if strings.Contains(strings.TrimSuffix(r.To, "*"), "*") {
+			wrong(field+"to", "%q: a '*' may stand at the end only", r.To)
+		}
+	}
+	type limit struct {
 		name     string
 		v        duration
 		min, max time.Duration
-	}{
-		{"agent.prebuffer", c.Agent.Prebuffer, 0, time.Second},
-		{"agent.queue", c.Agent.Queue, time.Second, time.Hour},
-		{"agent.dial_timeout", c.Agent.Attempt, 100 * time.Millisecond, time.Minute},
-		{"agent.write_timeout", c.Agent.Write, 100 * time.Millisecond, time.Minute},
-		{"agent.ping_interval", c.Agent.Ping, time.Second, time.Hour},
+	}
+	var limits []limit
+	for name, a := range c.everyAgent() {
+		limits = append(limits,
+			limit{block(name) + ".prebuffer", a.Prebuffer, 0, time.Second},
+			limit{block(name) + ".queue", a.Queue, time.Second, time.Hour},
+			limit{block(name) + ".dial_timeout", a.Attempt, 100 * time.Millisecond, time.Minute},
+			limit{block(name) + ".write_timeout", a.Write, 100 * time.Millisecond, time.Minute},
+			limit{block(name) + ".ping_interval", a.Ping, time.Second, time.Hour})
+	}
+	for _, f := range append(limits, []limit{
 		{"limits.handshake_timeout", c.Limits.Handshake, 100 * time.Millisecond, time.Minute},
 		{"limits.start_timeout", c.Limits.Start, 100 * time.Millisecond, time.Minute},
 		{"limits.idle_timeout", c.Limits.Idle, time.Second, 24 * time.Hour},
@@ -222,7 +289,7 @@ func (c *config) check() error {
 		{"limits.max_duration", c.Limits.MaxDuration, time.Second, 24 * time.Hour},
 		{"limits.lead", c.Limits.Lead, 20 * time.Millisecond, 2 * time.Second},
 		{"limits.caller_queue", c.Limits.CallerQueue, 20 * time.Millisecond, time.Minute},
-	} {
+	}...) {
 		if v := time.Duration(f.v); v < f.min || v > f.max {
 			wrong(f.name, "%v must be between %v and %v", v, f.min, f.max)
 		}
@@ -302,21 +369,39 @@ func (a accountConfig) decode(into any) error {
 	return nil
 }
 
-// dialer makes the agent's dialer; its error names the field.
-func (c *config) dialer() (*agent.Dialer, error) {
-	header := http.Header{}
-	for k, v := range c.Agent.Headers {
-		header.Set(k, v)
+// agents makes the agents; its error names the fields.
+func (c *config) agents() (map[string]media.Agent, error) {
+	var errs []error
+	agents := map[string]media.Agent{}
+	for name, a := range c.everyAgent() {
+		header := http.Header{}
+		for k, v := range a.Headers {
+			header.Set(k, v)
+		}
+		d, err := agent.New(agent.Config{
+			URL: a.URL, Bearer: a.Bearer, Secret: a.Secret, Header: header,
+			InputRate: a.InputRate, OutputRate: a.OutputRate, Plaintext: a.Plaintext,
+			Attempt: time.Duration(a.Attempt), Write: time.Duration(a.Write), Ping: time.Duration(a.Ping),
+		})
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s.%w", block(name), err))
+			continue
+		}
+		agents[name] = media.Agent{Dialer: d, Session: c.session(a)}
 	}
-	d, err := agent.New(agent.Config{
-		URL: c.Agent.URL, Bearer: c.Agent.Bearer, Secret: c.Agent.Secret, Header: header,
-		InputRate: c.Agent.InputRate, OutputRate: c.Agent.OutputRate, Plaintext: c.Agent.Plaintext,
-		Attempt: time.Duration(c.Agent.Attempt), Write: time.Duration(c.Agent.Write), Ping: time.Duration(c.Agent.Ping),
-	})
-	if err != nil {
-		return nil, fmt.Errorf("agent.%w", err)
+	return agents, errors.Join(errs...)
+}
+
+// route finds the first route for a call; without one the default agent answers,
+// where there is one.
+func (c *config) route(account, to string) (agent string, ok bool) {
+	for _, r := range c.Routes {
+		prefix, open := strings.CutSuffix(r.To, "*")
+		if (r.Account == "" || r.Account == account) && (r.To == "" || r.To == to || open && strings.HasPrefix(to, prefix)) {
+			return r.Agent, true
+		}
 	}
-	return d, nil
+	return "", c.Agent.URL != ""
 }
 
 // secret makes media tokens: the configured one, so that several instances take
@@ -328,12 +413,12 @@ func (c *config) secret() string {
 	return rand.Text()
 }
 
-func (c *config) session() session.Config {
+func (c *config) session(a *agentConfig) session.Config {
 	return session.Config{
-		Lead: time.Duration(c.Limits.Lead), Prebuffer: time.Duration(c.Agent.Prebuffer),
-		AgentQueue: time.Duration(c.Agent.Queue), CallerQueue: time.Duration(c.Limits.CallerQueue),
+		Lead: time.Duration(c.Limits.Lead), Prebuffer: time.Duration(a.Prebuffer),
+		AgentQueue: time.Duration(a.Queue), CallerQueue: time.Duration(c.Limits.CallerQueue),
 		Start: time.Duration(c.Limits.Start), MaxDuration: time.Duration(c.Limits.MaxDuration),
-		AgentDial: agent.DialTime(time.Duration(c.Agent.Attempt)),
+		AgentDial: agent.DialTime(time.Duration(a.Attempt)),
 	}
 }
 

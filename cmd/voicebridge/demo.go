@@ -172,7 +172,8 @@ func (c *demoCmd) call(ctx context.Context, out io.Writer, spec *providers.Spec,
 	limits.Drain = 2 * time.Second
 	settings := session.Defaults
 	settings.Prebuffer = c.Prebuffer
-	server := media.New(media.Config{Providers: all.Specs, Insecure: true, Agent: dialer, Session: settings, Limits: limits, Log: log})
+	server := media.New(media.Config{Providers: all.Specs, Insecure: true, Limits: limits,
+		Agents: map[string]media.Agent{"": {Dialer: dialer, Session: settings}}, Log: log})
 	serving, stop := context.WithCancel(ctx)
 	defer stop()
 	group.Go(func() {

@@ -100,12 +100,55 @@ func TestConfigErrors(t *testing.T) {
 			t.Errorf("%s: %v, want something about %s", tt[0], err, tt[1])
 		}
 	}
+	const routed = account + "agents: {sales: {url: 'wss://sales.example/', prebuffer: 80ms}}\nroutes: [{account: main, to: '+1555*', agent: sales}]\n"
+	cfg, err := parseConfig([]byte(routed), env(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	agents, err := cfg.agents()
+	if err != nil || agents["sales"].Session.Prebuffer != 80*time.Millisecond || agents["sales"].Session.AgentQueue != session.Defaults.AgentQueue || agents[""].Dialer == nil {
+		t.Errorf("%+v, %v", agents, err)
+	}
+	for old, tt := range map[string][2]string{
+		"wss://sales":          {"https://sales", "agents.sales.url"},
+		"prebuffer: 80ms":      {"prebuffer: 80h", "agents.sales.prebuffer"},
+		"agent: sales":         {"agent: support", "routes[0].agent"},
+		"{account: main, to":   {"{account: other, to", "routes[0].account"},
+		"+1555*":               {"+1*555", "routes[0].to"},
+		"routes: [{account: m": {"routes: [{acount: m", "acount"},
+	} {
+		if _, err := parseConfig([]byte(strings.Replace(routed, old, tt[0], 1)), env(nil)); err == nil || !strings.Contains(err.Error(), tt[1]) {
+			t.Errorf("%s: %v, want something about %s", tt[0], err, tt[1])
+		}
+	}
 	// Everything that is wrong is told at once.
-	_, err := parseConfig([]byte("limits: {calls: 0}\nlog: {level: loud}"), env(nil))
+	_, err = parseConfig([]byte("limits: {calls: 0}\nlog: {level: loud}"), env(nil))
 	for _, field := range []string{"limits.calls", "log.level", "media.token", "agent.url"} {
 		if err == nil || !strings.Contains(err.Error(), field) {
 			t.Errorf("%v does not name %s", err, field)
 		}
+	}
+}
+
+// TestRoute: the first that fits counts.
+func TestRoute(t *testing.T) {
+	c := &config{Routes: []routeConfig{
+		{Account: "main", To: "+15550100", Agent: "one"},
+		{Account: "main", To: "+1555*", Agent: "area"},
+		{To: "+49*", Agent: "germany"},
+		{Account: "berlin", Agent: "berlin"},
+	}}
+	for _, tt := range []struct{ account, to, want string }{
+		{"main", "+15550100", "one"}, {"main", "+15550101", "area"}, {"other", "+15550100", "-"}, {"main", "+4930", "germany"},
+		{"berlin", "+4930", "germany"}, {"berlin", "+1", "berlin"}, {"main", "", "-"},
+	} {
+		if got, ok := c.route(tt.account, tt.to); got != tt.want && (ok || tt.want != "-") {
+			t.Errorf("%+v: %q, %v", tt, got, ok)
+		}
+	}
+	c.Agent.URL = "wss://x"
+	if got, ok := c.route("other", "+1"); got != "" || !ok {
+		t.Errorf("without a route: %q, %v, want the default agent", got, ok)
 	}
 }
 

@@ -27,7 +27,7 @@ func (c *serveCmd) Run(ctx context.Context, out output) error {
 	if err != nil {
 		return err
 	}
-	dialer, err := cfg.dialer()
+	agents, err := cfg.agents()
 	if err != nil {
 		return err
 	}
@@ -42,13 +42,13 @@ func (c *serveCmd) Run(ctx context.Context, out output) error {
 	log := cfg.logger(os.Stderr)
 	server := media.New(media.Config{
 		Providers: all.Specs,
-		Agent:     dialer,
+		Agents:    agents,
+		Route:     cfg.route,
 		Insecure:  cfg.Media.Insecure,
 		Token:     cfg.Media.Token,
 		Accounts:  accounts,
 		PublicURL: cfg.PublicURL,
 		Secret:    cfg.secret(),
-		Session:   cfg.session(),
 		Limits:    cfg.limits(),
 		Log:       log,
 	})
@@ -78,8 +78,10 @@ func (c *serveCmd) Run(ctx context.Context, out output) error {
 	if cfg.Media.Insecure {
 		log.Warn("every media connection is taken: for development only")
 	}
-	hears, speaks := dialer.Formats()
-	log.Info("agent", "hears", hears, "speaks", speaks)
+	for name, a := range agents {
+		hears, speaks := a.Dialer.Formats()
+		log.Info("agent", "block", block(name), "hears", hears, "speaks", speaks)
+	}
 	err = server.Serve(ctx, public, admin)
 	log.Info("stopped")
 	return err
@@ -99,5 +101,6 @@ func (c *serveCmd) load() (*config, error) {
 	cfg := defaultConfig()
 	cfg.Listen, cfg.Admin, cfg.Media.Insecure = c.Listen, c.Admin, true
 	cfg.Agent.URL, cfg.Agent.Plaintext = c.Agent, true
+	cfg.Agent.complete()
 	return cfg, nil
 }
