@@ -31,13 +31,14 @@ var allowed = map[string][]string{
 
 // libraries are modules that belong to one place.
 var libraries = map[string][]string{
-	"github.com/gorilla/websocket": {"ws", "examples/go"},
-	"github.com/prometheus/":       {"media"},
-	"github.com/alecthomas/kong":   {"cmd/voicebridge"},
-	"github.com/goccy/go-yaml":     {"cmd/voicebridge"},
-	"github.com/golang-jwt/":       {"providers/CARRIER"},
-	"golang.org/x/time":            {"agent", "media"},
-	"pgregory.net/rapid":           {"providers/providertest"},
+	"github.com/gorilla/websocket":   {"ws", "examples/go"},
+	"github.com/prometheus/":         {"media"},
+	"github.com/alecthomas/kong":     {"cmd/voicebridge"},
+	"github.com/goccy/go-yaml":       {"cmd/voicebridge"},
+	"github.com/golang-jwt/":         {"providers/CARRIER"},
+	"golang.org/x/net/http/httpguts": {"agent"},
+	"golang.org/x/time":              {"agent", "media"},
+	"pgregory.net/rapid":             {"providers/providertest"},
 }
 
 // carrier replaces the name of a carrier's folder.

@@ -12,9 +12,12 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/net/http/httpguts"
 
 	"voicebridge/codec"
 	"voicebridge/session"
@@ -74,13 +77,17 @@ func New(cfg Config) (*Dialer, error) {
 		return nil, errors.New("url: is not a URL") // err would repeat it, secrets and all
 	}
 	if u.Scheme != "ws" && u.Scheme != "wss" || u.Host == "" {
-		return nil, fmt.Errorf("url: %q must begin with ws:// or wss:// and name a host", u.Scheme+"://"+u.Host)
+		shown, _, _ := strings.Cut(cfg.URL, "?") // what follows may be secret
+		return nil, fmt.Errorf("url: %q must begin with ws:// or wss:// and name a host", shown[strings.LastIndex(shown, "@")+1:])
 	}
 	if u.User != nil {
 		return nil, errors.New("url: a user and password in it are not sent: use bearer, secret or headers")
 	}
 	if u.Scheme == "ws" && !cfg.Plaintext && !loopback(u.Hostname()) {
 		return nil, fmt.Errorf("url: ws://%s sends the call's audio in the clear: use wss://, or allow it with plaintext: true", u.Host)
+	}
+	if err := checkHeaders(cfg); err != nil {
+		return nil, err
 	}
 	d := &Dialer{cfg: cfg, url: u}
 	if d.hears, err = format("in_rate", "input_rate", u, cfg.InputRate); err != nil {
@@ -105,6 +112,27 @@ func New(cfg Config) (*Dialer, error) {
 		}
 	}
 	return d, nil
+}
+
+// checkHeaders refuses what a request cannot carry, and what the handshake itself
+// sets.
+func checkHeaders(cfg Config) error {
+	if !httpguts.ValidHeaderFieldValue(cfg.Bearer) {
+		return errors.New("bearer: has characters that a header cannot carry")
+	}
+	for name, values := range cfg.Header {
+		own := strings.HasPrefix(strings.ToLower(name), "sec-websocket-") ||
+			slices.Contains([]string{"Host", "Connection", "Upgrade", "Authorization", "Voicebridge-Session", "Voicebridge-Signature"}, http.CanonicalHeaderKey(name))
+		if own || !httpguts.ValidHeaderFieldName(name) {
+			return fmt.Errorf("headers: %q is not a name that may be set", name)
+		}
+		for _, v := range values {
+			if !httpguts.ValidHeaderFieldValue(v) {
+				return fmt.Errorf("headers: the value of %s has characters that a header cannot carry", name)
+			}
+		}
+	}
+	return nil
 }
 
 func loopback(host string) bool {

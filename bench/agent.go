@@ -42,12 +42,12 @@ func (a *Agent) Wait() { a.live.Wait() }
 func (a *Agent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	id := r.Header.Get("Voicebridge-Session")
 	if a.Bearer != "" && r.Header.Get("Authorization") != "Bearer "+a.Bearer {
-		http.Error(w, "wrong bearer token", http.StatusUnauthorized)
+		a.refuse(w, "wrong or missing bearer token")
 		return
 	}
 	if a.Secret != "" {
 		if err := agent.VerifySignature(a.Secret, r.Header.Get("Voicebridge-Signature"), time.Now(), id, r.URL.RequestURI()); err != nil {
-			http.Error(w, err.Error(), http.StatusUnauthorized)
+			a.refuse(w, err.Error())
 			return
 		}
 	}
@@ -70,6 +70,11 @@ func (a *Agent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	conn.Release()
 	a.Log.Info("call over", "session", id, "err", err)
+}
+
+func (a *Agent) refuse(w http.ResponseWriter, why string) {
+	a.Log.Warn("call refused", "why", why)
+	http.Error(w, why, http.StatusUnauthorized)
 }
 
 // begin reads the start message.
@@ -176,6 +181,7 @@ var unsafeName = regexp.MustCompile(`[^A-Za-z0-9_-]`)
 func Record(dir string, said func(session string, message []byte)) func(context.Context, *AgentConn) error {
 	return func(_ context.Context, c *AgentConn) error {
 		var pcm []byte
+		said(c.Session, c.Start)
 		err := listen(c, func(b []byte) { pcm = append(pcm, b...) }, func(b []byte) { said(c.Session, b) })
 		name := filepath.Join(dir, unsafeName.ReplaceAllString(c.Session, "_")+".wav")
 		if e := WriteWAV(name, c.Hears.Encoding.AppendDecode(nil, pcm), c.Hears.Rate); e != nil {

@@ -13,6 +13,9 @@ import (
 // maxWAV bounds the size of a file that is read: an hour at 48 kHz.
 const maxWAV = 1 << 29
 
+// convert is how any other file becomes one that can be read.
+const convert = "convert it with: sox IN.wav -r 16000 -c 1 -b 16 -e signed OUT.wav"
+
 // ReadWAV reads a file as mono samples. It takes 16-bit PCM, mu-law and A-law of
 // any number of channels, which it mixes.
 func ReadWAV(path string) (samples []int16, rate int, err error) {
@@ -58,10 +61,10 @@ func ParseWAV(b []byte) (samples []int16, rate int, err error) {
 			encoding = encodings[[2]uint16{kind, bits}]
 			channels, rate = int(binary.LittleEndian.Uint16(body[2:])), int(binary.LittleEndian.Uint32(body[4:]))
 			if encoding == 0 || channels == 0 {
-				return nil, 0, fmt.Errorf("bench: wav: format %d with %d bits and %d channels: convert it with sox IN.wav -b 16 -c 1 OUT.wav", kind, bits, channels)
+				return nil, 0, fmt.Errorf("bench: wav: format %d with %d bits and %d channels: %s", kind, bits, channels, convert)
 			}
 			if !slices.Contains(codec.Rates, rate) {
-				return nil, 0, fmt.Errorf("bench: wav: %d Hz must be one of %v: convert it with sox IN.wav -r 16000 OUT.wav", rate, codec.Rates)
+				return nil, 0, fmt.Errorf("bench: wav: %d Hz must be one of %v: %s", rate, codec.Rates, convert)
 			}
 		case "data":
 			if channels == 0 {

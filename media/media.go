@@ -80,7 +80,7 @@ type Config struct {
 type Server struct {
 	cfg        Config
 	handshakes *rate.Limiter
-	complaints *rate.Limiter // of refused webhooks, in the log
+	complaints *rate.Limiter // of refused requests, in the log
 	tokens     *tokens
 	registry   session.Registry
 	totals     totals
@@ -150,6 +150,9 @@ func (s *Server) media(w http.ResponseWriter, r *http.Request) {
 	spec, tk, no := s.admit(r)
 	if no != nil {
 		s.totals.refuse(no.reason)
+		if s.complaints.Allow() { // without the path, which may hold a token
+			s.cfg.Log.Warn("media connection refused", "provider", r.PathValue("provider"), "reason", no.reason, "remote", r.RemoteAddr)
+		}
 		if no.status == http.StatusTooManyRequests || no.status == http.StatusServiceUnavailable {
 			w.Header().Set("Retry-After", "1")
 		}
@@ -162,7 +165,7 @@ func (s *Server) media(w http.ResponseWriter, r *http.Request) {
 	})
 	if err != nil { // answered by Accept
 		s.totals.refuse("handshake")
-		s.cfg.Log.Debug("handshake refused", "provider", spec.Name, "remote", r.RemoteAddr, "err", err)
+		s.cfg.Log.Debug("media connection refused", "provider", spec.Name, "remote", r.RemoteAddr, "err", err)
 		return
 	}
 	s.serve(spec, conn, tk)
@@ -188,7 +191,7 @@ func (s *Server) admit(r *http.Request) (*providers.Spec, *ticket, *refusal) {
 	if token := r.PathValue("token"); !s.cfg.Insecure && !s.isToken(token) {
 		var err error
 		if tk, err = s.tokens.read(token, spec.Name, time.Now()); err != nil {
-			s.cfg.Log.Debug("handshake refused", "provider", spec.Name, "remote", r.RemoteAddr, "err", err)
+			s.cfg.Log.Debug("media connection refused", "provider", spec.Name, "remote", r.RemoteAddr, "err", err)
 			return nil, nil, &refusal{http.StatusForbidden, "token"}
 		}
 	}

@@ -16,10 +16,10 @@ import (
 // has said, already encoded for the carrier, and says what to send when.
 //
 // Frames go out by lead on an absolute schedule: a run begins when audio goes
-// out after silence, at time t0, and its n-th frame is due at t0 + n*20 ms -
-// lead. So the carrier always holds about a lead of audio, the error of one tick
-// does not add up, and a clear has little to take back. The run begins anew when
-// the carrier has run dry.
+// out after silence, at time t0, and its n-th frame is due at t0 + (n+1)*20 ms -
+// lead. So the carrier holds a lead of audio at most, the error of one tick does
+// not add up, and a clear has little to take back. The run begins anew when the
+// carrier has run dry.
 //
 // Positions count samples of the carrier's rate from the start of the call.
 // playout has no clock of its own: times are given, from the start of the
@@ -395,7 +395,7 @@ func (p *playout) next(now time.Duration, buf []byte, cmd *providers.Command) (o
 // due is when the next frame is to be sent.
 func (p *playout) due(now time.Duration) time.Duration {
 	if p.run && now <= p.dry() {
-		return p.dry() - p.lead
+		return p.dry() - p.lead + codec.FrameTime
 	}
 	if p.prebuffer > 0 && p.duration(p.pushed-p.taken) < p.prebuffer && !p.padded {
 		return p.first + p.prebuffer

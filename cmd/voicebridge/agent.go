@@ -22,9 +22,9 @@ type agentCmd struct {
 }
 
 type agentFlags struct {
-	Listen string `help:"Address to listen on." default:"127.0.0.1:9100" placeholder:"HOST:PORT"`
-	Bearer string `help:"Bearer token that the bridge must show." env:"AGENT_BEARER" placeholder:"TOKEN"`
-	Secret string `help:"Secret that the bridge must sign with." env:"AGENT_SECRET" placeholder:"SECRET"`
+	Listen string `help:"Address to listen on (default ${default})." default:"127.0.0.1:9100" placeholder:"HOST:PORT"`
+	Bearer string `help:"Bearer token that the bridge must show ($$AGENT_BEARER)." env:"AGENT_BEARER" placeholder:"TOKEN"`
+	Secret string `help:"Secret that the bridge must sign with ($$AGENT_SECRET)." env:"AGENT_SECRET" placeholder:"SECRET"`
 }
 
 type echoCmd struct{ agentFlags }
@@ -34,8 +34,8 @@ func (c *echoCmd) Run(ctx context.Context) error { return c.serve(ctx, bench.Ech
 
 type toneCmd struct {
 	agentFlags
-	Hz     float64       `help:"Frequency." default:"440"`
-	Length time.Duration `help:"How long." default:"5s"`
+	Hz     float64       `help:"Frequency (default ${default})." default:"440"`
+	Length time.Duration `help:"How long (default ${default})." default:"5s"`
 }
 
 // Run serves a tone agent.
@@ -71,7 +71,7 @@ func (f *agentFlags) serve(ctx context.Context, talk func(context.Context, *benc
 	srv := &http.Server{Handler: a, ReadHeaderTimeout: 5 * time.Second}
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
 	defer stop()
-	log.Info("waiting for the bridge", "url", "ws://"+l.Addr().String()+"/")
+	log.Info("waiting for the bridge", "url", "ws://"+l.Addr().String()+"/", "bearer_required", f.Bearer != "", "signature_required", f.Secret != "")
 	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve: %w", err)
 	}

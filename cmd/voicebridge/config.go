@@ -12,10 +12,13 @@ import (
 	"net/url"
 	"os"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
 
 	"voicebridge/agent"
 	"voicebridge/media"
@@ -53,8 +56,8 @@ type agentConfig struct {
 	Secret     string            `yaml:"secret"`
 	Headers    map[string]string `yaml:"headers"`
 	Plaintext  bool              `yaml:"plaintext"`
-	InputRate  int               `yaml:"input_rate"`
-	OutputRate int               `yaml:"output_rate"`
+	InputRate  whole             `yaml:"input_rate"`
+	OutputRate whole             `yaml:"output_rate"`
 	Prebuffer  duration          `yaml:"prebuffer"`
 	Queue      duration          `yaml:"queue"`
 	Attempt    duration          `yaml:"dial_timeout"`
@@ -70,10 +73,10 @@ type routeConfig struct {
 }
 
 type limitsConfig struct {
-	Calls       int      `yaml:"calls"`
+	Calls       whole    `yaml:"calls"`
 	Handshakes  float64  `yaml:"handshakes_per_second"`
-	Header      int      `yaml:"header_bytes"`
-	Message     int64    `yaml:"message_bytes"`
+	Header      whole    `yaml:"header_bytes"`
+	Message     whole    `yaml:"message_bytes"`
 	Handshake   duration `yaml:"handshake_timeout"`
 	Start       duration `yaml:"start_timeout"`
 	Idle        duration `yaml:"idle_timeout"`
@@ -92,15 +95,32 @@ type logConfig struct {
 // duration is written as in Go: 160ms, 10s, 4h.
 type duration time.Duration
 
-// UnmarshalYAML implements yaml.BytesUnmarshaler.
-func (d *duration) UnmarshalYAML(b []byte) error {
-	s := strings.Trim(strings.TrimSpace(string(b)), `"'`)
-	v, err := time.ParseDuration(s)
+// UnmarshalYAML implements yaml.NodeUnmarshaler.
+func (d *duration) UnmarshalYAML(n ast.Node) error {
+	v, err := time.ParseDuration(n.GetToken().Value)
 	if err != nil {
-		return fmt.Errorf("%q is not a duration: write it with a unit, as in 160ms, 10s or 4h", s)
+		return at(n, "is not a duration: write it with a unit, as in 160ms, 10s or 4h")
 	}
 	*d = duration(v)
 	return nil
+}
+
+// whole is a whole number.
+type whole int64
+
+// UnmarshalYAML implements yaml.NodeUnmarshaler.
+func (w *whole) UnmarshalYAML(n ast.Node) error {
+	v, err := strconv.ParseInt(n.GetToken().Value, 10, 64)
+	if err != nil {
+		return at(n, "is not a whole number")
+	}
+	*w = whole(v)
+	return nil
+}
+
+// at is an error about a value, with its key and line.
+func at(n ast.Node, wrong string) error {
+	return fmt.Errorf("%s: %q %s (line %d)", strings.TrimPrefix(n.GetPath(), "$."), n.GetToken().Value, wrong, n.GetToken().Position.Line)
 }
 
 func defaultConfig() *config {
@@ -108,7 +128,7 @@ func defaultConfig() *config {
 	return &config{
 		Listen: "127.0.0.1:9001",
 		Limits: limitsConfig{
-			Calls: m.Calls, Handshakes: m.Handshakes, Header: m.Header, Message: m.Message,
+			Calls: whole(m.Calls), Handshakes: m.Handshakes, Header: whole(m.Header), Message: whole(m.Message),
 			Handshake: duration(m.Handshake), Start: duration(s.Start), Idle: duration(m.Idle),
 			Write: duration(m.Write), Drain: duration(m.Drain), MaxDuration: duration(s.MaxDuration),
 			Lead: duration(s.Lead), CallerQueue: duration(s.CallerQueue),
@@ -176,15 +196,21 @@ func loadConfig(path string, env func(string) (string, bool)) (*config, error) {
 
 func parseConfig(b []byte, env func(string) (string, bool)) (*config, error) {
 	cfg := defaultConfig()
-	if err := yaml.UnmarshalWithOptions(b, cfg, yaml.Strict()); err != nil && !errors.Is(err, io.EOF) {
+	var some any // nothing but comments must not wipe the defaults
+	if err := yaml.Unmarshal(b, &some); err != nil {
 		return nil, err
+	}
+	if some != nil {
+		if err := yaml.UnmarshalWithOptions(b, cfg, yaml.Strict()); err != nil {
+			return nil, err
+		}
 	}
 	// Variables are replaced in values only, so that no secret can become syntax.
 	var missing []string
 	expand := func(s *string) {
 		*s = variable.ReplaceAllStringFunc(*s, func(m string) string {
-			v, ok := env(m[2 : len(m)-1])
-			if !ok {
+			v, _ := env(m[2 : len(m)-1])
+			if v == "" {
 				missing = append(missing, m[2:len(m)-1])
 			}
 			return v
@@ -212,7 +238,7 @@ func parseConfig(b []byte, env func(string) (string, bool)) (*config, error) {
 		}
 	}
 	if len(missing) > 0 {
-		return nil, fmt.Errorf("environment variables are not set: %s", strings.Join(missing, ", "))
+		return nil, fmt.Errorf("environment variables are not set, or empty: %s", strings.Join(missing, ", "))
 	}
 	return cfg, cfg.check()
 }
@@ -227,8 +253,11 @@ func (c *config) check() error {
 	wrong := func(field, format string, args ...any) {
 		errs = append(errs, fmt.Errorf("%s: "+format, append([]any{field}, args...)...))
 	}
-	if c.Listen == "" {
-		wrong("listen", "must be an address such as 127.0.0.1:9001")
+	if !address(c.Listen) {
+		wrong("listen", "%q must be an address such as 127.0.0.1:9001", c.Listen)
+	}
+	if c.Admin != "" && (!address(c.Admin) || c.Admin == c.Listen) {
+		wrong("admin", "%q must be an address such as 127.0.0.1:9002, and not that of listen", c.Admin)
 	}
 	switch {
 	case c.Media.Insecure && c.Media.Token != "":
@@ -287,7 +316,7 @@ func (c *config) check() error {
 		{"limits.write_timeout", c.Limits.Write, 100 * time.Millisecond, time.Minute},
 		{"limits.drain_timeout", c.Limits.Drain, 0, 24 * time.Hour},
 		{"limits.max_duration", c.Limits.MaxDuration, time.Second, 24 * time.Hour},
-		{"limits.lead", c.Limits.Lead, 20 * time.Millisecond, 2 * time.Second},
+		{"limits.lead", c.Limits.Lead, 40 * time.Millisecond, 2 * time.Second},
 		{"limits.caller_queue", c.Limits.CallerQueue, 20 * time.Millisecond, time.Minute},
 	}...) {
 		if v := time.Duration(f.v); v < f.min || v > f.max {
@@ -297,8 +326,8 @@ func (c *config) check() error {
 	if c.Limits.Calls < 1 {
 		wrong("limits.calls", "%d must be at least 1", c.Limits.Calls)
 	}
-	if c.Limits.Handshakes <= 0 {
-		wrong("limits.handshakes_per_second", "%v must be more than 0", c.Limits.Handshakes)
+	if h := c.Limits.Handshakes; !(h > 0 && h <= 1e6) { // not a number is neither
+		wrong("limits.handshakes_per_second", "%v must be more than 0 and at most a million", h)
 	}
 	if c.Limits.Header < 4096 || c.Limits.Header > 1<<20 {
 		wrong("limits.header_bytes", "%d must be between 4096 and 1048576", c.Limits.Header)
@@ -306,13 +335,20 @@ func (c *config) check() error {
 	if c.Limits.Message < 4096 || c.Limits.Message > 16<<20 {
 		wrong("limits.message_bytes", "%d must be between 4096 and 16777216", c.Limits.Message)
 	}
-	if _, err := c.level(); err != nil {
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level) {
 		wrong("log.level", "%q must be debug, info, warn or error", c.Log.Level)
 	}
 	if c.Log.Format != "text" && c.Log.Format != "json" {
 		wrong("log.format", "%q must be text or json", c.Log.Format)
 	}
 	return errors.Join(errs...)
+}
+
+// address tells whether s is host:port with a number for a port.
+func address(s string) bool {
+	_, port, err := net.SplitHostPort(s)
+	n, err2 := strconv.ParseUint(port, 10, 16)
+	return err == nil && err2 == nil && n <= 65535
 }
 
 // publicURL tells whether s is an https URL, or an http one of this machine,
@@ -380,7 +416,7 @@ func (c *config) agents() (map[string]media.Agent, error) {
 		}
 		d, err := agent.New(agent.Config{
 			URL: a.URL, Bearer: a.Bearer, Secret: a.Secret, Header: header,
-			InputRate: a.InputRate, OutputRate: a.OutputRate, Plaintext: a.Plaintext,
+			InputRate: int(a.InputRate), OutputRate: int(a.OutputRate), Plaintext: a.Plaintext,
 			Attempt: time.Duration(a.Attempt), Write: time.Duration(a.Write), Ping: time.Duration(a.Ping),
 		})
 		if err != nil {
@@ -424,15 +460,14 @@ func (c *config) session(a *agentConfig) session.Config {
 
 func (c *config) limits() media.Limits {
 	return media.Limits{
-		Calls: c.Limits.Calls, Handshakes: c.Limits.Handshakes, Header: c.Limits.Header, Message: c.Limits.Message,
+		Calls: int(c.Limits.Calls), Handshakes: c.Limits.Handshakes, Header: int(c.Limits.Header), Message: int64(c.Limits.Message),
 		Handshake: time.Duration(c.Limits.Handshake), Idle: time.Duration(c.Limits.Idle),
 		Write: time.Duration(c.Limits.Write), Drain: time.Duration(c.Limits.Drain),
 	}
 }
 
-func (c *config) level() (l slog.Level, err error) { return l, l.UnmarshalText([]byte(c.Log.Level)) }
-
 func (c *config) logger(w io.Writer) *slog.Logger {
-	level, _ := c.level() // checked
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(c.Log.Level)) // checked
 	return newLogger(w, level, c.Log.Format == "json")
 }

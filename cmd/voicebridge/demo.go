@@ -26,14 +26,14 @@ import (
 )
 
 type demoCmd struct {
-	Carrier   string        `help:"Carrier to simulate: ${enum}." enum:"twilio,vonage" default:"twilio"`
+	Carrier   string        `help:"Carrier to simulate: ${enum} (default ${default})." enum:"twilio,vonage" default:"twilio"`
 	Rate      int           `help:"Sample rate of the carrier's audio, where it has a choice (Vonage: 8000, 16000, 24000)." placeholder:"HZ"`
 	Agent     string        `help:"Agent to call instead of the built-in echo (a WebSocket URL)." placeholder:"URL"`
 	Echo      bool          `help:"The agent of --agent echoes: measure it as the built-in one."`
-	Input     string        `help:"What the caller says instead of the built-in speech (WAV)." type:"existingfile" placeholder:"WAV"`
+	Input     string        `help:"What the caller says instead of the built-in speech: a WAV of 16-bit PCM or G.711 at 8000, 16000, 24000 or 48000 Hz." type:"existingfile" placeholder:"WAV"`
 	Length    time.Duration `help:"Talk for so long, as into a microphone in a room: with pauses, noise and hum." placeholder:"DURATION"`
 	Prebuffer time.Duration `help:"Audio to hold back at the start of an utterance: rides out jitter, adds to the delay." placeholder:"DURATION"`
-	Out       string        `help:"Folder for caller.wav, heard.wav and summary.json." default:"demo-out" placeholder:"DIR"`
+	Out       string        `help:"Folder for caller.wav, heard.wav and summary.json (default ${default})." default:"demo-out" placeholder:"DIR"`
 	Verbose   bool          `help:"Show the bridge's log."`
 }
 
@@ -81,9 +81,6 @@ func (c *demoCmd) Run(ctx context.Context, out output) error {
 	voice, err := c.voice(format.Rate)
 	if err != nil {
 		return err
-	}
-	if err := os.MkdirAll(c.Out, 0o755); err != nil {
-		return fmt.Errorf("--out: %w", err)
 	}
 	if c.Length != 0 && (c.Length < time.Second || c.Length > time.Hour) {
 		return errors.New("--length: must be between 1s and 1h")
@@ -142,10 +139,11 @@ func (c *demoCmd) speech(rate int) ([]int16, error) {
 
 // call runs the agent, the bridge and the carrier over TCP.
 func (c *demoCmd) call(ctx context.Context, out io.Writer, spec *providers.Spec, format codec.Format, voice []int16) (*result, codec.Format, error) {
-	log := slog.New(slog.DiscardHandler)
+	ended := &endLog{Handler: slog.DiscardHandler}
 	if c.Verbose {
-		log = newLogger(os.Stderr, slog.LevelInfo, false)
+		ended.Handler = newLogger(os.Stderr, slog.LevelInfo, false).Handler()
 	}
+	log := slog.New(ended)
 	var group sync.WaitGroup
 	defer group.Wait()
 
@@ -176,7 +174,9 @@ func (c *demoCmd) call(ctx context.Context, out io.Writer, spec *providers.Spec,
 		Agents: map[string]media.Agent{"": {Dialer: dialer, Session: settings}}, Log: log})
 	serving, stop := context.WithCancel(ctx)
 	defer stop()
+	served := make(chan struct{})
 	group.Go(func() {
+		defer close(served)
 		if err := server.Serve(serving, l, nil); err != nil {
 			log.Error("bridge", "err", err)
 		}
@@ -207,13 +207,41 @@ func (c *demoCmd) call(ctx context.Context, out io.Writer, spec *providers.Spec,
 		return nil, format, err
 	}
 	hears, _ := dialer.Formats()
-	return &result{Result: r, bridge: live}, hears, nil
+	stop()
+	<-served
+	return &result{Result: r, bridge: live, why: ended.why}, hears, nil
 }
 
-// result adds what the bridge counted.
+// result adds what the bridge counted, and why it ended the call.
 type result struct {
 	*bench.Result
 	bridge session.Stats
+	why    string
+}
+
+// endLog is a log that keeps why the call ended.
+type endLog struct {
+	slog.Handler
+	why string // written before Serve returns
+}
+
+func (l *endLog) Enabled(context.Context, slog.Level) bool { return true }
+func (l *endLog) WithGroup(string) slog.Handler            { return l }
+func (l *endLog) WithAttrs([]slog.Attr) slog.Handler       { return l }
+
+// Handle implements slog.Handler.
+func (l *endLog) Handle(ctx context.Context, r slog.Record) error {
+	if r.Message == "call ended" {
+		var why []string
+		r.Attrs(func(a slog.Attr) bool {
+			if a.Key == "cause" || a.Key == "err" {
+				why = append(why, a.Value.String())
+			}
+			return true
+		})
+		l.why = strings.Join(why, ": ")
+	}
+	return l.Handler.Handle(ctx, r)
 }
 
 // watchCall keeps the last numbers of the one call that there is.
@@ -260,7 +288,7 @@ func (c *demoCmd) summarize(spec *providers.Spec, hears codec.Format, r *result)
 		}
 	}
 	fail(r.Complaints == 0, "the carrier complained %d times", r.Complaints)
-	fail(r.CloseCode == 0 || !c.echoes() && r.CloseCode == 1000, "the bridge closed the connection with code %d", r.CloseCode)
+	fail(r.CloseCode == 0 || !c.echoes() && r.CloseCode == 1000, "the bridge closed the connection with code %d: %s", r.CloseCode, r.why)
 	fail(s.FramesReceived > 0, "the caller heard nothing")
 	if c.echoes() && s.FramesReceived > 0 {
 		s.FramesLost = max(0, s.FramesSent-s.FramesReceived)
@@ -284,6 +312,9 @@ func (c *demoCmd) write(s *summary, r *result) error {
 	if err != nil {
 		return fmt.Errorf("summary: %w", err)
 	}
+	if err := os.MkdirAll(c.Out, 0o755); err != nil {
+		return fmt.Errorf("--out: %w", err)
+	}
 	return errors.Join(
 		bench.WriteWAV(filepath.Join(c.Out, "caller.wav"), r.Said, r.Format.Rate),
 		bench.WriteWAV(filepath.Join(c.Out, "heard.wav"), r.Heard, r.Format.Rate),
@@ -298,7 +329,11 @@ func (c *demoCmd) print(out io.Writer, s *summary) {
 	}
 	fmt.Fprintln(w)
 	row("call", "%.1f s, carrier %s, agent %s", float64(s.CallMS)/1000, s.CarrierFormat, s.AgentFormat)
-	row("frames", "%d sent, %d came back, %d lost", s.FramesSent, s.FramesReceived, s.FramesLost)
+	if c.echoes() {
+		row("frames", "%d sent, %d came back, %d lost", s.FramesSent, s.FramesReceived, s.FramesLost)
+	} else {
+		row("frames", "%d sent, %d heard", s.FramesSent, s.FramesReceived)
+	}
 	row("gaps heard", "%d (%d ms)", s.Gaps, s.GapMS)
 	if s.AddedMedianMS != 0 {
 		row("added delay", "%.2f ms median, %.2f ms p99 (caller to agent and back, filters included)", s.AddedMedianMS, s.AddedP99MS)

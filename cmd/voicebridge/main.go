@@ -33,6 +33,9 @@ func main() {
 		if errors.As(err, &code) {
 			os.Exit(int(code))
 		}
+		if errors.Is(err, context.Canceled) {
+			err = errors.New("interrupted")
+		}
 		fmt.Fprintln(os.Stderr, "voicebridge:", err)
 		os.Exit(1)
 	}

@@ -50,24 +50,36 @@ func TestConfigErrors(t *testing.T) {
 	if _, err := parseConfig([]byte(good), env(nil)); err != nil {
 		t.Fatal(err)
 	}
+	// Nothing at all leaves the defaults as they are.
+	if _, err := parseConfig([]byte("# nothing\n"), env(nil)); err == nil || strings.Count(err.Error(), "\n") != 1 {
+		t.Errorf("an empty file: %v, want just media.token and agent.url", err)
+	}
 	for yaml, want := range map[string]string{
-		"":                                                         "agent.url",
-		good + "lisen: x":                                          "lisen",
-		good + "limits: {x: 1}":                                    "x",
-		good + "limits: {calls: 0}":                                "limits.calls",
-		good + "limits: {calls: many}":                             "many",
-		good + "limits: {lead: 160}":                               "160",
-		good + "limits: {lead: 10s}":                               "limits.lead",
-		good + "limits: {header_bytes: 1}":                         "limits.header_bytes",
-		good + "limits: {message_bytes: 1}":                        "limits.message_bytes",
-		good + "limits: {handshakes_per_second: 0}":                "limits.handshakes_per_second",
-		good + "log: {level: loud}":                                "log.level",
-		good + "log: {format: xml}":                                "log.format",
-		good + "listen: ''":                                        "listen",
-		good + "agent: {url: 'ws://127.0.0.1:1/'}":                 "agent",
-		good + "  token: 0123456789abcdef":                         "",
-		"agent: {url: 'ws://127.0.0.1:1/'}":                        "media.token",
-		"agent: {url: 'ws://127.0.0.1:1/'}\nmedia: {token: short}": "media.token",
+		"":                             "agent.url",
+		good + "lisen: x":              "lisen",
+		good + "limits: {x: 1}":        "x",
+		good + "limits: {calls: 0}":    "limits.calls",
+		good + "limits: {calls: many}": `limits.calls: "many" is not a whole number (line 3)`,
+		good + "limits: {lead: 160}":   `limits.lead: "160" is not a duration`,
+		good + "limits: {calls: 1.5}":  "limits.calls",
+		good + "limits: {handshakes_per_second: .nan}": "limits.handshakes_per_second",
+		good + "listen: 9001":                          "listen",
+		good + "listen: 127.0.0.1:99999":               "listen",
+		good + "admin: 127.0.0.1:9001":                 "admin",
+		good + "log: {level: INFO+3}":                  "log.level",
+		"agent: {url: 'ws://127.0.0.1:1/', headers: {'a b': c}}\nmedia: {insecure: true}\n": "agent.headers",
+		"agent: {url: 'ws://127.0.0.1:1/', bearer: '${EMPTY}'}\nmedia: {insecure: true}\n":  "EMPTY",
+		good + "limits: {lead: 10s}":                                             "limits.lead",
+		good + "limits: {header_bytes: 1}":                                       "limits.header_bytes",
+		good + "limits: {message_bytes: 1}":                                      "limits.message_bytes",
+		good + "limits: {handshakes_per_second: 0}":                              "limits.handshakes_per_second",
+		good + "log: {level: loud}":                                              "log.level",
+		good + "log: {format: xml}":                                              "log.format",
+		good + "listen: ''":                                                      "listen",
+		good + "agent: {url: 'ws://127.0.0.1:1/'}":                               "agent",
+		good + "  token: 0123456789abcdef":                                       "",
+		"agent: {url: 'ws://127.0.0.1:1/'}":                                      "media.token",
+		"agent: {url: 'ws://127.0.0.1:1/'}\nmedia: {token: short}":               "media.token",
 		"agent: {url: 'ws://127.0.0.1:1/'}\nmedia: {token: '0123456789abc/ef'}":  "media.token",
 		"agent: {url: 'ws://127.0.0.1:1/'}\nmedia: {insecure: true, token: abc}": "media.insecure",
 		"agent: {url: 'ws://example.com/'}\nmedia: {insecure: true}":             "agent.url",
@@ -75,7 +87,7 @@ func TestConfigErrors(t *testing.T) {
 		"agent: {url: 'ws://[::1]/', queue: 1ms}\nmedia: {insecure: true}":       "agent.queue",
 		"agent: {url: '${URL}', bearer: '${B}'}\nmedia: {insecure: true}":        "URL, B",
 	} {
-		_, err := parseConfig([]byte(yaml), env(nil))
+		_, err := parseConfig([]byte(yaml), env(map[string]string{"EMPTY": ""}))
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s\n%v\nwant something about %q", yaml, err, want)
 		}
@@ -226,7 +238,8 @@ func TestHelp(t *testing.T) {
 		t.Errorf("version: %s, %v", out, err)
 	}
 	for _, args := range [][]string{{}, {"sing"}, {"serve"}, {"serve", "--insecure"}, {"serve", "--insecure", "--agent", "http://x"},
-		{"serve", "--config", "nowhere.yaml"}, {"demo", "--carrier", "nobody"}, {"demo", "--rate", "1"}, {"demo", "--input", "nowhere.wav"},
+		{"serve", "--config", "nowhere.yaml"},
+		{"serve", "--config", "../../examples/voicebridge.yaml", "--listen", "127.0.0.1:1"}, {"demo", "--carrier", "nobody"}, {"demo", "--rate", "1"}, {"demo", "--input", "nowhere.wav"},
 		{"demo", "--input", "main.go", "--out", t.TempDir()}, {"agent", "tone", "--hz", "0"}} {
 		if out, err := command(t, args...); err == nil {
 			t.Errorf("%v: no error\n%s", args, out)
@@ -278,7 +291,7 @@ func TestDemoFails(t *testing.T) {
 	l.Close()
 	var code exitCode
 	out, err := command(t, "demo", "--agent", "ws://"+l.Addr().String(), "--echo", "--out", t.TempDir())
-	if !errors.As(err, &code) || code != 1 || !strings.Contains(out, "did not come through") || !strings.Contains(out, "1011") {
+	if !errors.As(err, &code) || code != 1 || !strings.Contains(out, "did not come through") || !strings.Contains(out, "1011: agent_unreachable") || !strings.Contains(out, "refused") {
 		t.Errorf("%v\n%s", err, out)
 	}
 }

@@ -16,7 +16,7 @@ type serveCmd struct {
 	Config   string `help:"Configuration file (YAML); see docs/configuration.md." type:"path" placeholder:"FILE"`
 	Check    bool   `help:"Check the configuration and exit."`
 	Insecure bool   `help:"Development: take every media connection, without token. Needs --agent."`
-	Listen   string `help:"Address for carriers, with --insecure." default:"127.0.0.1:9001" placeholder:"HOST:PORT"`
+	Listen   string `help:"Address for carriers, with --insecure (default 127.0.0.1:9001)." placeholder:"HOST:PORT"`
 	Admin    string `help:"Address for metrics and health, with --insecure." placeholder:"HOST:PORT"`
 	Agent    string `help:"The agent's WebSocket URL, with --insecure." placeholder:"URL"`
 }
@@ -89,8 +89,8 @@ func (c *serveCmd) Run(ctx context.Context, out output) error {
 
 func (c *serveCmd) load() (*config, error) {
 	switch {
-	case c.Config != "" && (c.Insecure || c.Agent != ""):
-		return nil, errors.New("--config and --insecure exclude each other: set media.insecure and agent.url in the file")
+	case c.Config != "" && (c.Insecure || c.Agent+c.Listen+c.Admin != ""):
+		return nil, errors.New("--config excludes --insecure, --agent, --listen and --admin: set them in the file")
 	case c.Config != "":
 		return loadConfig(c.Config, os.LookupEnv)
 	case !c.Insecure:
@@ -99,7 +99,10 @@ func (c *serveCmd) load() (*config, error) {
 		return nil, errors.New("--insecure needs --agent URL, for example --agent ws://127.0.0.1:9100/")
 	}
 	cfg := defaultConfig()
-	cfg.Listen, cfg.Admin, cfg.Media.Insecure = c.Listen, c.Admin, true
+	if c.Listen != "" {
+		cfg.Listen = c.Listen
+	}
+	cfg.Admin, cfg.Media.Insecure = c.Admin, true
 	cfg.Agent.URL, cfg.Agent.Plaintext = c.Agent, true
 	cfg.Agent.complete()
 	return cfg, nil
