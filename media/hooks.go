@@ -3,6 +3,7 @@ package media
 import (
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"time"
@@ -22,95 +23,113 @@ const maxHook = 64 << 10
 // hookResults are what can become of a webhook, for the metric.
 var hookResults = []string{"ok", "account", "size", "signature", "malformed", "refused", "error"}
 
-// hook answers the carriers' webhooks: /hooks/{provider}/{account}/inbound and
-// .../status. Nothing is read from a request before it is authenticated.
-func (s *Server) hook(w http.ResponseWriter, r *http.Request) {
-	provider := r.PathValue("provider")
-	done := func(result string, status int) {
-		s.totals.hook(provider, result)
-		if status != http.StatusOK {
+// accountHook is a webhook that has been authenticated.
+type accountHook struct {
+	*providers.Hook
+	Account
+	name string // of the account
+	log  *slog.Logger
+}
+
+// authentic lets through what the account's carrier has signed, and answers
+// everything else. next says what became of the request; nothing is read from it
+// before.
+func (s *Server) authentic(next func(http.ResponseWriter, *accountHook) (result string)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		provider, name := r.PathValue("provider"), r.PathValue("account")
+		refuse := func(result string, status int) {
+			s.totals.hook(provider, result)
 			http.Error(w, result, status)
 		}
-	}
-	account, known := s.cfg.Accounts[r.PathValue("account")]
-	if !known || account.Spec.Name != provider {
-		done("account", http.StatusNotFound)
-		return
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxHook))
-	if err != nil {
-		done("size", http.StatusRequestEntityTooLarge)
-		return
-	}
-	h := &providers.Hook{
-		Method: r.Method, Header: r.Header, Body: body,
-		URL: strings.TrimSuffix(s.cfg.PublicURL, "/") + r.RequestURI,
-	}
-	log := s.cfg.Log.With("provider", provider, "account", r.PathValue("account"))
-	if err := account.Webhooks.Authenticate(h, time.Now()); err != nil {
-		if s.complaints.Allow() {
-			log.Warn("webhook refused", "err", err)
-		}
-		done("signature", http.StatusForbidden)
-		return
-	}
-	if r.PathValue("what") == "status" {
-		report, err := account.Webhooks.Status(h)
-		if err != nil {
-			log.Warn("webhook", "err", err)
-			done("malformed", http.StatusBadRequest)
+		account, known := s.cfg.Accounts[name]
+		if !known || account.Spec.Name != provider {
+			refuse("account", http.StatusNotFound)
 			return
 		}
-		if report.Status != "" {
-			log.Info("call status", "call", report.Call, "status", report.Status, "raw", report.Raw)
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxHook))
+		if err != nil {
+			refuse("size", http.StatusRequestEntityTooLarge)
+			return
 		}
-		s.totals.hook(provider, "ok")
-		w.WriteHeader(http.StatusNoContent)
-		return
+		h := &accountHook{Account: account, name: name, log: s.cfg.Log.With("provider", provider, "account", name)}
+		h.Hook = &providers.Hook{
+			Method: r.Method, Header: r.Header, Body: body,
+			URL: strings.TrimSuffix(s.cfg.PublicURL, "/") + r.RequestURI,
+		}
+		if err := account.Webhooks.Authenticate(h.Hook, time.Now()); err != nil {
+			if s.complaints.Allow() {
+				h.log.Warn("webhook refused", "err", err)
+			}
+			refuse("signature", http.StatusForbidden)
+			return
+		}
+		s.totals.hook(provider, next(w, h))
 	}
-	call, err := account.Webhooks.Inbound(h)
+}
+
+// malformed answers a webhook that is signed but makes no sense.
+func malformed(w http.ResponseWriter, h *accountHook, err error) string {
+	h.log.Warn("webhook makes no sense", "err", err)
+	http.Error(w, "malformed", http.StatusBadRequest)
+	return "malformed"
+}
+
+// status takes a report on a call.
+func (s *Server) status(w http.ResponseWriter, h *accountHook) string {
+	report, err := h.Webhooks.Status(h.Hook)
 	if err != nil {
-		log.Warn("webhook", "err", err)
-		done("malformed", http.StatusBadRequest)
-		return
+		return malformed(w, h, err)
 	}
-	doc, result, err := s.answer(account, r.PathValue("account"), call)
+	if report.Status != "" {
+		h.log.Info("call status", "call", report.Call, "status", report.Status, "raw", report.Raw)
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return "ok"
+}
+
+// inbound answers what to do with a call.
+func (s *Server) inbound(w http.ResponseWriter, h *accountHook) string {
+	call, err := h.Webhooks.Inbound(h.Hook)
 	if err != nil {
-		log.Error("answer", "call", call.ID, "err", err)
-		done("error", http.StatusInternalServerError)
-		return
+		return malformed(w, h, err)
 	}
-	log.Info("call comes in", "call", call.ID, "from", mask(call.From), "to", mask(call.To), "result", result)
-	s.totals.hook(provider, result)
+	doc, result, err := s.answer(h, call)
+	if err != nil {
+		h.log.Error("answer", "call", call.ID, "err", err)
+		http.Error(w, "error", http.StatusInternalServerError)
+		return "error"
+	}
+	h.log.Info("call comes in", "call", call.ID, "from", mask(call.From), "to", mask(call.To), "result", result)
 	w.Header().Set("Content-Type", doc.ContentType)
 	_, _ = w.Write(doc.Body) // a carrier that is gone needs no answer
+	return result
 }
 
 // answer connects a call to a media URL of its own, or tells the caller why not.
-func (s *Server) answer(account Account, name string, call *providers.InboundCall) (providers.Document, string, error) {
+func (s *Server) answer(h *accountHook, call *providers.InboundCall) (doc providers.Document, result string, err error) {
 	if s.draining.Load() || s.registry.Len() >= s.cfg.Limits.Calls {
-		doc, err := account.Webhooks.Refuse("All lines are busy. Please call again later.")
+		doc, err = h.Webhooks.Refuse("All lines are busy. Please call again later.")
 		return doc, "refused", err
 	}
 	agent, ok := "", true
 	if s.cfg.Route != nil {
-		agent, ok = s.cfg.Route(name, call.To)
+		agent, ok = s.cfg.Route(h.name, call.To)
 	}
 	if !ok {
-		doc, err := account.Webhooks.Refuse("This number is not in service.")
+		doc, err = h.Webhooks.Refuse("This number is not in service.")
 		return doc, "refused", err
 	}
 	token, err := s.tokens.make(ticket{
-		Provider: account.Spec.Name, Account: name, Agent: agent, Call: call.ID, From: call.From, To: call.To,
+		Provider: h.Spec.Name, Account: h.name, Agent: agent, Call: call.ID, From: call.From, To: call.To,
 	}, time.Now())
 	if err != nil {
-		return providers.Document{}, "", err
+		return doc, "", err
 	}
 	base, ok := strings.CutPrefix(s.cfg.PublicURL, "http") // https becomes wss
 	if !ok {
-		return providers.Document{}, "", errors.New("media: the public URL is no http URL")
+		return doc, "", errors.New("media: the public URL is no http URL")
 	}
-	doc, err := account.Webhooks.Connect("ws" + strings.TrimSuffix(base, "/") + "/media/" + account.Spec.Name + "/" + token)
+	doc, err = h.Webhooks.Connect("ws" + strings.TrimSuffix(base, "/") + "/media/" + h.Spec.Name + "/" + token)
 	return doc, "ok", err
 }
 

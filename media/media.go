@@ -115,14 +115,8 @@ func (s *Server) Public() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /media/{provider}", s.media)
 	mux.HandleFunc("GET /media/{provider}/{token...}", s.media)
-	for _, what := range []string{"inbound", "status"} {
-		for _, method := range []string{"GET", "POST"} {
-			mux.HandleFunc(method+" /hooks/{provider}/{account}/"+what, func(w http.ResponseWriter, r *http.Request) {
-				r.SetPathValue("what", what)
-				s.hook(w, r)
-			})
-		}
-	}
+	mux.HandleFunc("/hooks/{provider}/{account}/inbound", s.authentic(s.inbound))
+	mux.HandleFunc("/hooks/{provider}/{account}/status", s.authentic(s.status))
 	s.health(mux)
 	return mux
 }
@@ -179,32 +173,38 @@ func (s *Server) admit(r *http.Request) (*providers.Spec, *ticket, *refusal) {
 			spec = p
 		}
 	}
-	switch {
-	case spec == nil:
+	if spec == nil {
 		return nil, nil, &refusal{http.StatusNotFound, "provider"}
+	}
+	var tk *ticket // strangers are turned away first: they learn nothing, and use up nothing
+	if token := r.PathValue("token"); !s.cfg.Insecure && !s.isToken(token) {
+		var err error
+		if tk, err = s.tokens.read(token, spec.Name, time.Now()); err != nil {
+			s.cfg.Log.Debug("token refused", "provider", spec.Name, "err", err)
+			return nil, nil, &refusal{http.StatusForbidden, "token"}
+		}
+	}
+	switch {
 	case s.draining.Load():
 		return nil, nil, &refusal{http.StatusServiceUnavailable, "draining"}
 	case s.registry.Len() >= s.cfg.Limits.Calls:
 		return nil, nil, &refusal{http.StatusServiceUnavailable, "calls"}
-	}
-	var tk *ticket
-	if token := r.PathValue("token"); !s.cfg.Insecure && !s.isToken(token) {
-		var err error
-		if tk, err = s.tokens.read(token, spec.Name, time.Now()); err != nil {
-			s.cfg.Log.Debug("media connection refused", "provider", spec.Name, "remote", r.RemoteAddr, "err", err)
-			return nil, nil, &refusal{http.StatusForbidden, "token"}
-		}
-	}
-	if !s.handshakes.Allow() { // not before: strangers must not use up the rate
+	case !s.handshakes.Allow():
 		return nil, nil, &refusal{http.StatusTooManyRequests, "rate"}
-	}
-	if tk != nil && !s.tokens.take(tk, time.Now()) {
+	case s.agent(tk).Dialer == nil: // the token is of an instance with other agents
+		return nil, nil, &refusal{http.StatusServiceUnavailable, "agent"}
+	case tk != nil && !s.tokens.take(tk, time.Now()):
 		return nil, nil, &refusal{http.StatusForbidden, "token"}
 	}
-	if tk == nil && s.cfg.Agents[""].Dialer == nil || tk != nil && s.cfg.Agents[tk.Agent].Dialer == nil {
-		return nil, nil, &refusal{http.StatusServiceUnavailable, "agent"} // an instance with other agents
-	}
 	return spec, tk, nil
+}
+
+// agent is who answers a call with this ticket, or with none.
+func (s *Server) agent(tk *ticket) Agent {
+	if tk == nil {
+		return s.cfg.Agents[""]
+	}
+	return s.cfg.Agents[tk.Agent]
 }
 
 // isToken tells whether token is the one of the configuration.
@@ -216,10 +216,7 @@ func (s *Server) isToken(token string) bool {
 
 // serve carries one call.
 func (s *Server) serve(spec *providers.Spec, conn *ws.Conn, tk *ticket) {
-	agent := s.cfg.Agents[""]
-	if tk != nil {
-		agent = s.cfg.Agents[tk.Agent]
-	}
+	agent := s.agent(tk)
 	sess := session.New(spec, agent.Session, conn, agent.Dialer, s.cfg.Log)
 	if tk != nil {
 		sess.Expect(session.Known{Call: tk.Call, Direction: "inbound", From: tk.From, To: tk.To})
