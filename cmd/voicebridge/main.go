@@ -16,10 +16,11 @@ import (
 )
 
 type cli struct {
-	Serve   serveCmd   `cmd:"" help:"Run the bridge: take carriers' media connections and dial the agent for each call."`
-	Demo    demoCmd    `cmd:"" help:"Put one simulated call through a bridge and show what the caller heard. Needs no account, key or server."`
-	Agent   agentCmd   `cmd:"" help:"Run a reference agent to point a bridge at."`
-	Version versionCmd `cmd:"" help:"Print the version."`
+	Serve     serveCmd     `cmd:"" help:"Run the bridge: take carriers' media connections and dial the agent for each call."`
+	Demo      demoCmd      `cmd:"" help:"Put one simulated call through a bridge and show what the caller heard. Needs no account, key or server."`
+	Agent     agentCmd     `cmd:"" help:"Run a reference agent to point a bridge at."`
+	Providers providersCmd `cmd:"" help:"List the carriers and what they can do."`
+	Version   versionCmd   `cmd:"" help:"Print the version."`
 }
 
 // output is where commands print for people; logs go to stderr.

@@ -229,10 +229,13 @@ func TestHelp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []string{"serve", "demo", "agent", "version"} {
+	for _, c := range []string{"serve", "demo", "agent", "providers", "version"} {
 		if !strings.Contains(out, c) {
 			t.Errorf("--help does not show %s:\n%s", c, out)
 		}
+	}
+	if out, err := command(t, "providers"); err != nil || !strings.Contains(out, "vonage") || !strings.Contains(out, "marks,clear,digits") {
+		t.Errorf("providers: %s, %v", out, err)
 	}
 	if out, err := command(t, "version"); err != nil || !strings.HasPrefix(out, "voicebridge ") {
 		t.Errorf("version: %s, %v", out, err)
