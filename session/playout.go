@@ -1,11 +1,7 @@
 package session
 
 import (
-	"errors"
 	"math"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"voicebridge/codec"
@@ -79,17 +75,6 @@ type playout struct {
 // between is padding, or was discarded.
 type segment struct{ at, from int64 }
 
-// item is something queued in line with the audio.
-type item struct {
-	at     int64
-	name   string // of a mark
-	end    *End   // of a hang-up, otherwise nil
-	id     string // of the command
-	serial uint64
-	behind int64         // the position behind which it was sent to the carrier
-	due    time.Duration // when it is taken as played without a word of the carrier
-}
-
 const (
 	forever = time.Duration(math.MaxInt64)
 	// flushAfter is how long nothing must have come from the agent before an
@@ -97,15 +82,10 @@ const (
 	flushAfter = 40 * time.Millisecond
 	// flushEarly is how long before the carrier runs dry that frame is sent.
 	flushEarly = 5 * time.Millisecond
-	// markLate is how long after its time a mark is waited for.
-	markLate = 2 * time.Second
 	// A silence of gapMin to gapMax between frames is a hole that the caller
 	// hears; a longer one is a pause of the agent's, and of a shorter one the
 	// carrier's own buffering leaves nothing.
 	gapMin, gapMax = 10 * time.Millisecond, 500 * time.Millisecond
-	maxMarks       = 256
-	// maxLag bounds how much the carrier is taken to be late.
-	maxLag = 300 * time.Millisecond
 )
 
 func newPlayout(from, to codec.Format, can providers.Abilities, cfg *Config, stats *Stats, tell func(AgentEvent)) playout {
@@ -250,42 +230,6 @@ func (p *playout) levels(now time.Duration) {
 	}
 }
 
-// mark queues a mark. It is false where there are too many.
-func (p *playout) mark(name string) bool {
-	if len(p.items)+len(p.inflight) >= maxMarks {
-		return false
-	}
-	p.stats.Marks++
-	p.items = append(p.items, item{at: p.pushed, name: name})
-	return true
-}
-
-// hangup queues the end of the call behind the audio that came before it.
-func (p *playout) hangup(id string, end *End) {
-	p.finishing, p.paused = true, false
-	p.items = append(p.items, item{at: p.pushed, id: id, end: end})
-}
-
-// cancel withdraws a queued hang-up. It is false where there is none of that id.
-func (p *playout) cancel(id string) bool {
-	for _, list := range []*[]item{&p.items, &p.inflight} {
-		for i, it := range *list {
-			if it.end != nil && it.id == id && it.id != "" {
-				*list = append((*list)[:i], (*list)[i+1:]...)
-				p.finishing = p.ending()
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// ending tells whether a hang-up is queued.
-func (p *playout) ending() bool {
-	is := func(it item) bool { return it.end != nil }
-	return slices.ContainsFunc(p.items, is) || slices.ContainsFunc(p.inflight, is)
-}
-
 // pause stops or continues the output. It is false where a hang-up is queued,
 // which a pause would put off for ever.
 func (p *playout) pause(on bool) bool {
@@ -339,24 +283,8 @@ func (p *playout) next(now time.Duration, buf []byte, cmd *providers.Command) (o
 	}
 	p.expire(now)
 	for len(p.items) > 0 && p.items[0].at <= p.taken {
-		it := p.items[0]
-		p.items = p.items[:copy(p.items, p.items[1:])]
-		p.serial++
-		it.serial = p.serial
-		it.due = now
-		it.behind = p.taken
-		if at := p.dry() + p.lag; p.run && at > now {
-			it.due = at
-		}
-		if p.can.Marks {
-			it.due += markLate
-		}
-		if n := len(p.inflight); n > 0 { // in order, whatever becomes of lag
-			it.due = max(it.due, p.inflight[n-1].due)
-		}
-		p.inflight = append(p.inflight, it)
-		if p.can.Marks {
-			*cmd = providers.Command{Kind: providers.CommandMark, Mark: p.wireName(it.serial)}
+		if serial := p.reach(now); p.can.Marks {
+			*cmd = providers.Command{Kind: providers.CommandMark, Mark: p.wireName(serial)}
 			return true, 0
 		}
 	}
@@ -458,62 +386,4 @@ func (p *playout) send(now time.Duration, buf []byte, cmd *providers.Command) {
 	p.taken += p.step
 	p.stats.FramesOut++
 	p.levels(now)
-}
-
-// late takes how much later than expected a mark came: the least is the truth
-// about the carrier, more may be the network's.
-func (p *playout) late(d time.Duration) {
-	d = min(max(0, d), maxLag)
-	if d > p.lag {
-		d = p.lag + (d-p.lag)/4
-	}
-	p.lag = d
-}
-
-// expire reports what counts as played although the carrier has not said so.
-func (p *playout) expire(now time.Duration) {
-	for len(p.inflight) > 0 && p.inflight[0].due <= now {
-		p.played(now, 1)
-	}
-}
-
-// played reports the first n items in flight.
-func (p *playout) played(now time.Duration, n int) {
-	for _, it := range p.inflight[:n] {
-		if it.end != nil {
-			p.end = it.end
-			continue
-		}
-		p.tell(AgentEvent{Kind: AgentMark, Name: it.name, State: "played", Out: p.heard(now)})
-	}
-	p.inflight = p.inflight[:copy(p.inflight, p.inflight[n:])]
-}
-
-// wireName is the name of a mark at the carrier: ours, so that one that comes
-// back after a clear is told from a new one of the same name.
-func (p *playout) wireName(serial uint64) string {
-	return strconv.FormatUint(p.generation, 10) + "." + strconv.FormatUint(serial, 10)
-}
-
-// markPlayed takes a mark that came back from the carrier.
-func (p *playout) markPlayed(now time.Duration, wire string) error {
-	generation, rest, _ := strings.Cut(wire, ".")
-	g, err := strconv.ParseUint(generation, 10, 64)
-	serial, err2 := strconv.ParseUint(rest, 10, 64)
-	if err != nil || err2 != nil {
-		return errors.New("session: a mark that was never sent")
-	}
-	for i, it := range p.inflight {
-		if it.serial != serial || g != p.generation {
-			continue
-		}
-		if expected := p.t0 + p.duration(it.behind-p.base); p.run && it.behind > p.base {
-			p.late(now - expected)
-		}
-		p.high = max(p.high, it.at)
-		p.played(now, i+1) // marks come back in order: those before it were lost
-		return nil
-	}
-	p.stats.LateMarks++
-	return nil
 }
