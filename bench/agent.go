@@ -118,15 +118,6 @@ func (c *AgentConn) Command(v any) error {
 	return c.conn.Write(false, b)
 }
 
-// Type reads the type of a JSON message from the bridge.
-func Type(data []byte) string {
-	var m struct{ Type string }
-	if json.Unmarshal(data, &m) != nil {
-		return ""
-	}
-	return m.Type
-}
-
 // Echo says what it hears.
 func Echo(_ context.Context, c *AgentConn) error {
 	tc := codec.NewTranscoder(c.Hears, c.Speaks)

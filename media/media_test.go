@@ -254,9 +254,12 @@ func echoAnyProfile(ctx context.Context, c *bench.AgentConn) error {
 		}
 		if binary {
 			err = c.Audio(tc.Append(nil, data))
-		} else if bench.Type(data) == "audio" {
-			var m struct{ Audio []byte }
-			if err = json.Unmarshal(data, &m); err == nil {
+		} else {
+			var m struct {
+				Type  string
+				Audio []byte
+			}
+			if err = json.Unmarshal(data, &m); err == nil && m.Type == "audio" {
 				err = c.Command(map[string]any{"type": "audio", "audio": tc.Append(nil, m.Audio)})
 			}
 		}

@@ -9,8 +9,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
+
+	"voicebridge/providers"
 )
 
 // ticket is what a media token says: which call may connect, and what is known
@@ -34,8 +35,7 @@ const ticketTime = time.Minute
 // by an instance.
 type tokens struct {
 	seal cipher.AEAD
-	mu   sync.Mutex
-	used map[string]time.Time // by nonce, until they have expired
+	used providers.Once // by nonce
 }
 
 func newTokens(secret string) *tokens {
@@ -48,7 +48,7 @@ func newTokens(secret string) *tokens {
 	if err != nil {
 		panic(err) // AES has the right block size
 	}
-	return &tokens{seal: seal, used: map[string]time.Time{}}
+	return &tokens{seal: seal}
 }
 
 // make gives the token of a ticket, for a URL's path.
@@ -90,16 +90,5 @@ func (t *tokens) read(token, provider string, now time.Time) (*ticket, error) {
 
 // take uses a token up. It is false where that has been done before.
 func (t *tokens) take(tk *ticket, now time.Time) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for k, until := range t.used {
-		if now.After(until) {
-			delete(t.used, k)
-		}
-	}
-	if _, used := t.used[tk.nonce]; used {
-		return false
-	}
-	t.used[tk.nonce] = time.Unix(tk.Expires, 0)
-	return true
+	return t.used.First(tk.nonce, now, time.Unix(tk.Expires, 0))
 }

@@ -174,14 +174,14 @@ func (s *Session) agentCommand(cmd *AgentCommand) {
 		}
 	case CommandMark:
 		if !s.out.mark(cmd.Name) {
-			s.fault(now, cmd.ID, "rate_limited", fmt.Sprintf("more than %d open marks", maxMarks))
+			s.fault(now, cmd, "rate_limited", fmt.Sprintf("more than %d open marks", maxMarks))
 		}
 	case CommandClear:
 		s.discarded = 0
 		s.out.flush(now, "agent", cmd.ID)
 	case CommandPause, CommandUnpause:
 		if !s.out.pause(cmd.Kind == CommandPause) {
-			s.fault(now, cmd.ID, "busy", "a hang-up is queued: cancel it first")
+			s.fault(now, cmd, "busy", "a hang-up is queued: cancel it first")
 			return
 		}
 		s.ack(now, cmd.ID)
@@ -193,7 +193,7 @@ func (s *Session) agentCommand(cmd *AgentCommand) {
 		s.out.hangup(cmd.ID, &End{Cause: AgentHangup})
 	case CommandCancel:
 		if !s.out.cancel(cmd.Ref) {
-			s.fault(now, cmd.ID, "unknown_ref", "no queued command with this id")
+			s.fault(now, cmd, "unknown_ref", "no queued command with this id")
 			return
 		}
 		s.ack(now, cmd.ID)
@@ -202,8 +202,7 @@ func (s *Session) agentCommand(cmd *AgentCommand) {
 	case CommandPing:
 		s.tell(AgentEvent{Kind: AgentPong, Ref: cmd.ID, Out: s.out.heard(now)})
 	case CommandFault:
-		s.stats.Faults++
-		s.tell(AgentEvent{Kind: AgentFault, Ref: cmd.ID, Code: cmd.Code, Message: cmd.Message, Fatal: cmd.Fatal, Out: s.out.heard(now)})
+		s.fault(now, cmd, cmd.Code, cmd.Message)
 		if cmd.Fatal {
 			s.finish(AgentProtocol, errors.New(cmd.Message))
 		}
@@ -216,9 +215,10 @@ func (s *Session) ack(now time.Duration, id string) {
 	}
 }
 
-func (s *Session) fault(now time.Duration, ref, code, message string) {
+// fault tells the agent that a command was refused.
+func (s *Session) fault(now time.Duration, cmd *AgentCommand, code, message string) {
 	s.stats.Faults++
-	s.tell(AgentEvent{Kind: AgentFault, Ref: ref, Code: code, Message: message, Out: s.out.heard(now)})
+	s.tell(AgentEvent{Kind: AgentFault, Ref: cmd.ID, Code: code, Message: message, Fatal: cmd.Fatal, Out: s.out.heard(now)})
 }
 
 // agentFailed ends the call after the agent's connection has ended: the caller

@@ -182,7 +182,7 @@ var variable = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
 
 // loadConfig reads a file: strictly, with ${NAME} replaced from the environment,
 // and checked.
-func loadConfig(path string, env func(string) (string, bool)) (*config, error) {
+func loadConfig(path string, env func(string) string) (*config, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("config: %w", err)
@@ -194,7 +194,7 @@ func loadConfig(path string, env func(string) (string, bool)) (*config, error) {
 	return cfg, nil
 }
 
-func parseConfig(b []byte, env func(string) (string, bool)) (*config, error) {
+func parseConfig(b []byte, env func(string) string) (*config, error) {
 	cfg := defaultConfig()
 	var some any // nothing but comments must not wipe the defaults
 	if err := yaml.Unmarshal(b, &some); err != nil {
@@ -209,7 +209,7 @@ func parseConfig(b []byte, env func(string) (string, bool)) (*config, error) {
 	var missing []string
 	expand := func(s *string) {
 		*s = variable.ReplaceAllStringFunc(*s, func(m string) string {
-			v, _ := env(m[2 : len(m)-1])
+			v := env(m[2 : len(m)-1])
 			if v == "" {
 				missing = append(missing, m[2:len(m)-1])
 			}

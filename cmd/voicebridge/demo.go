@@ -139,7 +139,7 @@ func (c *demoCmd) speech(rate int) ([]int16, error) {
 
 // call runs the agent, the bridge and the carrier over TCP.
 func (c *demoCmd) call(ctx context.Context, out io.Writer, spec *providers.Spec, format codec.Format, voice []int16) (*result, codec.Format, error) {
-	ended := &endLog{Handler: slog.DiscardHandler}
+	ended := &endLog{Handler: slog.DiscardHandler, end: map[string]slog.Value{}}
 	if c.Verbose {
 		ended.Handler = newLogger(os.Stderr, slog.LevelInfo, false).Handler()
 	}
@@ -193,36 +193,44 @@ func (c *demoCmd) call(ctx context.Context, out io.Writer, spec *providers.Spec,
 		Voice: voice, Length: length, Progress: show.at,
 	}
 	fmt.Fprintf(out, "%s, %v  ->  bridge  ->  agent %s\n", spec.Title, format, agentName(c.Agent))
-	var live session.Stats
-	watch, watched := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(watched)
-		live = watchCall(server, watch)
-	}()
 	r, err := caller.Run(ctx)
-	close(watch)
 	show.done()
-	<-watched
 	if err != nil {
 		return nil, format, err
 	}
 	hears, _ := dialer.Formats()
 	stop()
 	<-served
-	return &result{Result: r, bridge: live, why: ended.why}, hears, nil
+	return &result{Result: r, end: ended.end}, hears, nil
 }
 
-// result adds what the bridge counted, and why it ended the call.
+// result adds what the bridge said at the end of the call.
 type result struct {
 	*bench.Result
-	bridge session.Stats
-	why    string
+	end map[string]slog.Value
 }
 
-// endLog is a log that keeps why the call ended.
+// why is the cause of the end, with the error behind it if there is one.
+func (r *result) why() string {
+	why := r.end["cause"].String()
+	if err, ok := r.end["err"]; ok {
+		why += ": " + err.String()
+	}
+	return why
+}
+
+// p99 is one of the bridge's own delays.
+func (r *result) p99(attr string) float64 {
+	if v := r.end[attr]; v.Kind() == slog.KindDuration {
+		return toMS(v.Duration())
+	}
+	return 0 // there was no call
+}
+
+// endLog is a log that keeps what is said at the end of the call.
 type endLog struct {
 	slog.Handler
-	why string // written before Serve returns
+	end map[string]slog.Value // written before Serve returns
 }
 
 func (l *endLog) Enabled(context.Context, slog.Level) bool { return true }
@@ -232,32 +240,9 @@ func (l *endLog) WithAttrs([]slog.Attr) slog.Handler       { return l }
 // Handle implements slog.Handler.
 func (l *endLog) Handle(ctx context.Context, r slog.Record) error {
 	if r.Message == "call ended" {
-		var why []string
-		r.Attrs(func(a slog.Attr) bool {
-			if a.Key == "cause" || a.Key == "err" {
-				why = append(why, a.Value.String())
-			}
-			return true
-		})
-		l.why = strings.Join(why, ": ")
+		r.Attrs(func(a slog.Attr) bool { l.end[a.Key] = a.Value; return true })
 	}
 	return l.Handler.Handle(ctx, r)
-}
-
-// watchCall keeps the last numbers of the one call that there is.
-func watchCall(server *media.Server, stop <-chan struct{}) (last session.Stats) {
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			for _, s := range server.Registry().All() {
-				last = s.Stats()
-			}
-		case <-stop:
-			return last
-		}
-	}
 }
 
 func agentName(url string) string {
@@ -279,7 +264,7 @@ func (c *demoCmd) summarize(spec *providers.Spec, hears codec.Format, r *result)
 		Carrier: spec.Name, CarrierFormat: r.Format.String(), AgentFormat: hears.String(), Agent: agentName(c.Agent),
 		CallMS: r.Duration.Milliseconds(), FramesSent: len(r.SentAt), FramesReceived: len(r.ReceivedAt),
 		Gaps: r.Gaps, GapMS: r.GapTime.Milliseconds(),
-		BridgeInP99MS: toMS(r.bridge.In.Quantile(0.99)), BridgeOutP99MS: toMS(r.bridge.Out.Quantile(0.99)),
+		BridgeInP99MS: r.p99("delay_in_p99"), BridgeOutP99MS: r.p99("delay_out_p99"),
 		Warnings: append([]string{}, r.Warnings...), Failures: []string{},
 	}
 	fail := func(ok bool, format string, args ...any) {
@@ -288,7 +273,7 @@ func (c *demoCmd) summarize(spec *providers.Spec, hears codec.Format, r *result)
 		}
 	}
 	fail(r.Complaints == 0, "the carrier complained %d times", r.Complaints)
-	fail(r.CloseCode == 0 || !c.echoes() && r.CloseCode == 1000, "the bridge closed the connection with code %d: %s", r.CloseCode, r.why)
+	fail(r.CloseCode == 0 || !c.echoes() && r.CloseCode == 1000, "the bridge closed the connection with code %d: %s", r.CloseCode, r.why())
 	fail(s.FramesReceived > 0, "the caller heard nothing")
 	if c.echoes() && s.FramesReceived > 0 {
 		s.FramesLost = max(0, s.FramesSent-s.FramesReceived)

@@ -22,8 +22,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func env(vars map[string]string) func(string) (string, bool) {
-	return func(name string) (string, bool) { v, ok := vars[name]; return v, ok }
+func env(vars map[string]string) func(string) string {
+	return func(name string) string { return vars[name] }
 }
 
 func TestExampleConfig(t *testing.T) {

@@ -92,7 +92,7 @@ func (c *serveCmd) load() (*config, error) {
 	case c.Config != "" && (c.Insecure || c.Agent+c.Listen+c.Admin != ""):
 		return nil, errors.New("--config excludes --insecure, --agent, --listen and --admin: set them in the file")
 	case c.Config != "":
-		return loadConfig(c.Config, os.LookupEnv)
+		return loadConfig(c.Config, os.Getenv)
 	case !c.Insecure:
 		return nil, errors.New("either --config FILE, or for development --insecure --agent URL")
 	case c.Agent == "":

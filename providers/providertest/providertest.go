@@ -37,6 +37,9 @@ type Documented struct {
 	Event   providers.Event
 }
 
+// Event makes an event of a kind, as Decode begins it.
+func Event(kind providers.EventKind) providers.Event { return providers.Event{Kind: kind, At: -1} }
+
 // Text makes a text message.
 func Text(s string) providers.Message { return providers.Message{Data: []byte(s)} }
 

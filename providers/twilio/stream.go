@@ -68,18 +68,18 @@ func (s *Stream) decodeJSON(data []byte, ev *providers.Event) error {
 		if msg.DTMF == nil || len(msg.DTMF.Digit) != 1 || !providers.ValidDigit(msg.DTMF.Digit[0]) {
 			return errors.New("twilio: dtmf message without a digit")
 		}
-		if err = s.belongs(msg.StreamSid); err == nil {
+		if err = s.belongs([]byte(msg.StreamSid)); err == nil {
 			ev.Kind, ev.Digit = providers.EventDigit, msg.DTMF.Digit[0]
 		}
 	case "mark":
 		if msg.Mark == nil {
 			return errors.New("twilio: mark message without mark object")
 		}
-		if err = s.belongs(msg.StreamSid); err == nil {
+		if err = s.belongs([]byte(msg.StreamSid)); err == nil {
 			ev.Kind, ev.Mark = providers.EventMark, msg.Mark.Name
 		}
 	case "stop":
-		if err = s.belongs(msg.StreamSid); err == nil {
+		if err = s.belongs([]byte(msg.StreamSid)); err == nil {
 			ev.Kind = providers.EventStop
 		}
 	case "":
@@ -127,8 +127,8 @@ func (s *Stream) start(msg *message, ev *providers.Event) error {
 const maxLost = 3000
 
 func (s *Stream) media(f *mediaFields, ev *providers.Event) error {
-	if len(f.streamSid) > 0 && string(f.streamSid) != s.streamSid || !s.started {
-		return s.belongs(string(f.streamSid))
+	if err := s.belongs(f.streamSid); err != nil {
+		return err
 	}
 	if len(f.track) > 0 && string(f.track) != "inbound" {
 		return nil // what the bridge itself said: <Start><Stream> can send it
@@ -153,11 +153,11 @@ func (s *Stream) media(f *mediaFields, ev *providers.Event) error {
 
 // belongs checks that a message comes after the start and is of this stream.
 // Twilio always names the stream; a message that does not is let through.
-func (s *Stream) belongs(streamSid string) error {
+func (s *Stream) belongs(streamSid []byte) error {
 	if !s.started {
 		return errors.New("twilio: message before start")
 	}
-	if streamSid != "" && streamSid != s.streamSid {
+	if len(streamSid) > 0 && string(streamSid) != s.streamSid {
 		return errors.New("twilio: message of another stream")
 	}
 	return nil

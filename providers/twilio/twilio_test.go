@@ -13,8 +13,6 @@ import (
 	"voicebridge/providers/providertest"
 )
 
-func event(kind providers.EventKind) providers.Event { return providers.Event{Kind: kind, At: -1} }
-
 func TestConformance(t *testing.T) {
 	const sid = "MZ00000000000000000000000000000001"
 	text := func(s string) providers.Message {
@@ -25,13 +23,13 @@ func TestConformance(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	start := event(providers.EventStart)
+	start := providertest.Event(providers.EventStart)
 	start.Start = &providers.Start{Account: "AC…", Call: "CA…", Stream: sid, In: format, Out: format, Params: map[string]string{"run": "42"}}
-	audio := event(providers.EventAudio)
+	audio := providertest.Event(providers.EventAudio)
 	audio.Audio, audio.At = frame, 5*time.Millisecond
-	digit := event(providers.EventDigit)
+	digit := providertest.Event(providers.EventDigit)
 	digit.Digit = '1'
-	mark := event(providers.EventMark)
+	mark := providertest.Event(providers.EventMark)
 	mark.Mark = "u-17"
 
 	providertest.Run(t, providertest.Harness{
@@ -41,7 +39,7 @@ func TestConformance(t *testing.T) {
 				Params: map[string]string{"a": "b", "quote": `"\`}}
 		},
 		Documented: []providertest.Documented{
-			{Message: text(`{"event":"connected","protocol":"Call","version":"1.0.0"}`), Event: event(providers.EventConnected)},
+			{Message: text(`{"event":"connected","protocol":"Call","version":"1.0.0"}`), Event: providertest.Event(providers.EventConnected)},
 			{Message: text(`{"event":"start","sequenceNumber":"1","streamSid":"MZ…","start":{"accountSid":"AC…","streamSid":"MZ…","callSid":"CA…","tracks":["inbound"],"customParameters":{"run":"42"},"mediaFormat":{"encoding":"audio/x-mulaw","sampleRate":8000,"channels":1}}}`), Event: start},
 			{Message: text(`{"event":"media","sequenceNumber":"3","streamSid":"MZ…","media":{"track":"inbound","chunk":"1","timestamp":"5","payload":"` + silence + `"}}`), Event: audio},
 			// the same with the keys in another order, an unknown key, an escape
@@ -49,7 +47,7 @@ func TestConformance(t *testing.T) {
 			{Message: text(`{"event":"media","new":[{}],"streamSid":"MZ…","media":{"timestamp":"5","payload":"` + strings.ReplaceAll(silence, "/", `\/`) + `"}}`), Event: audio},
 			{Message: text(`{"event":"dtmf","streamSid":"MZ…","sequenceNumber":"9","dtmf":{"track":"inbound_track","digit":"1"}}`), Event: digit},
 			{Message: text(`{"event":"mark","sequenceNumber":"11","streamSid":"MZ…","mark":{"name":"u-17"}}`), Event: mark},
-			{Message: text(`{"event":"stop","sequenceNumber":"90","streamSid":"MZ…","stop":{"accountSid":"AC…","callSid":"CA…"}}`), Event: event(providers.EventStop)},
+			{Message: text(`{"event":"stop","sequenceNumber":"90","streamSid":"MZ…","stop":{"accountSid":"AC…","callSid":"CA…"}}`), Event: providertest.Event(providers.EventStop)},
 		},
 		Malformed: []providers.Message{
 			{Binary: true, Data: frame},

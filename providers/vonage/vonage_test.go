@@ -9,20 +9,18 @@ import (
 	"voicebridge/providers/providertest"
 )
 
-func event(kind providers.EventKind) providers.Event { return providers.Event{Kind: kind, At: -1} }
-
 func TestConformance(t *testing.T) {
 	text := providertest.Text
-	start := event(providers.EventStart)
+	start := providertest.Event(providers.EventStart)
 	f := codec.Format{Encoding: codec.L16LE, Rate: 16000}
 	start.Start = &providers.Start{In: f, Out: f, Params: map[string]string{"run": "42", "tenant": "acme", "n": "7"}}
-	audio := event(providers.EventAudio)
+	audio := providertest.Event(providers.EventAudio)
 	audio.Audio = make([]byte, 640)
-	digit := event(providers.EventDigit)
+	digit := providertest.Event(providers.EventDigit)
 	digit.Digit, digit.Duration = '5', 260*time.Millisecond
-	short := event(providers.EventDigit)
+	short := providertest.Event(providers.EventDigit)
 	short.Digit = '#'
-	mark := event(providers.EventMark)
+	mark := providertest.Event(providers.EventMark)
 	mark.Mark = "u-17"
 
 	providertest.Run(t, providertest.Harness{
@@ -37,9 +35,9 @@ func TestConformance(t *testing.T) {
 			{Message: text(`{"digit":"5","duration":260}`), Event: digit},
 			{Message: text(`{"event":"websocket:dtmf","dtmf":{"digit":"5","duration":"260"}}`), Event: digit},
 			{Message: text(`{"event":"websocket:dtmf","digit":"#"}`), Event: short},
-			{Message: text(`{"event":"websocket:cleared"}`), Event: event(providers.EventCleared)},
+			{Message: text(`{"event":"websocket:cleared"}`), Event: providertest.Event(providers.EventCleared)},
 			{Message: text(`{"event":"websocket:notify","payload":{"mark":"u-17"}}`), Event: mark},
-			{Message: text(`{"event":"websocket:media:update","method":"update","active":false}`), Event: event(providers.EventUnknown)},
+			{Message: text(`{"event":"websocket:media:update","method":"update","active":false}`), Event: providertest.Event(providers.EventUnknown)},
 		},
 		Malformed: []providers.Message{
 			text(`{"event":"websocket:dtmf"}`), text(`{"event":"websocket:dtmf","digit":"x"}`), text(`{"digit":"12"}`), text(`{"digit":12}`),

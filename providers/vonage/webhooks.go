@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -29,9 +28,7 @@ type Config struct {
 type Webhooks struct {
 	cfg    Config
 	format codec.Format
-
-	mu   sync.Mutex
-	seen map[string]time.Time // ids of tokens, until they are too old anyway
+	seen   providers.Once // ids of tokens, until they are too old anyway
 }
 
 // maxAge is how old, or how far in the future, a signed request may be: Vonage's
@@ -40,7 +37,7 @@ const maxAge = 5 * time.Minute
 
 // NewWebhooks implements providers.Spec.
 func NewWebhooks(decode func(any) error) (providers.Webhooks, error) {
-	w := &Webhooks{cfg: Config{Rate: 16000}, seen: map[string]time.Time{}}
+	w := &Webhooks{cfg: Config{Rate: 16000}}
 	if err := decode(&w.cfg); err != nil {
 		return nil, err
 	}
@@ -95,27 +92,10 @@ func (w *Webhooks) Authenticate(h *providers.Hook, now time.Time) error {
 		return wrong("it is of another account or application: check api_key and application_id")
 	case h.Method == "POST" && subtle.ConstantTimeCompare([]byte(strings.ToLower(c.PayloadHash)), []byte(hex.EncodeToString(sum[:]))) != 1:
 		return wrong("payload_hash does not fit the body")
-	case !w.first(c.ID, now):
+	case c.ID == "" || !w.seen.First(c.ID, now, now.Add(2*maxAge)):
 		return wrong("the token has been used before, or has no id")
 	}
 	return nil
-}
-
-// first tells whether a token is new, and keeps its id for as long as it is valid.
-func (w *Webhooks) first(id string, now time.Time) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for k, until := range w.seen {
-		if now.After(until) {
-			delete(w.seen, k)
-		}
-	}
-	_, used := w.seen[id]
-	if used || id == "" {
-		return false
-	}
-	w.seen[id] = now.Add(2 * maxAge)
-	return true
 }
 
 // hook is the body of the answer and event webhooks.
