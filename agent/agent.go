@@ -51,6 +51,7 @@ type Config struct {
 	Attempt               time.Duration
 	Write                 time.Duration // for a message to be taken by the agent
 	Ping                  time.Duration // between pings; twice without a sign of life ends the connection
+	Ready                 time.Duration // wait so long for the agent's ready, which may choose the rates; 0: do not
 }
 
 // Defaults of Config's times.
@@ -186,7 +187,7 @@ func (d *Dialer) Dial(ctx context.Context, call *session.Call) (session.Agent, e
 }
 
 func (d *Dialer) attempt(ctx context.Context, call *session.Call) (_ *Conn, again bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, d.cfg.Attempt)
+	dial, cancel := context.WithTimeout(ctx, d.cfg.Attempt)
 	defer cancel()
 	h := d.cfg.Header.Clone()
 	if h == nil {
@@ -203,17 +204,39 @@ func (d *Dialer) attempt(ctx context.Context, call *session.Call) (_ *Conn, agai
 	if d.json {
 		limits.Text = MaxBinary
 	}
-	conn, status, err := ws.Dial(ctx, d.url.String(), Protocol, h, limits)
+	conn, status, err := ws.Dial(dial, d.url.String(), Protocol, h, limits)
 	if err != nil {
 		return nil, status == 0 || status == http.StatusTooManyRequests || status >= 500, err
 	}
-	c := newConn(conn, d)
+	c := newConn(conn, d.hears, d.speaks, d.cfg.Ping)
+	c.json = d.json
+	c.awaiting.Store(d.cfg.Ready > 0)
 	if err := c.start(call); err != nil {
 		c.ws.Close(ws.CloseInternal, "start failed")
 		c.Release()
 		return nil, true, err
 	}
+	if d.cfg.Ready > 0 {
+		if err := c.readyOr(ctx, d.cfg.Ready); err != nil {
+			return nil, false, err
+		}
+	}
 	return c, false, nil
+}
+
+// readyOr waits for ready, and frees the connection if it does not come, or the
+// call ends meanwhile.
+func (c *Conn) readyOr(ctx context.Context, limit time.Duration) error {
+	stop := context.AfterFunc(ctx, func() { c.ws.Close(ws.CloseNormal, "the call is over") })
+	err := c.awaitReady(limit)
+	if !stop() && err == nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		c.ws.Close(ws.CloseNotReady, "")
+		c.Release()
+	}
+	return err
 }
 
 // Signature is the value of the Voicebridge-Signature header: the time, and the
@@ -246,5 +269,8 @@ func VerifySignature(secret, header string, now time.Time, session, target strin
 	return errors.New("agent: signature is wrong")
 }
 
-// DialTime is how long dialling may take with the given time for an attempt.
-func DialTime(attempt time.Duration) time.Duration { return attempts*attempt + 2*retryAfter }
+// DialTime is how long dialling may take with the given times for an attempt and
+// for ready.
+func DialTime(attempt, ready time.Duration) time.Duration {
+	return attempts*attempt + 2*retryAfter + ready
+}

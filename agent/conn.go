@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
 
+	"voicebridge/codec"
 	"voicebridge/session"
 	"voicebridge/ws"
 )
@@ -24,6 +26,8 @@ const (
 	keptIDs     = 64  // a command whose id is among the last ones is a repetition
 	minReport   = 100 // ms
 	maxReport   = 3600000
+	minTone     = 40 // ms: shorter ones are not told by all exchanges (ITU-T Q.24)
+	maxTone     = 2000
 )
 
 // Conn is the connection to an agent for one call; it implements session.Agent.
@@ -32,8 +36,9 @@ type Conn struct {
 	json  bool
 	ping  time.Duration
 	alive *time.Timer // runs keepalive
-	// hears and speaks are the agent's sample rates.
-	hears, speaks int
+	// hears and speaks change only while ready is awaited.
+	hears, speaks codec.Format
+	awaiting      atomic.Bool // ready is, and may choose the rates
 
 	mu   sync.Mutex // guards dead and done, and that alive is not set anew after done
 	dead bool       // the agent does not answer pings
@@ -51,9 +56,9 @@ type Conn struct {
 	limited  time.Time // when the agent was last told that it sends too much
 }
 
-func newConn(conn *ws.Conn, d *Dialer) *Conn {
+func newConn(conn *ws.Conn, hears, speaks codec.Format, ping time.Duration) *Conn {
 	c := &Conn{
-		ws: conn, json: d.json, ping: d.cfg.Ping, hears: d.hears.Rate, speaks: d.speaks.Rate,
+		ws: conn, ping: ping, hears: hears, speaks: speaks,
 		commands: rate.NewLimiter(maxCommands, maxCommands),
 	}
 	c.mu.Lock()
@@ -76,6 +81,29 @@ func (c *Conn) keepalive() {
 	}
 	_ = c.ws.Ping() // a failure shows in Quiet, or in Receive
 	c.alive.Reset(c.ping)
+}
+
+// Formats implements session.Agent.
+func (c *Conn) Formats() (hears, speaks codec.Format) { return c.hears, c.speaks }
+
+// awaitReady waits for the agent's ready, and discards what comes before. When
+// the time is over the connection ends.
+func (c *Conn) awaitReady(limit time.Duration) error {
+	late := time.AfterFunc(limit, func() { c.ws.Close(ws.CloseNotReady, "no ready in time") })
+	defer late.Stop()
+	var cmd session.AgentCommand
+	for {
+		if err := c.Receive(&cmd); err != nil {
+			return err
+		}
+		if cmd.Kind == session.CommandReady {
+			if !late.Stop() {
+				return fmt.Errorf("agent: no ready within %v", limit)
+			}
+			c.awaiting.Store(false)
+			return nil
+		}
+	}
 }
 
 // Release implements session.Agent.
@@ -151,6 +179,9 @@ type request struct {
 	InputRate  int    `json:"input_rate"`
 	OutputRate int    `json:"output_rate"`
 	BargeIn    string `json:"barge_in"`
+	Digits     string `json:"digits"`
+	ToneMS     *int64 `json:"duration_ms"`
+	GapMS      *int64 `json:"gap_ms"`
 	Speech     bool   `json:"speech"`
 	ReportMS   *int64 `json:"report_ms"`
 }
@@ -233,18 +264,21 @@ func (c *Conn) typed(r *request, cmd *session.AgentCommand) bool {
 		cmd.Kind = session.CommandPause
 	case "unpause":
 		cmd.Kind = session.CommandUnpause
-	case "hangup":
+	case "hangup", "dtmf":
 		if r.When != "" && r.When != "now" && r.When != "after_playback" {
 			return fault(cmd, r.ID, "bad_field", "when must be now or after_playback")
 		}
 		cmd.Kind, cmd.Now = session.CommandHangup, r.When == "now"
+		if r.Type == "dtmf" {
+			return digits(r, cmd)
+		}
 	case "cancel":
 		if r.Ref == "" {
 			return fault(cmd, r.ID, "bad_field", "ref must be the id of the command to withdraw")
 		}
 		cmd.Kind, cmd.Ref = session.CommandCancel, r.Ref
 	case "ready":
-		return ready(r, cmd)
+		return c.ready(r, cmd)
 	case "ping":
 		cmd.Kind = session.CommandPing
 	default:
@@ -253,21 +287,55 @@ func (c *Conn) typed(r *request, cmd *session.AgentCommand) bool {
 	return true
 }
 
-func ready(r *request, cmd *session.AgentCommand) bool {
+// digits reads a dtmf command.
+func digits(r *request, cmd *session.AgentCommand) bool {
+	cmd.Kind, cmd.Digits = session.CommandDigits, r.Digits
+	cmd.Tone, cmd.Gap = session.DefaultTone, session.DefaultToneGap
+	for _, f := range []struct {
+		ms *int64
+		d  *time.Duration
+	}{{r.ToneMS, &cmd.Tone}, {r.GapMS, &cmd.Gap}} {
+		if f.ms == nil {
+			continue
+		}
+		if *f.ms < minTone || *f.ms > maxTone {
+			return fault(cmd, r.ID, "bad_field", fmt.Sprintf("duration_ms and gap_ms must be %d to %d", minTone, maxTone))
+		}
+		*f.d = time.Duration(*f.ms) * time.Millisecond
+	}
+	if !session.ValidDigits(r.Digits) {
+		return fault(cmd, r.ID, "bad_field", "digits must be 1 to 64 of 0-9 * # A-D w W")
+	}
+	return true
+}
+
+func (c *Conn) ready(r *request, cmd *session.AgentCommand) bool {
+	hears, speaks := c.hears, c.speaks
+	if r.InputRate != 0 {
+		hears.Rate = r.InputRate
+	}
+	if r.OutputRate != 0 {
+		speaks.Rate = r.OutputRate
+	}
 	switch {
-	case r.InputRate != 0 || r.OutputRate != 0:
-		return fault(cmd, r.ID, "unsupported", "the rates are chosen in the agent's URL: in_rate and out_rate")
+	case (hears != c.hears || speaks != c.speaks) && !c.awaiting.Load():
+		return fault(cmd, r.ID, "unsupported", "ready chooses the rates only where it is awaited: use in_rate and out_rate in the URL")
+	case !hears.Valid() || !speaks.Valid():
+		return fault(cmd, r.ID, "bad_field", fmt.Sprintf("the rates must be one of %v", codec.Rates))
 	case r.BargeIn != "" && r.BargeIn != "agent":
 		return fault(cmd, r.ID, "unsupported", "barge_in must be agent")
 	case r.Speech:
 		return fault(cmd, r.ID, "unsupported", "speech detection is not supported")
-	case r.ReportMS == nil:
-		return false
 	}
-	if n := *r.ReportMS; n != 0 && (n < minReport || n > maxReport) {
-		return fault(cmd, r.ID, "bad_field", fmt.Sprintf("report_ms must be 0, or %d to %d", minReport, maxReport))
+	cmd.Kind, cmd.Every = session.CommandReady, -1
+	if r.ReportMS != nil {
+		n := *r.ReportMS
+		if n != 0 && (n < minReport || n > maxReport) {
+			return fault(cmd, r.ID, "bad_field", fmt.Sprintf("report_ms must be 0, or %d to %d", minReport, maxReport))
+		}
+		cmd.Every = time.Duration(n) * time.Millisecond
 	}
-	cmd.Kind, cmd.Every = session.CommandReport, time.Duration(*r.ReportMS)*time.Millisecond
+	c.hears, c.speaks = hears, speaks
 	return true
 }
 

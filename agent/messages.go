@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"voicebridge/providers"
 	"voicebridge/session"
 	"voicebridge/ws"
 )
@@ -82,31 +81,45 @@ type eventMessage struct {
 	Message     string `json:"message,omitempty"`
 	Fatal       *bool  `json:"fatal,omitempty"`
 	Ref         string `json:"ref,omitempty"`
+	AnsweredBy  string `json:"answered_by,omitempty"`
 	ID          string `json:"id,omitempty"`
 }
 
 // start introduces the call.
 func (c *Conn) start(call *session.Call) error {
-	return c.text(startMessage{
+	return c.text(c.introduction(call))
+}
+
+func (c *Conn) introduction(call *session.Call) startMessage {
+	return startMessage{
 		header:    c.header("start", 0, 0),
 		Protocol:  Protocol,
 		SessionID: call.Session,
-		Call: callInfo{
-			ID: call.Start.Call, Carrier: call.Carrier, Account: call.Start.Account,
-			Direction: call.Known.Direction, From: call.Known.From, To: call.Known.To,
-			Stream: call.Start.Stream, Codec: call.Start.In.String(), Custom: call.Start.Params,
-		},
+		Call:      information(call),
 		Audio: audioInfo{
 			Encoding: "pcm_s16le", Channels: 1, FrameMS: 20,
-			Input: rateInfo{c.hears}, Output: rateInfo{c.speaks},
+			Input: rateInfo{c.hears.Rate}, Output: rateInfo{c.speaks.Rate},
 		},
-		Capabilities: abilities(call.Abilities),
+		Capabilities: abilities(call),
+		AwaitReady:   c.awaiting.Load(),
 		BargeIn:      "agent",
-	})
+	}
 }
 
-func abilities(a providers.Abilities) capabilities {
-	c := capabilities{Clear: "paced", Mark: "estimated", DTMFIn: a.Digits, DTMFOut: "none", Transfer: []string{}}
+func information(call *session.Call) callInfo {
+	return callInfo{
+		ID: call.Start.Call, Carrier: call.Carrier, Account: call.Start.Account,
+		Direction: call.Known.Direction, From: call.Known.From, To: call.Known.To,
+		Stream: call.Start.Stream, Codec: call.Start.In.String(), Custom: call.Start.Params,
+	}
+}
+
+func abilities(call *session.Call) capabilities {
+	a := call.Abilities
+	c := capabilities{Clear: "paced", Mark: "estimated", DTMFIn: a.Digits, DTMFOut: "inband", Transfer: []string{}}
+	if call.NativeDigits {
+		c.DTMFOut = "native"
+	}
 	if a.Clear {
 		c.Clear = "native"
 	}
@@ -161,16 +174,17 @@ func millis(d time.Duration) *int64 {
 
 // eventTypes are the wire names of the events.
 var eventTypes = map[session.AgentEventKind]string{
-	session.AgentDigit:    "dtmf",
-	session.AgentMark:     "mark",
-	session.AgentCleared:  "cleared",
-	session.AgentPlayback: "playback",
-	session.AgentBuffer:   "buffer",
-	session.AgentGap:      "gap",
-	session.AgentAck:      "ack",
-	session.AgentFault:    "error",
-	session.AgentPong:     "pong",
-	session.AgentStop:     "stop",
+	session.AgentDigit:      "dtmf",
+	session.AgentMark:       "mark",
+	session.AgentCleared:    "cleared",
+	session.AgentPlayback:   "playback",
+	session.AgentBuffer:     "buffer",
+	session.AgentGap:        "gap",
+	session.AgentAck:        "ack",
+	session.AgentFault:      "error",
+	session.AgentPong:       "pong",
+	session.AgentStop:       "stop",
+	session.AgentAnsweredBy: "call",
 }
 
 func (c *Conn) message(ev *session.AgentEvent) eventMessage {
@@ -197,6 +211,8 @@ func (c *Conn) message(ev *session.AgentEvent) eventMessage {
 		m.Code, m.Message, m.Ref, m.Fatal = ev.Code, ev.Message, ev.Ref, &ev.Fatal
 	case session.AgentPong:
 		m.ID = ev.Ref
+	case session.AgentAnsweredBy:
+		m.AnsweredBy = ev.State
 	case session.AgentStop:
 		m.Reason, m.DurationMS = ev.Cause, millis(ev.Duration)
 	}

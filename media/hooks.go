@@ -1,34 +1,44 @@
 package media
 
 import (
-	"errors"
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
+	"voicebridge/calls"
 	"voicebridge/providers"
 )
 
 // Account is one account at a carrier.
 type Account struct {
-	Spec     *providers.Spec
-	Webhooks providers.Webhooks
+	Spec *providers.Spec
+	*providers.Account
+	// From is the caller id of placed calls for which none is asked for; without
+	// it the Numbers take turns.
+	From    string
+	Numbers []string
+	// UnsignedMedia takes media connections whose handshake the carrier has not
+	// signed: their token alone must do.
+	UnsignedMedia bool
 }
 
 // maxHook bounds the body of a webhook.
 const maxHook = 64 << 10
 
 // hookResults are what can become of a webhook, for the metric.
-var hookResults = []string{"ok", "account", "size", "signature", "malformed", "refused", "error"}
+var hookResults = []string{"ok", "account", "size", "signature", "malformed", "refused", "unknown", "token", "error"}
 
 // accountHook is a webhook that has been authenticated.
 type accountHook struct {
 	*providers.Hook
 	Account
-	name string // of the account
-	log  *slog.Logger
+	request *http.Request
+	name    string // of the account
+	log     *slog.Logger
 }
 
 // authentic lets through what the account's carrier has signed, and answers
@@ -51,14 +61,12 @@ func (s *Server) authentic(next func(http.ResponseWriter, *accountHook) (result 
 			refuse("size", http.StatusRequestEntityTooLarge)
 			return
 		}
-		h := &accountHook{Account: account, name: name, log: s.cfg.Log.With("provider", provider, "account", name)}
-		h.Hook = &providers.Hook{
-			Method: r.Method, Header: r.Header, Body: body,
-			URL: strings.TrimSuffix(s.cfg.PublicURL, "/") + r.RequestURI,
-		}
+		h := &accountHook{Account: account, request: r, name: name, log: s.cfg.Log.With("provider", provider, "account", name)}
+		h.Hook = &providers.Hook{Method: r.Method, Host: r.Host, Header: r.Header, Body: body, URL: s.hookURL(r.RequestURI)}
 		if err := account.Webhooks.Authenticate(h.Hook, time.Now()); err != nil {
+			s.refused.add(name, h.Hook, err)
 			if s.complaints.Allow() {
-				h.log.Warn("webhook refused", "err", err)
+				h.log.Warn("webhook refused; 'voicebridge check webhook' explains", "err", err)
 			}
 			refuse("signature", http.StatusForbidden)
 			return
@@ -74,63 +82,140 @@ func malformed(w http.ResponseWriter, h *accountHook, err error) string {
 	return "malformed"
 }
 
-// status takes a report on a call.
+// status takes a report on a call: of the id in the path, or of the carrier's.
 func (s *Server) status(w http.ResponseWriter, h *accountHook) string {
 	report, err := h.Webhooks.Status(h.Hook)
 	if err != nil {
 		return malformed(w, h, err)
 	}
-	if report.Status != "" {
-		h.log.Info("call status", "call", report.Call, "status", report.Status, "raw", report.Raw)
+	call, known := s.book.Get(h.request.PathValue("call"))
+	if !known {
+		call, known = s.book.Find(h.name, report.Call)
 	}
-	w.WriteHeader(http.StatusNoContent)
+	w.WriteHeader(http.StatusNoContent) // also for what is not ours: it would only be sent again
+	if !known || call.Account != h.name || call.CarrierID != "" && call.CarrierID != report.Call {
+		h.log.Debug("status of an unknown call", "call", report.Call, "raw", report.Raw)
+		return "unknown"
+	}
+	if s.book.Report(call.ID, report) {
+		h.log.Info("call status", "session", call.ID, "call", report.Call, "status", report.Status, "raw", report.Raw, "answered_by", report.AnsweredBy)
+		if report.AnsweredBy != "" {
+			s.detected(call.ID, report.AnsweredBy)
+		}
+	}
 	return "ok"
 }
 
-// inbound answers what to do with a call.
+// inbound answers what to do with a call that comes in.
 func (s *Server) inbound(w http.ResponseWriter, h *accountHook) string {
-	call, err := h.Webhooks.Inbound(h.Hook)
+	in, err := h.Webhooks.Inbound(h.Hook)
 	if err != nil {
 		return malformed(w, h, err)
 	}
-	doc, result, err := s.answer(h, call)
+	answer, result := &providers.Answer{Say: "All lines are busy. Please call again later."}, "refused"
+	if !s.draining.Load() && s.registry.Len() < s.cfg.Limits.Calls {
+		answer, result = s.answerInbound(h, in)
+	}
+	h.log.Info("call comes in", "call", in.ID, "from", mask(in.From), "to", mask(in.To), "result", result)
+	return s.write(w, h, answer, result)
+}
+
+func (s *Server) answerInbound(h *accountHook, in *providers.InboundCall) (*providers.Answer, string) {
+	// A carrier that asks twice about a call is told the same.
+	call, known := s.book.Find(h.name, in.ID)
+	if !known {
+		route, refusal := s.route(h, in)
+		if refusal != "" {
+			return &providers.Answer{Say: refusal}, "refused"
+		}
+		call = s.book.Add(calls.Call{
+			Account: h.name, Provider: h.Spec.Name, CarrierID: in.ID, Direction: calls.Inbound, Status: providers.StatusRinging,
+			From: in.From, To: in.To, Agent: route.Agent, Metadata: route.Metadata,
+		})
+	}
+	return s.stream(h, &call), "ok"
+}
+
+// stream tells the carrier to stream a call to a media URL of its own.
+func (s *Server) stream(h *accountHook, call *calls.Call) *providers.Answer {
+	token := s.tokens.make(ticket{
+		Use: useMedia, Provider: h.Spec.Name, Account: h.name, ID: call.ID, Agent: call.Agent, Call: call.CarrierID,
+		From: call.From, To: call.To, Outbound: call.Direction == calls.Outbound,
+	}, time.Now())
+	return &providers.Answer{
+		Media:  s.socketURL("/media/" + h.Spec.Name + "/" + token),
+		Params: call.Metadata,
+		Next:   s.hookURL("/hooks/" + h.Spec.Name + "/" + h.name + "/next/" + call.ID),
+	}
+}
+
+// write answers in the carrier's language.
+func (s *Server) write(w http.ResponseWriter, h *accountHook, a *providers.Answer, result string) string {
+	doc, err := h.Webhooks.Document(a)
 	if err != nil {
-		h.log.Error("answer", "call", call.ID, "err", err)
+		h.log.Error("answer", "err", err)
 		http.Error(w, "error", http.StatusInternalServerError)
 		return "error"
 	}
-	h.log.Info("call comes in", "call", call.ID, "from", mask(call.From), "to", mask(call.To), "result", result)
+	if len(doc.Body) == 0 {
+		w.WriteHeader(http.StatusNoContent)
+		return result
+	}
 	w.Header().Set("Content-Type", doc.ContentType)
 	_, _ = w.Write(doc.Body) // a carrier that is gone needs no answer
 	return result
 }
 
-// answer connects a call to a media URL of its own, or tells the caller why not.
-func (s *Server) answer(h *accountHook, call *providers.InboundCall) (doc providers.Document, result string, err error) {
-	if s.draining.Load() || s.registry.Len() >= s.cfg.Limits.Calls {
-		doc, err = h.Webhooks.Refuse("All lines are busy. Please call again later.")
-		return doc, "refused", err
+// placedAnswer answers what to do with a call that was placed and picked up.
+func (s *Server) placedAnswer(w http.ResponseWriter, h *accountHook) string {
+	tk, err := s.tokens.read(h.request.PathValue("token"), useAnswer, h.Spec.Name, time.Now())
+	if err != nil || tk.Account != h.name {
+		h.log.Warn("answer for a call that was not placed here", "err", err)
+		http.Error(w, "token", http.StatusForbidden)
+		return "token"
 	}
-	agent, ok := "", true
-	if s.cfg.Route != nil {
-		agent, ok = s.cfg.Route(h.name, call.To)
-	}
-	if !ok {
-		doc, err = h.Webhooks.Refuse("This number is not in service.")
-		return doc, "refused", err
-	}
-	token, err := s.tokens.make(ticket{
-		Provider: h.Spec.Name, Account: h.name, Agent: agent, Call: call.ID, From: call.From, To: call.To,
-	}, time.Now())
+	in, err := h.Webhooks.Inbound(h.Hook)
 	if err != nil {
-		return doc, "", err
+		return malformed(w, h, err)
 	}
-	base, ok := strings.CutPrefix(s.cfg.PublicURL, "http") // https becomes wss
-	if !ok {
-		return doc, "", errors.New("media: the public URL is no http URL")
+	call, known := s.book.Get(tk.ID)
+	if !known { // another instance has placed it
+		call = s.book.Add(tk.record())
 	}
-	doc, err = h.Webhooks.Connect("ws" + strings.TrimSuffix(base, "/") + "/media/" + h.Spec.Name + "/" + token)
-	return doc, "ok", err
+	if call.Status.Final() { // it was hung up meanwhile
+		return s.write(w, h, &providers.Answer{}, "refused")
+	}
+	s.book.Bind(call.ID, in.ID)
+	call.CarrierID = in.ID
+	return s.write(w, h, s.stream(h, &call), "ok")
+}
+
+// record is what a ticket says of a call.
+func (tk *ticket) record() calls.Call {
+	c := calls.Call{ID: tk.ID, Account: tk.Account, Provider: tk.Provider, CarrierID: tk.Call, Agent: tk.Agent,
+		Direction: calls.Inbound, From: tk.From, To: tk.To, Metadata: tk.Metadata}
+	if tk.Outbound {
+		c.Direction = calls.Outbound
+	}
+	return c
+}
+
+// next answers what to do with a call whose stream has ended: the fallback where
+// its agent has failed, otherwise nothing more.
+func (s *Server) next(w http.ResponseWriter, h *accountHook) string {
+	ended, err := h.Webhooks.Next(h.Hook)
+	if err != nil {
+		return malformed(w, h, err)
+	}
+	if !ended {
+		w.WriteHeader(http.StatusNoContent)
+		return "ok"
+	}
+	call, known := s.book.Get(h.request.PathValue("call"))
+	if !known || call.Account != h.name {
+		return s.write(w, h, &providers.Answer{}, "unknown")
+	}
+	return s.write(w, h, s.fallback(&call), "ok")
 }
 
 // mask keeps the last two digits of a number.
@@ -139,4 +224,42 @@ func mask(number string) string {
 		return number
 	}
 	return strings.Repeat("*", len(number)-2) + number[len(number)-2:]
+}
+
+// refusedHooks keeps the last requests of each account that were not signed as
+// they should be, for an operator who wants to know why.
+type refusedHooks struct {
+	mu        sync.Mutex
+	byAccount map[string][]refusedHook
+}
+
+type refusedHook struct {
+	hook *providers.Hook
+	at   time.Time
+	err  error
+}
+
+const keepRefused = 8 // per account
+
+func (r *refusedHooks) add(account string, h *providers.Hook, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.byAccount == nil {
+		r.byAccount = map[string][]refusedHook{}
+	}
+	list := r.byAccount[account]
+	if len(list) == keepRefused {
+		list = slices.Delete(list, 0, 1)
+	}
+	h.Header = h.Header.Clone()
+	r.byAccount[account] = append(list, refusedHook{h, time.Now(), err})
+}
+
+// list gives those of an account, the newest first.
+func (r *refusedHooks) list(account string) []refusedHook {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	list := slices.Clone(r.byAccount[account])
+	slices.Reverse(list)
+	return list
 }

@@ -30,7 +30,7 @@ const (
 // startHooked is a bridge with a Twilio account named main.
 func startHooked(t *testing.T, agentURL string, change func(*options)) *bridge {
 	t.Helper()
-	hooks, err := twilio.NewWebhooks(func(c any) error {
+	account, err := twilio.NewAccount(func(c any) error {
 		*c.(*twilio.Config) = twilio.Config{AccountSID: accountSID, AuthToken: authToken}
 		return nil
 	})
@@ -39,7 +39,7 @@ func startHooked(t *testing.T, agentURL string, change func(*options)) *bridge {
 	}
 	return startBridge(t, agentURL, func(o *options) {
 		o.public = publicURL
-		o.accounts = map[string]media.Account{"main": {Spec: twilio.Spec, Webhooks: hooks}}
+		o.accounts = map[string]media.Account{"main": {Spec: twilio.Spec, Account: account}}
 		if change != nil {
 			change(o)
 		}
@@ -229,8 +229,8 @@ func TestRoutes(t *testing.T) {
 	sales, salesURL := newScript(t)
 	b := startHooked(t, defURL, func(o *options) {
 		o.agents = map[string]session.Dialer{"sales": dialer(t, agent.Config{URL: salesURL})}
-		o.route = func(account, to string) (string, bool) {
-			return map[string]string{"+15550002222": "sales"}[to], account == "main" && to != "+15559999999"
+		o.route = func(account, _, to string) (media.Route, bool) {
+			return media.Route{Agent: map[string]string{"+15550002222": "sales"}[to]}, account == "main" && to != "+15559999999"
 		}
 	})
 	for to, s := range map[string]*script{"+15550002222": sales, "+15550003333": def} {

@@ -8,15 +8,19 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
 
+	"voicebridge/calls"
+	"voicebridge/notify"
 	"voicebridge/providers"
 	"voicebridge/session"
 	"voicebridge/ws"
@@ -50,6 +54,15 @@ var Defaults = Limits{
 type Agent struct {
 	Dialer  session.Dialer
 	Session session.Config
+	// Fallback is what is done with a call whose agent cannot be reached, or
+	// fails.
+	Fallback Fallback
+}
+
+// Fallback is what a caller gets instead of an agent: words, then another number.
+// Both may be empty.
+type Fallback struct {
+	Say, Dial string
 }
 
 // Config of a Server.
@@ -58,9 +71,15 @@ type Config struct {
 	// Agents answer the calls, by name; the one named "" those that no route
 	// names one for.
 	Agents map[string]Agent
-	// Route chooses the agent for an inbound call to a number of an account. False
-	// means that nobody answers there. nil chooses "".
-	Route func(account, to string) (agent string, ok bool)
+	// Route chooses what is done with an inbound call. False means that nobody
+	// answers there. nil chooses the agent "".
+	Route func(account, from, to string) (Route, bool)
+	// Router, if not nil, is asked instead; Route decides where it does not answer.
+	Router *notify.Target
+	// Events, if not nil, is told what becomes of calls.
+	Events *notify.Target
+	// Tokens open the control API; without any it is not there.
+	Tokens []APIToken
 	// Insecure lets everyone in. Otherwise a token must follow the provider's name
 	// in the path, /media/twilio/TOKEN: Token, if it is not empty, or one that an
 	// answer to an inbound call has given out.
@@ -83,7 +102,13 @@ type Server struct {
 	complaints *rate.Limiter // of refused requests, in the log
 	tokens     *tokens
 	registry   session.Registry
+	book       *calls.Book
+	placed     placed
+	refused    refusedHooks
+	answers    answers
+	strangers  *rate.Limiter // wrong API tokens
 	totals     totals
+	background sync.WaitGroup // REST requests and the like, bounded by time
 
 	ctx      context.Context // of all sessions
 	cancel   context.CancelCauseFunc
@@ -91,6 +116,7 @@ type Server struct {
 
 	gate     sync.Mutex // no session is added to the group once it is waited for
 	closed   bool
+	stopped  bool // nothing begins in the background any more
 	sessions sync.WaitGroup
 }
 
@@ -101,6 +127,8 @@ func New(cfg Config) *Server {
 		handshakes: rate.NewLimiter(rate.Limit(cfg.Limits.Handshakes), max(1, int(cfg.Limits.Handshakes))),
 		complaints: rate.NewLimiter(1, 1),
 		tokens:     newTokens(cfg.Secret),
+		book:       calls.New(time.Now),
+		strangers:  rate.NewLimiter(10, 20),
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.totals.init(cfg.Providers)
@@ -117,6 +145,12 @@ func (s *Server) Public() http.Handler {
 	mux.HandleFunc("GET /media/{provider}/{token...}", s.media)
 	mux.HandleFunc("/hooks/{provider}/{account}/inbound", s.authentic(s.inbound))
 	mux.HandleFunc("/hooks/{provider}/{account}/status", s.authentic(s.status))
+	mux.HandleFunc("/hooks/{provider}/{account}/status/{call}", s.authentic(s.status))
+	mux.HandleFunc("/hooks/{provider}/{account}/answer/{token}", s.authentic(s.placedAnswer))
+	mux.HandleFunc("/hooks/{provider}/{account}/next/{call}", s.authentic(s.next))
+	mux.HandleFunc("GET /v1/calls/{call}/agent", s.attend)
+	mux.HandleFunc("GET /v1/pools/{pool}/agent", s.park)
+	s.api(mux)
 	s.health(mux)
 	return mux
 }
@@ -179,9 +213,12 @@ func (s *Server) admit(r *http.Request) (*providers.Spec, *ticket, *refusal) {
 	var tk *ticket // strangers are turned away first: they learn nothing, and use up nothing
 	if token := r.PathValue("token"); !s.cfg.Insecure && !s.isToken(token) {
 		var err error
-		if tk, err = s.tokens.read(token, spec.Name, time.Now()); err != nil {
+		if tk, err = s.tokens.read(token, useMedia, spec.Name, time.Now()); err != nil {
 			s.cfg.Log.Debug("token refused", "provider", spec.Name, "err", err)
 			return nil, nil, &refusal{http.StatusForbidden, "token"}
+		}
+		if !s.signed(r, tk) {
+			return nil, nil, &refusal{http.StatusForbidden, "signature"}
 		}
 	}
 	switch {
@@ -214,20 +251,46 @@ func (s *Server) isToken(token string) bool {
 	return s.cfg.Token != "" && subtle.ConstantTimeCompare(a[:], b[:]) == 1
 }
 
+// signed tells whether the carrier has signed the handshake of a call's stream, as
+// it does for calls of the account's webhooks.
+func (s *Server) signed(r *http.Request, tk *ticket) bool {
+	account, known := s.cfg.Accounts[tk.Account]
+	if !known || account.UnsignedMedia {
+		return known
+	}
+	h := &providers.Hook{Method: r.Method, Host: r.Host, Header: r.Header, URL: s.socketURL(r.RequestURI)}
+	err := account.Webhooks.Authenticate(h, time.Now())
+	if err != nil {
+		s.refused.add(tk.Account, h, err)
+		s.cfg.Log.Debug("handshake refused", "account", tk.Account, "err", err)
+	}
+	return err == nil
+}
+
+// hookURL is the public URL of a path.
+func (s *Server) hookURL(path string) string { return strings.TrimSuffix(s.cfg.PublicURL, "/") + path }
+
+// socketURL is the public URL of a path for WebSockets: https becomes wss.
+func (s *Server) socketURL(path string) string {
+	return "ws" + strings.TrimPrefix(s.hookURL(path), "http")
+}
+
 // serve carries one call.
 func (s *Server) serve(spec *providers.Spec, conn *ws.Conn, tk *ticket) {
-	agent := s.agent(tk)
-	sess := session.New(spec, agent.Session, conn, agent.Dialer, s.cfg.Log)
+	agent, id := s.agent(tk), calls.NewID()
 	if tk != nil {
-		sess.Expect(session.Known{Call: tk.Call, Direction: "inbound", From: tk.From, To: tk.To})
+		id = tk.ID
 	}
-	if !s.enter(sess) { // the last place went to another, or the server stops
+	sess := session.New(id, spec, agent.Session, conn, agent.Dialer, s.cfg.Log)
+	record := s.prepare(sess, tk)
+	if !s.enter(sess) { // the last place went to another, the call is here already, or the server stops
 		s.totals.refuse("calls")
 		conn.Close(ws.CloseTryLater, "too many calls")
 		conn.Release()
 		return
 	}
 	defer s.sessions.Done()
+	s.book.Add(record)
 	end := sess.Run(s.ctx)
 	s.leave(sess, end.Cause)
 }
@@ -269,14 +332,23 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener) error {
 			}
 		})
 	}
+	stopTelling := s.tell(&group)
+	stopSweeping := s.sweep(&group)
+	defer stopSweeping()
 	var err error
 	select {
 	case <-ctx.Done():
 	case err = <-failed:
 	}
 	s.drain()
+	stopTelling()
 	for _, srv := range servers {
 		srv.Close()
+	}
+	for _, a := range s.cfg.Agents {
+		if c, ok := a.Dialer.(io.Closer); ok {
+			_ = c.Close() // agents that wait; it cannot fail
+		}
 	}
 	group.Wait()
 	return err
@@ -301,6 +373,10 @@ func (s *Server) drain() {
 	s.gate.Unlock()
 	s.cancel(&session.End{Cause: session.Shutdown})
 	s.sessions.Wait()
+	s.gate.Lock()
+	s.stopped = true
+	s.gate.Unlock()
+	s.background.Wait()
 }
 
 func (s *Server) http(h http.Handler) *http.Server {

@@ -49,7 +49,7 @@ type options struct {
 	public   string
 	dialer   session.Dialer
 	agents   map[string]session.Dialer // beside dialer
-	route    func(account, to string) (string, bool)
+	route    func(account, from, to string) (media.Route, bool)
 }
 
 func (o *options) all() map[string]media.Agent {

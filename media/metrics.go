@@ -15,7 +15,7 @@ import (
 )
 
 // refusals are the reasons for which a handshake is refused.
-var refusals = []string{"provider", "draining", "rate", "token", "calls", "agent", "handshake"}
+var refusals = []string{"provider", "draining", "rate", "token", "signature", "calls", "agent", "handshake"}
 
 // totals collect what ended sessions leave behind. What live ones have counted
 // is read from them when somebody asks, so that counting costs nothing.
@@ -23,7 +23,8 @@ type totals struct {
 	mu        sync.Mutex
 	byCarrier map[string]*carrierTotals
 	refused   map[string]uint64
-	hooks     map[[2]string]uint64 // by provider and result
+	hooks     map[[2]string]uint64       // by provider and result
+	events    func() (sent, lost uint64) // to the user's application; nil: none
 }
 
 type carrierTotals struct {
@@ -102,13 +103,14 @@ var (
 	gapsDesc    = desc("playout_gaps_total", "Holes that callers heard in the middle of speech.", "provider")
 	gapTimeDesc = desc("playout_gap_seconds_total", "Length of these holes.", "provider")
 	eventsDesc  = desc("events_total", "Digits, marks and clears.", "provider", "kind")
+	tellDesc    = desc("events_sent_total", "Events for the user's application: taken by it, or lost.", "result")
 	delayDesc   = desc("delay_seconds", "Time from a frame's arrival to its delivery: in is caller to agent, out agent to caller for audio that can be played at once.", "provider", "direction")
 )
 
 // Describe implements prometheus.Collector.
 func (s *Server) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{callsDesc, endedDesc, refusedDesc, hooksDesc, framesDesc, droppedDesc, filledDesc,
-		badDesc, gapsDesc, gapTimeDesc, eventsDesc, delayDesc} {
+		badDesc, gapsDesc, gapTimeDesc, eventsDesc, tellDesc, delayDesc} {
 		ch <- d
 	}
 }
@@ -126,6 +128,11 @@ func (s *Server) Collect(ch chan<- prometheus.Metric) {
 		for cause, n := range c.ends {
 			count(ch, endedDesc, float64(n), name, string(cause))
 		}
+	}
+	if s.totals.events != nil {
+		sent, lost := s.totals.events()
+		count(ch, tellDesc, float64(sent), "taken")
+		count(ch, tellDesc, float64(lost), "lost")
 	}
 	for reason, n := range s.totals.refused {
 		count(ch, refusedDesc, float64(n), reason)

@@ -14,21 +14,35 @@ import (
 	"voicebridge/providers"
 )
 
-// ticket is what a media token says: which call may connect, and what is known
-// of it. Tokens are encrypted, since they stand in URLs and hold numbers.
+// ticket is what a token says: which call it is for, what for, and what is known
+// of the call, so that any instance can take it. Tokens are encrypted, since they
+// stand in URLs and hold numbers.
 type ticket struct {
-	Provider string `json:"p"`
-	Account  string `json:"a"`
-	Agent    string `json:"g"`
-	Call     string `json:"c"`
-	From     string `json:"f"`
-	To       string `json:"t"`
-	Expires  int64  `json:"e"` // Unix seconds
-	nonce    string // of the token that it was read from
+	Use      string            `json:"u"`
+	ID       string            `json:"i"`
+	Provider string            `json:"p"`
+	Account  string            `json:"a"`
+	Agent    string            `json:"g"`
+	Call     string            `json:"c"`
+	From     string            `json:"f"`
+	To       string            `json:"t"`
+	Outbound bool              `json:"o,omitempty"`
+	Metadata map[string]string `json:"m,omitempty"` // not in that for media: the carrier tells it
+	Expires  int64             `json:"e"`           // Unix seconds
+	nonce    string            // of the token that it was read from
 }
 
-// ticketTime is how long a token is good for: the carrier connects at once.
-const ticketTime = time.Minute
+// What a token is for.
+const (
+	useMedia  = "media"  // to connect the stream
+	useAnswer = "answer" // to ask what to do with a call that was placed
+)
+
+// A carrier connects at once, but a phone may ring for long.
+const (
+	ticketTime = time.Minute
+	answerTime = 15 * time.Minute
+)
 
 // tokens makes and takes media tokens: AES-GCM under a key that all instances
 // share, so that any of them can take what another has made. Each is taken once
@@ -52,19 +66,22 @@ func newTokens(secret string) *tokens {
 }
 
 // make gives the token of a ticket, for a URL's path.
-func (t *tokens) make(tk ticket, now time.Time) (string, error) {
+func (t *tokens) make(tk ticket, now time.Time) string {
 	tk.Expires = now.Add(ticketTime).Unix()
+	if tk.Use == useAnswer {
+		tk.Expires = now.Add(answerTime).Unix()
+	}
 	plain, err := json.Marshal(tk)
 	if err != nil {
-		return "", fmt.Errorf("media: token: %w", err)
+		panic(err) // strings and numbers always can
 	}
 	nonce := make([]byte, t.seal.NonceSize())
 	_, _ = rand.Read(nonce) // never fails
-	return base64.RawURLEncoding.EncodeToString(t.seal.Seal(nonce, nonce, plain, nil)), nil
+	return base64.RawURLEncoding.EncodeToString(t.seal.Seal(nonce, nonce, plain, nil))
 }
 
-// read checks a token for a provider. It is taken with take.
-func (t *tokens) read(token, provider string, now time.Time) (*ticket, error) {
+// read checks a token for a use at a provider. It is taken with take.
+func (t *tokens) read(token, use, provider string, now time.Time) (*ticket, error) {
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(token)
 	n := t.seal.NonceSize()
 	if err != nil || len(raw) < n {
@@ -80,6 +97,8 @@ func (t *tokens) read(token, provider string, now time.Time) (*ticket, error) {
 	}
 	tk.nonce = string(raw[:n])
 	switch {
+	case tk.Use != use:
+		return nil, errors.New("media: token for something else")
 	case tk.Provider != provider:
 		return nil, errors.New("media: token of another carrier")
 	case now.After(time.Unix(tk.Expires, 0)):

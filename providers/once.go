@@ -38,3 +38,11 @@ func (o *Once) First(id string, now, until time.Time) bool {
 	o.until[id] = until
 	return true
 }
+
+// Seen tells whether id has been used, without using it.
+func (o *Once) Seen(id string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_, used := o.until[id]
+	return used
+}

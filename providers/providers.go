@@ -166,9 +166,12 @@ type Spec struct {
 	Abilities Abilities
 	NewStream func() Stream
 	NewPeer   func() Peer
-	// NewWebhooks makes the webhooks of an account from its configuration, which
-	// decode puts into a struct of the carrier's. Errors name the field.
-	NewWebhooks func(decode func(config any) error) (Webhooks, error)
+	// NewAccount makes an account from its configuration, which decode puts into a
+	// struct of the carrier's. Errors name the field.
+	NewAccount func(decode func(config any) error) (*Account, error)
+	// NewExchange makes the carrier's own end of the account with the same
+	// configuration.
+	NewExchange func(decode func(config any) error) (Exchange, error)
 }
 
 // ValidDigit tells whether d is a DTMF digit: 0-9, *, #, A-D.

@@ -15,19 +15,23 @@ type Call struct {
 	Known     Known
 	Start     *providers.Start
 	Abilities providers.Abilities
+	// NativeDigits tells that the carrier sends digits itself; otherwise they are
+	// tones in the audio.
+	NativeDigits bool
 }
 
 // Known is what is known of a call from elsewhere than its media connection. All
 // may be empty.
 type Known struct {
 	Call      string // the carrier's call id
+	Account   string // the carrier's account id
 	Direction string // inbound, outbound
 	From, To  string // E.164 where they are numbers
 }
 
 // Dialer reaches the agent of a call.
 type Dialer interface {
-	// Formats are what the agent hears and what it speaks, known before it is
+	// Formats are what the agent is taken to hear and to speak before it is
 	// dialled: 16-bit little-endian PCM.
 	Formats() (hears, speaks codec.Format)
 	// Dial connects and introduces the call. It returns when ctx ends.
@@ -37,6 +41,8 @@ type Dialer interface {
 // Agent is the connection to an agent for one call. Receive and Send are each
 // called from one goroutine.
 type Agent interface {
+	// Formats are what this agent hears and speaks, whatever the Dialer thought.
+	Formats() (hears, speaks codec.Format)
 	// Receive waits for what the agent wants and overwrites cmd with it.
 	// cmd.Audio is valid until the next call. An error is final; it is an
 	// *AgentError where the agent's side is to blame.
@@ -67,17 +73,18 @@ type AgentEventKind uint8
 
 // What an agent is told.
 const (
-	AgentAudio    AgentEventKind = iota + 1 // one frame of the caller's audio
-	AgentDigit                              // the caller pressed a key
-	AgentMark                               // a mark was played or cleared
-	AgentCleared                            // a clear is done
-	AgentPlayback                           // State: started, idle
-	AgentBuffer                             // State: ok, high, full
-	AgentGap                                // caller audio that the agent did not get
-	AgentAck                                // a command with an id is done
-	AgentFault                              // a command was refused
-	AgentPong                               // answer to a ping of the agent's
-	AgentStop                               // the call is over
+	AgentAudio      AgentEventKind = iota + 1 // one frame of the caller's audio
+	AgentDigit                                // the caller pressed a key
+	AgentMark                                 // a mark was played or cleared
+	AgentCleared                              // a clear is done
+	AgentPlayback                             // State: started, idle
+	AgentBuffer                               // State: ok, high, full
+	AgentGap                                  // caller audio that the agent did not get
+	AgentAck                                  // a command with an id is done
+	AgentFault                                // a command was refused
+	AgentPong                                 // answer to a ping of the agent's
+	AgentStop                                 // the call is over
+	AgentAnsweredBy                           // State: human, machine, fax, unknown
 )
 
 // AgentEvent is something an agent is told. Only the fields of its kind are set,
@@ -118,9 +125,10 @@ const (
 	CommandUnpause                         // go on
 	CommandHangup                          // end the call
 	CommandCancel                          // withdraw a queued command
-	CommandReport                          // report the buffer periodically
+	CommandReady                           // the agent is ready; report the buffer every Every, if it is not negative
 	CommandPing
-	CommandFault // the agent's message was refused: answer with Code and Message
+	CommandDigits // send digits to the other party
+	CommandFault  // the agent's message was refused: answer with Code and Message
 )
 
 // AgentCommand is something an agent asks for. Only the fields of its kind are set.
@@ -130,8 +138,10 @@ type AgentCommand struct {
 	ID            string        // echoed as Ref
 	Name          string        // CommandMark, CommandUnknown
 	Ref           string        // CommandCancel: the ID of the command to withdraw
-	Now           bool          // CommandHangup: at once, not after playback
-	Every         time.Duration // CommandReport: 0 stops
+	Now           bool          // CommandHangup, CommandDigits: at once, not after playback
+	Digits        string        // CommandDigits; see ValidDigits
+	Tone, Gap     time.Duration // CommandDigits: of a tone, and of the silence after it
+	Every         time.Duration // CommandReady: 0 stops
 	Code, Message string        // CommandFault
 	Fatal         bool          // CommandFault: end the call
 }

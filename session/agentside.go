@@ -19,6 +19,11 @@ func (s *Session) serveAgent(ctx context.Context) {
 		s.finish(AgentUnreachable, err)
 		return
 	}
+	s.connected(agent)
+	if s.cfg.Greeting > 0 {
+		silent := time.AfterFunc(s.cfg.Greeting, s.greeted)
+		defer silent.Stop()
+	}
 	var reader sync.WaitGroup
 	reader.Go(func() { s.readAgent(ctx, agent) })
 	err = s.hurried(ctx, agent, s.writeAgent)
@@ -37,6 +42,30 @@ func (s *Session) serveAgent(ctx context.Context) {
 		s.agentFailed(err)
 	}
 	agent.Release()
+}
+
+// connected adapts the queues to an agent that has chosen other formats than were
+// expected, and tells who wants to know.
+func (s *Session) connected(agent Agent) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	hears, speaks := agent.Formats()
+	s.in.retune(hears)
+	if speaks != s.out.agent {
+		s.out.retune(speaks)
+	}
+	if s.control.Streaming != nil {
+		s.control.Streaming(s.call)
+	}
+}
+
+// greeted ends the call if the agent has said nothing so far.
+func (s *Session) greeted() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.out.received == 0 {
+		s.finish(AgentSilent, fmt.Errorf("session: nothing said within %v", s.cfg.Greeting))
+	}
 }
 
 // hurried runs write, and closes the connection to an agent that does not take
@@ -66,7 +95,7 @@ func (s *Session) hurried(ctx context.Context, agent Agent, write func(context.C
 func (s *Session) writeAgent(ctx context.Context, agent Agent) error {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	hears, _ := s.dialer.Formats()
+	hears, _ := agent.Formats()
 	frame := make([]byte, 0, hears.FrameBytes())
 	var ev AgentEvent
 	for ctx.Err() == nil {
@@ -191,14 +220,20 @@ func (s *Session) agentCommand(cmd *AgentCommand) {
 			return
 		}
 		s.out.hangup(cmd.ID, &End{Cause: AgentHangup})
+	case CommandDigits:
+		if !s.out.digits(item{id: cmd.ID, digits: cmd.Digits, tone: cmd.Tone, gap: cmd.Gap}, cmd.Now) {
+			s.fault(now, cmd, "busy", "too many digits wait, or a hang-up is queued")
+		}
 	case CommandCancel:
 		if !s.out.cancel(cmd.Ref) {
 			s.fault(now, cmd, "unknown_ref", "no queued command with this id")
 			return
 		}
 		s.ack(now, cmd.ID)
-	case CommandReport:
-		s.out.report, s.out.reported = cmd.Every, now
+	case CommandReady:
+		if cmd.Every >= 0 {
+			s.out.report, s.out.reported = cmd.Every, now
+		}
 	case CommandPing:
 		s.tell(AgentEvent{Kind: AgentPong, Ref: cmd.ID, Out: s.out.heard(now)})
 	case CommandFault:

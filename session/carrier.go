@@ -5,6 +5,7 @@ package session
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"voicebridge/codec"
@@ -17,6 +18,7 @@ import (
 func (s *Session) closeWhenDone(ctx context.Context) func() {
 	stop := context.AfterFunc(ctx, func() {
 		end := endOf(ctx)
+		s.ending(*end)
 		s.carrier.Close(end.Cause.closeCode(), string(end.Cause))
 	})
 	return func() { stop() }
@@ -117,11 +119,13 @@ func (s *Session) writeCarrier(ctx context.Context) {
 	frame := make([]byte, 0, s.call.Start.Out.FrameBytes())
 	var wire []byte
 	var cmd providers.Command // outside the loop: it escapes
+	var group sync.WaitGroup  // of digits on their way
+	defer group.Wait()
 	for ctx.Err() == nil {
 		s.mu.Lock()
 		now := s.now()
 		ok, wait := s.out.next(now, frame, &cmd)
-		end, came, told := s.out.end, s.out.came, len(s.events) > 0
+		end, came, told, signalled := s.out.end, s.out.came, len(s.events) > 0, s.out.signalled
 		s.mu.Unlock()
 		if told {
 			wake(s.wakeAgent)
@@ -134,6 +138,10 @@ func (s *Session) writeCarrier(ctx context.Context) {
 			pause(ctx, timer, wait-now, s.wakeCarrier)
 			continue
 		}
+		if cmd.Kind == providers.CommandDigits && !s.spec.Abilities.SendDigits {
+			group.Go(func() { s.signal(ctx, signalled) })
+			continue
+		}
 		msg, err := s.stream.Encode(wire[:0], &cmd)
 		if err != nil {
 			s.finish(ProtocolError, fmt.Errorf("encode %v: %w", cmd.Kind, err))
@@ -144,12 +152,37 @@ func (s *Session) writeCarrier(ctx context.Context) {
 			s.carrierWriteFailed(ctx, err)
 			return
 		}
+		if cmd.Kind == providers.CommandDigits {
+			s.signalDone(signalled, nil)
+		}
 		if cmd.Kind == providers.CommandAudio && now-came < codec.FrameTime {
 			s.mu.Lock()
 			s.stats.Out.add(s.now() - came)
 			s.mu.Unlock()
 		}
 	}
+}
+
+// signalTime is how long the carrier may take to send digits.
+const signalTime = 10 * time.Second
+
+// signal has the carrier send digits outside of the media connection.
+func (s *Session) signal(ctx context.Context, it item) {
+	ctx, stop := context.WithTimeout(ctx, signalTime)
+	defer stop()
+	s.signalDone(it, s.control.Digits(ctx, it.digits))
+}
+
+func (s *Session) signalDone(it item, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer wake(s.wakeAgent)
+	if err != nil {
+		s.log.Warn("digits were not sent", "err", err)
+		s.fault(s.now(), &AgentCommand{ID: it.id}, "carrier_error", "the carrier did not send the digits")
+		return
+	}
+	s.ack(s.now(), it.id)
 }
 
 func (s *Session) carrierWriteFailed(ctx context.Context, err error) {

@@ -20,9 +20,11 @@ const (
 	MediaTimeout     Cause = "media_timeout"     // nothing from the carrier for too long
 	ProtocolError    Cause = "protocol_error"    // the carrier's messages make no sense
 	AgentHangup      Cause = "agent_hangup"      // the agent ended the call
+	APIHangup        Cause = "api_hangup"        // the call was ended through the API
 	AgentUnreachable Cause = "agent_unreachable" // the agent could not be dialled
 	AgentLost        Cause = "agent_lost"        // the agent's connection broke
 	AgentTimeout     Cause = "agent_timeout"     // the agent does not read, or does not answer
+	AgentSilent      Cause = "agent_silent"      // the agent was connected but said nothing
 	AgentProtocol    Cause = "agent_protocol"    // the agent's messages make no sense, or too much of them
 	MaxDuration      Cause = "max_duration"      // the limit on the length of a call
 	Shutdown         Cause = "shutdown"          // the bridge is stopping
@@ -30,7 +32,17 @@ const (
 
 // Causes lists all of them, for metrics and documents.
 var Causes = []Cause{CallerHangup, CarrierLost, CarrierTimeout, StartTimeout, MediaTimeout, ProtocolError,
-	AgentHangup, AgentUnreachable, AgentLost, AgentTimeout, AgentProtocol, MaxDuration, Shutdown}
+	AgentHangup, APIHangup, AgentUnreachable, AgentLost, AgentTimeout, AgentSilent, AgentProtocol, MaxDuration, Shutdown}
+
+// AgentFailed tells whether the caller is left without an agent that should be
+// there.
+func (c Cause) AgentFailed() bool {
+	switch c {
+	case AgentUnreachable, AgentLost, AgentTimeout, AgentSilent, AgentProtocol:
+		return true
+	}
+	return false
+}
 
 // closeCode is what the carrier's connection is closed with.
 func (c Cause) closeCode() int {
@@ -39,10 +51,11 @@ func (c Cause) closeCode() int {
 		return ws.CloseBadStart
 	case StartTimeout, MediaTimeout:
 		return ws.CloseTimeout
-	case AgentUnreachable, AgentLost, AgentTimeout, AgentProtocol:
-		return ws.CloseInternal
 	case Shutdown:
 		return ws.CloseGoingAway
+	}
+	if c.AgentFailed() {
+		return ws.CloseInternal
 	}
 	return ws.CloseNormal
 }

@@ -15,6 +15,7 @@ type inbound struct {
 	stats *Stats
 	limit int // frames held for a slow agent
 	from  codec.Format
+	to    codec.Format
 	frame int // bytes
 	tc    *codec.Transcoder
 	queue fifo
@@ -43,9 +44,26 @@ func newInbound(from, to codec.Format, limit time.Duration, stats *Stats) inboun
 		stats: stats,
 		limit: int(limit / codec.FrameTime),
 		from:  from,
+		to:    to,
 		frame: to.FrameBytes(),
 		tc:    codec.NewTranscoder(from, to),
 	}
+}
+
+// retune goes on with another format for the agent. What waits is converted.
+func (in *inbound) retune(to codec.Format) {
+	if to == in.to {
+		return
+	}
+	tc := codec.NewTranscoder(in.to, to)
+	waiting := in.queue.len()
+	size := waiting * to.FrameBytes() / in.frame &^ 1
+	pcm := tc.Append(nil, in.queue.take(nil, waiting))
+	pcm = tc.AppendSilence(pcm, in.to.FrameSamples()) // gets out what the resampler holds back
+	in.queue.reset()
+	in.queue.grow(func(b []byte) []byte { return append(b, pcm[:size]...) })
+	in.tc = codec.NewTranscoder(in.from, to)
+	in.to, in.frame = to, to.FrameBytes()
 }
 
 // audio takes a message from the carrier.

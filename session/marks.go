@@ -23,6 +23,9 @@ type item struct {
 	at     int64
 	name   string // of a mark
 	end    *End   // of a hang-up, otherwise nil
+	digits string // of digits to be sent
+	tone   time.Duration
+	gap    time.Duration
 	id     string // of the command
 	serial uint64
 	behind int64         // the position behind which it was sent to the carrier
@@ -45,11 +48,11 @@ func (p *playout) hangup(id string, end *End) {
 	p.items = append(p.items, item{at: p.pushed, id: id, end: end})
 }
 
-// cancel withdraws a queued hang-up. It is false where there is none of that id.
+// cancel withdraws a queued hang-up, or digits. It is false where there is none of that id.
 func (p *playout) cancel(id string) bool {
 	for _, list := range []*[]item{&p.items, &p.inflight} {
 		for i, it := range *list {
-			if it.end != nil && it.id == id && it.id != "" {
+			if (it.end != nil || it.digits != "") && it.id == id && it.id != "" {
 				*list = append((*list)[:i], (*list)[i+1:]...)
 				p.finishing = p.ending()
 				return true

@@ -31,6 +31,7 @@ type playout struct {
 	limit     int64 // samples
 	lead      time.Duration
 	prebuffer time.Duration
+	native    bool // the carrier sends digits, they are not tones in the audio
 
 	tc     *codec.Transcoder
 	queue  fifo
@@ -54,11 +55,14 @@ type playout struct {
 	lag     time.Duration // how much later than expected the carrier played the last mark
 	high    int64         // the furthest playhead: it never goes back
 
-	items      []item // waiting to be reached by taken
-	inflight   []item // sent to the carrier or waiting for the playhead
-	serial     uint64 // of the last mark sent
-	generation uint64 // of clears: marks of an older one are not ours any more
-	clear      bool   // a clear is to be sent
+	items      []item  // waiting to be reached by taken
+	inflight   []item  // sent to the carrier or waiting for the playhead
+	serial     uint64  // of the last mark sent
+	generation uint64  // of clears: marks of an older one are not ours any more
+	tones      []tones // digits under way as audio
+	signals    []item  // digits that the carrier is to send
+	signalled  item    // the last of them that was given out
+	clear      bool    // a clear is to be sent
 	paused     bool
 	finishing  bool // a hang-up is queued: later audio is ignored
 	speaking   bool // playback has been reported as started
@@ -96,6 +100,11 @@ func newPlayout(from, to codec.Format, can providers.Abilities, cfg *Config, sta
 	}
 	p.limit = p.samples(cfg.AgentQueue)
 	return p
+}
+
+// retune goes on with another format of the agent's, which has said nothing yet.
+func (p *playout) retune(from codec.Format) {
+	p.agent, p.tc = from, codec.NewTranscoder(from, p.format)
 }
 
 func (p *playout) samples(d time.Duration) int64 {
@@ -246,10 +255,18 @@ func (p *playout) pause(on bool) bool {
 func (p *playout) flush(now time.Duration, cause, ref string) {
 	p.stats.Clears++
 	heard := p.heard(now)
+	var kept []item
 	for _, list := range [][]item{p.inflight, p.items} {
 		for _, it := range list {
-			if it.end != nil {
-				p.end = it.end // falls due now
+			switch { // what is not audio falls due now
+			case it.digits != "":
+				p.dial(it)
+				continue
+			case it.end != nil && len(p.tones) > 0: // once they are sent
+				kept = append(kept, it)
+				continue
+			case it.end != nil:
+				p.end = it.end
 				continue
 			}
 			p.tell(AgentEvent{Kind: AgentMark, Name: it.name, State: "cleared", Out: heard})
@@ -257,12 +274,15 @@ func (p *playout) flush(now time.Duration, cause, ref string) {
 	}
 	p.tell(AgentEvent{Kind: AgentCleared, Cause: cause, Ref: ref, Out: heard,
 		Discarded: p.sent() - heard, Sent: p.sent()})
-	p.items, p.inflight = p.items[:0], p.inflight[:0]
+	p.items, p.inflight = append(p.items[:0], kept...), p.inflight[:0]
 	p.queue.reset()
 	p.tc.Reset()
 	p.half = p.half[:0]
 	p.tail, p.padded = false, false
 	p.pushed = p.taken
+	for i := range p.items {
+		p.items[i].at = p.taken
+	}
 	p.segments, p.jump = p.segments[:0], true
 	if p.can.Clear { // otherwise the carrier goes on with what it has
 		p.run = false
@@ -282,7 +302,16 @@ func (p *playout) next(now time.Duration, buf []byte, cmd *providers.Command) (o
 		return true, 0
 	}
 	p.expire(now)
-	for len(p.items) > 0 && p.items[0].at <= p.taken {
+	if len(p.signals) > 0 {
+		p.signal(cmd)
+		return true, 0
+	}
+	for len(p.items) > 0 && p.items[0].at <= p.taken && len(p.tones) == 0 {
+		if it := p.items[0]; it.digits != "" {
+			p.items = p.items[:copy(p.items, p.items[1:])]
+			p.dial(it)
+			return p.next(now, buf, cmd)
+		}
 		if serial := p.reach(now); p.can.Marks {
 			*cmd = providers.Command{Kind: providers.CommandMark, Mark: p.wireName(serial)}
 			return true, 0
@@ -296,6 +325,17 @@ func (p *playout) next(now time.Duration, buf []byte, cmd *providers.Command) (o
 	if p.report > 0 {
 		p.levels(now)
 		wait = min(wait, p.reported+p.report)
+	}
+	if len(p.tones) > 0 && !p.paused {
+		due := now
+		if p.run && now <= p.dry() {
+			due = p.dry() - p.lead + codec.FrameTime
+		}
+		if now < due {
+			return false, min(wait, due)
+		}
+		p.sendTone(now, buf, cmd)
+		return true, 0
 	}
 	if !p.paused {
 		if p.queue.len() >= p.frame || p.flushTail(now, &wait) {

@@ -11,11 +11,11 @@ type Registry struct {
 }
 
 // Add puts a session in. It is false, and does nothing, where there are most
-// already.
+// already, or one of the same id.
 func (r *Registry) Add(s *Session, most int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.live) >= most {
+	if len(r.live) >= most || r.live[s.ID] != nil {
 		return false
 	}
 	if r.live == nil {
@@ -34,6 +34,13 @@ func (r *Registry) Remove(s *Session) {
 		close(r.empty)
 		r.empty = nil
 	}
+}
+
+// Get gives the live session of an id; nil if there is none.
+func (r *Registry) Get(id string) *Session {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.live[id]
 }
 
 // Len is the number of live sessions.

@@ -10,8 +10,6 @@ package session
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"log/slog"
 	"sync"
@@ -30,6 +28,7 @@ type Config struct {
 	Start       time.Duration // for the carrier's start message to come
 	AgentDial   time.Duration // for the agent to be connected, all attempts together
 	MaxDuration time.Duration // of a call
+	Greeting    time.Duration // for the agent to begin to speak once it is connected; 0: any time
 }
 
 // Defaults are the settings for a telephone call.
@@ -70,6 +69,9 @@ type Session struct {
 	stream  providers.Stream
 	call    *Call // set by the start message, before any other goroutine runs
 	known   Known // set before Run
+	control Control
+	told    sync.Once       // Control.Ending
+	ctx     context.Context // ends with the call; Hangup may end it before Run begins
 	cancel  context.CancelCauseFunc
 
 	wakeCarrier, wakeAgent chan struct{} // of size 1: there may be something to write
@@ -86,25 +88,72 @@ type Session struct {
 }
 
 // New makes a session for a connection that the carrier has opened.
-func New(spec *providers.Spec, cfg Config, carrier Carrier, dialer Dialer, log *slog.Logger) *Session {
-	id := newID()
-	return &Session{
+// id is that of the call; it must be unique.
+func New(id string, spec *providers.Spec, cfg Config, carrier Carrier, dialer Dialer, log *slog.Logger) *Session {
+	s := &Session{
 		ID: id, spec: spec, cfg: cfg, carrier: carrier, dialer: dialer, stream: spec.NewStream(),
 		log:   log.With("provider", spec.Name, "session", id),
 		epoch: time.Now(), wakeCarrier: make(chan struct{}, 1), wakeAgent: make(chan struct{}, 1),
-		cancel: func(error) {},
 	}
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	return s
 }
 
 // Expect tells what is known of the call before it starts. A start message of
-// another call ends the session. It must be called before Run.
+// another call or account ends the session. It must be called before Run.
 func (s *Session) Expect(known Known) { s.known = known }
 
-// newID is unguessable and unique.
-func newID() string {
-	var b [12]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return "cs_" + hex.EncodeToString(b[:])
+// Control is what is done about a call outside of its media connection. All may
+// be nil.
+type Control struct {
+	// Streaming is called once the agent is connected; it must not block.
+	Streaming func(*Call)
+	// Ending is called with the end of the session before the carrier's connection
+	// is closed; it must not block.
+	Ending func(End)
+	// Digits sends digits to the other party as the carrier does it; nil: they are
+	// sent as tones in the audio, unless the media connection takes digits.
+	Digits func(ctx context.Context, digits string) error
+}
+
+// Use sets how the call is controlled. It must be called before Run.
+func (s *Session) Use(c Control) { s.control = c }
+
+// Hangup ends the call, at once or once what the agent has said so far is heard.
+func (s *Session) Hangup(afterPlayback bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !afterPlayback || s.call == nil {
+		s.finish(APIHangup, nil)
+		return
+	}
+	s.out.hangup("", &End{Cause: APIHangup})
+	wake(s.wakeCarrier)
+}
+
+// ErrNotYet is the error of what needs the stream's start.
+var ErrNotYet = errors.New("session: the stream has not started")
+
+// Digits sends digits to the other party now; see ValidDigits. A false answer
+// means that too many wait.
+func (s *Session) Digits(digits string) (ok bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.call == nil {
+		return false, ErrNotYet
+	}
+	defer wake(s.wakeCarrier)
+	return s.out.digits(item{digits: digits, tone: DefaultTone, gap: DefaultToneGap}, true), nil
+}
+
+// AnsweredBy tells the agent who has picked up.
+func (s *Session) AnsweredBy(who providers.AnsweredBy) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.call != nil {
+		s.tell(AgentEvent{Kind: AgentAnsweredBy, State: string(who), Out: s.out.heard(s.now())})
+		wake(s.wakeAgent)
+	}
 }
 
 func (s *Session) now() time.Duration { return time.Since(s.epoch) }
@@ -123,9 +172,9 @@ func (s *Session) Spec() *providers.Spec { return s.spec }
 // has ended. The carrier's connection is closed and released. When ctx ends, the
 // call ends with the *End that is its cause, or with Shutdown.
 func (s *Session) Run(ctx context.Context) End {
-	ctx, s.cancel = context.WithCancelCause(ctx)
 	defer s.cancel(nil)
-	ctx, stop := context.WithTimeout(ctx, s.cfg.MaxDuration)
+	defer context.AfterFunc(ctx, func() { s.cancel(context.Cause(ctx)) })()
+	ctx, stop := context.WithTimeout(s.ctx, s.cfg.MaxDuration)
 	defer stop()
 
 	var group sync.WaitGroup
@@ -136,12 +185,22 @@ func (s *Session) Run(ctx context.Context) End {
 		s.readCarrier(ctx)
 	}
 	end := *endOf(ctx)
+	s.ending(end)
 	s.carrier.Close(end.Cause.closeCode(), string(end.Cause))
 	group.Wait()
 	s.drain()
 	s.carrier.Release()
 	s.logEnd(end)
 	return end
+}
+
+// ending tells of the end, once.
+func (s *Session) ending(end End) {
+	s.told.Do(func() {
+		if s.control.Ending != nil {
+			s.control.Ending(end)
+		}
+	})
 }
 
 // drain reads until the connection has ended.
@@ -195,7 +254,7 @@ func (s *Session) awaitStart(ctx context.Context) bool {
 			}
 			s.malformed(err)
 		case ev.Kind == providers.EventStart && late.Stop():
-			if id := s.known.Call; id != "" && ev.Start.Call != "" && ev.Start.Call != id {
+			if other(s.known.Call, ev.Start.Call) || other(s.known.Account, ev.Start.Account) {
 				s.finish(ProtocolError, errors.New("session: the token is of another call"))
 				return false
 			}
@@ -204,6 +263,9 @@ func (s *Session) awaitStart(ctx context.Context) bool {
 		}
 	}
 }
+
+// other tells whether what the stream says contradicts what is known.
+func other(known, said string) bool { return known != "" && said != "" && known != said }
 
 // started builds the queues: the formats are known now.
 func (s *Session) started(start *providers.Start) {
@@ -216,6 +278,8 @@ func (s *Session) started(start *providers.Start) {
 	s.call = &Call{Session: s.ID, Carrier: s.spec.Name, Known: s.known, Start: start, Abilities: s.spec.Abilities}
 	s.in = newInbound(start.In, hears, s.cfg.CallerQueue, &s.stats)
 	s.out = newPlayout(speaks, start.Out, s.spec.Abilities, &s.cfg, &s.stats, s.tell)
+	s.out.native = s.spec.Abilities.SendDigits || s.control.Digits != nil
+	s.call.NativeDigits = s.out.native
 }
 
 // tell queues an event for the agent. s.mu is held.

@@ -84,7 +84,7 @@ func (l loopAgent) Send(ev *AgentEvent) error {
 // allocation between the carrier's socket and the agent's, and back.
 func TestSessionAllocations(t *testing.T) {
 	l := newLoop()
-	s := New(twilio.Spec, Defaults, l, loopAgent{l}, slog.New(slog.DiscardHandler))
+	s := New("cs_1", twilio.Spec, Defaults, l, loopAgent{l}, slog.New(slog.DiscardHandler))
 	ended := make(chan End)
 	go func() { ended <- s.Run(context.Background()) }()
 
@@ -151,7 +151,7 @@ func TestLastWords(t *testing.T) {
 			return AgentCommand{}, &AgentError{AgentHangup, io.EOF}
 		},
 	}
-	s := New(twilio.Spec, Defaults, l, a, slog.New(slog.DiscardHandler))
+	s := New("cs_1", twilio.Spec, Defaults, l, a, slog.New(slog.DiscardHandler))
 	ended := make(chan End)
 	go func() { ended <- s.Run(context.Background()) }()
 	peer := twilio.Spec.NewPeer()

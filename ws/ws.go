@@ -30,6 +30,7 @@ const (
 	CloseInternal    = websocket.CloseInternalServerErr
 	CloseTryLater    = websocket.CloseTryAgainLater
 	CloseProtocol    = 4000 // to agents: too many malformed messages
+	CloseNotReady    = 4008 // to agents: no ready in time
 	CloseBadStart    = 4400 // to carriers: the stream makes no sense
 	CloseTimeout     = 4408 // to carriers: nothing came in time
 )
@@ -40,6 +41,9 @@ type Limits struct {
 	Binary int64         // bytes of a binary message
 	Idle   time.Duration // until a whole message has come; a slow one does not extend it; 0: any time
 	Write  time.Duration // for one message to be taken by the other side
+	// AnyOrigin lets web pages connect: for sockets that ask for a token which a
+	// foreign page does not have.
+	AnyOrigin bool
 }
 
 // linger is how long Close waits for the other side to close.
@@ -77,13 +81,13 @@ var writeBuffers sync.Pool
 
 // Accept turns a request into a connection, choosing the subprotocol if it is not
 // empty and offered. Requests of web pages, which have an Origin, are refused
-// with 403.
+// with 403 unless the limits say otherwise.
 func Accept(w http.ResponseWriter, r *http.Request, subprotocol string, limits Limits) (*Conn, error) {
 	up := websocket.Upgrader{
 		HandshakeTimeout: limits.Write,
 		WriteBufferSize:  4 << 10,
 		WriteBufferPool:  &writeBuffers,
-		CheckOrigin:      func(r *http.Request) bool { return len(r.Header["Origin"]) == 0 },
+		CheckOrigin:      func(r *http.Request) bool { return limits.AnyOrigin || len(r.Header["Origin"]) == 0 },
 		Error: func(w http.ResponseWriter, _ *http.Request, status int, reason error) {
 			http.Error(w, reason.Error(), status)
 		},
@@ -97,6 +101,9 @@ func Accept(w http.ResponseWriter, r *http.Request, subprotocol string, limits L
 	}
 	return newConn(conn, limits), nil
 }
+
+// Subprotocols are those that a request offers.
+func Subprotocols(r *http.Request) []string { return websocket.Subprotocols(r) }
 
 // Dial connects to a server, offering the subprotocol if it is not empty. A
 // server that chooses another one is refused. status is the HTTP status of a

@@ -2,6 +2,8 @@ package main
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +24,8 @@ import (
 
 	"voicebridge/agent"
 	"voicebridge/media"
+	"voicebridge/notify"
+	"voicebridge/providers"
 	"voicebridge/providers/all"
 	"voicebridge/session"
 )
@@ -38,12 +42,46 @@ type config struct {
 	Agent       agentConfig              `yaml:"agent"`
 	Agents      map[string]*agentConfig  `yaml:"agents"`
 	Routes      []routeConfig            `yaml:"routes"`
+	Router      targetConfig             `yaml:"router"`
+	Events      targetConfig             `yaml:"events"`
+	API         apiConfig                `yaml:"api"`
 	Limits      limitsConfig             `yaml:"limits"`
 	Log         logConfig                `yaml:"log"`
 }
 
-// accountConfig is a block whose keys, but for provider, are the carrier's own.
+// accountConfig is a block whose keys, but for those of accountKeys, are the
+// carrier's own.
 type accountConfig map[string]any
+
+// accountKeys are the keys that accounts of every carrier have.
+type accountKeys struct {
+	Provider      string   `yaml:"provider"`
+	From          string   `yaml:"from"`
+	Numbers       []string `yaml:"numbers"`
+	UnsignedMedia bool     `yaml:"unsigned_media"`
+}
+
+// targetConfig is where the user's application is asked or told.
+type targetConfig struct {
+	URL     string   `yaml:"url"`
+	Secret  string   `yaml:"secret"`
+	Timeout duration `yaml:"timeout"`
+}
+
+type apiConfig struct {
+	Tokens []tokenConfig `yaml:"tokens"`
+}
+
+// tokenConfig is a token of the API, of which the file has the SHA-256 only.
+type tokenConfig struct {
+	Name   string `yaml:"name"`
+	SHA256 string `yaml:"sha256"`
+}
+
+type fallbackConfig struct {
+	Say  string `yaml:"say"`
+	Dial string `yaml:"dial"`
+}
 
 type mediaConfig struct {
 	Token    string `yaml:"token"`
@@ -52,6 +90,12 @@ type mediaConfig struct {
 
 type agentConfig struct {
 	URL        string            `yaml:"url"`
+	Announce   targetConfig      `yaml:"announce"`
+	Pool       bool              `yaml:"pool"`
+	Wait       duration          `yaml:"wait"`
+	Ready      duration          `yaml:"ready_timeout"`
+	Greeting   duration          `yaml:"greeting_timeout"`
+	Fallback   fallbackConfig    `yaml:"fallback"`
 	Bearer     string            `yaml:"bearer"`
 	Secret     string            `yaml:"secret"`
 	Headers    map[string]string `yaml:"headers"`
@@ -67,9 +111,11 @@ type agentConfig struct {
 
 // routeConfig sends the calls to some numbers of an account to an agent.
 type routeConfig struct {
-	Account string `yaml:"account"`
-	To      string `yaml:"to"`
-	Agent   string `yaml:"agent"`
+	Account  string            `yaml:"account"`
+	From     string            `yaml:"from"`
+	To       string            `yaml:"to"`
+	Agent    string            `yaml:"agent"`
+	Metadata map[string]string `yaml:"metadata"`
 }
 
 type limitsConfig struct {
@@ -147,17 +193,39 @@ func (a *agentConfig) complete() {
 		{&a.Attempt, agent.DefaultAttempt},
 		{&a.Write, agent.DefaultWrite},
 		{&a.Ping, agent.DefaultPing},
+		{&a.Wait, agent.DefaultWait},
+		{&a.Announce.Timeout, defaultTarget},
 	} {
 		if *f.v == 0 {
 			*f.v = duration(f.def)
 		}
 	}
+	if a.Pool && a.Ready == 0 {
+		a.Ready = duration(agent.DefaultReady)
+	}
+}
+
+// defaultTarget is how long the user's application may take to answer.
+const defaultTarget = 3 * time.Second
+
+// set tells whether the block says how the agent is reached.
+func (a *agentConfig) set() bool { return a.URL != "" || a.Announce.URL != "" || a.Pool }
+
+// target is nil where none is configured.
+func (t *targetConfig) target() *notify.Target {
+	if t.URL == "" {
+		return nil
+	}
+	if t.Timeout == 0 {
+		t.Timeout = duration(defaultTarget)
+	}
+	return &notify.Target{URL: t.URL, Secret: t.Secret, Timeout: time.Duration(t.Timeout)}
 }
 
 // everyAgent lists the agents with the names of their blocks; "" is the default.
 func (c *config) everyAgent() map[string]*agentConfig {
 	m := map[string]*agentConfig{}
-	if c.Agent.URL != "" {
+	if c.Agent.set() {
 		m[""] = &c.Agent
 	}
 	for name, a := range c.Agents {
@@ -177,8 +245,8 @@ func block(name string) string {
 	return "agents." + name
 }
 
-// variable is ${NAME}.
-var variable = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
+// variable is ${NAME}, or ${file:PATH}.
+var variable = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*|file:[^}]+)\}`)
 
 // loadConfig reads a file: strictly, with ${NAME} replaced from the environment,
 // and checked.
@@ -207,20 +275,33 @@ func parseConfig(b []byte, env func(string) string) (*config, error) {
 	}
 	// Variables are replaced in values only, so that no secret can become syntax.
 	var missing []string
+	var unread []error
 	expand := func(s *string) {
 		*s = variable.ReplaceAllStringFunc(*s, func(m string) string {
-			v := env(m[2 : len(m)-1])
+			name := m[2 : len(m)-1]
+			if path, ok := strings.CutPrefix(name, "file:"); ok {
+				b, err := os.ReadFile(path)
+				if err != nil {
+					unread = append(unread, err)
+				}
+				return strings.TrimSpace(string(b))
+			}
+			v := env(name)
 			if v == "" {
-				missing = append(missing, m[2:len(m)-1])
+				missing = append(missing, name)
 			}
 			return v
 		})
 	}
-	for _, s := range []*string{&cfg.Listen, &cfg.Admin, &cfg.PublicURL, &cfg.TokenSecret, &cfg.Media.Token} {
+	for _, s := range []*string{&cfg.Listen, &cfg.Admin, &cfg.PublicURL, &cfg.TokenSecret, &cfg.Media.Token,
+		&cfg.Router.URL, &cfg.Router.Secret, &cfg.Events.URL, &cfg.Events.Secret} {
 		expand(s)
 	}
+	for i := range cfg.API.Tokens {
+		expand(&cfg.API.Tokens[i].SHA256)
+	}
 	for _, a := range cfg.everyAgent() {
-		for _, s := range []*string{&a.URL, &a.Bearer, &a.Secret} {
+		for _, s := range []*string{&a.URL, &a.Bearer, &a.Secret, &a.Announce.URL, &a.Announce.Secret} {
 			expand(s)
 		}
 		for k, v := range a.Headers {
@@ -236,6 +317,9 @@ func parseConfig(b []byte, env func(string) string) (*config, error) {
 				a[k] = s
 			}
 		}
+	}
+	if len(unread) > 0 {
+		return nil, errors.Join(unread...)
 	}
 	if len(missing) > 0 {
 		return nil, fmt.Errorf("environment variables are not set, or empty: %s", strings.Join(missing, ", "))
@@ -277,8 +361,8 @@ func (c *config) check() error {
 	if _, err := c.accounts(); err != nil {
 		errs = append(errs, err)
 	}
-	if c.Agent.URL == "" && (len(c.Accounts) == 0 || c.Media.Token != "" || c.Media.Insecure || len(c.Routes) == 0) {
-		wrong("agent.url", "must be the agent's WebSocket URL, such as wss://agent.example.com/call")
+	if !c.Agent.set() && (len(c.Accounts) == 0 || c.Media.Token != "" || c.Media.Insecure || len(c.Routes) == 0 && c.Router.URL == "") {
+		wrong("agent.url", "must be the agent's WebSocket URL, such as wss://agent.example.com/call; or set agent.announce, or routes to agents that wait in pools")
 	}
 	if _, err := c.agents(); err != nil {
 		errs = append(errs, err)
@@ -291,9 +375,18 @@ func (c *config) check() error {
 		if _, known := c.Agents[r.Agent]; !known {
 			wrong(field+"agent", "%q is not one of agents", r.Agent)
 		}
-		if strings.Contains(strings.TrimSuffix(r.To, "*"), "*") {
-			wrong(field+"to", "%q: a '*' may stand at the end only", r.To)
+		for name, pattern := range map[string]string{"to": r.To, "from": r.From} {
+			if strings.Contains(strings.TrimSuffix(pattern, "*"), "*") {
+				wrong(field+name, "%q: a '*' may stand at the end only", pattern)
+			}
 		}
+		if err := providers.CheckParams(r.Metadata); err != nil {
+			wrong(field+"metadata", "%v", err)
+		}
+	}
+	c.checkTargets(wrong)
+	if _, err := c.tokens(); err != nil {
+		errs = append(errs, err)
 	}
 	type limit struct {
 		name     string
@@ -306,6 +399,9 @@ func (c *config) check() error {
 			limit{block(name) + ".prebuffer", a.Prebuffer, 0, time.Second},
 			limit{block(name) + ".queue", a.Queue, time.Second, time.Hour},
 			limit{block(name) + ".dial_timeout", a.Attempt, 100 * time.Millisecond, time.Minute},
+			limit{block(name) + ".wait", a.Wait, 100 * time.Millisecond, 5 * time.Minute},
+			limit{block(name) + ".ready_timeout", a.Ready, 0, time.Minute},
+			limit{block(name) + ".greeting_timeout", a.Greeting, 0, 5 * time.Minute},
 			limit{block(name) + ".write_timeout", a.Write, 100 * time.Millisecond, time.Minute},
 			limit{block(name) + ".ping_interval", a.Ping, time.Second, time.Hour})
 	}
@@ -371,31 +467,53 @@ func (c *config) accounts() (map[string]media.Account, error) {
 	accounts := map[string]media.Account{}
 	for name, block := range c.Accounts {
 		field := "accounts." + name
-		provider, _ := block["provider"].(string)
-		spec := all.Lookup(provider)
-		switch {
-		case !accountName.MatchString(name):
-			errs = append(errs, fmt.Errorf("accounts: %q must be 1 to 64 letters, digits, '-' or '_': it is part of URLs", name))
-			continue
-		case spec == nil || spec.NewWebhooks == nil:
-			errs = append(errs, fmt.Errorf("%s.provider: %q is no carrier with accounts", field, provider))
-			continue
-		}
-		hooks, err := spec.NewWebhooks(block.decode)
+		keys, own, err := block.split()
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s.%w", field, err))
 			continue
 		}
-		accounts[name] = media.Account{Spec: spec, Webhooks: hooks}
+		spec := all.Lookup(keys.Provider)
+		switch {
+		case !accountName.MatchString(name):
+			errs = append(errs, fmt.Errorf("accounts: %q must be 1 to 64 letters, digits, '-' or '_': it is part of URLs", name))
+			continue
+		case spec == nil || spec.NewAccount == nil:
+			errs = append(errs, fmt.Errorf("%s.provider: %q is no carrier with accounts", field, keys.Provider))
+			continue
+		}
+		for _, n := range append([]string{keys.From}, keys.Numbers...) {
+			if n != "" && !e164.MatchString(n) {
+				errs = append(errs, fmt.Errorf("%s.from, numbers: %q must be a number in E.164, such as \"+15550100\" in quotes", field, n))
+			}
+		}
+		account, err := spec.NewAccount(own.decode)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s.%w", field, err))
+			continue
+		}
+		accounts[name] = media.Account{Spec: spec, Account: account, From: keys.From, Numbers: keys.Numbers, UnsignedMedia: keys.UnsignedMedia}
 	}
 	return accounts, errors.Join(errs...)
 }
 
-// decode puts a block into the carrier's own struct, strictly.
+// e164 is a number as ITU-T E.164 has it.
+var e164 = regexp.MustCompile(`^\+[1-9][0-9]{6,14}$`)
+
+// split parts the common keys from the carrier's own.
+func (a accountConfig) split() (keys accountKeys, own accountConfig, err error) {
+	own, common := maps.Clone(a), accountConfig{}
+	for _, k := range []string{"provider", "from", "numbers", "unsigned_media"} {
+		if v, ok := own[k]; ok {
+			common[k] = v
+			delete(own, k)
+		}
+	}
+	return keys, own, common.decode(&keys)
+}
+
+// decode puts a block into a struct, strictly.
 func (a accountConfig) decode(into any) error {
-	own := maps.Clone(a)
-	delete(own, "provider")
-	b, err := yaml.Marshal(own)
+	b, err := yaml.Marshal(a)
 	if err == nil {
 		err = yaml.UnmarshalWithOptions(b, into, yaml.Strict())
 	}
@@ -414,30 +532,93 @@ func (c *config) agents() (map[string]media.Agent, error) {
 		for k, v := range a.Headers {
 			header.Set(k, v)
 		}
-		d, err := agent.New(agent.Config{
-			URL: a.URL, Bearer: a.Bearer, Secret: a.Secret, Header: header,
-			InputRate: int(a.InputRate), OutputRate: int(a.OutputRate), Plaintext: a.Plaintext,
-			Attempt: time.Duration(a.Attempt), Write: time.Duration(a.Write), Ping: time.Duration(a.Ping),
-		})
+		d, err := c.dialer(name, a, header)
+		if err == nil && a.Fallback.Dial != "" && !e164.MatchString(a.Fallback.Dial) {
+			err = fmt.Errorf("fallback.dial: %q must be a number in E.164, such as \"+15550100\" in quotes", a.Fallback.Dial)
+		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s.%w", block(name), err))
 			continue
 		}
-		agents[name] = media.Agent{Dialer: d, Session: c.session(a)}
+		agents[name] = media.Agent{Dialer: d, Session: c.session(a), Fallback: media.Fallback(a.Fallback)}
 	}
 	return agents, errors.Join(errs...)
 }
 
-// route finds the first route for a call; without one the default agent answers,
-// where there is one.
-func (c *config) route(account, to string) (agent string, ok bool) {
-	for _, r := range c.Routes {
-		prefix, open := strings.CutSuffix(r.To, "*")
-		if (r.Account == "" || r.Account == account) && (r.To == "" || r.To == to || open && strings.HasPrefix(to, prefix)) {
-			return r.Agent, true
+// dialer makes an agent in one of the three ways to reach it.
+func (c *config) dialer(name string, a *agentConfig, header http.Header) (session.Dialer, error) {
+	in := agent.Incoming{
+		InputRate: int(a.InputRate), OutputRate: int(a.OutputRate), Write: time.Duration(a.Write),
+		Ping: time.Duration(a.Ping), Wait: time.Duration(a.Wait), Ready: time.Duration(a.Ready),
+	}
+	switch {
+	case a.Pool && (a.URL != "" || a.Announce.URL != "") || a.URL != "" && a.Announce.URL != "":
+		return nil, errors.New("url: only one of url, announce and pool can be set")
+	case a.Pool && name == "":
+		return nil, errors.New("pool: must be in a block of agents, whose name is the pool's")
+	case a.Pool:
+		return agent.NewPool(name, in, a.Bearer)
+	case a.Announce.URL != "":
+		if !publicURL(c.PublicURL) {
+			return nil, errors.New("announce: needs public_url, to which agents connect")
+		}
+		return agent.NewAttended(in, *a.Announce.target(), c.PublicURL)
+	}
+	return agent.New(agent.Config{
+		URL: a.URL, Bearer: a.Bearer, Secret: a.Secret, Header: header,
+		InputRate: int(a.InputRate), OutputRate: int(a.OutputRate), Plaintext: a.Plaintext,
+		Attempt: time.Duration(a.Attempt), Write: time.Duration(a.Write), Ping: time.Duration(a.Ping), Ready: time.Duration(a.Ready),
+	})
+}
+
+// checkTargets checks where the user's application is.
+func (c *config) checkTargets(wrong func(field, format string, args ...any)) {
+	for field, t := range map[string]*targetConfig{"router": &c.Router, "events": &c.Events} {
+		target := t.target()
+		if target == nil {
+			continue
+		}
+		if err := target.Check(); err != nil {
+			wrong(field+"."+strings.SplitN(err.Error(), ":", 2)[0], "%s", strings.TrimSpace(strings.SplitN(err.Error(), ":", 2)[1]))
+		}
+		if target.Timeout < 100*time.Millisecond || target.Timeout > 10*time.Second {
+			wrong(field+".timeout", "%v must be between 100ms and 10s", target.Timeout)
 		}
 	}
-	return "", c.Agent.URL != ""
+}
+
+// tokens are those of the API.
+func (c *config) tokens() ([]media.APIToken, error) {
+	var tokens []media.APIToken
+	for i, t := range c.API.Tokens {
+		b, err := hex.DecodeString(t.SHA256)
+		if err != nil || len(b) != sha256.Size {
+			return nil, fmt.Errorf("api.tokens[%d].sha256: must be the 64 hex digits that 'voicebridge token' prints", i)
+		}
+		if t.Name == "" {
+			return nil, fmt.Errorf("api.tokens[%d].name: must be set: it says whose token it is", i)
+		}
+		tokens = append(tokens, media.APIToken{Name: t.Name, SHA256: [sha256.Size]byte(b)})
+	}
+	return tokens, nil
+}
+
+// route finds the first route for a call; without one the default agent answers,
+// where there is one.
+func (c *config) route(account, from, to string) (media.Route, bool) {
+	for _, r := range c.Routes {
+		if (r.Account == "" || r.Account == account) && fits(r.To, to) && fits(r.From, from) {
+			return media.Route{Agent: r.Agent, Metadata: r.Metadata}, true
+		}
+	}
+	return media.Route{}, c.Agent.set()
+}
+
+// fits tells whether a number is the one of a route, or begins as it does before
+// a *. Every number fits an empty one.
+func fits(pattern, number string) bool {
+	prefix, open := strings.CutSuffix(pattern, "*")
+	return pattern == "" || pattern == number || open && strings.HasPrefix(number, prefix)
 }
 
 // secret makes media tokens: the configured one, so that several instances take
@@ -454,8 +635,16 @@ func (c *config) session(a *agentConfig) session.Config {
 		Lead: time.Duration(c.Limits.Lead), Prebuffer: time.Duration(a.Prebuffer),
 		AgentQueue: time.Duration(a.Queue), CallerQueue: time.Duration(c.Limits.CallerQueue),
 		Start: time.Duration(c.Limits.Start), MaxDuration: time.Duration(c.Limits.MaxDuration),
-		AgentDial: agent.DialTime(time.Duration(a.Attempt)),
+		AgentDial: c.agentTime(a), Greeting: time.Duration(a.Greeting),
 	}
+}
+
+// agentTime is how long it may take to reach an agent.
+func (c *config) agentTime(a *agentConfig) time.Duration {
+	if a.URL == "" {
+		return time.Duration(a.Wait) + time.Second
+	}
+	return agent.DialTime(time.Duration(a.Attempt), time.Duration(a.Ready))
 }
 
 func (c *config) limits() media.Limits {

@@ -15,7 +15,7 @@ func (providersCmd) Run(out output) error {
 	fmt.Fprintln(w, "NAME\tCARRIER\tAUDIO\tMEDIA\tWEBHOOKS")
 	for _, s := range all.Specs {
 		hooks := "no"
-		if s.NewWebhooks != nil {
+		if s.NewAccount != nil {
 			hooks = "inbound,status"
 		}
 		fmt.Fprintf(w, "%s\t%s\t%v\t%v\t%s\n", s.Name, s.Title, s.Formats, s.Abilities, hooks)

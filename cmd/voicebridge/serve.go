@@ -39,11 +39,18 @@ func (c *serveCmd) Run(ctx context.Context, out output) error {
 	if err != nil {
 		return err
 	}
+	tokens, err := cfg.tokens()
+	if err != nil {
+		return err
+	}
 	log := cfg.logger(os.Stderr)
 	server := media.New(media.Config{
 		Providers: all.Specs,
 		Agents:    agents,
 		Route:     cfg.route,
+		Router:    cfg.Router.target(),
+		Events:    cfg.Events.target(),
+		Tokens:    tokens,
 		Insecure:  cfg.Media.Insecure,
 		Token:     cfg.Media.Token,
 		Accounts:  accounts,
@@ -64,8 +71,14 @@ func (c *serveCmd) Run(ctx context.Context, out output) error {
 		log.Info("metrics and health", "url", "http://"+admin.Addr().String()+"/metrics")
 	}
 	for name, a := range accounts {
-		log.Info("webhooks", "provider", a.Spec.Name, "account", name,
+		if a.UnsignedMedia {
+			log.Warn("media connections of this account need no signature: their token alone must do", "account", name)
+		}
+		log.Info("webhooks", "provider", a.Spec.Name, "account", name, "places_calls", a.Calls != nil,
 			"inbound", strings.TrimSuffix(cfg.PublicURL, "/")+"/hooks/"+a.Spec.Name+"/"+name+"/inbound")
+	}
+	if len(tokens) > 0 {
+		log.Info("control API", "url", "http://"+public.Addr().String()+"/v1/", "tokens", len(tokens))
 	}
 	path := ""
 	if cfg.Media.Token != "" {

@@ -84,13 +84,14 @@ func (s *sdk) ask(request map[string]any, answer any) {
 func TestTwilio(t *testing.T) {
 	s := start(t)
 	const token = "a token with ünïcode"
-	w, err := twilio.NewWebhooks(func(c any) error {
+	account, err := twilio.NewAccount(func(c any) error {
 		*c.(*twilio.Config) = twilio.Config{AccountSID: "AC1", AuthToken: token}
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	w := account.Webhooks
 	sign := func(url string, params url.Values) (signature string) {
 		t.Helper()
 		// A repeated parameter is an array to the SDK.
@@ -143,7 +144,7 @@ func TestTwilio(t *testing.T) {
 func TestVonage(t *testing.T) {
 	s := start(t)
 	const secret, body = "0123456789abcdef0123456789abcdef", `{"uuid":"u","status":"ringing"}`
-	w, err := vonage.NewWebhooks(func(c any) error {
+	account, err := vonage.NewAccount(func(c any) error {
 		cfg := c.(*vonage.Config)
 		cfg.APIKey, cfg.ApplicationID, cfg.SignatureSecret = "key", "app", secret
 		return nil
@@ -151,6 +152,7 @@ func TestVonage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	w := account.Webhooks
 	sum := sha256.Sum256([]byte(body))
 	now := time.Now()
 	for i, key := range []string{secret, "another secret of that length...."} {

@@ -21,7 +21,8 @@ var Spec = &providers.Spec{
 	},
 	NewStream:   func() providers.Stream { return &Stream{} },
 	NewPeer:     func() providers.Peer { return &Peer{} },
-	NewWebhooks: NewWebhooks,
+	NewAccount:  NewAccount,
+	NewExchange: NewExchange,
 }
 
 // format is the only one that Twilio has.

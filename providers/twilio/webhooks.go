@@ -1,14 +1,12 @@
 package twilio
 
 import (
-	"bytes"
 	"crypto/hmac"
 	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
-	"encoding/xml"
 	"errors"
 	"fmt"
 	"mime"
@@ -20,34 +18,13 @@ import (
 	"voicebridge/providers"
 )
 
-// Config is an account's block of the configuration.
-type Config struct {
-	AccountSID string `yaml:"account_sid"`
-	AuthToken  string `yaml:"auth_token"`
-}
-
-// Webhooks are those of one Twilio account.
-type Webhooks struct{ cfg Config }
-
-// NewWebhooks implements providers.Spec.
-func NewWebhooks(decode func(any) error) (providers.Webhooks, error) {
-	var cfg Config
-	if err := decode(&cfg); err != nil {
-		return nil, err
-	}
-	if !strings.HasPrefix(cfg.AccountSID, "AC") {
-		return nil, errors.New("account_sid: must be the SID of the account, which begins with AC")
-	}
-	if cfg.AuthToken == "" {
-		return nil, errors.New("auth_token: must be the account's auth token: webhooks are signed with it")
-	}
-	return &Webhooks{cfg}, nil
-}
+// webhooks are those of one account.
+type webhooks struct{ cfg Config }
 
 // Authenticate implements providers.Webhooks, after Twilio's "Security" page: the
 // header X-Twilio-Signature is the HMAC-SHA1 of the URL, followed for forms by
 // all parameters in order of their names. There is no time in it.
-func (w *Webhooks) Authenticate(h *providers.Hook, _ time.Time) error {
+func (w *webhooks) Authenticate(h *providers.Hook, _ time.Time) error {
 	given := h.Header.Get("X-Twilio-Signature")
 	if given == "" {
 		return fmt.Errorf("twilio: %w: no X-Twilio-Signature header", providers.ErrSignature)
@@ -70,14 +47,22 @@ func (w *Webhooks) Authenticate(h *providers.Hook, _ time.Time) error {
 	if err != nil {
 		return fmt.Errorf("twilio: %w: not base64", providers.ErrSignature)
 	}
-	for _, u := range urls(h.URL) {
-		mac := hmac.New(sha1.New, []byte(w.cfg.AuthToken))
-		mac.Write([]byte(u + data))
-		if hmac.Equal(mac.Sum(nil), want) {
-			return nil
-		}
+	if w.signed(want, data, urls(h.URL)) != "" {
+		return nil
 	}
 	return fmt.Errorf("twilio: %w: does not fit %s: is public_url what Twilio calls, and auth_token this account's?", providers.ErrSignature, h.URL)
+}
+
+// signed gives the first of the URLs that the signature fits; empty: none.
+func (w *webhooks) signed(signature []byte, data string, urls []string) string {
+	for _, u := range urls {
+		mac := hmac.New(sha1.New, []byte(w.cfg.AuthToken))
+		mac.Write([]byte(u + data))
+		if hmac.Equal(mac.Sum(nil), signature) {
+			return u
+		}
+	}
+	return ""
 }
 
 func contentType(h *providers.Hook) string {
@@ -117,13 +102,16 @@ func bodyHash(h *providers.Hook) error {
 	return nil
 }
 
-// urls are the forms of the URL that Twilio may have signed: as it is, and with
-// or without the default port.
+// urls are the forms of the URL that Twilio may have signed: as it is, with or
+// without the default port, and of a media connection with a slash at its end.
 func urls(s string) []string {
 	all := []string{s}
 	u, err := url.Parse(s)
 	if err != nil {
 		return all
+	}
+	if u.Scheme == "wss" || u.Scheme == "ws" {
+		all = append(all, s+"/")
 	}
 	port := map[string]string{"https": "443", "http": "80", "wss": "443"}[u.Scheme]
 	rest := s[len(u.Scheme)+len("://")+len(u.Host):]
@@ -136,30 +124,39 @@ func urls(s string) []string {
 	return all
 }
 
-// form reads the parameters, each once, and checks whose they are.
-func (w *Webhooks) form(h *providers.Hook) (url.Values, error) {
+// form reads the parameters, each of those named once, and checks whose they are.
+func (w *webhooks) form(h *providers.Hook) (url.Values, error) {
 	form, err := url.ParseQuery(string(h.Body))
 	if err != nil {
 		return nil, fmt.Errorf("twilio: form: %w", err)
 	}
-	for _, name := range []string{"CallSid", "AccountSid", "CallStatus"} {
-		if len(form[name]) != 1 || form[name][0] == "" {
-			return nil, fmt.Errorf("twilio: %s must be there once", name)
+	for _, name := range []string{"CallSid", "AccountSid", "CallStatus", "AnsweredBy", "From", "To"} {
+		if len(form[name]) > 1 {
+			return nil, fmt.Errorf("twilio: %s is there more than once", name)
 		}
 	}
+	if form.Get("CallSid") == "" {
+		return nil, errors.New("twilio: no CallSid")
+	}
 	if form.Get("AccountSid") != w.cfg.AccountSID {
-		return nil, errors.New("twilio: AccountSid is another account's")
+		return nil, errors.New("twilio: AccountSid is not this account's")
 	}
 	return form, nil
 }
 
 // Inbound implements providers.Webhooks.
-func (w *Webhooks) Inbound(h *providers.Hook) (*providers.InboundCall, error) {
+func (w *webhooks) Inbound(h *providers.Hook) (*providers.InboundCall, error) {
 	form, err := w.form(h)
 	if err != nil {
 		return nil, err
 	}
 	return &providers.InboundCall{ID: form.Get("CallSid"), From: form.Get("From"), To: form.Get("To")}, nil
+}
+
+// Next implements providers.Webhooks: Twilio asks when the stream has ended.
+func (w *webhooks) Next(h *providers.Hook) (bool, error) {
+	_, err := w.form(h)
+	return err == nil, err
 }
 
 // statuses are the values of CallStatus.
@@ -175,51 +172,45 @@ var statuses = map[string]providers.Status{
 	"canceled":    providers.StatusCanceled,
 }
 
-// Status implements providers.Webhooks.
-func (w *Webhooks) Status(h *providers.Hook) (*providers.StatusReport, error) {
+// answeredBy are the values of AnsweredBy.
+var answeredBy = map[string]providers.AnsweredBy{
+	"human":               providers.AnsweredByHuman,
+	"machine_start":       providers.AnsweredByMachine,
+	"machine_end_beep":    providers.AnsweredByMachine,
+	"machine_end_silence": providers.AnsweredByMachine,
+	"machine_end_other":   providers.AnsweredByMachine,
+	"fax":                 providers.AnsweredByFax,
+	"unknown":             providers.AnsweredByUnknown,
+}
+
+// Status implements providers.Webhooks. The report of answering machine detection
+// has no CallStatus.
+func (w *webhooks) Status(h *providers.Hook) (*providers.StatusReport, error) {
 	form, err := w.form(h)
 	if err != nil {
 		return nil, err
 	}
-	raw := form.Get("CallStatus")
-	status, ok := statuses[raw]
-	if !ok {
-		status = providers.StatusError
+	r := &providers.StatusReport{Call: form.Get("CallSid"), Raw: form.Get("CallStatus")}
+	if by := form.Get("AnsweredBy"); by != "" {
+		var ok bool
+		if r.AnsweredBy, ok = answeredBy[by]; !ok {
+			r.AnsweredBy = providers.AnsweredByUnknown
+		}
+		if r.Raw == "" {
+			r.Raw = by
+			return r, nil
+		}
 	}
-	return &providers.StatusReport{Call: form.Get("CallSid"), Status: status, Raw: raw}, nil
+	if r.Raw == "" {
+		return nil, errors.New("twilio: neither CallStatus nor AnsweredBy")
+	}
+	r.Status = status(r.Raw)
+	return r, nil
 }
 
-// The answer documents, in TwiML.
-type (
-	twiml struct {
-		XMLName xml.Name `xml:"Response"`
-		Connect *connect
-		Say     string    `xml:",omitempty"`
-		Hangup  *struct{} `xml:"Hangup"`
+func status(raw string) providers.Status {
+	if s, ok := statuses[raw]; ok {
+		return s
 	}
-	connect struct{ Stream streamElement }
-	// streamElement has no query in its URL: Twilio drops it.
-	streamElement struct {
-		URL string `xml:"url,attr"`
-	}
-)
-
-func document(t twiml) (providers.Document, error) {
-	var b bytes.Buffer
-	b.WriteString(xml.Header)
-	if err := xml.NewEncoder(&b).Encode(t); err != nil {
-		return providers.Document{}, fmt.Errorf("twilio: twiml: %w", err)
-	}
-	return providers.Document{ContentType: "application/xml", Body: b.Bytes()}, nil
-}
-
-// Connect implements providers.Webhooks. Nothing follows the stream, so the call
-// ends with it.
-func (w *Webhooks) Connect(media string) (providers.Document, error) {
-	return document(twiml{Connect: &connect{streamElement{media}}})
-}
-
-// Refuse implements providers.Webhooks.
-func (w *Webhooks) Refuse(text string) (providers.Document, error) {
-	return document(twiml{Say: text, Hangup: &struct{}{}})
+	return providers.StatusError
 }

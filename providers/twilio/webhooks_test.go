@@ -1,25 +1,28 @@
 package twilio
 
 import (
+	"context"
 	"errors"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
 	"voicebridge/providers"
+	"voicebridge/providers/providertest"
 )
 
 func account(t testing.TB) providers.Webhooks {
 	t.Helper()
-	w, err := NewWebhooks(func(c any) error {
+	w, err := NewAccount(func(c any) error {
 		*c.(*Config) = Config{AccountSID: "AC00000000000000000000000000000001", AuthToken: "12345"}
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return w
+	return w.Webhooks
 }
 
 const form = "AccountSid=AC00000000000000000000000000000001&CallSid=CA00000000000000000000000000000001&CallStatus=ringing&Direction=inbound&From=%2B15550001111&To=%2B15550002222"
@@ -79,7 +82,7 @@ func TestInbound(t *testing.T) {
 	if err != nil || *call != (providers.InboundCall{ID: "CA00000000000000000000000000000001", From: "+15550001111", To: "+15550002222"}) {
 		t.Errorf("%+v, %v", call, err)
 	}
-	for _, bad := range []string{"", "%", "CallSid=CA1", strings.Replace(form, "AC0", "AC1", 1), form + "&CallSid=CA2", strings.Replace(form, "CallStatus=ringing", "CallStatus=", 1)} {
+	for _, bad := range []string{"", "%", "CallSid=CA1", strings.Replace(form, "AC0", "AC1", 1), form + "&CallSid=CA2"} {
 		if _, err := w.Inbound(hook("", "", "", bad)); err == nil {
 			t.Errorf("%s was taken", bad)
 		}
@@ -99,17 +102,130 @@ func TestStatus(t *testing.T) {
 	}
 }
 
+// TestDocuments holds the wording.
 func TestDocuments(t *testing.T) {
 	w := account(t)
 	const head = `<?xml version="1.0" encoding="UTF-8"?>` + "\n"
-	doc, err := w.Connect("wss://bridge.example.com/media/twilio/abc")
-	if want := head + `<Response><Connect><Stream url="wss://bridge.example.com/media/twilio/abc"></Stream></Connect></Response>`; err != nil || string(doc.Body) != want {
-		t.Errorf("%s, %v\nwant %s", doc.Body, err, want)
+	for want, a := range map[string]providers.Answer{
+		`<Response><Connect><Stream url="wss://b.example/media/twilio/abc"><Parameter name="a" value="1"></Parameter></Stream></Connect><Redirect method="POST">https://b.example/next</Redirect></Response>`: {
+			Media: "wss://b.example/media/twilio/abc", Params: map[string]string{"a": "1"}, Next: "https://b.example/next"},
+		`<Response><Say>Sorry &amp; bye.</Say><Hangup></Hangup></Response>`:                                                     {Say: "Sorry & bye."},
+		`<Response><Dial callerId="+15550100999" timeout="30"><Number>+15550100123</Number></Dial><Hangup></Hangup></Response>`: {Dial: "+15550100123", Caller: "+15550100999"},
+		`<Response><Hangup></Hangup></Response>`:                                                                                {},
+	} {
+		doc, err := w.Document(&a)
+		if err != nil || string(doc.Body) != head+want || doc.ContentType != "application/xml" {
+			t.Errorf("%s, %v\nwant %s", doc.Body, err, want)
+		}
 	}
-	doc, err = w.Refuse("Sorry, <all> lines & operators are busy.")
-	if want := head + `<Response><Say>Sorry, &lt;all&gt; lines &amp; operators are busy.</Say><Hangup></Hangup></Response>`; err != nil || string(doc.Body) != want {
-		t.Errorf("%s, %v\nwant %s", doc.Body, err, want)
+}
+
+func config(base string) func(any) error {
+	return func(c any) error {
+		*c.(*Config) = Config{AccountSID: "AC00000000000000000000000000000001", AuthToken: "12345", BaseURL: base}
+		return nil
 	}
+}
+
+func TestControl(t *testing.T) {
+	providertest.RunControl(t, providertest.Control{Spec: Spec, Config: config, Secret: "12345"})
+}
+
+// TestExplain: the setting that is wrong is named.
+func TestExplain(t *testing.T) {
+	w := account(t)
+	x := &exchange{Config{AccountSID: "AC00000000000000000000000000000001", AuthToken: "12345"}}
+	ask := func(x *exchange, url string) *providers.Hook {
+		r, err := x.Ask(&providers.Ask{Kind: providers.AskAnswer, URL: url, Call: providers.ExchangeCall{ID: "CA1"}}, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &providers.Hook{Method: "POST", URL: "https://bridge.example.com/voice/hooks/twilio/main/inbound", Host: "internal:9001", Header: r.Header, Body: body}
+	}
+	proxied := ask(x, "https://new.tunnel.example/hooks/twilio/main/inbound")
+	proxied.Header.Set("X-Forwarded-Host", "new.tunnel.example")
+	for name, tt := range map[string]struct {
+		hook *providers.Hook
+		want string
+	}{
+		"other host":    {proxied, "Set public_url: https://new.tunnel.example"},
+		"other path":    {ask(x, "https://bridge.example.com/hooks/twilio/main/inbound"), "Set public_url: https://bridge.example.com"},
+		"plain http":    {ask(x, "http://bridge.example.com/voice/hooks/twilio/main/inbound"), "Give Twilio the https URL"},
+		"other token":   {ask(&exchange{Config{AccountSID: "AC00000000000000000000000000000001", AuthToken: "67890"}}, "https://bridge.example.com/voice/hooks/twilio/main/inbound"), "auth_token is not the one"},
+		"other account": {ask(&exchange{Config{AccountSID: "AC00000000000000000000000000000002", AuthToken: "67890"}}, "https://bridge.example.com/voice/hooks/twilio/main/inbound"), "AC00000000000000000000000000000002"},
+	} {
+		if got := strings.Join(w.Explain(tt.hook, time.Now()), "\n"); !strings.Contains(got, tt.want) || strings.Contains(got, "12345") {
+			t.Errorf("%s:\n%s\nwant %s", name, got, tt.want)
+		}
+	}
+}
+
+// TestConfig: what is wrong is named.
+func TestConfig(t *testing.T) {
+	for want, change := range map[string]func(*Config){
+		"account_sid": func(c *Config) { c.AccountSID = "x" },
+		"auth_token":  func(c *Config) { c.AuthToken = "" },
+		"api_secret":  func(c *Config) { c.APIKey = "SK1" },
+		"region":      func(c *Config) { c.Edge = "dublin" },
+		"base_url":    func(c *Config) { c.BaseURL = "http://api.example.com" },
+	} {
+		_, err := NewAccount(func(c any) error {
+			*c.(*Config) = Config{AccountSID: "AC1", AuthToken: "t"}
+			change(c.(*Config))
+			return nil
+		})
+		if err == nil || !strings.HasPrefix(err.Error(), want+":") {
+			t.Errorf("%s: %v", want, err)
+		}
+	}
+}
+
+// TestRegion: edge and region choose the host, base_url replaces it.
+func TestRegion(t *testing.T) {
+	var host string
+	old := http.DefaultTransport
+	t.Cleanup(func() { http.DefaultTransport = old })
+	http.DefaultTransport = roundTripper(func(r *http.Request) (*http.Response, error) {
+		host = r.URL.Scheme + "://" + r.URL.Host
+		return nil, errors.New("no network")
+	})
+	for want, cfg := range map[string]Config{
+		"https://api.twilio.com":            {},
+		"https://api.dublin.ie1.twilio.com": {Edge: "dublin", Region: "ie1"},
+		"https://proxy.example:8443":        {BaseURL: "https://proxy.example:8443"},
+	} {
+		cfg.AccountSID, cfg.AuthToken = "AC1", "t"
+		a, err := NewAccount(func(c any) error { *c.(*Config) = cfg; return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(context.Background())
+		stop() // one try is enough
+		if err := a.Calls.Hangup(ctx, "CA1"); err == nil || host != want {
+			t.Errorf("%+v: %s, %v", cfg, host, err)
+		}
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// FuzzExchange: a document of any kind is read or refused.
+func FuzzExchange(f *testing.F) {
+	f.Add(`<Response><Connect><Stream url="wss://b.example/x"/></Connect></Response>`)
+	f.Add(`<Response><Dial>+15550100123</Dial></Response>`)
+	x := &exchange{}
+	f.Fuzz(func(t *testing.T, doc string) {
+		a, err := x.Answer("text/xml", []byte(doc))
+		if err == nil && strings.Contains(a.Media, "?") {
+			t.Fatalf("a query in %s", a.Media)
+		}
+	})
 }
 
 func FuzzWebhook(f *testing.F) {

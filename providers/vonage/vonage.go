@@ -29,7 +29,8 @@ var Spec = &providers.Spec{
 	},
 	NewStream:   func() providers.Stream { return &Stream{} },
 	NewPeer:     func() providers.Peer { return &Peer{} },
-	NewWebhooks: NewWebhooks,
+	NewAccount:  NewAccount,
+	NewExchange: NewExchange,
 }
 
 // formats are the values of content-type, the usual one first.

@@ -16,16 +16,8 @@ import (
 	"voicebridge/providers"
 )
 
-// Config is an account's block of the configuration.
-type Config struct {
-	APIKey          string `yaml:"api_key"`
-	ApplicationID   string `yaml:"application_id"`
-	SignatureSecret string `yaml:"signature_secret"`
-	Rate            int    `yaml:"rate"` // of the audio, Hz; 0: 16000
-}
-
-// Webhooks are those of one Vonage application.
-type Webhooks struct {
+// webhooks are those of one application.
+type webhooks struct {
 	cfg    Config
 	format codec.Format
 	seen   providers.Once // ids of tokens, until they are too old anyway
@@ -34,30 +26,6 @@ type Webhooks struct {
 // maxAge is how old, or how far in the future, a signed request may be: Vonage's
 // tokens do not expire by themselves.
 const maxAge = 5 * time.Minute
-
-// NewWebhooks implements providers.Spec.
-func NewWebhooks(decode func(any) error) (providers.Webhooks, error) {
-	w := &Webhooks{cfg: Config{Rate: 16000}}
-	if err := decode(&w.cfg); err != nil {
-		return nil, err
-	}
-	for _, f := range formats {
-		if f.Rate == w.cfg.Rate {
-			w.format = f
-		}
-	}
-	switch {
-	case w.cfg.APIKey == "":
-		return nil, errors.New("api_key: must be the account's API key")
-	case w.cfg.ApplicationID == "":
-		return nil, errors.New("application_id: must be the application's id")
-	case len(w.cfg.SignatureSecret) < 16:
-		return nil, errors.New("signature_secret: must be the account's signature secret: webhooks are signed with it")
-	case w.format.Rate == 0:
-		return nil, fmt.Errorf("rate: %d must be 8000, 16000 or 24000", w.cfg.Rate)
-	}
-	return w, nil
-}
 
 // claims of a signed webhook.
 type claims struct {
@@ -69,9 +37,18 @@ type claims struct {
 
 // Authenticate implements providers.Webhooks, after Vonage's "Signed webhooks": a
 // JWT with HS256 that holds the SHA-256 of the body. Each is taken once.
-func (w *Webhooks) Authenticate(h *providers.Hook, now time.Time) error {
-	wrong := func(format string, args ...any) error {
-		return fmt.Errorf("vonage: %w: %s", providers.ErrSignature, fmt.Sprintf(format, args...))
+func (w *webhooks) Authenticate(h *providers.Hook, now time.Time) error {
+	c, err := w.verify(h, now)
+	if err == nil && !w.seen.First(c.ID, now, now.Add(2*maxAge)) {
+		return fmt.Errorf("vonage: %w: the token has been used before", providers.ErrSignature)
+	}
+	return err
+}
+
+// verify checks a signed request, but not whether it is a repetition.
+func (w *webhooks) verify(h *providers.Hook, now time.Time) (*claims, error) {
+	wrong := func(format string, args ...any) (*claims, error) {
+		return nil, fmt.Errorf("vonage: %w: %s", providers.ErrSignature, fmt.Sprintf(format, args...))
 	}
 	raw, ok := strings.CutPrefix(h.Header.Get("Authorization"), "Bearer ")
 	if !ok {
@@ -92,10 +69,10 @@ func (w *Webhooks) Authenticate(h *providers.Hook, now time.Time) error {
 		return wrong("it is of another account or application: check api_key and application_id")
 	case h.Method == "POST" && subtle.ConstantTimeCompare([]byte(strings.ToLower(c.PayloadHash)), []byte(hex.EncodeToString(sum[:]))) != 1:
 		return wrong("payload_hash does not fit the body")
-	case c.ID == "" || !w.seen.First(c.ID, now, now.Add(2*maxAge)):
-		return wrong("the token has been used before, or has no id")
+	case c.ID == "":
+		return wrong("the token has no id")
 	}
-	return nil
+	return &c, nil
 }
 
 // hook is the body of the answer and event webhooks.
@@ -105,9 +82,11 @@ type hook struct {
 	To     string `json:"to"`
 	Status string `json:"status"`
 	Detail string `json:"detail"`
+	// Events of answering machine detection name the call so in some versions.
+	CallUUID string `json:"call_uuid"`
 }
 
-func (w *Webhooks) read(h *providers.Hook) (*hook, error) {
+func (w *webhooks) read(h *providers.Hook) (*hook, error) {
 	if h.Method != "POST" {
 		return nil, errors.New("vonage: set the method of the webhook to POST: only then is what it says signed")
 	}
@@ -116,13 +95,16 @@ func (w *Webhooks) read(h *providers.Hook) (*hook, error) {
 		return nil, fmt.Errorf("vonage: body: %w", err)
 	}
 	if body.UUID == "" {
+		body.UUID = body.CallUUID
+	}
+	if body.UUID == "" {
 		return nil, errors.New("vonage: body without uuid")
 	}
 	return &body, nil
 }
 
 // Inbound implements providers.Webhooks.
-func (w *Webhooks) Inbound(h *providers.Hook) (*providers.InboundCall, error) {
+func (w *webhooks) Inbound(h *providers.Hook) (*providers.InboundCall, error) {
 	body, err := w.read(h)
 	if err != nil {
 		return nil, err
@@ -160,43 +142,40 @@ var statuses = map[string]providers.Status{
 }
 
 // Status implements providers.Webhooks.
-func (w *Webhooks) Status(h *providers.Hook) (*providers.StatusReport, error) {
+func (w *webhooks) Status(h *providers.Hook) (*providers.StatusReport, error) {
 	body, err := w.read(h)
 	if err != nil {
 		return nil, err
 	}
-	status, ok := statuses[body.Status]
+	r := &providers.StatusReport{Call: body.UUID, Raw: body.Status, Status: status(body.Status, body.Detail)}
 	switch {
-	case !ok:
-		status = providers.StatusError
-	case body.Status == "rejected" && body.Detail == "declined":
-		status = providers.StatusBusy
 	case strings.Contains(body.To, "://"): // the leg to our own socket
-		status = ""
+		r.Status = ""
+	case body.Status == "human" || body.Status == "machine":
+		r.AnsweredBy = providers.AnsweredBy(body.Status)
 	}
-	return &providers.StatusReport{Call: body.UUID, Status: status, Raw: body.Status}, nil
+	return r, nil
 }
 
-func document(actions ...any) (providers.Document, error) {
-	b, err := json.Marshal(actions)
+func status(raw, detail string) providers.Status {
+	if s, ok := statuses[raw]; !ok {
+		return providers.StatusError
+	} else if raw != "rejected" || detail != "declined" {
+		return s
+	}
+	return providers.StatusBusy
+}
+
+// Next implements providers.Webhooks: of the events of the leg to our socket,
+// those that end it ask what comes next.
+func (w *webhooks) Next(h *providers.Hook) (bool, error) {
+	body, err := w.read(h)
 	if err != nil {
-		return providers.Document{}, fmt.Errorf("vonage: ncco: %w", err)
+		return false, err
 	}
-	return providers.Document{ContentType: "application/json", Body: b}, nil
-}
-
-// Connect implements providers.Webhooks. Nothing follows, so the call ends with
-// the stream.
-func (w *Webhooks) Connect(media string) (providers.Document, error) {
-	return document(map[string]any{
-		"action": "connect",
-		"endpoint": []any{map[string]any{
-			"type": "websocket", "uri": media, "content-type": contentType(w.format),
-		}},
-	})
-}
-
-// Refuse implements providers.Webhooks: the call ends when the list does.
-func (w *Webhooks) Refuse(text string) (providers.Document, error) {
-	return document(map[string]string{"action": "talk", "text": text})
+	switch body.Status {
+	case "disconnected", "failed", "unanswered", "timeout", "busy", "rejected", "cancelled":
+		return true, nil
+	}
+	return false, nil
 }

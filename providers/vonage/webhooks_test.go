@@ -1,17 +1,24 @@
 package vonage
 
 import (
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
+	"encoding/pem"
 	"errors"
+	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 
 	"voicebridge/providers"
+	"voicebridge/providers/providertest"
 )
 
 const (
@@ -23,9 +30,9 @@ const (
 // issued is when the vector was.
 var issued = time.Unix(1767225600, 0)
 
-func account(t testing.TB) *Webhooks {
+func account(t testing.TB) *webhooks {
 	t.Helper()
-	w, err := NewWebhooks(func(c any) error {
+	w, err := NewAccount(func(c any) error {
 		cfg := c.(*Config)
 		cfg.APIKey, cfg.ApplicationID, cfg.SignatureSecret = "a1b2c3d4", "aaaaaaaa-bbbb-cccc-dddd-0123456789ab", secret
 		return nil
@@ -33,7 +40,7 @@ func account(t testing.TB) *Webhooks {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return w.(*Webhooks)
+	return w.Webhooks.(*webhooks)
 }
 
 func post(token, body string) *providers.Hook {
@@ -136,16 +143,134 @@ func TestStatus(t *testing.T) {
 	}
 }
 
+// TestDocuments holds the wording.
 func TestDocuments(t *testing.T) {
 	w := account(t)
-	doc, err := w.Connect("wss://bridge.example.com/media/vonage/abc")
-	if want := `[{"action":"connect","endpoint":[{"content-type":"audio/l16;rate=16000","type":"websocket","uri":"wss://bridge.example.com/media/vonage/abc"}]}]`; err != nil || string(doc.Body) != want {
-		t.Errorf("%s, %v\nwant %s", doc.Body, err, want)
+	for want, a := range map[string]providers.Answer{
+		`[{"action":"connect","eventType":"synchronous","eventUrl":["https://b.example/next"],"eventMethod":"POST","endpoint":[{"type":"websocket","uri":"wss://b.example/media","content-type":"audio/l16;rate=16000","headers":{"a":"1"},"authorization":{"type":"vonage"}}]}]`: {
+			Media: "wss://b.example/media", Params: map[string]string{"a": "1"}, Next: "https://b.example/next"},
+		`[{"action":"talk","text":"Sorry."}]`: {Say: "Sorry."},
+		`[{"action":"connect","from":"15550100999","timeout":30,"endpoint":[{"type":"phone","number":"15550100123"}]}]`: {Dial: "+15550100123", Caller: "+15550100999"},
+		"": {},
+	} {
+		doc, err := w.Document(&a)
+		if err != nil || string(doc.Body) != want || want != "" && doc.ContentType != "application/json" {
+			t.Errorf("%s, %v\nwant %s", doc.Body, err, want)
+		}
 	}
-	doc, err = w.Refuse("Sorry.")
-	if want := `[{"action":"talk","text":"Sorry."}]`; err != nil || string(doc.Body) != want || doc.ContentType != "application/json" {
-		t.Errorf("%s, %v\nwant %s", doc.Body, err, want)
+}
+
+// testKey is an RSA key of the test run.
+var testKey = sync.OnceValue(func() string {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		panic(err)
 	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		panic(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+})
+
+func config(base string) func(any) error {
+	return func(c any) error {
+		*c.(*Config) = Config{APIKey: "a1b2c3d4", ApplicationID: "aaaaaaaa-bbbb-cccc-dddd-0123456789ab", SignatureSecret: secret,
+			PrivateKey: strings.ReplaceAll(testKey(), "\n", `\n`), Rate: 16000, BaseURL: base}
+		return nil
+	}
+}
+
+func TestControl(t *testing.T) {
+	providertest.RunControl(t, providertest.Control{Spec: Spec, Config: config, Secret: secret})
+}
+
+// TestBearer: the application's token is signed anew shortly before it expires.
+func TestBearer(t *testing.T) {
+	a, err := NewAccount(config("https://api.example.com"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, now := a.Calls.(*calls), time.Now()
+	first, err := c.bearer(now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for after, same := range map[time.Duration]bool{0: true, tokenTime - tokenSpare - time.Second: true, tokenTime - tokenSpare + time.Second: false} {
+		c.token, c.expires = first, now.Add(tokenTime)
+		if again, err := c.bearer(now.Add(after)); err != nil || (again == first) != same {
+			t.Errorf("after %v: same %v, %v", after, again == first, err)
+		}
+	}
+}
+
+// TestExplain: the setting that is wrong is named.
+func TestExplain(t *testing.T) {
+	w := account(t)
+	good := Config{APIKey: "a1b2c3d4", ApplicationID: "aaaaaaaa-bbbb-cccc-dddd-0123456789ab", SignatureSecret: secret}
+	now := time.Now()
+	for want, change := range map[string]func(*exchange, *providers.Hook){
+		"signature_secret is wrong": func(x *exchange, _ *providers.Hook) { x.cfg.SignatureSecret = "another secret of some length" },
+		"api_key is":                func(x *exchange, _ *providers.Hook) { x.cfg.APIKey = "other" },
+		"application_id is":         func(x *exchange, _ *providers.Hook) { x.cfg.ApplicationID = "other" },
+		"clock":                     nil,
+		"changed the body":          func(_ *exchange, h *providers.Hook) { h.Body = append(h.Body, ' ') },
+	} {
+		x, h, at := &exchange{cfg: good}, &providers.Hook{Method: "POST"}, now
+		if change == nil {
+			at = now.Add(-time.Hour)
+		} else {
+			change(x, h)
+		}
+		r, err := x.Ask(&providers.Ask{Kind: providers.AskAnswer, URL: "https://b.example/hook"}, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.Header, h.Body = r.Header, append(body, h.Body...)
+		if got := strings.Join(w.Explain(h, now), "\n"); !strings.Contains(got, want) || strings.Contains(got, secret) {
+			t.Errorf("%s\nwant %s", got, want)
+		}
+	}
+}
+
+// TestConfig: what is wrong is named.
+func TestConfig(t *testing.T) {
+	for want, change := range map[string]func(*Config){
+		"api_key":          func(c *Config) { c.APIKey = "" },
+		"application_id":   func(c *Config) { c.ApplicationID = "" },
+		"signature_secret": func(c *Config) { c.SignatureSecret = "short" },
+		"private_key":      func(c *Config) { c.PrivateKey = "no key" },
+		"rate":             func(c *Config) { c.Rate = 44100 },
+		"base_url":         func(c *Config) { c.BaseURL = "ftp://x" },
+	} {
+		_, err := NewAccount(func(c any) error {
+			if err := config("https://api.example.com")(c); err != nil {
+				return err
+			}
+			change(c.(*Config))
+			return nil
+		})
+		if err == nil || !strings.HasPrefix(err.Error(), want+":") {
+			t.Errorf("%s: %v", want, err)
+		}
+	}
+}
+
+// FuzzExchange: a document of any kind is read or refused.
+func FuzzExchange(f *testing.F) {
+	f.Add(`[{"action":"talk","text":"x"}]`)
+	f.Add(`[{"action":"connect","endpoint":[{"type":"websocket","uri":"wss://b.example/x","content-type":"audio/l16;rate=16000"}]}]`)
+	x := &exchange{}
+	f.Fuzz(func(t *testing.T, doc string) {
+		a, err := x.Answer("application/json", []byte(doc))
+		if err == nil && a.Media != "" && !a.Format.Valid() {
+			t.Fatalf("%+v", a)
+		}
+	})
 }
 
 func FuzzWebhook(f *testing.F) {

@@ -1,0 +1,494 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"time"
+
+	"voicebridge/codec"
+	"voicebridge/providers"
+)
+
+// Exchange is a simulated carrier with one account: it answers the REST API, rings
+// phones that the test describes, asks and tells the webhooks, and streams the
+// calls. It is an http.Handler, which serves the REST API.
+type Exchange struct {
+	Spec *providers.Spec
+	// Office is the carrier's own end of the account.
+	Office providers.Exchange
+	// Phone describes the other party of a call that the bridge places.
+	Phone func(call providers.ExchangeCall) Phone
+	// Status is the webhook that is told of calls that come in; it may be empty.
+	Status string
+	// Reach turns the URLs that the carrier is given, which are public ones, into
+	// those at which they are reached here; nil leaves them.
+	Reach  func(url string) string
+	Faults Faults
+	Log    *slog.Logger
+	// Progress, if not nil, is told how far the audio of a call is.
+	Progress func(at time.Duration)
+
+	mu    sync.Mutex
+	calls map[string]*SimCall
+	asked map[providers.OperationKind]int // requests so far
+	live  sync.WaitGroup
+}
+
+// Phone is a simulated party.
+type Phone struct {
+	Ring   time.Duration    // until something happens
+	Reject providers.Status // busy, no-answer, failed: what happens; otherwise the call is answered
+	// AnsweredBy is what machine detection finds, if it was asked for.
+	AnsweredBy providers.AnsweredBy
+	Voice      []int16       // what it says, at the format's rate
+	Length     time.Duration // until it hangs up; 0: as long as Voice
+	Digits     []Digit
+}
+
+// Faults are what a carrier does to those who rely on it.
+type Faults struct {
+	Duplicate bool // tells everything twice
+	Reorder   bool // tells things in any order
+	// Fail replies an error to the n-th request (from 1) of a kind.
+	Fail func(kind providers.OperationKind, n int) error
+	// Rate is how many calls are taken in a second; 0: any.
+	Rate int
+}
+
+// SimCall is a call at a simulated carrier.
+type SimCall struct {
+	x      *Exchange
+	dial   *providers.Dial
+	phone  Phone
+	cancel context.CancelCauseFunc
+	done   chan struct{}
+
+	mu        sync.Mutex
+	call      providers.ExchangeCall
+	redirect  *providers.Answer // instead of what is going on
+	interrupt context.CancelFunc
+	streams   []*Result
+	said      []string
+	dialled   []string
+	digits    string
+	told      []providers.Status
+	fault     error
+
+	reports chan report
+	sender  sync.WaitGroup
+}
+
+// report is something to be told.
+type report struct{ ask providers.Ask }
+
+// Call is how the call is now.
+func (c *SimCall) Call() providers.ExchangeCall {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.call
+}
+
+// Outcome is what a call was like, once it is over.
+type Outcome struct {
+	Call    providers.ExchangeCall
+	Streams []*Result
+	Said    []string // words that the other party was told
+	Dialled []string // numbers that it was connected to
+	Digits  string   // sent to it outside of the stream
+	// Fault is what the carrier did not take from the bridge: a document that makes
+	// no sense, a webhook that was not answered.
+	Fault error
+}
+
+// Wait gives the outcome.
+func (c *SimCall) Wait() *Outcome {
+	<-c.done
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return &Outcome{c.call, c.streams, c.said, c.dialled, c.digits, c.fault}
+}
+
+// Hangup hangs the phone up.
+func (c *SimCall) Hangup() { c.end(providers.StatusCompleted) }
+
+func (c *SimCall) end(s providers.Status) { c.cancel(ended(s)) }
+
+// ended is why a call's context ends.
+type ended providers.Status
+
+func (e ended) Error() string { return string(e) }
+
+// Wait returns once no call is live.
+func (x *Exchange) Wait() { x.live.Wait() }
+
+// Find gives a call by its id.
+func (x *Exchange) Find(id string) *SimCall {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.calls[id]
+}
+
+func (x *Exchange) reach(url string) string {
+	if x.Reach == nil {
+		return url
+	}
+	return x.Reach(url)
+}
+
+// ServeHTTP is the REST API.
+func (x *Exchange) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
+	if err != nil {
+		http.Error(w, "too large", http.StatusRequestEntityTooLarge)
+		return
+	}
+	op, err := x.Office.Operation(r, body, time.Now())
+	if err != nil {
+		x.Office.Reply(w, op, nil, err)
+		return
+	}
+	if err := x.fail(op); err != nil {
+		var e *providers.CallError
+		if !errors.As(err, &e) { // not in the carrier's own words
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		x.Office.Reply(w, op, nil, err)
+		return
+	}
+	if op.Kind == providers.OpDial {
+		c := x.place(op.Dial)
+		call := c.Call()
+		x.Office.Reply(w, op, &call, nil)
+		return
+	}
+	c := x.Find(op.Call)
+	if c == nil {
+		x.Office.Reply(w, op, nil, &providers.CallError{Kind: providers.ErrNoCall, Status: 404, Detail: "not found"})
+		return
+	}
+	call := c.Call()
+	if op.Kind != providers.OpGet && call.Status.Final() {
+		x.Office.Reply(w, op, &call, &providers.CallError{Kind: providers.ErrNoCall, Status: 404, Detail: "the call is not in progress"})
+		return
+	}
+	c.do(op)
+	call = c.Call()
+	x.Office.Reply(w, op, &call, nil)
+}
+
+// fail is the fault that is due.
+func (x *Exchange) fail(op *providers.Operation) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.asked == nil {
+		x.asked = map[providers.OperationKind]int{}
+	}
+	x.asked[op.Kind]++
+	if x.Faults.Fail != nil {
+		if err := x.Faults.Fail(op.Kind, x.asked[op.Kind]); err != nil {
+			return err
+		}
+	}
+	if op.Kind == providers.OpDial && x.Faults.Rate > 0 && len(x.calls) >= x.Faults.Rate {
+		return &providers.CallError{Kind: providers.ErrRate, Status: 429, Detail: "too many requests", Retry: time.Second}
+	}
+	return nil
+}
+
+func (c *SimCall) do(op *providers.Operation) {
+	switch op.Kind {
+	case providers.OpHangup:
+		if c.Call().Status == providers.StatusInProgress {
+			c.end(providers.StatusCompleted)
+		} else {
+			c.end(providers.StatusCanceled)
+		}
+	case providers.OpRedirect:
+		c.mu.Lock()
+		c.redirect = op.Answer
+		if c.interrupt != nil {
+			c.interrupt()
+		}
+		c.mu.Unlock()
+	case providers.OpDigits:
+		c.mu.Lock()
+		c.digits += op.Digits
+		c.mu.Unlock()
+	}
+}
+
+// place begins a call that the bridge has asked for.
+func (x *Exchange) place(d *providers.Dial) *SimCall {
+	c := x.newCall(providers.ExchangeCall{From: d.From, To: d.To, Status: providers.StatusInitiated})
+	c.dial = d
+	c.phone = x.Phone(c.call)
+	x.begin(c, c.ring)
+	return c
+}
+
+// Call makes a call to the bridge, whose inbound webhook is given.
+func (x *Exchange) Call(from, to, hook string, phone Phone) *SimCall {
+	c := x.newCall(providers.ExchangeCall{From: from, To: to, Inbound: true, Status: providers.StatusRinging})
+	c.phone = phone
+	x.begin(c, func(ctx context.Context) { c.converse(ctx, hook) })
+	return c
+}
+
+func (x *Exchange) newCall(call providers.ExchangeCall) *SimCall {
+	call.ID = x.Office.NewCall()
+	return &SimCall{x: x, call: call, done: make(chan struct{}), reports: make(chan report, 64)}
+}
+
+func (x *Exchange) begin(c *SimCall, run func(context.Context)) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	c.cancel = cancel
+	x.mu.Lock()
+	if x.calls == nil {
+		x.calls = map[string]*SimCall{}
+	}
+	x.calls[c.call.ID] = c
+	x.mu.Unlock()
+	c.sender.Go(c.send)
+	x.live.Go(func() {
+		defer close(c.done)
+		run(ctx)
+		status := providers.StatusCompleted
+		var e ended
+		if errors.As(context.Cause(ctx), &e) {
+			status = providers.Status(e)
+		}
+		cancel(nil)
+		c.become(status)
+		close(c.reports)
+		c.sender.Wait()
+	})
+}
+
+// become moves the call to a status and tells it.
+func (c *SimCall) become(s providers.Status) {
+	c.mu.Lock()
+	if c.call.Status.Final() {
+		c.mu.Unlock()
+		return
+	}
+	c.call.Status = s
+	call, n := c.call, len(c.told)
+	c.told = append(c.told, s)
+	c.mu.Unlock()
+	url := c.x.Status
+	if c.dial != nil {
+		url = c.dial.Status
+	}
+	if url != "" {
+		c.reports <- report{providers.Ask{Kind: providers.TellStatus, URL: url, Call: call, Sequence: n}}
+	}
+}
+
+// send delivers the reports, in the disorder that was asked for.
+func (c *SimCall) send() {
+	var held []report
+	deliver := func(r report) {
+		for range 1 + btoi(c.x.Faults.Duplicate) {
+			if _, err := c.ask(context.Background(), &r.ask); err != nil {
+				c.wrong(err)
+			}
+		}
+	}
+	for r := range c.reports {
+		if !c.x.Faults.Reorder {
+			deliver(r)
+			continue
+		}
+		held = append(held, r)
+		if len(held) == 3 {
+			rand.Shuffle(len(held), func(i, j int) { held[i], held[j] = held[j], held[i] })
+			for _, r := range held {
+				deliver(r)
+			}
+			held = nil
+		}
+	}
+	rand.Shuffle(len(held), func(i, j int) { held[i], held[j] = held[j], held[i] })
+	for _, r := range held {
+		deliver(r)
+	}
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (c *SimCall) wrong(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fault = errors.Join(c.fault, err)
+	if c.x.Log != nil {
+		c.x.Log.Warn("the carrier complains", "err", err)
+	}
+}
+
+// hookTime is how long a carrier waits for an answer; it tries hookTries times.
+const (
+	hookTime  = 15 * time.Second
+	hookTries = 3
+)
+
+// ask sends a webhook, and again after 5xx or silence.
+func (c *SimCall) ask(ctx context.Context, a *providers.Ask) (answer *providers.Answer, err error) {
+	for try := range hookTries {
+		if try > 0 {
+			time.Sleep(100 * time.Millisecond)
+		}
+		var again bool
+		if answer, again, err = c.askOnce(ctx, a); !again {
+			return answer, err
+		}
+	}
+	return answer, err
+}
+
+func (c *SimCall) askOnce(ctx context.Context, a *providers.Ask) (answer *providers.Answer, again bool, err error) {
+	ctx, stop := context.WithTimeout(ctx, hookTime)
+	defer stop()
+	signed, err := c.x.Office.Ask(a, time.Now())
+	if err != nil {
+		return nil, false, err
+	}
+	req, err := http.NewRequestWithContext(ctx, signed.Method, c.x.reach(signed.URL.String()), signed.Body)
+	if err != nil {
+		return nil, false, fmt.Errorf("bench: webhook: %w", err)
+	}
+	req.Header = signed.Header
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, true, fmt.Errorf("bench: webhook: %w", err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	switch {
+	case err != nil:
+		return nil, true, fmt.Errorf("bench: webhook: %w", err)
+	case resp.StatusCode < 200 || resp.StatusCode > 299:
+		return nil, resp.StatusCode >= 500, fmt.Errorf("bench: webhook %s: %s: %.200s", req.URL.Path, resp.Status, body)
+	case a.Kind != providers.AskAnswer && a.Kind != providers.AskNext:
+		return nil, false, nil
+	}
+	answer, err = c.x.Office.Answer(resp.Header.Get("Content-Type"), body)
+	return answer, false, err
+}
+
+// ring is a placed call up to its answer.
+func (c *SimCall) ring(ctx context.Context) {
+	c.become(providers.StatusInitiated)
+	c.become(providers.StatusRinging)
+	ring, missed := c.phone.Ring, false
+	if c.dial.Ring > 0 && ring >= c.dial.Ring {
+		ring, missed = c.dial.Ring, true
+	}
+	select {
+	case <-time.After(ring):
+	case <-ctx.Done():
+		return
+	}
+	switch {
+	case missed:
+		c.end(providers.StatusNoAnswer)
+		return
+	case c.phone.Reject != "":
+		c.end(c.phone.Reject)
+		return
+	}
+	c.become(providers.StatusInProgress)
+	if c.dial.Detect && c.phone.AnsweredBy != "" {
+		c.reports <- report{providers.Ask{Kind: providers.TellDetection, URL: c.dial.Status, Call: c.Call(), AnsweredBy: c.phone.AnsweredBy}}
+	}
+	c.converse(ctx, c.dial.Answer)
+}
+
+// converse does what the bridge says, until the call is over.
+func (c *SimCall) converse(ctx context.Context, hook string) {
+	kind := providers.AskAnswer
+	for hook != "" && ctx.Err() == nil {
+		answer, err := c.ask(ctx, &providers.Ask{Kind: kind, URL: hook, Call: c.Call()})
+		if err != nil {
+			if ctx.Err() == nil {
+				c.wrong(err)
+			}
+			return
+		}
+		kind, hook = providers.AskNext, c.perform(ctx, answer)
+	}
+}
+
+// perform carries out an answer and gives the URL that is asked next.
+func (c *SimCall) perform(ctx context.Context, a *providers.Answer) (next string) {
+	if !a.Empty() {
+		c.become(providers.StatusInProgress)
+	}
+	interrupted, stop := context.WithCancel(ctx)
+	defer stop()
+	c.mu.Lock()
+	c.interrupt = stop
+	if a.Say != "" {
+		c.said = append(c.said, a.Say)
+	}
+	if a.Dial != "" {
+		c.dialled = append(c.dialled, a.Dial)
+	}
+	c.mu.Unlock()
+	if a.Media != "" {
+		next = a.Next
+		if !c.stream(interrupted, a) { // the phone was hung up
+			c.end(providers.StatusCompleted)
+			return ""
+		}
+	}
+	c.mu.Lock()
+	redirect := c.redirect
+	c.redirect, c.interrupt = nil, nil
+	c.mu.Unlock()
+	if redirect != nil && ctx.Err() == nil {
+		return c.perform(ctx, redirect)
+	}
+	return next
+}
+
+// stream connects the phone to the bridge. It is false where the phone was hung up.
+func (c *SimCall) stream(ctx context.Context, a *providers.Answer) bool {
+	header, err := c.x.Office.Handshake(a.Media, time.Now())
+	if err != nil {
+		c.wrong(err)
+		return true
+	}
+	call := c.Call()
+	caller := &Caller{
+		Spec: c.x.Spec, URL: c.x.reach(a.Media), Header: header, Start: *c.x.Office.Start(&call, a),
+		Voice: c.phone.Voice, Length: c.phone.Length, Digits: c.phone.Digits, Progress: c.x.Progress,
+	}
+	if caller.Length == 0 {
+		caller.Length = max(codec.FrameTime, time.Duration(len(caller.Voice))*time.Second/time.Duration(a.Format.Rate))
+	}
+	result, err := caller.Run(ctx)
+	if result != nil {
+		c.mu.Lock()
+		c.streams = append(c.streams, result)
+		c.mu.Unlock()
+	}
+	if err != nil {
+		if ctx.Err() == nil {
+			c.wrong(err)
+		}
+		return true
+	}
+	return result.CloseCode != 0
+}

@@ -1,0 +1,348 @@
+// Package calls keeps a record of every call, from the moment it is known until
+// a while after its end, and tells those who listen what becomes of it. Media
+// connections, webhooks and the API meet here; none of them knows the others.
+package calls
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"voicebridge/providers"
+)
+
+// Call is the record of a call. Numbers are E.164 where they are numbers.
+type Call struct {
+	ID        string               `json:"id"` // ours; also that of its session
+	Account   string               `json:"account,omitempty"`
+	Provider  string               `json:"provider"`
+	CarrierID string               `json:"carrier_id,omitempty"` // the carrier's id
+	Direction string               `json:"direction,omitempty"`  // inbound, outbound
+	From      string               `json:"from,omitempty"`
+	To        string               `json:"to,omitempty"`
+	Agent     string               `json:"agent,omitempty"` // the name of its block; empty: the default one
+	Metadata  map[string]string    `json:"metadata,omitempty"`
+	Status    providers.Status     `json:"status"`
+	Streaming bool                 `json:"streaming"` // audio flows to an agent
+	Answered  providers.AnsweredBy `json:"answered_by,omitempty"`
+	Cause     string               `json:"cause,omitempty"` // how the stream ended
+	Error     string               `json:"error,omitempty"` // why the call could not be made
+	CreatedAt time.Time            `json:"created_at"`
+	BeganAt   time.Time            `json:"answered_at,omitzero"`
+	EndedAt   time.Time            `json:"ended_at,omitzero"`
+}
+
+// Direction of a call, seen from the bridge.
+const (
+	Inbound  = "inbound"
+	Outbound = "outbound"
+)
+
+// Event is something that has become of a call.
+type Event struct {
+	ID   string    `json:"id"` // unique; in the order of their making
+	Type string    `json:"type"`
+	Time time.Time `json:"time"`
+	Call Call      `json:"call"` // as it was then
+
+	serial uint64
+}
+
+// The types of events. A call has at most one of each of created, ringing,
+// answered and ended, in this order; ended is the last.
+const (
+	EventCreated   = "call.created"
+	EventRinging   = "call.ringing"
+	EventAnswered  = "call.answered"
+	EventStreaming = "call.streaming" // audio flows to an agent
+	EventStreamEnd = "call.stream_ended"
+	EventDetected  = "call.detected" // answered_by
+	EventEnded     = "call.ended"
+)
+
+// EventTypes lists them.
+var EventTypes = []string{EventCreated, EventRinging, EventAnswered, EventStreaming, EventStreamEnd, EventDetected, EventEnded}
+
+// Limits of a Book.
+const (
+	keepEnded  = 10 * time.Minute // records of ended calls
+	keepCalls  = 20000            // records in all; the oldest ended ones go first
+	keepEvents = 4096             // for those who come back
+	feedQueue  = 1024             // events that wait for a slow listener
+)
+
+// Book holds the records. Its methods may be called at the same time.
+type Book struct {
+	now  func() time.Time
+	boot string // begins the ids of events, so that those of another process are told
+
+	mu        sync.Mutex
+	calls     map[string]*Call
+	byCarrier map[[2]string]string // account and carrier's id
+	ended     []string             // in the order of their end
+	events    []Event              // the last ones
+	serial    uint64
+	feeds     map[*Feed]struct{}
+}
+
+// New makes an empty book.
+func New(now func() time.Time) *Book {
+	return &Book{now: now, boot: randomHex(4), calls: map[string]*Call{}, byCarrier: map[[2]string]string{}, feeds: map[*Feed]struct{}{}}
+}
+
+// NewID makes the id of a call: unguessable and unique.
+func NewID() string { return "cs_" + randomHex(12) }
+
+func randomHex(n int) string {
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // never fails
+	return hex.EncodeToString(b)
+}
+
+// Add puts a call in and gives its record. A call with a carrier's id that is
+// known already is left as it is: carriers ask twice.
+func (b *Book) Add(c Call) Call {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if known := b.find(c.Account, c.CarrierID); known != nil {
+		return known.copy()
+	}
+	if c.ID == "" {
+		c.ID = NewID()
+	}
+	if known := b.calls[c.ID]; known != nil {
+		return known.copy()
+	}
+	if c.Status == "" {
+		c.Status = providers.StatusInitiated
+	}
+	c.CreatedAt = b.now()
+	r := &c
+	b.calls[c.ID] = r
+	b.bind(r, c.CarrierID)
+	b.prune()
+	b.tell(EventCreated, r)
+	if c.Status == providers.StatusRinging {
+		b.tell(EventRinging, r)
+	}
+	return r.copy()
+}
+
+func (c *Call) copy() Call {
+	d := *c
+	d.Metadata = maps.Clone(c.Metadata)
+	return d
+}
+
+func (b *Book) find(account, carrierID string) *Call {
+	if carrierID == "" {
+		return nil
+	}
+	return b.calls[b.byCarrier[[2]string{account, carrierID}]]
+}
+
+func (b *Book) bind(c *Call, carrierID string) {
+	if carrierID != "" {
+		c.CarrierID = carrierID
+		b.byCarrier[[2]string{c.Account, carrierID}] = c.ID
+	}
+}
+
+// Bind notes the carrier's id of a call that the bridge has placed.
+func (b *Book) Bind(id, carrierID string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if c := b.calls[id]; c != nil && c.CarrierID == "" {
+		b.bind(c, carrierID)
+	}
+}
+
+// Get gives a call.
+func (b *Book) Get(id string) (Call, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if c := b.calls[id]; c != nil {
+		return c.copy(), true
+	}
+	return Call{}, false
+}
+
+// Find gives the call with a carrier's id.
+func (b *Book) Find(account, carrierID string) (Call, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if c := b.find(account, carrierID); c != nil {
+		return c.copy(), true
+	}
+	return Call{}, false
+}
+
+// List gives the calls for which keep is true, the newest first, at most limit.
+func (b *Book) List(limit int, keep func(*Call) bool) []Call {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	all := []Call{}
+	for _, c := range b.calls {
+		if keep(c) {
+			all = append(all, c.copy())
+		}
+	}
+	slices.SortFunc(all, func(x, y Call) int { return y.CreatedAt.Compare(x.CreatedAt) })
+	return all[:min(limit, len(all))]
+}
+
+// Live counts the calls that have not ended.
+func (b *Book) Live() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.calls) - len(b.ended)
+}
+
+// rank orders the statuses of a live call.
+var rank = map[providers.Status]int{providers.StatusInitiated: 1, providers.StatusRinging: 2, providers.StatusInProgress: 3}
+
+// Report takes a carrier's report on a call. Late and repeated ones change
+// nothing: a status never goes back, and the first that ends a call stays.
+// changed is false then.
+func (b *Book) Report(id string, r *providers.StatusReport) (changed bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	c := b.calls[id]
+	if c == nil {
+		return false
+	}
+	if c.CarrierID == "" {
+		b.bind(c, r.Call)
+	}
+	if r.AnsweredBy != "" && c.Answered == "" {
+		c.Answered, changed = r.AnsweredBy, true
+		if !c.Status.Final() {
+			b.tell(EventDetected, c)
+		}
+	}
+	return b.advance(c, r.Status) || changed
+}
+
+// advance moves a call to a status, if that is forward.
+func (b *Book) advance(c *Call, s providers.Status) bool {
+	switch {
+	case c.Status.Final():
+		return false
+	case s.Final():
+		b.end(c, s)
+		return true
+	case rank[s] <= rank[c.Status]:
+		return false
+	}
+	c.Status = s
+	switch s {
+	case providers.StatusRinging:
+		b.tell(EventRinging, c)
+	case providers.StatusInProgress:
+		c.BeganAt = b.now()
+		b.tell(EventAnswered, c)
+	}
+	return true
+}
+
+func (b *Book) end(c *Call, s providers.Status) {
+	c.Status, c.EndedAt, c.Streaming = s, b.now(), false
+	b.ended = append(b.ended, c.ID)
+	b.tell(EventEnded, c)
+}
+
+// Began notes that audio flows to the call's agent.
+func (b *Book) Began(id string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	c := b.calls[id]
+	if c == nil || c.Status.Final() {
+		return
+	}
+	b.advance(c, providers.StatusInProgress) // whatever the carrier has yet to report
+	c.Streaming = true
+	b.tell(EventStreaming, c)
+}
+
+// StreamEnded notes that audio no longer flows, and why. over tells that the call
+// ends with it.
+func (b *Book) StreamEnded(id, cause string, over bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	c := b.calls[id]
+	if c == nil {
+		return
+	}
+	if c.Cause == "" || c.Streaming {
+		c.Cause = cause
+	}
+	if c.Status.Final() {
+		return
+	}
+	c.Streaming = false
+	b.tell(EventStreamEnd, c)
+	if over {
+		b.advance(c, providers.StatusCompleted)
+	}
+}
+
+// Fail ends a call that could not be made.
+func (b *Book) Fail(id string, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if c := b.calls[id]; c != nil && !c.Status.Final() {
+		c.Error = err.Error()
+		b.end(c, providers.StatusFailed)
+	}
+}
+
+// Sweep gives up calls of which nothing has been heard: those that were not
+// answered within quiet, and all others within most. It forgets ended ones.
+func (b *Book) Sweep(quiet, most time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := b.now()
+	for _, c := range b.calls {
+		age := now.Sub(c.CreatedAt)
+		if !c.Status.Final() && !c.Streaming && (age > quiet && c.BeganAt.IsZero() || age > most) {
+			c.Error = "nothing was heard of the call"
+			b.end(c, providers.StatusFailed)
+		}
+	}
+	b.prune()
+}
+
+// prune forgets calls that ended long ago, or are too many.
+func (b *Book) prune() {
+	now := b.now()
+	for len(b.ended) > 0 {
+		c := b.calls[b.ended[0]]
+		if now.Sub(c.EndedAt) < keepEnded && len(b.calls) <= keepCalls {
+			return
+		}
+		delete(b.calls, c.ID)
+		if key := [2]string{c.Account, c.CarrierID}; b.byCarrier[key] == c.ID {
+			delete(b.byCarrier, key)
+		}
+		b.ended = b.ended[1:]
+	}
+}
+
+// Canceled ends a call that was hung up before it had a stream.
+func (b *Book) Canceled(id, cause string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	c := b.calls[id]
+	if c == nil || c.Status.Final() {
+		return
+	}
+	c.Cause = cause
+	if c.Status == providers.StatusInProgress {
+		b.end(c, providers.StatusCompleted)
+		return
+	}
+	b.end(c, providers.StatusCanceled)
+}

@@ -1,0 +1,262 @@
+package media
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"voicebridge/calls"
+	"voicebridge/providers"
+	"voicebridge/session"
+)
+
+// restTime is how long a request to a carrier may take, all attempts together.
+const restTime = 20 * time.Second
+
+// What a call that was placed may ask for about answering machines.
+const (
+	detectOff    = "off"
+	detectReport = "report"
+	detectHangup = "hangup"
+)
+
+// placed are the calls that the bridge has placed, and what to do about them.
+type placed struct {
+	turn   atomic.Uint64 // of the numbers of an account
+	mu     sync.Mutex
+	hangup map[string]bool // calls to be ended when a machine has picked up
+}
+
+// prepare connects a session to the record of its call, which it gives, and to the
+// carrier.
+func (s *Server) prepare(sess *session.Session, tk *ticket) calls.Call {
+	var control session.Control
+	var account Account
+	// Without a ticket someone else answers the carrier's webhooks.
+	record := calls.Call{ID: sess.ID, Provider: sess.Spec().Name}
+	if tk != nil {
+		record, account = tk.record(), s.cfg.Accounts[tk.Account]
+		sess.Expect(session.Known{Call: tk.Call, Account: account.ID, Direction: record.Direction, From: tk.From, To: tk.To})
+	}
+	carrierID := record.CarrierID
+	control.Streaming = func(c *session.Call) {
+		s.book.Bind(sess.ID, c.Start.Call)
+		s.book.Began(sess.ID)
+	}
+	control.Ending = func(end session.End) { s.ending(sess.ID, carrierID, account, end.Cause) }
+	if account.Account != nil && account.Calls != nil && account.Calls.SendsDigits() {
+		control.Digits = func(ctx context.Context, digits string) error { return account.Calls.Digits(ctx, carrierID, digits) }
+	}
+	sess.Use(control)
+	return record
+}
+
+// ending notes the end of a stream, and ends the call at the carrier, unless it is
+// the caller who has, or there is a fallback: the carrier asks for that.
+func (s *Server) ending(id, carrierID string, account Account, cause session.Cause) {
+	call, known := s.book.Get(id)
+	call.Cause = string(cause)
+	over := !known || account.Account == nil || s.fallback(&call).Empty()
+	s.book.StreamEnded(id, string(cause), over)
+	if !over || cause == session.CallerHangup || account.Account == nil || account.Calls == nil || carrierID == "" {
+		return
+	}
+	s.later(func(ctx context.Context) {
+		if err := account.Calls.Hangup(ctx, carrierID); err != nil {
+			s.cfg.Log.Warn("the call was not ended at the carrier", "session", id, "err", err)
+		}
+	})
+}
+
+// fallback is what is done with a call whose stream has ended.
+func (s *Server) fallback(c *calls.Call) *providers.Answer {
+	if !session.Cause(c.Cause).AgentFailed() {
+		return &providers.Answer{}
+	}
+	f := s.cfg.Agents[c.Agent].Fallback
+	own := c.To
+	if c.Direction == calls.Outbound {
+		own = c.From
+	}
+	a := &providers.Answer{Say: f.Say, Dial: f.Dial}
+	if f.Dial != "" {
+		a.Caller = own
+	}
+	return a
+}
+
+// detected acts on who has picked up a call.
+func (s *Server) detected(id string, who providers.AnsweredBy) {
+	if sess := s.registry.Get(id); sess != nil {
+		sess.AnsweredBy(who)
+	}
+	s.placed.mu.Lock()
+	hangup := s.placed.hangup[id]
+	delete(s.placed.hangup, id)
+	s.placed.mu.Unlock()
+	if hangup && (who == providers.AnsweredByMachine || who == providers.AnsweredByFax) {
+		s.later(func(ctx context.Context) {
+			if err := s.hangup(ctx, id, false); err != nil {
+				s.cfg.Log.Warn("call to a machine was not ended", "session", id, "err", err)
+			}
+		})
+	}
+}
+
+// dialRequest is a call to be placed.
+type dialRequest struct {
+	Account  string            `json:"account"`
+	To       string            `json:"to"`
+	From     string            `json:"from"`
+	Agent    string            `json:"agent"`
+	Metadata map[string]string `json:"metadata"`
+	Ring     int               `json:"ring_timeout"` // seconds
+	Detect   string            `json:"machine_detection"`
+	Digits   string            `json:"digits"`
+}
+
+const (
+	defaultRing      = 30
+	minRing, maxRing = 5, 120 // what every carrier takes
+	maxDialDigits    = 32
+)
+
+// callerID chooses the number that a call seems to come from.
+func (s *Server) callerID(a *Account, asked string) string {
+	switch {
+	case asked != "":
+		return asked
+	case a.From != "":
+		return a.From
+	case len(a.Numbers) > 0:
+		return a.Numbers[int((s.placed.turn.Add(1)-1)%uint64(len(a.Numbers)))]
+	}
+	return ""
+}
+
+// dial places a call that has been checked. The call is known before the carrier
+// is asked, so that no webhook comes too early.
+func (s *Server) dial(ctx context.Context, account Account, r *dialRequest) (calls.Call, error) {
+	call := s.book.Add(calls.Call{
+		Account: r.Account, Provider: account.Spec.Name, Direction: calls.Outbound, From: r.From, To: r.To, Agent: r.Agent, Metadata: r.Metadata,
+	})
+	token := s.tokens.make(ticket{
+		Use: useAnswer, Provider: account.Spec.Name, Account: r.Account, ID: call.ID, Agent: r.Agent,
+		From: r.From, To: r.To, Outbound: true, Metadata: r.Metadata,
+	}, time.Now())
+	if r.Detect == detectHangup {
+		s.placed.mu.Lock()
+		if s.placed.hangup == nil {
+			s.placed.hangup = map[string]bool{}
+		}
+		s.placed.hangup[call.ID] = true
+		s.placed.mu.Unlock()
+	}
+	hooks := "/hooks/" + account.Spec.Name + "/" + r.Account
+	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), restTime)
+	defer stop()
+	carrierID, err := account.Calls.Dial(ctx, &providers.Dial{
+		To: r.To, From: r.From, Answer: s.hookURL(hooks + "/answer/" + token), Status: s.hookURL(hooks + "/status/" + call.ID),
+		Ring: time.Duration(r.Ring) * time.Second, Detect: r.Detect != detectOff, Digits: r.Digits,
+	})
+	if err != nil {
+		s.book.Fail(call.ID, err)
+		return call, err
+	}
+	s.book.Bind(call.ID, carrierID)
+	call, _ = s.book.Get(call.ID)
+	if call.Status.Final() && call.Cause == string(session.APIHangup) { // hung up while it was placed
+		s.later(func(ctx context.Context) { _ = account.Calls.Hangup(ctx, carrierID) }) // the carrier reports what became of it
+	}
+	s.cfg.Log.Info("call placed", "provider", account.Spec.Name, "account", r.Account, "session", call.ID, "call", carrierID, "from", mask(r.From), "to", mask(r.To))
+	return call, nil
+}
+
+var (
+	errNoCall     = errors.New("no such call")
+	errOver       = errors.New("the call has ended")
+	errNoREST     = errors.New("the account has no credentials for the carrier's REST API")
+	errNotStarted = errors.New("the call has no audio yet")
+)
+
+// hangup ends a call: by its session if it has one here, otherwise at the carrier.
+// One that has ended is no error.
+func (s *Server) hangup(ctx context.Context, id string, afterPlayback bool) error {
+	call, known := s.book.Get(id)
+	if !known {
+		return errNoCall
+	}
+	if sess := s.registry.Get(id); sess != nil {
+		sess.Hangup(afterPlayback)
+		return nil
+	}
+	if call.Status.Final() {
+		return nil
+	}
+	account := s.cfg.Accounts[call.Account]
+	if account.Account == nil || account.Calls == nil {
+		return errNoREST
+	}
+	if call.CarrierID != "" {
+		if err := account.Calls.Hangup(ctx, call.CarrierID); err != nil {
+			return err
+		}
+	}
+	// Without an id it is being placed: dial sees to it.
+	s.book.Canceled(id, string(session.APIHangup))
+	return nil
+}
+
+// digits sends digits to the other party of a call.
+func (s *Server) digits(ctx context.Context, id, digits string) error {
+	call, known := s.book.Get(id)
+	switch {
+	case !known:
+		return errNoCall
+	case call.Status.Final():
+		return errOver
+	}
+	sess := s.registry.Get(id)
+	if sess == nil {
+		account := s.cfg.Accounts[call.Account]
+		if account.Account == nil || account.Calls == nil || call.CarrierID == "" {
+			return errNotStarted
+		}
+		err := account.Calls.Digits(ctx, call.CarrierID, digits)
+		if errors.Is(err, errors.ErrUnsupported) {
+			return errNotStarted
+		}
+		return err
+	}
+	ok, err := sess.Digits(digits)
+	switch {
+	case err != nil:
+		return errNotStarted
+	case !ok:
+		return &apiError{409, "busy", "too many digits wait to be sent, or the call is about to end", 0}
+	}
+	return nil
+}
+
+// redirect has the carrier do something else with a call; its stream ends.
+func (s *Server) redirect(ctx context.Context, id string, a *providers.Answer) error {
+	call, known := s.book.Get(id)
+	account := s.cfg.Accounts[call.Account]
+	switch {
+	case !known:
+		return errNoCall
+	case call.Status.Final():
+		return errOver
+	case account.Account == nil || account.Calls == nil:
+		return errNoREST
+	case call.CarrierID == "":
+		return errNotStarted
+	}
+	if err := account.Calls.Redirect(ctx, call.CarrierID, a); err != nil {
+		return fmt.Errorf("redirect: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,100 @@
+package media
+
+import (
+	"crypto/sha256"
+	"errors"
+	"net/http"
+	"sync"
+	"time"
+
+	"voicebridge/providers"
+)
+
+// A request with an Idempotency-Key is carried out once; see "The Idempotency-Key
+// HTTP Header Field" of the IETF's HTTP API group.
+const (
+	keepKeys = 24 * time.Hour
+	maxKeys  = 10000
+	maxKey   = 255
+)
+
+// answers are what requests with keys were answered.
+type answers struct {
+	mu    sync.Mutex
+	byKey map[string]*answer
+	order []string // the oldest first
+}
+
+type answer struct {
+	request [sha256.Size]byte
+	at      time.Time
+	done    bool
+	reply   reply
+	err     error
+}
+
+// once carries a request out, unless one with its key has been. Where the carrier
+// has surely done nothing, the key may be used again.
+func (s *Server) once(a *apiCall, do func() (reply, error)) (reply, error) {
+	key := a.Header.Get("Idempotency-Key")
+	switch {
+	case key == "":
+		return do()
+	case len(key) > maxKey:
+		return reply{}, wrong("Idempotency-Key: must have at most %d bytes", maxKey)
+	}
+	mine := &answer{request: sha256.Sum256(a.body), at: time.Now()}
+	before, err := s.answers.begin(a.token+"\x00"+key, mine)
+	if err != nil {
+		return reply{}, err
+	}
+	if before != nil {
+		return before.reply, before.err
+	}
+	r, err := do()
+	s.answers.end(a.token+"\x00"+key, mine, r, err)
+	return r, err
+}
+
+// begin takes a key. It gives what the request was answered before, if it was.
+func (m *answers) begin(key string, mine *answer) (*answer, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for len(m.order) > 0 && (len(m.order) >= maxKeys || mine.at.Sub(m.byKey[m.order[0]].at) > keepKeys) {
+		delete(m.byKey, m.order[0])
+		m.order = m.order[1:]
+	}
+	before := m.byKey[key]
+	switch {
+	case before == nil:
+	case before.request != mine.request:
+		return nil, wrong("Idempotency-Key: has been used for another request")
+	case !before.done:
+		return nil, &apiError{http.StatusConflict, "in_progress", "the first request with this Idempotency-Key is still being carried out", time.Second}
+	default:
+		return before, nil
+	}
+	if m.byKey == nil {
+		m.byKey = map[string]*answer{}
+	}
+	m.byKey[key] = mine
+	m.order = append(m.order, key)
+	return nil, nil
+}
+
+func (m *answers) end(key string, mine *answer, r reply, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	mine.done, mine.reply, mine.err = true, r, err
+	var carrier *providers.CallError
+	var own *apiError
+	if errors.As(err, &own) || errors.As(err, &carrier) && carrier.Kind != providers.ErrUnavailable {
+		for i, k := range m.order {
+			if k == key {
+				m.order = append(m.order[:i], m.order[i+1:]...)
+				break
+			}
+		}
+		delete(m.byKey, key)
+	}
+}

@@ -1,0 +1,76 @@
+package providers
+
+import (
+	"net/http"
+	"time"
+)
+
+// Exchange is the carrier's own end of an account: the inverse of Webhooks and
+// Calls, as Peer is of Stream. Simulated carriers are made from it. It is as
+// strict as the carrier: a document, parameter or signature that the carrier
+// would refuse is an error. Methods may be called at the same time.
+type Exchange interface {
+	// NewCall makes an id.
+	NewCall() string
+	// Ask makes the signed request with which the carrier asks, or tells, about a
+	// call.
+	Ask(a *Ask, now time.Time) (*http.Request, error)
+	// Answer reads what the other side answered to an Ask for a document.
+	Answer(contentType string, body []byte) (*Answer, error)
+	// Handshake makes the signed header of a media connection to a URL.
+	Handshake(url string, now time.Time) (http.Header, error)
+	// Start is what the carrier tells at the beginning of a stream.
+	Start(call *ExchangeCall, a *Answer) *Start
+	// Operation reads a REST request. Its error is a *CallError.
+	Operation(r *http.Request, body []byte, now time.Time) (*Operation, error)
+	// Reply answers a REST request: with the call, or the *CallError.
+	Reply(w http.ResponseWriter, op *Operation, call *ExchangeCall, err error)
+}
+
+// ExchangeCall is a call as the carrier sees it.
+type ExchangeCall struct {
+	ID, From, To string
+	Inbound      bool // seen from the bridge
+	Status       Status
+}
+
+// AskKind says what an Ask is about.
+type AskKind uint8
+
+// What a carrier asks and tells.
+const (
+	AskAnswer     AskKind = iota + 1 // what to do with a call
+	AskNext                          // the stream has ended: what now?
+	TellStatus                       // Call.Status
+	TellDetection                    // AnsweredBy
+)
+
+// Ask is a webhook.
+type Ask struct {
+	Kind       AskKind
+	URL        string
+	Call       ExchangeCall
+	AnsweredBy AnsweredBy
+	Sequence   int // of the reports on a call, from 0
+}
+
+// OperationKind says what an Operation is.
+type OperationKind uint8
+
+// What REST requests ask for.
+const (
+	OpDial OperationKind = iota + 1
+	OpHangup
+	OpGet
+	OpRedirect
+	OpDigits
+)
+
+// Operation is a REST request.
+type Operation struct {
+	Kind   OperationKind
+	Call   string  // all but OpDial
+	Dial   *Dial   // OpDial
+	Answer *Answer // OpRedirect
+	Digits string  // OpDigits
+}

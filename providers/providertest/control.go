@@ -1,0 +1,396 @@
+package providertest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"voicebridge/providers"
+)
+
+// Control is what the suite needs to know of a carrier's webhooks and calls.
+type Control struct {
+	Spec *providers.Spec
+	// Config decodes the configuration of an account whose REST API is at the URL.
+	Config func(baseURL string) func(any) error
+	// Secret must not be told by anything.
+	Secret string
+}
+
+// RunControl runs the suite: webhooks against the carrier's own end of them, and
+// REST requests over TCP.
+func RunControl(t *testing.T, c Control) {
+	t.Run("Documents", c.testDocuments)
+	t.Run("Webhooks", c.testWebhooks)
+	t.Run("Signatures", c.testSignatures)
+	t.Run("Calls", c.testCalls)
+	t.Run("CallErrors", c.testCallErrors)
+	t.Run("Retries", c.testRetries)
+}
+
+const anyURL = "https://127.0.0.1:1"
+
+func (c Control) pair(t *testing.T, base string) (*providers.Account, providers.Exchange) {
+	t.Helper()
+	a, err := c.Spec.NewAccount(c.Config(base))
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := c.Spec.NewExchange(c.Config(base))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a, x
+}
+
+// testDocuments: what an account writes, the carrier reads as it was meant.
+func (c Control) testDocuments(t *testing.T) {
+	a, x := c.pair(t, anyURL)
+	media, next := "wss://bridge.example.com/media/x/TOKEN", "https://bridge.example.com/hooks/x/y/next/cs_1?a=b&c=d"
+	for _, want := range []providers.Answer{
+		{},
+		{Media: media},
+		{Media: media, Next: next, Params: map[string]string{"campaign": "renewal & <more>", "b": `"ü"`}},
+		{Say: "Sorry, <all> lines & operators are busy."},
+		{Dial: "+15550100123", Caller: "+15550100999"},
+		{Say: "One moment.", Dial: "+15550100123", Caller: "+15550100999"},
+	} {
+		doc, err := a.Webhooks.Document(&want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := x.Answer(doc.ContentType, doc.Body)
+		if err != nil || !got.Equal(&want) {
+			t.Errorf("%s\nis read as %+v, %v\nwant %+v", doc.Body, got, err, want)
+		}
+		if err == nil && got.Media != "" && !got.Format.Valid() {
+			t.Errorf("the stream has no format: %s", doc.Body)
+		}
+	}
+	full := map[string]string{"k": strings.Repeat("x", providers.MaxParams-1)}
+	if err := providers.CheckParams(full); err != nil {
+		t.Fatal(err)
+	}
+	doc, err := a.Webhooks.Document(&providers.Answer{Media: media, Params: full})
+	if err == nil {
+		_, err = x.Answer(doc.ContentType, doc.Body)
+	}
+	if err != nil {
+		t.Errorf("the most parameters that are allowed: %v", err)
+	}
+	for _, bad := range []string{"", "{}", "[", "<Response>", "<Response><Nonsense/></Response>", `[{"action":"hangup"}]`, "OK"} {
+		if got, err := x.Answer(doc.ContentType, []byte(bad)); err == nil && !got.Empty() {
+			t.Errorf("the carrier took %q for %+v", bad, got)
+		}
+	}
+	if _, err := x.Answer("text/plain", doc.Body); err == nil {
+		t.Error("the carrier took text/plain")
+	}
+}
+
+// hookOf is a request as it comes to the account.
+func hookOf(t *testing.T, r *http.Request) *providers.Hook {
+	t.Helper()
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &providers.Hook{Method: r.Method, URL: r.URL.String(), Header: r.Header, Body: body}
+}
+
+// testWebhooks: what the carrier asks and tells is authentic and understood.
+func (c Control) testWebhooks(t *testing.T) {
+	a, x := c.pair(t, anyURL)
+	w, now := a.Webhooks, time.Now()
+	call := providers.ExchangeCall{ID: x.NewCall(), From: "+15550001111", To: "+15550002222", Inbound: true, Status: providers.StatusRinging}
+	if x.NewCall() == call.ID {
+		t.Error("two calls have one id")
+	}
+	ask := func(ask providers.Ask) *providers.Hook {
+		t.Helper()
+		ask.URL, ask.Call.ID, ask.Call.From, ask.Call.To = "https://bridge.example.com/hooks/x/y/z", call.ID, call.From, call.To
+		r, err := x.Ask(&ask, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := hookOf(t, r)
+		if err := w.Authenticate(h, now); err != nil {
+			t.Fatalf("%+v: %v", ask, err)
+		}
+		return h
+	}
+	in, err := w.Inbound(ask(providers.Ask{Kind: providers.AskAnswer, Call: call}))
+	if err != nil || *in != (providers.InboundCall{ID: call.ID, From: call.From, To: call.To}) {
+		t.Errorf("%+v, %v", in, err)
+	}
+	for _, s := range []providers.Status{providers.StatusInitiated, providers.StatusRinging, providers.StatusInProgress, providers.StatusCompleted,
+		providers.StatusBusy, providers.StatusNoAnswer, providers.StatusFailed, providers.StatusCanceled} {
+		r, err := w.Status(ask(providers.Ask{Kind: providers.TellStatus, Call: providers.ExchangeCall{Status: s}}))
+		if err != nil || r.Call != call.ID || r.Status != s || r.Raw == "" || r.AnsweredBy != "" {
+			t.Errorf("%s: %+v, %v", s, r, err)
+		}
+	}
+	for _, by := range []providers.AnsweredBy{providers.AnsweredByHuman, providers.AnsweredByMachine} {
+		r, err := w.Status(ask(providers.Ask{Kind: providers.TellDetection, AnsweredBy: by}))
+		if err != nil || r.Call != call.ID || r.AnsweredBy != by || r.Status != "" {
+			t.Errorf("%s: %+v, %v", by, r, err)
+		}
+	}
+	if ended, err := w.Next(ask(providers.Ask{Kind: providers.AskNext, Call: providers.ExchangeCall{Status: providers.StatusInProgress}})); err != nil || !ended {
+		t.Errorf("next: %v, %v", ended, err)
+	}
+	for _, bad := range []string{"", "%", "{", "[]", "null", `"x"`, strings.Repeat(`{"a":`, 20000), "CallSid=CA1", `{"uuid":7}`} {
+		h := &providers.Hook{Method: "POST", Header: http.Header{}, Body: []byte(bad)}
+		_, err1 := w.Inbound(h)
+		_, err2 := w.Status(h)
+		_, err3 := w.Next(h)
+		if err1 == nil || err2 == nil || err3 == nil {
+			t.Errorf("%.40q was taken: %v, %v, %v", bad, err1, err2, err3)
+		}
+	}
+}
+
+// testSignatures: a request that is changed in anything is refused, and Explain
+// says why without telling the secret.
+func (c Control) testSignatures(t *testing.T) {
+	a, x := c.pair(t, anyURL)
+	now := time.Now()
+	const u = "https://bridge.example.com/hooks/x/y/inbound"
+	call := providers.ExchangeCall{ID: x.NewCall(), From: "+15550001111", To: "+15550002222"}
+	for name, change := range map[string]func(*providers.Hook){
+		"body":     func(h *providers.Hook) { h.Body = append(h.Body, "&x=y"...) },
+		"no body":  func(h *providers.Hook) { h.Body = nil },
+		"unsigned": func(h *providers.Hook) { h.Header = http.Header{"Content-Type": h.Header["Content-Type"]} },
+		"signature": func(h *providers.Hook) {
+			h.Header.Set("X-Twilio-Signature", "AAAA")
+			h.Header.Set("Authorization", "Bearer a.b.c")
+		},
+	} {
+		r, err := x.Ask(&providers.Ask{Kind: providers.AskAnswer, URL: u, Call: call}, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := hookOf(t, r)
+		if lines := a.Webhooks.Explain(h, now); len(lines) != 1 {
+			t.Errorf("Explain of a good request: %q", lines)
+		}
+		change(h)
+		lines := a.Webhooks.Explain(h, now)
+		if len(lines) < 2 || strings.Contains(strings.Join(lines, "\n"), c.Secret) {
+			t.Errorf("%s: Explain: %q", name, lines)
+		}
+		if err := a.Webhooks.Authenticate(h, now); !errors.Is(err, providers.ErrSignature) || strings.Contains(err.Error(), c.Secret) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	socket := strings.Replace(u, "https", "wss", 1)
+	header, err := x.Handshake(socket, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &providers.Hook{Method: "GET", URL: socket, Header: header}
+	if err := a.Webhooks.Authenticate(h, now); err != nil {
+		t.Errorf("handshake: %v", err)
+	}
+	if err := a.Webhooks.Authenticate(&providers.Hook{Method: "GET", URL: socket, Header: http.Header{}}, now); !errors.Is(err, providers.ErrSignature) {
+		t.Errorf("unsigned handshake: %v", err)
+	}
+}
+
+// api is a carrier's REST API that does what the test says.
+type api struct {
+	url string
+	mu  sync.Mutex
+	ops []*providers.Operation
+	// answer is called for each request that is good; its error is replied.
+	answer func(n int, op *providers.Operation) error
+}
+
+func (c Control) serve(t *testing.T) (*providers.Account, *api) {
+	t.Helper()
+	s := &api{}
+	var x providers.Exchange
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		op, err := x.Operation(r, body, time.Now())
+		if err != nil {
+			t.Errorf("%s %s %s: %v", r.Method, r.URL.Path, body, err)
+		} else {
+			s.mu.Lock()
+			s.ops = append(s.ops, op)
+			err = s.answer(len(s.ops), op)
+			s.mu.Unlock()
+		}
+		if garbage, ok := err.(garbage); ok {
+			w.WriteHeader(garbage.status)
+			_, _ = io.WriteString(w, garbage.body)
+			return
+		}
+		x.Reply(w, op, &providers.ExchangeCall{ID: "CA1", From: "+15550100999", To: "+15550100123", Status: providers.StatusInProgress}, err)
+	}))
+	t.Cleanup(srv.Close)
+	var a *providers.Account
+	a, x = c.pair(t, srv.URL)
+	s.url = srv.URL
+	s.answer = func(int, *providers.Operation) error { return nil }
+	if a.Calls == nil {
+		t.Fatal("the account has no calls")
+	}
+	return a, s
+}
+
+// garbage is a reply that the carrier should not give.
+type garbage struct {
+	status int
+	body   string
+}
+
+func (garbage) Error() string { return "garbage" }
+
+func (s *api) last() *providers.Operation {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ops[len(s.ops)-1]
+}
+
+func (s *api) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.ops)
+}
+
+func testCtx(t *testing.T) context.Context {
+	ctx, stop := context.WithTimeout(context.Background(), 30*time.Second)
+	t.Cleanup(stop)
+	return ctx
+}
+
+// testCalls: each request arrives as it was meant.
+func (c Control) testCalls(t *testing.T) {
+	a, s := c.serve(t)
+	ctx := testCtx(t)
+	for _, want := range []providers.Dial{
+		{To: "+15550100123", From: "+15550100999", Answer: "https://bridge.example.com/a", Status: "https://bridge.example.com/s"},
+		{To: "+15550100123", From: "+15550100999", Answer: "https://bridge.example.com/a", Status: "https://bridge.example.com/s",
+			Ring: 20 * time.Second, Detect: true},
+		{To: "+15550100123", From: "+15550100999", Answer: "https://bridge.example.com/a", Status: "https://bridge.example.com/s", Digits: "1w2#"},
+	} {
+		id, err := a.Calls.Dial(ctx, &want)
+		if err != nil || id != "CA1" || s.last().Kind != providers.OpDial || *s.last().Dial != want {
+			t.Errorf("%q, %v\nbecame %+v\nwant %+v", id, err, s.last().Dial, want)
+		}
+	}
+	if err := a.Calls.Hangup(ctx, "CA1"); err != nil || s.last().Kind != providers.OpHangup || s.last().Call != "CA1" {
+		t.Errorf("%v, %+v", err, s.last())
+	}
+	r, err := a.Calls.Get(ctx, "CA1")
+	if err != nil || s.last().Kind != providers.OpGet || r.Status != providers.StatusInProgress || r.Call != "CA1" {
+		t.Errorf("%+v, %v, %+v", r, err, s.last())
+	}
+	answer := &providers.Answer{Say: "One moment <please>.", Dial: "+15550100123", Caller: "+15550100999"}
+	if err := a.Calls.Redirect(ctx, "CA1", answer); err != nil || s.last().Kind != providers.OpRedirect || !s.last().Answer.Equal(answer) {
+		t.Errorf("%v, %+v", err, s.last())
+	}
+	n := s.count()
+	switch err := a.Calls.Digits(ctx, "CA1", "1w#"); {
+	case a.Calls.SendsDigits() && (err != nil || s.last().Kind != providers.OpDigits || s.last().Digits != "1w#"):
+		t.Errorf("%v, %+v", err, s.last())
+	case !a.Calls.SendsDigits() && (!errors.Is(err, errors.ErrUnsupported) || s.count() != n):
+		t.Errorf("digits that the carrier cannot send: %v", err)
+	}
+}
+
+// testCallErrors: what a carrier refuses becomes a typed error that tells no
+// secret, and a call that has ended is no error for a hang-up.
+func (c Control) testCallErrors(t *testing.T) {
+	a, s := c.serve(t)
+	ctx := testCtx(t)
+	for name, tt := range map[string]struct {
+		reply error
+		want  providers.CallErrorKind
+		tries int
+	}{
+		"credentials": {&providers.CallError{Kind: providers.ErrCredentials, Status: 401, Code: "20003"}, providers.ErrCredentials, 1},
+		"forbidden":   {&providers.CallError{Kind: providers.ErrCredentials, Status: 403, Code: "20003"}, providers.ErrCredentials, 1},
+		"no call":     {&providers.CallError{Kind: providers.ErrNoCall, Status: 404}, providers.ErrNoCall, 1},
+		"rejected":    {&providers.CallError{Kind: providers.ErrRejected, Status: 400, Code: "21211", Detail: "The 'To' number is not valid"}, providers.ErrRejected, 1},
+		"rate":        {&providers.CallError{Kind: providers.ErrRate, Status: 429, Code: "20429"}, providers.ErrRate, 4},
+		"rate, long":  {&providers.CallError{Kind: providers.ErrRate, Status: 429, Code: "20429", Retry: time.Hour}, providers.ErrRate, 1},
+		"500":         {garbage{500, `{"oops`}, providers.ErrUnavailable, 1},
+		"503 empty":   {garbage{503, ""}, providers.ErrUnavailable, 1},
+		"garbage":     {garbage{200, "<html>hello"}, providers.ErrUnavailable, 1},
+		"no id":       {garbage{201, "{}"}, providers.ErrUnavailable, 1},
+		"redirect":    {garbage{302, ""}, providers.ErrUnavailable, 1},
+	} {
+		before := s.count()
+		s.mu.Lock()
+		s.answer = func(int, *providers.Operation) error { return tt.reply }
+		s.mu.Unlock()
+		_, err := a.Calls.Dial(ctx, &providers.Dial{To: "+15550100123", From: "+15550100999", Answer: "https://b.example/a", Status: "https://b.example/s"})
+		var e *providers.CallError
+		if !errors.As(err, &e) || e.Kind != tt.want || strings.Contains(err.Error(), c.Secret) {
+			t.Errorf("%s: %v, want %s", name, err, tt.want)
+		}
+		if n := s.count() - before; n != tt.tries {
+			t.Errorf("%s: %d tries, want %d", name, n, tt.tries)
+		}
+	}
+	s.mu.Lock()
+	s.answer = func(int, *providers.Operation) error {
+		return &providers.CallError{Kind: providers.ErrNoCall, Status: 404}
+	}
+	s.mu.Unlock()
+	if err := a.Calls.Hangup(ctx, "CA1"); err != nil {
+		t.Errorf("hang-up of a call that has ended: %v", err)
+	}
+	if err := a.Calls.Redirect(ctx, "CA1", &providers.Answer{Say: "x"}); !providers.IsNoCall(err) {
+		t.Errorf("redirect of a call that has ended: %v", err)
+	}
+}
+
+// testRetries: what may be repeated is; a carrier that is not there is
+// unavailable, and what was never sent may be sent again.
+func (c Control) testRetries(t *testing.T) {
+	a, s := c.serve(t)
+	ctx := testCtx(t)
+	s.answer = func(n int, _ *providers.Operation) error {
+		if n < 3 {
+			return garbage{500, "oops"}
+		}
+		return nil
+	}
+	if err := a.Calls.Hangup(ctx, "CA1"); err != nil || s.count() != 3 {
+		t.Errorf("%v after %d tries", err, s.count())
+	}
+	gone := httptest.NewServer(nil)
+	gone.Close()
+	b, _ := c.pair(t, gone.URL)
+	_, err := b.Calls.Get(ctx, "CA1")
+	var e *providers.CallError
+	if !errors.As(err, &e) || e.Kind != providers.ErrUnavailable || e.Status != 0 {
+		t.Errorf("nobody there: %v", err)
+	}
+	canceled, stop := context.WithCancel(ctx)
+	stop()
+	if err := a.Calls.Hangup(canceled, "CA1"); err == nil {
+		t.Error("a request was made for nobody")
+	}
+	// A reply without end is not read to the end.
+	big := garbage{200, `{"sid":"` + string(bytes.Repeat([]byte("x"), 2*providers.MaxReply))}
+	s.mu.Lock()
+	s.answer = func(int, *providers.Operation) error { return big }
+	s.mu.Unlock()
+	if _, err := a.Calls.Dial(ctx, &providers.Dial{To: "+15550100123", From: "+15550100999", Answer: "https://b.example/a", Status: "https://b.example/s"}); err == nil {
+		t.Error("an endless reply was taken")
+	}
+}

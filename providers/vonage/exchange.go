@@ -1,0 +1,343 @@
+package vonage
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"voicebridge/providers"
+)
+
+// exchange is Vonage's own end of an application.
+type exchange struct {
+	cfg Config
+	key *rsa.PublicKey // nil: the application has none here
+
+}
+
+// NewExchange implements providers.Spec.
+func NewExchange(decode func(any) error) (providers.Exchange, error) {
+	a, err := NewAccount(decode)
+	if err != nil {
+		return nil, err
+	}
+	x := &exchange{cfg: a.Webhooks.(*webhooks).cfg}
+	if c, ok := a.Calls.(*calls); ok {
+		x.key = &c.key.PublicKey
+	}
+	return x, nil
+}
+
+// NewCall implements providers.Exchange.
+func (*exchange) NewCall() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// words are the statuses as Vonage tells them.
+var words = map[providers.Status]string{
+	providers.StatusInitiated: "started", providers.StatusRinging: "ringing", providers.StatusInProgress: "answered",
+	providers.StatusCompleted: "completed", providers.StatusBusy: "busy", providers.StatusNoAnswer: "timeout",
+	providers.StatusFailed: "failed", providers.StatusCanceled: "cancelled",
+}
+
+// Ask implements providers.Exchange.
+func (x *exchange) Ask(a *providers.Ask, now time.Time) (*http.Request, error) {
+	direction := "outbound"
+	if a.Call.Inbound {
+		direction = "inbound"
+	}
+	event := map[string]any{
+		"uuid": a.Call.ID, "conversation_uuid": "CON-" + a.Call.ID, "from": national(a.Call.From), "to": national(a.Call.To),
+		"timestamp": now.UTC().Format("2006-01-02T15:04:05.000Z"), "direction": direction,
+	}
+	switch a.Kind {
+	case providers.AskAnswer:
+		event["region_url"], event["endpoint_type"] = "https://api-us.vonage.com", "phone"
+	case providers.AskNext: // of the leg to the socket, which has a uuid of its own
+		event["uuid"], event["to"], event["status"] = x.NewCall(), "wss://socket.example/", "disconnected"
+	case providers.TellStatus:
+		event["status"] = words[a.Call.Status]
+	case providers.TellDetection:
+		event["call_uuid"], event["status"] = a.Call.ID, string(a.AnsweredBy)
+		delete(event, "uuid")
+	}
+	body, err := json.Marshal(event)
+	if err != nil {
+		return nil, fmt.Errorf("vonage: ask: %w", err)
+	}
+	req, err := http.NewRequest("POST", a.URL, bytes.NewReader(body))
+	if err != nil {
+		return nil, fmt.Errorf("vonage: ask: %w", err)
+	}
+	sum := sha256.Sum256(body)
+	token, err := x.sign(jwt.MapClaims{"payload_hash": hex.EncodeToString(sum[:])}, now)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Authorization", "Bearer "+token)
+	return req, nil
+}
+
+// sign makes the JWT of a signed webhook.
+func (x *exchange) sign(c jwt.MapClaims, now time.Time) (string, error) {
+	c["iat"], c["jti"], c["iss"], c["api_key"], c["application_id"] = now.Unix(), rand.Text(), "Vonage", x.cfg.APIKey, x.cfg.ApplicationID
+	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, c).SignedString([]byte(x.cfg.SignatureSecret))
+	if err != nil {
+		return "", fmt.Errorf("vonage: sign: %w", err)
+	}
+	return token, nil
+}
+
+// Handshake implements providers.Exchange.
+func (x *exchange) Handshake(_ string, now time.Time) (http.Header, error) {
+	token, err := x.sign(jwt.MapClaims{}, now)
+	return http.Header{"Authorization": {"Bearer " + token}}, err
+}
+
+// Start implements providers.Exchange: it tells neither account nor call.
+func (x *exchange) Start(_ *providers.ExchangeCall, a *providers.Answer) *providers.Start {
+	return &providers.Start{In: a.Format, Out: a.Format, Params: a.Params}
+}
+
+// strict decodes JSON without unknown fields.
+func strict(data []byte, into any) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return errors.New("more than one value")
+	}
+	return nil
+}
+
+// Answer implements providers.Exchange. An empty body leaves things as they are.
+func (x *exchange) Answer(kind string, body []byte) (*providers.Answer, error) {
+	if len(body) == 0 {
+		return &providers.Answer{}, nil
+	}
+	if k, _, err := mime.ParseMediaType(kind); err != nil || k != "application/json" {
+		return nil, fmt.Errorf("vonage: content type %.40q", kind)
+	}
+	var list ncco
+	if err := strict(body, &list); err != nil {
+		return nil, fmt.Errorf("vonage: ncco: %w", err)
+	}
+	return readNCCO(list)
+}
+
+func readNCCO(list ncco) (*providers.Answer, error) {
+	var a providers.Answer
+	for _, act := range list {
+		switch {
+		case act.Action == "talk" && act.Text != "":
+			a.Say = act.Text
+		case act.Action == "connect" && len(act.Endpoint) == 1:
+			if err := connectAction(&a, &act); err != nil {
+				return nil, err
+			}
+		default:
+			return nil, fmt.Errorf("vonage: ncco: action %.40q", act.Action)
+		}
+	}
+	return &a, nil
+}
+
+func connectAction(a *providers.Answer, act *nccoAction) (err error) {
+	if act.EventType != "" && act.EventType != "synchronous" || len(act.EventURL) > 1 {
+		return errors.New("vonage: ncco: eventType must be synchronous, with one eventUrl")
+	}
+	if e := act.Endpoint[0]; e.Type == "phone" {
+		if !msisdn.MatchString(e.Number) {
+			return fmt.Errorf("vonage: ncco: number %.40q", e.Number)
+		}
+		a.Dial, a.Caller = "+"+e.Number, e164(act.From)
+		return nil
+	}
+	e := act.Endpoint[0]
+	headers, _ := json.Marshal(e.Headers)
+	switch {
+	case e.Type != "websocket" || !secure(e.URI, "wss", "ws"):
+		return fmt.Errorf("vonage: ncco: endpoint %.40q to %.100q", e.Type, e.URI)
+	case e.Headers != nil && len(headers) > 512:
+		return errors.New("vonage: ncco: headers of more than 512 bytes")
+	case len(e.URI) >= 2048:
+		return errors.New("vonage: ncco: uri of more than 2048 bytes")
+	}
+	a.Media, a.Params = e.URI, e.Headers
+	if len(act.EventURL) == 1 {
+		a.Next = act.EventURL[0]
+	}
+	a.Format, err = parseContentType(e.ContentType)
+	return err
+}
+
+// secure tells whether s is a URL with the scheme, or with the plain one to this
+// machine, which the real carrier could not reach.
+func secure(s, scheme, plain string) bool {
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" {
+		return false
+	}
+	ip := net.ParseIP(u.Hostname())
+	return u.Scheme == scheme || u.Scheme == plain && ip != nil && ip.IsLoopback()
+}
+
+var (
+	msisdn     = regexp.MustCompile(`^[1-9][0-9]{6,14}$`)
+	digitsSent = regexp.MustCompile(`^[0-9*#p]{1,50}$`)
+	apiPath    = regexp.MustCompile(`^/v1/calls(?:/([^/]+)(/dtmf)?)?$`)
+)
+
+func fail(status int, title, detail string) error {
+	return &providers.CallError{Kind: providers.KindOf(status), Status: status, Code: title, Detail: detail}
+}
+
+// Operation implements providers.Exchange.
+func (x *exchange) Operation(r *http.Request, body []byte, now time.Time) (*providers.Operation, error) {
+	if err := x.authorized(r, now); err != nil {
+		return nil, fail(401, "Unauthorized", err.Error())
+	}
+	m := apiPath.FindStringSubmatch(r.URL.Path)
+	if m == nil {
+		return nil, fail(404, "Not Found", "")
+	}
+	op := &providers.Operation{Call: m[1]}
+	if r.Method == "GET" && op.Call != "" && m[2] == "" {
+		op.Kind = providers.OpGet
+		return op, nil
+	}
+	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind != "application/json" {
+		return nil, fail(415, "Unsupported Media Type", "")
+	}
+	switch {
+	case r.Method == "POST" && op.Call == "":
+		op.Kind = providers.OpDial
+		var err error
+		op.Dial, err = dialRequest(body)
+		return op, err
+	case r.Method == "PUT" && m[2] != "":
+		var b struct {
+			Digits string `json:"digits"`
+		}
+		if err := strict(body, &b); err != nil || !digitsSent.MatchString(b.Digits) {
+			return nil, fail(400, "Bad Request", "digits")
+		}
+		op.Kind, op.Digits = providers.OpDigits, strings.ReplaceAll(b.Digits, "p", "w")
+		return op, nil
+	case r.Method == "PUT" && op.Call != "":
+		return op, x.action(op, body)
+	}
+	return nil, fail(405, "Method Not Allowed", "")
+}
+
+func (x *exchange) action(op *providers.Operation, body []byte) error {
+	var act callAction
+	err := strict(body, &act)
+	switch {
+	case err == nil && act.Action == "hangup" && act.Destination == nil:
+		op.Kind = providers.OpHangup
+		return nil
+	case err == nil && act.Action == "transfer" && act.Destination != nil && act.Destination.Type == "ncco":
+		op.Kind = providers.OpRedirect
+		if op.Answer, err = readNCCO(act.Destination.NCCO); err == nil {
+			return nil
+		}
+	}
+	return fail(400, "Bad Request", fmt.Sprint("action: ", err))
+}
+
+// authorized checks the application's JWT, each of which may be used until it
+// expires.
+func (x *exchange) authorized(r *http.Request, now time.Time) error {
+	raw, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if !ok || x.key == nil {
+		return errors.New("no token")
+	}
+	c := jwt.MapClaims{}
+	_, err := jwt.ParseWithClaims(raw, c, func(*jwt.Token) (any, error) { return x.key, nil },
+		jwt.WithValidMethods([]string{"RS256"}), jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithTimeFunc(func() time.Time { return now }))
+	switch {
+	case err != nil:
+		return err
+	case c["application_id"] != x.cfg.ApplicationID:
+		return errors.New("application_id")
+	case c["jti"] == nil || c["iat"] == nil:
+		return errors.New("jti and iat are required")
+	}
+	return nil
+}
+
+func dialRequest(body []byte) (*providers.Dial, error) {
+	var r callRequest
+	err := strict(body, &r)
+	switch {
+	case err != nil:
+		return nil, fail(400, "Bad Request", err.Error())
+	case len(r.To) != 1 || r.To[0].Type != "phone" || !msisdn.MatchString(r.To[0].Number):
+		return nil, fail(400, "Bad Request", "to")
+	case r.From.Type != "phone" || !msisdn.MatchString(r.From.Number):
+		return nil, fail(400, "Bad Request", "from")
+	case len(r.AnswerURL) != 1 || !secure(r.AnswerURL[0], "https", "http"):
+		return nil, fail(400, "Bad Request", "answer_url")
+	case len(r.EventURL) != 1 || !secure(r.EventURL[0], "https", "http"):
+		return nil, fail(400, "Bad Request", "event_url")
+	case r.AnswerMethod != "POST" || r.EventMethod != "POST":
+		return nil, fail(400, "Bad Request", "only POST is simulated")
+	case r.RingingTimer < 0 || r.RingingTimer > 120:
+		return nil, fail(400, "Bad Request", "ringing_timer")
+	case r.To[0].Digits != "" && !digitsSent.MatchString(r.To[0].Digits):
+		return nil, fail(400, "Bad Request", "dtmfAnswer")
+	case r.Detection != nil && (r.Detection.Behavior != "continue" && r.Detection.Behavior != "hangup" || r.Detection.Mode != "detect" && r.Detection.Mode != "default" && r.Detection.Mode != "detect_beep"):
+		return nil, fail(400, "Bad Request", "advanced_machine_detection")
+	}
+	return &providers.Dial{To: e164(r.To[0].Number), From: e164(r.From.Number), Answer: r.AnswerURL[0], Status: r.EventURL[0],
+		Ring: time.Duration(r.RingingTimer) * time.Second, Detect: r.Detection != nil, Digits: strings.ReplaceAll(r.To[0].Digits, "p", "w")}, nil
+}
+
+// Reply implements providers.Exchange.
+func (x *exchange) Reply(w http.ResponseWriter, op *providers.Operation, call *providers.ExchangeCall, err error) {
+	var e *providers.CallError
+	if errors.As(err, &e) {
+		w.Header().Set("Content-Type", "application/problem+json")
+		if e.Retry > 0 {
+			w.Header().Set("Retry-After", strconv.Itoa(int(e.Retry/time.Second)))
+		}
+		w.WriteHeader(e.Status)
+		writeJSON(w, map[string]any{"type": "https://developer.vonage.com/api-errors", "title": e.Code, "detail": e.Detail})
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	switch op.Kind {
+	case providers.OpHangup, providers.OpRedirect:
+		w.WriteHeader(http.StatusNoContent)
+		return
+	case providers.OpDial:
+		w.WriteHeader(http.StatusCreated)
+	}
+	writeJSON(w, map[string]any{"uuid": call.ID, "conversation_uuid": "CON-" + call.ID, "status": words[call.Status], "direction": "outbound"})
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	_ = json.NewEncoder(w).Encode(v) // a client that is gone needs no reply
+}

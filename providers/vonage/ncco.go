@@ -1,0 +1,80 @@
+package vonage
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"voicebridge/providers"
+)
+
+// An NCCO is a list of actions. These are as far as answers need them.
+type (
+	ncco []nccoAction
+
+	nccoAction struct {
+		Action      string     `json:"action"`
+		Text        string     `json:"text,omitempty"` // talk
+		From        string     `json:"from,omitempty"` // connect
+		Timeout     int        `json:"timeout,omitempty"`
+		EventType   string     `json:"eventType,omitempty"`
+		EventURL    []string   `json:"eventUrl,omitempty"`
+		EventMethod string     `json:"eventMethod,omitempty"`
+		Endpoint    []endpoint `json:"endpoint,omitempty"`
+	}
+
+	endpoint struct {
+		Type          string            `json:"type"`
+		Number        string            `json:"number,omitempty"` // phone
+		URI           string            `json:"uri,omitempty"`    // websocket
+		ContentType   string            `json:"content-type,omitempty"`
+		Headers       map[string]string `json:"headers,omitempty"`
+		Authorization *authorization    `json:"authorization,omitempty"`
+	}
+
+	// authorization asks for the JWT of signed webhooks in the handshake.
+	authorization struct {
+		Type string `json:"type"`
+	}
+)
+
+// dialTimeout is how long the number of an answer rings, in seconds.
+const dialTimeout = 30
+
+// Document implements providers.Webhooks.
+func (w *webhooks) Document(a *providers.Answer) (providers.Document, error) {
+	list := w.ncco(a)
+	if len(list) == 0 { // the call ends when nothing is left to do
+		return providers.Document{}, nil
+	}
+	b, err := json.Marshal(list)
+	if err != nil {
+		return providers.Document{}, fmt.Errorf("vonage: ncco: %w", err)
+	}
+	return providers.Document{ContentType: "application/json", Body: b}, nil
+}
+
+func (w *webhooks) ncco(a *providers.Answer) ncco {
+	var list ncco
+	if a.Media != "" {
+		c := nccoAction{Action: "connect", Endpoint: []endpoint{{
+			Type: "websocket", URI: a.Media, ContentType: contentType(w.format), Headers: a.Params,
+			Authorization: &authorization{"vonage"},
+		}}}
+		if a.Next != "" {
+			c.EventType, c.EventURL, c.EventMethod = "synchronous", []string{a.Next}, "POST"
+		}
+		list = append(list, c)
+	}
+	if a.Say != "" {
+		list = append(list, nccoAction{Action: "talk", Text: a.Say})
+	}
+	if a.Dial != "" {
+		list = append(list, nccoAction{Action: "connect", From: national(a.Caller), Timeout: dialTimeout,
+			Endpoint: []endpoint{{Type: "phone", Number: national(a.Dial)}}})
+	}
+	return list
+}
+
+// national leaves the plus of a number out, as Vonage does.
+func national(number string) string { return strings.TrimPrefix(number, "+") }

@@ -1,0 +1,94 @@
+package session
+
+// Digits to the other party: tones in the audio, or the carrier's own.
+
+import (
+	"strings"
+	"time"
+
+	"voicebridge/codec"
+	"voicebridge/providers"
+)
+
+// The usual length of a tone, and of the silence after it.
+const (
+	DefaultTone    = 100 * time.Millisecond
+	DefaultToneGap = 60 * time.Millisecond
+)
+
+const (
+	maxDigits      = 64 // of one command
+	maxDigitsQueue = 32 // commands that wait
+)
+
+// ValidDigits tells whether s may be sent: 1 to 64 of 0-9 * # A-D, and w and W,
+// which wait for half a second and a second.
+func ValidDigits(s string) bool {
+	return s != "" && len(s) <= maxDigits && strings.Trim(s, "0123456789*#ABCDwW") == ""
+}
+
+// tones are digits under way.
+type tones struct {
+	audio []byte // in the carrier's format, whole frames
+	id    string // of the command
+}
+
+// digits queues digits behind the audio so far, or sends them at once. It is
+// false where too many wait or the call is about to end.
+func (p *playout) digits(it item, now bool) bool {
+	waiting := len(p.tones) + len(p.signals)
+	for _, other := range p.items {
+		if other.digits != "" {
+			waiting++
+		}
+	}
+	if waiting >= maxDigitsQueue || p.finishing {
+		return false
+	}
+	if now {
+		p.dial(it)
+		return true
+	}
+	it.at = p.pushed
+	p.items = append(p.items, it)
+	return true
+}
+
+// dial begins to send digits whose time has come.
+func (p *playout) dial(it item) {
+	if p.native {
+		p.signals = append(p.signals, it)
+		return
+	}
+	audio := codec.AppendDTMF(nil, p.format, it.digits, it.tone, it.gap)
+	if rest := len(audio) % p.frame; rest > 0 {
+		audio = p.format.Encoding.AppendSilence(audio, p.frame-rest)
+	}
+	p.tones = append(p.tones, tones{audio, it.id})
+}
+
+// signal gives the digits that the carrier is to send.
+func (p *playout) signal(cmd *providers.Command) {
+	p.signalled = p.signals[0]
+	p.signals = p.signals[1:]
+	*cmd = providers.Command{Kind: providers.CommandDigits, Digits: p.signalled.digits}
+}
+
+// sendTone hands one frame of tones to the carrier. It takes no place on the
+// agent's timeline: what was handed out before only seems to have begun earlier.
+func (p *playout) sendTone(now time.Duration, buf []byte, cmd *providers.Command) {
+	if !p.run || now > p.dry() {
+		p.run, p.t0, p.base = true, now, p.taken
+	}
+	p.base -= p.step
+	t := &p.tones[0]
+	*cmd = providers.Command{Kind: providers.CommandAudio, Audio: append(buf[:0], t.audio[:p.frame]...)}
+	p.stats.FramesOut++
+	p.fresh = true // the silence around tones is no hole
+	if t.audio = t.audio[p.frame:]; len(t.audio) == 0 {
+		if t.id != "" {
+			p.tell(AgentEvent{Kind: AgentAck, Ref: t.id, Out: p.heard(now)})
+		}
+		p.tones = p.tones[1:]
+	}
+}
