@@ -148,7 +148,7 @@ func TestHandshake(t *testing.T) {
 		"call": map[string]any{"id": "CA1", "carrier": "twilio", "account": "AC1", "stream": "MZ1", "codec": "pcmu/8000", "custom": map[string]any{"a": "b"}},
 		"audio": map[string]any{"encoding": "pcm_s16le", "channels": 1.0, "frame_ms": 20.0,
 			"input": map[string]any{"sample_rate": 16000.0}, "output": map[string]any{"sample_rate": 24000.0}},
-		"capabilities": map[string]any{"clear": "native", "mark": "native", "dtmf_in": true, "dtmf_out": "none", "transfer": []any{}},
+		"capabilities": map[string]any{"clear": "native", "mark": "native", "dtmf_in": true, "dtmf_out": "inband", "transfer": []any{}},
 		"await_ready":  false, "barge_in": "agent",
 	}
 	if !reflect.DeepEqual(s.first, want) {
@@ -241,7 +241,8 @@ func TestKeepalive(t *testing.T) {
 }
 
 func newTestConn() *Conn {
-	return &Conn{json: true, commands: rate.NewLimiter(rate.Inf, 0)}
+	f := codec.Format{Encoding: codec.L16LE, Rate: 16000}
+	return &Conn{json: true, hears: f, speaks: f, commands: rate.NewLimiter(rate.Inf, 0)}
 }
 
 func TestCommands(t *testing.T) {
@@ -262,7 +263,9 @@ func TestCommands(t *testing.T) {
 		`{"type":"tomorrow","id":"t"}`:                     {Kind: session.CommandUnknown, Name: "tomorrow"},
 		`{"type":"audio","audio":"AAEC"}`:                  {Kind: session.CommandAudio, Audio: []byte{0, 1, 2}},
 		`{"type":"pong"}`:                                  {},
-		`{"type":"ready"}`:                                 {},
+		`{"type":"ready"}`:                                 {Kind: session.CommandReady, Every: -1},
+		`{"type":"ready","input_rate":16000}`:              {Kind: session.CommandReady, Every: -1},
+		`{"type":"ready","input_rate":11025}`:              {Kind: session.CommandFault, Code: "unsupported"},
 		`{"type":"ready","input_rate":8000}`:               {Kind: session.CommandFault, Code: "unsupported"},
 		`{"type":"ready","barge_in":"bridge"}`:             {Kind: session.CommandFault, Code: "unsupported"},
 		`{"type":"ready","speech":true}`:                   {Kind: session.CommandFault, Code: "unsupported"},
@@ -273,15 +276,22 @@ func TestCommands(t *testing.T) {
 		`{"type":"ready","report_ms":9223372036854775807}`: {Kind: session.CommandFault, Code: "bad_field"},
 		`{"type":"ready","report_ms":5}`:                   {Kind: session.CommandFault, Code: "bad_field"},
 		`{"type":"transfer","to":"x","id":"t1"}`:           {Kind: session.CommandFault, Code: "unsupported", ID: "t1"},
-		`{"type":"dtmf","digits":"1"}`:                     {Kind: session.CommandFault, Code: "unsupported"},
-		`{"type":"mark"}`:                                  {Kind: session.CommandFault, Code: "bad_field"},
-		`{"type":"mark","name":7,"id":"m"}`:                {Kind: session.CommandFault, Code: "bad_field", ID: "m"},
-		`{"type":"hangup","when":"soon"}`:                  {Kind: session.CommandFault, Code: "bad_field"},
-		`{"type":"cancel"}`:                                {Kind: session.CommandFault, Code: "bad_field"},
-		`{"type":"audio","audio":"?"}`:                     {Kind: session.CommandFault, Code: "bad_field"},
-		`{}`:                                               {Kind: session.CommandFault, Code: "bad_field"},
-		`[]`:                                               {Kind: session.CommandFault, Code: "bad_json"},
-		`{`:                                                {Kind: session.CommandFault, Code: "bad_json"},
+		`{"type":"dtmf","digits":"1w#D"}`:                  {Kind: session.CommandDigits, Digits: "1w#D", Tone: 100 * ms, Gap: 60 * ms},
+		`{"type":"dtmf","digits":"1","id":"d","when":"now","duration_ms":200,"gap_ms":40}`: {Kind: session.CommandDigits, ID: "d", Digits: "1", Now: true, Tone: 200 * ms, Gap: 40 * ms},
+		`{"type":"dtmf"}`:                                            {Kind: session.CommandFault, Code: "bad_field"},
+		`{"type":"dtmf","digits":"12e"}`:                             {Kind: session.CommandFault, Code: "bad_field"},
+		`{"type":"dtmf","digits":"1","duration_ms":5}`:               {Kind: session.CommandFault, Code: "bad_field"},
+		`{"type":"dtmf","digits":"1","gap_ms":50000}`:                {Kind: session.CommandFault, Code: "bad_field"},
+		`{"type":"dtmf","digits":"1","when":"then"}`:                 {Kind: session.CommandFault, Code: "bad_field"},
+		`{"type":"dtmf","digits":"` + strings.Repeat("1", 65) + `"}`: {Kind: session.CommandFault, Code: "bad_field"},
+		`{"type":"mark"}`:                                            {Kind: session.CommandFault, Code: "bad_field"},
+		`{"type":"mark","name":7,"id":"m"}`:                          {Kind: session.CommandFault, Code: "bad_field", ID: "m"},
+		`{"type":"hangup","when":"soon"}`:                            {Kind: session.CommandFault, Code: "bad_field"},
+		`{"type":"cancel"}`:                                          {Kind: session.CommandFault, Code: "bad_field"},
+		`{"type":"audio","audio":"?"}`:                               {Kind: session.CommandFault, Code: "bad_field"},
+		`{}`:                                                         {Kind: session.CommandFault, Code: "bad_field"},
+		`[]`:                                                         {Kind: session.CommandFault, Code: "bad_json"},
+		`{`:                                                          {Kind: session.CommandFault, Code: "bad_json"},
 		`{"type":"mark","name":"` + strings.Repeat("x", 129) + `"}`: {Kind: session.CommandFault, Code: "bad_field"},
 		`{"type":"clear","id":"` + strings.Repeat("x", 65) + `"}`:   {Kind: session.CommandFault, Code: "bad_field"},
 	} {

@@ -351,7 +351,7 @@ func (c *Conn) audio(r *request, cmd *session.AgentCommand) bool {
 }
 
 func fault(cmd *session.AgentCommand, ref, code, message string) bool {
-	cmd.Kind, cmd.ID, cmd.Code, cmd.Message = session.CommandFault, clip(ref), code, message
+	*cmd = session.AgentCommand{Kind: session.CommandFault, ID: clip(ref), Code: code, Message: message, Fatal: cmd.Fatal}
 	return true
 }
 

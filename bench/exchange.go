@@ -114,6 +114,13 @@ func (c *SimCall) Wait() *Outcome {
 	return &Outcome{c.call, c.streams, c.said, c.dialled, c.digits, c.fault}
 }
 
+// Digits are those sent so far outside of the stream.
+func (c *SimCall) Digits() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.digits
+}
+
 // Hangup hangs the phone up.
 func (c *SimCall) Hangup() { c.end(providers.StatusCompleted) }
 

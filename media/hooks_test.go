@@ -16,6 +16,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"voicebridge/agent"
+	"voicebridge/bench"
 	"voicebridge/media"
 	"voicebridge/providers/twilio"
 	"voicebridge/session"
@@ -59,6 +60,19 @@ func sign(url string, form url.Values) string {
 		io.WriteString(mac, n+form.Get(n))
 	}
 	return base64.StdEncoding.EncodeToString(mac.Sum(nil))
+}
+
+// handshake is Twilio's signature of a media connection to a path.
+func handshake(path string) http.Header {
+	return http.Header{"X-Twilio-Signature": {sign("wss"+strings.TrimPrefix(publicURL, "https")+path, nil)}}
+}
+
+// answered is a caller who connects as the answer to a webhook said.
+func (b *bridge) answered(t *testing.T, path string) *bench.Caller {
+	t.Helper()
+	c := b.caller(t, "twilio", 5*time.Second)
+	c.URL, c.Header, c.Start.Account = b.url+path, handshake(path), accountSID
+	return c
 }
 
 func inboundForm(call string) url.Values {
@@ -120,8 +134,7 @@ func TestInboundCall(t *testing.T) {
 	b := startHooked(t, agentURL, nil)
 	path := b.inbound(t, "CA1")
 
-	c := b.caller(t, "twilio", 5*time.Second)
-	c.URL = b.url + path
+	c := b.answered(t, path)
 	wait := background(t, c)
 	a := <-s.conn
 	for _, want := range []string{`"direction":"inbound"`, `"from":"+15550001111"`, `"to":"+15550002222"`, `"id":"CA1"`} {
@@ -135,7 +148,7 @@ func TestInboundCall(t *testing.T) {
 	wait()
 	b.ended(t, session.AgentHangup)
 
-	if _, resp, err := websocket.DefaultDialer.Dial(b.url+path, nil); err == nil || resp.StatusCode != 403 {
+	if _, resp, err := websocket.DefaultDialer.Dial(b.url+path, handshake(path)); err == nil || resp.StatusCode != 403 {
 		t.Errorf("a token was taken twice: %v", err)
 	}
 	form := inboundForm("CA1")
@@ -154,7 +167,8 @@ func TestTokenOfAnotherCall(t *testing.T) {
 	t.Parallel()
 	_, agentURL := newScript(t)
 	b := startHooked(t, agentURL, nil)
-	conn, _, err := websocket.DefaultDialer.Dial(b.url+b.inbound(t, "CA2"), nil)
+	path := b.inbound(t, "CA2")
+	conn, _, err := websocket.DefaultDialer.Dial(b.url+path, handshake(path))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,11 +225,20 @@ func TestDoors(t *testing.T) {
 		"cut":             path[:len(path)-2],
 		"longer":          path + "A",
 	} {
-		if _, resp, err := websocket.DefaultDialer.Dial(b.url+p, nil); err == nil || resp.StatusCode != 403 {
+		if _, resp, err := websocket.DefaultDialer.Dial(b.url+p, handshake(p)); err == nil || resp.StatusCode != 403 {
 			t.Errorf("%s: %v, want 403", name, err)
 		}
 	}
-	conn, _, err := websocket.DefaultDialer.Dial(b.url+path, nil) // none of this has used it up
+	for name, header := range map[string]http.Header{
+		"unsigned":         nil,
+		"signed as https":  {"X-Twilio-Signature": {sign(publicURL+path, nil)}},
+		"signed elsewhere": handshake(path + "x"),
+	} {
+		if _, resp, err := websocket.DefaultDialer.Dial(b.url+path, header); err == nil || resp.StatusCode != 403 {
+			t.Errorf("handshake %s: %v, want 403", name, err)
+		}
+	}
+	conn, _, err := websocket.DefaultDialer.Dial(b.url+path, handshake(path)) // none of this has used it up
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,8 +257,8 @@ func TestRoutes(t *testing.T) {
 		}
 	})
 	for to, s := range map[string]*script{"+15550002222": sales, "+15550003333": def} {
-		c := b.caller(t, "twilio", 5*time.Second)
-		c.URL = b.url + b.inboundTo(t, "CA1", to)
+		c := b.answered(t, b.inboundTo(t, "CA-"+to, to))
+		c.Start.Call = "CA-" + to
 		wait := background(t, c)
 		a := <-s.conn
 		if err := a.Command(map[string]string{"type": "hangup", "when": "now"}); err != nil {

@@ -334,7 +334,6 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener) error {
 	}
 	stopTelling := s.tell(&group)
 	stopSweeping := s.sweep(&group)
-	defer stopSweeping()
 	var err error
 	select {
 	case <-ctx.Done():
@@ -342,6 +341,7 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener) error {
 	}
 	s.drain()
 	stopTelling()
+	stopSweeping()
 	for _, srv := range servers {
 		srv.Close()
 	}

@@ -22,6 +22,7 @@ import (
 	"voicebridge/bench"
 	"voicebridge/codec"
 	"voicebridge/media"
+	"voicebridge/notify"
 	"voicebridge/providers"
 	"voicebridge/providers/all"
 	"voicebridge/session"
@@ -46,6 +47,10 @@ type options struct {
 	session  session.Config
 	token    string
 	accounts map[string]media.Account
+	fallback media.Fallback
+	router   *notify.Target
+	events   *notify.Target
+	tokens   []media.APIToken
 	public   string
 	dialer   session.Dialer
 	agents   map[string]session.Dialer // beside dialer
@@ -53,7 +58,7 @@ type options struct {
 }
 
 func (o *options) all() map[string]media.Agent {
-	m := map[string]media.Agent{"": {Dialer: o.dialer, Session: o.session}}
+	m := map[string]media.Agent{"": {Dialer: o.dialer, Session: o.session, Fallback: o.fallback}}
 	for name, d := range o.agents {
 		m[name] = media.Agent{Dialer: d, Session: o.session}
 	}
@@ -76,7 +81,7 @@ func startBridge(t *testing.T, agentURL string, change func(*options)) *bridge {
 	b := &bridge{ends: ends}
 	b.Server = media.New(media.Config{
 		Providers: all.Specs, Agents: opt.all(), Route: opt.route, Token: opt.token, Insecure: opt.token == "" && opt.accounts == nil,
-		Accounts: opt.accounts, PublicURL: opt.public, Secret: "test", Limits: opt.limits,
+		Accounts: opt.accounts, Router: opt.router, Events: opt.events, Tokens: opt.tokens, PublicURL: opt.public, Secret: "test", Limits: opt.limits,
 		Log: slog.New(logEnds{ends}),
 	})
 	public, admin := listen(t), listen(t)
@@ -408,8 +413,8 @@ func TestProtocol(t *testing.T) {
 				t.Fatal(err)
 			}
 			expect("error", map[string]any{"code": "bad_json"})
-			do(map[string]any{"type": "dtmf", "digits": "1", "id": "d"})
-			expect("error", map[string]any{"code": "unsupported", "ref": "d"})
+			do(map[string]any{"type": "dtmf", "digits": "x", "id": "d"})
+			expect("error", map[string]any{"code": "bad_field", "ref": "d"})
 			do(map[string]any{"type": "future", "field": 1})
 			do(map[string]any{"type": "ping", "id": "p1"}) // a repeated id is ignored
 			do(map[string]any{"type": "ready", "report_ms": 100})

@@ -142,12 +142,12 @@ func TestBehindProxy(t *testing.T) {
 	if !ok {
 		t.Fatalf("the media URL is %s", doc.Stream.URL)
 	}
-	conn, _, err := (&websocket.Dialer{TLSClientConfig: config}).Dial("wss://"+address+path, nil)
+	conn, _, err := (&websocket.Dialer{TLSClientConfig: config}).Dial("wss://"+address+path, handshake(path))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	for _, m := range []string{connected, startText, mediaText, mediaText} {
+	for _, m := range []string{connected, strings.Replace(startText, `"AC1"`, `"`+accountSID+`"`, 1), mediaText, mediaText} {
 		if err := conn.WriteMessage(websocket.TextMessage, []byte(m)); err != nil {
 			t.Fatal(err)
 		}
