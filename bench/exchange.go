@@ -20,7 +20,7 @@ import (
 // calls. It is an http.Handler, which serves the REST API.
 type Exchange struct {
 	Spec *providers.Spec
-	// Office is the carrier's own end of the account.
+	// Office is the carrier's own end of the account; Open makes it.
 	Office providers.Exchange
 	// Phone describes the other party of a call that the bridge places.
 	Phone func(call providers.ExchangeCall) Phone
@@ -30,7 +30,7 @@ type Exchange struct {
 	// those at which they are reached here; nil leaves them.
 	Reach  func(url string) string
 	Faults Faults
-	Log    *slog.Logger
+	Log    *slog.Logger // may be nil
 	// Progress, if not nil, is told how far the audio of a call is.
 	Progress func(at time.Duration)
 
@@ -130,6 +130,17 @@ func (c *SimCall) end(s providers.Status) { c.cancel(ended(s)) }
 type ended providers.Status
 
 func (e ended) Error() string { return string(e) }
+
+// Open makes the account with made-up credentials whose REST API, which x serves,
+// is at the URL.
+func (x *Exchange) Open(baseURL string, f codec.Format) (*providers.Account, error) {
+	config := x.Spec.Sample(baseURL, f)
+	var err error
+	if x.Office, err = x.Spec.NewExchange(config); err != nil {
+		return nil, fmt.Errorf("bench: %s: %w", x.Spec.Name, err)
+	}
+	return x.Spec.NewAccount(config)
+}
 
 // Wait returns once no call is live.
 func (x *Exchange) Wait() { x.live.Wait() }

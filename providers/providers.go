@@ -172,6 +172,9 @@ type Spec struct {
 	// NewExchange makes the carrier's own end of the account with the same
 	// configuration.
 	NewExchange func(decode func(config any) error) (Exchange, error)
+	// Sample decodes a configuration with made-up credentials, whose REST API is at
+	// the URL and whose audio has the format: for simulated carriers.
+	Sample func(baseURL string, f codec.Format) func(config any) error
 }
 
 // ValidDigit tells whether d is a DTMF digit: 0-9, *, #, A-D.

@@ -169,11 +169,11 @@ func (s *Session) Stats() Stats {
 func (s *Session) Spec() *providers.Spec { return s.spec }
 
 // Run carries the call and returns when it is over and everything it started
-// has ended. The carrier's connection is closed and released. When ctx ends, the
+// has ended. The carrier's connection is closed and released. When parent ends, the
 // call ends with the *End that is its cause, or with Shutdown.
-func (s *Session) Run(ctx context.Context) End {
+func (s *Session) Run(parent context.Context) End {
 	defer s.cancel(nil)
-	defer context.AfterFunc(ctx, func() { s.cancel(context.Cause(ctx)) })()
+	defer context.AfterFunc(parent, func() { s.cancel(context.Cause(parent)) })()
 	ctx, stop := context.WithTimeout(s.ctx, s.cfg.MaxDuration)
 	defer stop()
 

@@ -34,6 +34,7 @@ type demoCmd struct {
 	Length    time.Duration `help:"Talk for so long, as into a microphone in a room: with pauses, noise and hum." placeholder:"DURATION"`
 	Prebuffer time.Duration `help:"Audio to hold back at the start of an utterance: rides out jitter, adds to the delay." placeholder:"DURATION"`
 	Out       string        `help:"Folder for caller.wav, heard.wav and summary.json (default ${default})." default:"demo-out" placeholder:"DIR"`
+	Outbound  bool          `help:"Place the call through the bridge's API, at a simulated carrier with REST API and webhooks, and show the events."`
 	Verbose   bool          `help:"Show the bridge's log."`
 }
 
@@ -170,8 +171,31 @@ func (c *demoCmd) call(ctx context.Context, out io.Writer, spec *providers.Spec,
 	limits.Drain = 2 * time.Second
 	settings := session.Defaults
 	settings.Prebuffer = c.Prebuffer
-	server := media.New(media.Config{Providers: all.Specs, Insecure: true, Limits: limits,
-		Agents: map[string]media.Agent{"": {Dialer: dialer, Session: settings}}, Log: log})
+	config := media.Config{Providers: all.Specs, Limits: limits,
+		Agents: map[string]media.Agent{"": {Dialer: dialer, Session: settings}}, Log: log}
+	length := time.Duration(len(voice))*time.Second/time.Duration(format.Rate) + after
+	show := newProgress(out, length)
+	fmt.Fprintf(out, "%s, %v  ->  bridge  ->  agent %s\n", spec.Title, format, agentName(c.Agent))
+
+	var carry func(context.Context) (*bench.Result, error)
+	if c.Outbound {
+		carry, err = outbound(&config, out, l.Addr().String(), spec, format, bench.Phone{Ring: time.Second, Voice: voice, Length: length}, show)
+		if err != nil {
+			return nil, format, err
+		}
+	} else {
+		config.Insecure = true
+		caller := &bench.Caller{
+			Spec: spec, URL: "ws://" + l.Addr().String() + "/media/" + spec.Name,
+			Start: providers.Start{
+				Account: "AC00000000000000000000000000000000", Call: "CA00000000000000000000000000000001",
+				Stream: "MZ00000000000000000000000000000001", In: format, Out: format, Params: map[string]string{"demo": "yes"},
+			},
+			Voice: voice, Length: length, Progress: show.at,
+		}
+		carry = caller.Run
+	}
+	server := media.New(config)
 	serving, stop := context.WithCancel(ctx)
 	defer stop()
 	served := make(chan struct{})
@@ -181,19 +205,7 @@ func (c *demoCmd) call(ctx context.Context, out io.Writer, spec *providers.Spec,
 			log.Error("bridge", "err", err)
 		}
 	})
-
-	length := time.Duration(len(voice))*time.Second/time.Duration(format.Rate) + after
-	show := newProgress(out, length)
-	caller := &bench.Caller{
-		Spec: spec, URL: "ws://" + l.Addr().String() + "/media/" + spec.Name,
-		Start: providers.Start{
-			Account: "AC00000000000000000000000000000000", Call: "CA00000000000000000000000000000001",
-			Stream: "MZ00000000000000000000000000000001", In: format, Out: format, Params: map[string]string{"demo": "yes"},
-		},
-		Voice: voice, Length: length, Progress: show.at,
-	}
-	fmt.Fprintf(out, "%s, %v  ->  bridge  ->  agent %s\n", spec.Title, format, agentName(c.Agent))
-	r, err := caller.Run(ctx)
+	r, err := carry(ctx)
 	show.done()
 	if err != nil {
 		return nil, format, err
@@ -335,6 +347,7 @@ func (c *demoCmd) print(out io.Writer, s *summary) {
 
 // progress draws how far the call is: a bar on a terminal, nothing elsewhere.
 type progress struct {
+	mu     sync.Mutex
 	out    io.Writer
 	length time.Duration
 }
@@ -356,9 +369,21 @@ func (p *progress) at(t time.Duration) {
 	if p.out == nil {
 		return
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	const width = 40
 	n := min(width, int(width*t/p.length))
 	fmt.Fprintf(p.out, "\r  [%s%s] %4.1f s of %.1f s", strings.Repeat("#", n), strings.Repeat(".", width-n), t.Seconds(), p.length.Seconds())
+}
+
+// line prints a line, above the bar if there is one.
+func (p *progress) line(out io.Writer, s string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.out != nil {
+		s = "\r\x1b[K" + s // over the bar, which is drawn again
+	}
+	fmt.Fprintln(out, s)
 }
 
 func (p *progress) done() {

@@ -19,6 +19,13 @@ type cli struct {
 	Serve     serveCmd     `cmd:"" help:"Run the bridge: take carriers' media connections and dial the agent for each call."`
 	Demo      demoCmd      `cmd:"" help:"Put one simulated call through a bridge and show what the caller heard. Needs no account, key or server."`
 	Agent     agentCmd     `cmd:"" help:"Run a reference agent to point a bridge at."`
+	Call      callCmd      `cmd:"" help:"Place a call through a running bridge."`
+	Calls     callsCmd     `cmd:"" help:"List the calls of a running bridge."`
+	Hangup    hangupCmd    `cmd:"" help:"End a call."`
+	Digits    digitsCmd    `cmd:"" help:"Send digits to the other party of a call."`
+	Events    eventsCmd    `cmd:"" help:"Show what becomes of calls."`
+	Check     checkCmd     `cmd:"" help:"Check a configuration, or explain why a carrier's webhooks are refused."`
+	Token     tokenCmd     `cmd:"" help:"Make a token for the API."`
 	Providers providersCmd `cmd:"" help:"List the carriers and what they can do."`
 	Version   versionCmd   `cmd:"" help:"Print the version."`
 }

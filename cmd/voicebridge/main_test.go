@@ -149,17 +149,21 @@ func TestRoute(t *testing.T) {
 		{Account: "main", To: "+1555*", Agent: "area"},
 		{To: "+49*", Agent: "germany"},
 		{Account: "berlin", Agent: "berlin"},
+		{From: "+1666*", Agent: "vip"},
 	}}
+	if got, ok := c.route("other", "+16660000", "+1"); !ok || got.Agent != "vip" {
+		t.Errorf("by the caller: %+v, %v", got, ok)
+	}
 	for _, tt := range []struct{ account, to, want string }{
 		{"main", "+15550100", "one"}, {"main", "+15550101", "area"}, {"other", "+15550100", "-"}, {"main", "+4930", "germany"},
 		{"berlin", "+4930", "germany"}, {"berlin", "+1", "berlin"}, {"main", "", "-"},
 	} {
-		if got, ok := c.route(tt.account, tt.to); got != tt.want && (ok || tt.want != "-") {
+		if got, ok := c.route(tt.account, "", tt.to); got.Agent != tt.want && (ok || tt.want != "-") {
 			t.Errorf("%+v: %q, %v", tt, got, ok)
 		}
 	}
 	c.Agent.URL = "wss://x"
-	if got, ok := c.route("other", "+1"); got != "" || !ok {
+	if got, ok := c.route("other", "", "+1"); got.Agent != "" || !ok {
 		t.Errorf("without a route: %q, %v, want the default agent", got, ok)
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"strings"
 	"time"
 
+	"voicebridge/codec"
 	"voicebridge/providers"
 )
 
@@ -33,6 +34,15 @@ func NewExchange(decode func(any) error) (providers.Exchange, error) {
 		return nil, err
 	}
 	return &exchange{a.Webhooks.(*webhooks).cfg}, nil
+}
+
+// Sample implements providers.Spec.
+func Sample(baseURL string, _ codec.Format) func(any) error {
+	cfg := Config{AccountSID: newSID("AC"), AuthToken: newSID(""), BaseURL: baseURL}
+	return func(c any) error {
+		*c.(*Config) = cfg
+		return nil
+	}
 }
 
 func newSID(prefix string) string {

@@ -23,6 +23,7 @@ var Spec = &providers.Spec{
 	NewPeer:     func() providers.Peer { return &Peer{} },
 	NewAccount:  NewAccount,
 	NewExchange: NewExchange,
+	Sample:      Sample,
 }
 
 // format is the only one that Twilio has.

@@ -5,8 +5,10 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +23,7 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
+	"voicebridge/codec"
 	"voicebridge/providers"
 )
 
@@ -42,6 +45,19 @@ func NewExchange(decode func(any) error) (providers.Exchange, error) {
 		x.key = &c.key.PublicKey
 	}
 	return x, nil
+}
+
+// Sample implements providers.Spec.
+func Sample(baseURL string, f codec.Format) func(any) error {
+	cfg := Config{APIKey: rand.Text()[:8], ApplicationID: rand.Text(), SignatureSecret: rand.Text(), Rate: f.Rate, BaseURL: baseURL}
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err == nil {
+		cfg.PrivateKey = string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}))
+	}
+	return func(c any) error {
+		*c.(*Config) = cfg
+		return err
+	}
 }
 
 // NewCall implements providers.Exchange.

@@ -31,6 +31,7 @@ var Spec = &providers.Spec{
 	NewPeer:     func() providers.Peer { return &Peer{} },
 	NewAccount:  NewAccount,
 	NewExchange: NewExchange,
+	Sample:      Sample,
 }
 
 // formats are the values of content-type, the usual one first.

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"voicebridge/bench"
+	"voicebridge/calls"
+	"voicebridge/codec"
+	"voicebridge/media"
+	"voicebridge/providers"
+)
+
+// The numbers of the demo are of those that are kept for fiction.
+const (
+	demoFrom = "+12025550100"
+	demoTo   = "+12025550123"
+)
+
+// outbound adds to the configuration of a bridge at the address an account at a
+// simulated carrier. What it returns places a call through the bridge's API.
+func outbound(config *media.Config, out io.Writer, address string, spec *providers.Spec, format codec.Format, phone bench.Phone, show *progress) (func(context.Context) (*bench.Result, error), error) {
+	sim := &bench.Exchange{Spec: spec, Phone: func(providers.ExchangeCall) bench.Phone { return phone }, Progress: show.at, Log: config.Log}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("carrier: %w", err)
+	}
+	account, err := sim.Open("http://"+l.Addr().String(), format)
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	token := rand.Text()
+	config.PublicURL, config.Secret = "http://"+address, rand.Text()
+	config.Accounts = map[string]media.Account{"demo": {Spec: spec, Account: account, From: demoFrom}}
+	config.Tokens = []media.APIToken{{Name: "demo", SHA256: sha256.Sum256([]byte(token))}}
+	api := &apiFlags{API: config.PublicURL, Token: token}
+	return func(ctx context.Context) (*bench.Result, error) {
+		srv := &http.Server{Handler: sim, ReadHeaderTimeout: time.Second}
+		served := make(chan struct{})
+		go func() {
+			defer close(served)
+			_ = srv.Serve(l) // ends with Close
+		}()
+		defer func() {
+			srv.Close()
+			<-served
+		}()
+		return place(ctx, api, out, sim, show)
+	}, nil
+}
+
+// place makes the call and shows its events up to the last.
+func place(ctx context.Context, api *apiFlags, out io.Writer, sim *bench.Exchange, show *progress) (*bench.Result, error) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	ready, ended := make(chan struct{}), make(chan error, 1)
+	go func() {
+		ended <- api.listen(ctx, "", func() { close(ready) }, func(ev *calls.Event) (bool, error) {
+			show.line(out, line(ev))
+			return ev.Type == calls.EventEnded, nil
+		})
+	}()
+	select {
+	case <-ready:
+	case err := <-ended:
+		return nil, err
+	}
+	fmt.Fprintf(out, "POST /v1/calls {\"account\":\"demo\",\"to\":%q,\"metadata\":{\"demo\":\"yes\"}}\n", demoTo)
+	var call calls.Call
+	err := api.do(ctx, "POST", "/v1/calls", map[string]any{"account": "demo", "to": demoTo, "metadata": map[string]string{"demo": "yes"}}, &call)
+	if err != nil {
+		stop()
+		<-ended
+		return nil, fmt.Errorf("place the call: %w", err)
+	}
+	if err := <-ended; err != nil {
+		return nil, err
+	}
+	o := sim.Find(call.CarrierID).Wait()
+	switch {
+	case o.Fault != nil:
+		return nil, fmt.Errorf("the simulated carrier: %w", o.Fault)
+	case len(o.Streams) != 1:
+		return nil, fmt.Errorf("the call ended as %s, without audio", o.Call.Status)
+	}
+	return o.Streams[0], nil
+}
