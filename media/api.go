@@ -150,29 +150,29 @@ func (s *Server) apiRoutes() map[string]func(*apiCall) (reply, error) {
 	}
 }
 
-// api puts the control API into mux, if there is a token for it.
-func (s *Server) api(mux *http.ServeMux) {
+// api adds the doors of the control API, if there is a token for it.
+func (s *Server) api(doors map[string]http.HandlerFunc) {
 	if len(s.cfg.Tokens) == 0 {
 		return
 	}
 	for pattern, do := range s.apiRoutes() {
-		mux.HandleFunc(pattern, s.authorized(func(w http.ResponseWriter, a *apiCall) {
+		doors[pattern] = s.authorized(func(w http.ResponseWriter, a *apiCall) {
 			r, err := do(a)
 			if err != nil {
 				s.fail(w, a.Request, err)
 				return
 			}
 			writeJSON(w, r.status, "application/json", r.body)
-		}))
+		})
 	}
-	mux.HandleFunc("GET /v1/events", s.authorized(s.apiEvents))
-	mux.HandleFunc("GET /v1/openapi.yaml", func(w http.ResponseWriter, _ *http.Request) {
+	doors["GET /v1/events"] = s.authorized(s.apiEvents)
+	doors["GET /v1/openapi.yaml"] = func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/yaml")
 		_, _ = w.Write(openAPI)
-	})
-	mux.HandleFunc("/v1/", func(w http.ResponseWriter, r *http.Request) {
+	}
+	doors["/v1/"] = func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, &apiError{http.StatusNotFound, "not_found", "there is nothing at this path and method: see /v1/openapi.yaml", 0})
-	})
+	}
 }
 
 // authorized lets through who has a token.
@@ -343,7 +343,7 @@ func (s *Server) apiDigits(a *apiCall) (reply, error) {
 	if !session.ValidDigits(r.Digits) {
 		return reply{}, wrong("digits: must be 1 to 64 of 0-9 * # A-D w W")
 	}
-	ctx, stop := context.WithTimeout(a.Context(), restTime)
+	ctx, stop := context.WithTimeout(context.WithoutCancel(a.Context()), restTime)
 	defer stop()
 	return reply{http.StatusNoContent, nil}, s.digits(ctx, a.PathValue("call"), r.Digits)
 }
@@ -364,7 +364,7 @@ func (s *Server) apiRedirect(a *apiCall) (reply, error) {
 	case r.Dial != "" && !e164.MatchString(r.Dial):
 		return reply{}, wrong("dial: must be a number in E.164, such as +15550100123")
 	}
-	ctx, stop := context.WithTimeout(a.Context(), restTime)
+	ctx, stop := context.WithTimeout(context.WithoutCancel(a.Context()), restTime)
 	defer stop()
 	return reply{http.StatusNoContent, nil}, s.redirect(ctx, a.PathValue("call"), &providers.Answer{Say: r.Say, Dial: r.Dial})
 }

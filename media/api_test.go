@@ -1,12 +1,21 @@
 package media
 
 import (
+	"fmt"
 	"log/slog"
+	"net/http/httptest"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/getkin/kin-openapi/openapi3"
+	"golang.org/x/time/rate"
+
+	"voicebridge/agent"
+	"voicebridge/providers"
+	"voicebridge/providers/twilio"
 )
 
 // TestOpenAPIPaths: the document describes what the API has, and nothing else.
@@ -30,5 +39,58 @@ func TestOpenAPIPaths(t *testing.T) {
 	slices.Sort(served)
 	if !slices.Equal(described, served) {
 		t.Errorf("the document describes\n%s\nserved are\n%s", strings.Join(described, "\n"), strings.Join(served, "\n"))
+	}
+}
+
+// TestDoorsTable walks the table of doors in docs/configuration.md: it has every
+// door, and each is shut to a stranger as it says.
+func TestDoorsTable(t *testing.T) {
+	b, err := os.ReadFile("../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(b), "\n## Doors\n")
+	text, _, _ = strings.Cut(text, "\n## ")
+	pool, err := agent.NewPool("desk", agent.Incoming{}, "a bearer token of the pool")
+	if err != nil {
+		t.Fatal(err)
+	}
+	account, err := twilio.NewAccount(twilio.Sample("https://127.0.0.1:1", twilio.Spec.Formats[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := New(Config{Providers: []*providers.Spec{twilio.Spec}, Limits: Defaults, Log: slog.New(slog.DiscardHandler), PublicURL: "https://bridge.example.com",
+		Agents: map[string]Agent{"": {Dialer: pool}, "desk": {Dialer: pool}}, Tokens: []APIToken{{Name: "t"}},
+		Accounts: map[string]Account{"main": {Spec: twilio.Spec, Account: account}}})
+	s.strangers.SetLimit(rate.Inf)
+	listed := map[string]bool{}
+	fill := strings.NewReplacer("{provider}", "twilio", "{account}", "main", "{call}", "cs_1", "{token...}", "AAAA", "{token}", "AAAA", "{pool}", "desk")
+	for row := range strings.Lines(text) {
+		cells := strings.Split(row, "|")
+		if len(cells) < 6 || !strings.Contains(cells[1], "`/") && !strings.Contains(cells[1], " /") {
+			continue
+		}
+		for door := range strings.SplitSeq(strings.ReplaceAll(cells[1], "`", ""), ",") {
+			door = strings.TrimSpace(door)
+			listed[door] = true
+			method, path, ok := strings.Cut(door, " ")
+			if !ok {
+				method, path = "POST", door
+			}
+			w := httptest.NewRecorder()
+			s.Public().ServeHTTP(w, httptest.NewRequest(method, fill.Replace(path), nil))
+			if want := regexp.MustCompile(`[0-9]{3}`).FindString(cells[4]); fmt.Sprint(w.Code) != want {
+				t.Errorf("%s: a stranger gets %d, the table says %s", door, w.Code, want)
+			}
+		}
+	}
+	for pattern := range s.doors() {
+		if !listed[pattern] {
+			t.Errorf("the table does not list %s", pattern)
+		}
+		delete(listed, pattern)
+	}
+	for door := range listed {
+		t.Errorf("the table lists %s, which is not there", door)
 	}
 }

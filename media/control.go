@@ -73,7 +73,7 @@ func (s *Server) ending(id, carrierID string, account Account, cause session.Cau
 
 // fallback is what is done with a call whose stream has ended.
 func (s *Server) fallback(c *calls.Call) *providers.Answer {
-	if !session.Cause(c.Cause).AgentFailed() {
+	if cause := session.Cause(c.Cause); !cause.AgentFailed() && cause != session.StartTimeout {
 		return &providers.Answer{}
 	}
 	f := s.cfg.Agents[c.Agent].Fallback

@@ -11,6 +11,7 @@ import (
 
 	"voicebridge/calls"
 	"voicebridge/providers"
+	"voicebridge/session"
 )
 
 // Account is one account at a carrier.
@@ -215,7 +216,14 @@ func (s *Server) next(w http.ResponseWriter, h *accountHook) string {
 	if !known || call.Account != h.name {
 		return s.write(w, h, &providers.Answer{}, "unknown")
 	}
-	return s.write(w, h, s.fallback(&call), "ok")
+	if call.Cause == "" { // the stream was never there
+		call.Cause = string(session.StartTimeout)
+	}
+	answer := s.fallback(&call)
+	if answer.Empty() {
+		s.book.StreamEnded(call.ID, call.Cause, true)
+	}
+	return s.write(w, h, answer, "ok")
 }
 
 // mask keeps the last two digits of a number.

@@ -106,7 +106,7 @@ type Server struct {
 	placed     placed
 	refused    refusedHooks
 	answers    answers
-	strangers  *rate.Limiter // wrong API tokens
+	strangers  *rate.Limiter // of those who show wrong tokens
 	totals     totals
 	background sync.WaitGroup // REST requests and the like, bounded by time
 
@@ -138,33 +138,43 @@ func New(cfg Config) *Server {
 // Registry holds the live sessions.
 func (s *Server) Registry() *session.Registry { return &s.registry }
 
-// Public is what carriers may reach.
+// Public is what carriers, agents and the users of the API may reach.
 func (s *Server) Public() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /media/{provider}", s.media)
-	mux.HandleFunc("GET /media/{provider}/{token...}", s.media)
-	mux.HandleFunc("/hooks/{provider}/{account}/inbound", s.authentic(s.inbound))
-	mux.HandleFunc("/hooks/{provider}/{account}/status", s.authentic(s.status))
-	mux.HandleFunc("/hooks/{provider}/{account}/status/{call}", s.authentic(s.status))
-	mux.HandleFunc("/hooks/{provider}/{account}/answer/{token}", s.authentic(s.placedAnswer))
-	mux.HandleFunc("/hooks/{provider}/{account}/next/{call}", s.authentic(s.next))
-	mux.HandleFunc("GET /v1/calls/{call}/agent", s.attend)
-	mux.HandleFunc("GET /v1/pools/{pool}/agent", s.park)
-	s.api(mux)
-	s.health(mux)
+	for pattern, h := range s.doors() {
+		mux.HandleFunc(pattern, h)
+	}
 	return mux
 }
 
+// doors are all that is public, by pattern; docs/configuration.md lists each.
+func (s *Server) doors() map[string]http.HandlerFunc {
+	doors := map[string]http.HandlerFunc{
+		"GET /media/{provider}":                      s.media,
+		"GET /media/{provider}/{token...}":           s.media,
+		"/hooks/{provider}/{account}/inbound":        s.authentic(s.inbound),
+		"/hooks/{provider}/{account}/status":         s.authentic(s.status),
+		"/hooks/{provider}/{account}/status/{call}":  s.authentic(s.status),
+		"/hooks/{provider}/{account}/answer/{token}": s.authentic(s.placedAnswer),
+		"/hooks/{provider}/{account}/next/{call}":    s.authentic(s.next),
+		"GET /v1/calls/{call}/agent":                 s.attend,
+		"GET /v1/pools/{pool}/agent":                 s.park,
+	}
+	s.health(doors)
+	s.api(doors)
+	return doors
+}
+
 // health answers on both listeners.
-func (s *Server) health(mux *http.ServeMux) {
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+func (s *Server) health(doors map[string]http.HandlerFunc) {
+	doors["GET /healthz"] = func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }
+	doors["GET /readyz"] = func(w http.ResponseWriter, _ *http.Request) {
 		if s.draining.Load() {
 			http.Error(w, "draining", http.StatusServiceUnavailable)
 			return
 		}
 		fmt.Fprintln(w, "ready")
-	})
+	}
 }
 
 // refusal is a handshake that is not let through, as the carrier and the metric
@@ -177,6 +187,9 @@ type refusal struct {
 func (s *Server) media(w http.ResponseWriter, r *http.Request) {
 	spec, tk, no := s.admit(r)
 	if no != nil {
+		if no.status == http.StatusForbidden && !s.strangers.Allow() {
+			no = &refusal{http.StatusTooManyRequests, "strangers"}
+		}
 		s.totals.refuse(no.reason)
 		if s.complaints.Allow() { // without the path, which may hold a token
 			s.cfg.Log.Warn("media connection refused", "provider", r.PathValue("provider"), "reason", no.reason, "remote", r.RemoteAddr)

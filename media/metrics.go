@@ -15,7 +15,7 @@ import (
 )
 
 // refusals are the reasons for which a handshake is refused.
-var refusals = []string{"provider", "draining", "rate", "token", "signature", "calls", "agent", "handshake"}
+var refusals = []string{"provider", "draining", "rate", "token", "signature", "strangers", "calls", "agent", "handshake"}
 
 // totals collect what ended sessions leave behind. What live ones have counted
 // is read from them when somebody asks, so that counting costs nothing.
@@ -83,7 +83,11 @@ func (s *Server) Admin() http.Handler {
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), s)
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
-	s.health(mux)
+	doors := map[string]http.HandlerFunc{}
+	s.health(doors)
+	for pattern, h := range doors {
+		mux.HandleFunc(pattern, h)
+	}
 	return mux
 }
 

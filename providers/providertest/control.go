@@ -385,6 +385,19 @@ func (c Control) testRetries(t *testing.T) {
 	if err := a.Calls.Hangup(canceled, "CA1"); err == nil {
 		t.Error("a request was made for nobody")
 	}
+	// A carrier that takes the request and says nothing is not waited for longer
+	// than the caller wants.
+	hush := make(chan struct{})
+	s.mu.Lock()
+	s.answer = func(int, *providers.Operation) error { <-hush; return nil }
+	s.mu.Unlock()
+	short, cut := context.WithTimeout(ctx, 200*time.Millisecond)
+	defer cut()
+	_, err = a.Calls.Get(short, "CA1")
+	close(hush)
+	if !errors.As(err, &e) || e.Kind != providers.ErrUnavailable || e.Status != 0 {
+		t.Errorf("a silent carrier: %v", err)
+	}
 	// A reply without end is not read to the end.
 	big := garbage{200, `{"sid":"` + string(bytes.Repeat([]byte("x"), 2*providers.MaxReply))}
 	s.mu.Lock()

@@ -1,0 +1,213 @@
+package session
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"voicebridge/codec"
+	"voicebridge/providers"
+)
+
+// dialled is a playout at 8 kHz, where a digit is eight frames long.
+func dialled(native bool) (*playout, *[]AgentEvent) {
+	f := codec.Format{Encoding: codec.L16LE, Rate: 8000}
+	told := &[]AgentEvent{}
+	cfg := Defaults
+	p := newPlayout(f, f, providers.Abilities{Clear: true}, &cfg, &Stats{}, func(ev AgentEvent) { *told = append(*told, ev) })
+	p.native = native
+	return &p, told
+}
+
+// drive runs the playout in virtual time and gives what the carrier gets: a for a
+// frame of audio, t for one of tones, c for a clear, and digits in words.
+func drive(p *playout, from, to time.Duration) string {
+	var b strings.Builder
+	var cmd providers.Command
+	frame := make([]byte, 0, 320)
+	for now := from; now < to; {
+		ok, wait := p.next(now, frame, &cmd)
+		if !ok {
+			if now = min(wait, to); wait == forever {
+				break
+			}
+			continue
+		}
+		switch {
+		case cmd.Kind == providers.CommandClear:
+			b.WriteByte('c')
+		case cmd.Kind == providers.CommandDigits:
+			b.WriteString("<" + cmd.Digits + ">")
+		case cmd.Audio[0] == 1 && cmd.Audio[1] == 0:
+			b.WriteByte('a')
+		default:
+			b.WriteByte('t')
+		}
+	}
+	return b.String()
+}
+
+// ones is audio of n frames that can be told from tones.
+func ones(n int) []byte {
+	b := make([]byte, 320*n)
+	for i := 0; i < len(b); i += 2 {
+		b[i] = 1
+	}
+	return b
+}
+
+var one = item{digits: "1", id: "d", tone: DefaultTone, gap: DefaultToneGap}
+
+func acks(told []AgentEvent) (ids string) {
+	for _, ev := range told {
+		if ev.Kind == AgentAck {
+			ids += ev.Ref
+		}
+	}
+	return ids
+}
+
+// TestDigitsInLine: tones come where they were queued, the audio after them waits,
+// and they take no place on the agent's timeline.
+func TestDigitsInLine(t *testing.T) {
+	p, told := dialled(false)
+	p.push(0, ones(3))
+	if !p.digits(one, false) {
+		t.Fatal("refused")
+	}
+	p.mark("end")
+	p.push(0, ones(2))
+	p.mark("after")
+	if got := drive(p, 0, 2*time.Second); got != "aaatttttttt"+"aa" {
+		t.Errorf("%s", got)
+	}
+	if acks(*told) != "d" || p.heard(2*time.Second) != 100*time.Millisecond {
+		t.Errorf("acks %q, heard %v", acks(*told), p.heard(2*time.Second))
+	}
+	var marks []AgentEvent
+	for _, ev := range *told {
+		if ev.Kind == AgentMark {
+			marks = append(marks, ev)
+		}
+	}
+	if len(marks) != 2 || marks[0].Out != 60*time.Millisecond || marks[1].Out != 100*time.Millisecond {
+		t.Errorf("%+v", marks)
+	}
+	if p.stats.Gaps != 0 {
+		t.Error("tones are no gap")
+	}
+}
+
+// TestDigitsNow: tones that cannot wait go before the audio that does.
+func TestDigitsNow(t *testing.T) {
+	p, _ := dialled(false)
+	p.push(0, ones(20))
+	got := drive(p, 0, 10*time.Millisecond)
+	p.digits(one, true)
+	got += " " + drive(p, 10*time.Millisecond, 2*time.Second)
+	if got != "aaaaaaaa ttttttttaaaaaaaaaaaa" {
+		t.Errorf("%s", got)
+	}
+}
+
+// TestDigitsPace: tones keep to the lead, as audio does.
+func TestDigitsPace(t *testing.T) {
+	p, _ := dialled(false)
+	p.digits(item{digits: "12", tone: DefaultTone, gap: DefaultToneGap}, true) // 320 ms
+	if got := drive(p, 0, 1); got != "tttttttt" {
+		t.Errorf("at once %s, want the lead of 160 ms", got)
+	}
+	if got := drive(p, 1, 100*time.Millisecond); got != "tttt" {
+		t.Errorf("within 100 ms %s", got)
+	}
+}
+
+// TestDigitsAndClear: a clear discards audio and marks, but digits fall due, and a
+// hang-up waits for them.
+func TestDigitsAndClear(t *testing.T) {
+	p, told := dialled(false)
+	p.push(0, ones(50))
+	p.digits(one, false)
+	p.hangup("h", &End{Cause: AgentHangup})
+	got := drive(p, 0, 10*time.Millisecond)
+	p.flush(10*time.Millisecond, "agent", "c")
+	got += " " + drive(p, 10*time.Millisecond, 3*time.Second)
+	if got != "aaaaaaaa ctttttttt" || acks(*told) != "d" || p.end == nil {
+		t.Errorf("%s, acks %q, end %v", got, acks(*told), p.end)
+	}
+}
+
+// TestDigitsCanceled: digits that wait can be withdrawn.
+func TestDigitsCanceled(t *testing.T) {
+	p, _ := dialled(false)
+	p.push(0, ones(2))
+	p.digits(one, false)
+	if !p.cancel("d") || p.cancel("d") {
+		t.Error("not canceled just once")
+	}
+	if got := drive(p, 0, time.Second); got != "aa" {
+		t.Errorf("%s", got)
+	}
+}
+
+// TestDigitsNative: where the carrier sends digits, there are no tones, but the
+// order is kept.
+func TestDigitsNative(t *testing.T) {
+	p, _ := dialled(true)
+	p.push(0, ones(1))
+	p.digits(one, false)
+	p.push(0, ones(1))
+	if got := drive(p, 0, time.Second); got != "a<1>a" {
+		t.Errorf("%s", got)
+	}
+}
+
+// TestDigitsBounded: neither too many, nor any behind the end.
+func TestDigitsBounded(t *testing.T) {
+	p, _ := dialled(false)
+	n := 0
+	for p.digits(one, n%2 == 0) {
+		n++
+	}
+	if n != maxDigitsQueue {
+		t.Errorf("%d were taken", n)
+	}
+	p, _ = dialled(false)
+	p.hangup("", &End{Cause: AgentHangup})
+	if p.digits(one, false) {
+		t.Error("digits behind the end were taken")
+	}
+	for s, want := range map[string]bool{"": false, "1": true, "0123456789*#ABCDwW": true, "1 ": false, "e": false,
+		strings.Repeat("1", 64): true, strings.Repeat("1", 65): false} {
+		if ValidDigits(s) != want {
+			t.Errorf("%q: %v", s, !want)
+		}
+	}
+}
+
+// TestRetuneInbound: an agent that chooses another rate gets what waits for it at
+// that rate, as long as it was.
+func TestRetuneInbound(t *testing.T) {
+	f := func(rate int) codec.Format { return codec.Format{Encoding: codec.L16LE, Rate: rate} }
+	for _, to := range codec.Rates {
+		in := newInbound(f(8000), f(16000), 400*time.Millisecond, &Stats{})
+		for i := range 10 {
+			in.audio(time.Duration(i)*20*time.Millisecond, ones(1), 0)
+		}
+		in.retune(f(to))
+		var ev AgentEvent
+		frames := 0
+		for buf := make([]byte, 0, 4096); ; frames++ {
+			ok, _ := in.next(200*time.Millisecond, buf, &ev)
+			if !ok {
+				break
+			}
+			if len(ev.Audio) != f(to).FrameBytes() {
+				t.Fatalf("%d Hz: a frame of %d bytes", to, len(ev.Audio))
+			}
+		}
+		if frames < 9 {
+			t.Errorf("%d Hz: %d frames", to, frames)
+		}
+	}
+}
