@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"voicebridge/bench"
+	"voicebridge/providers/all"
 	"voicebridge/session"
 )
 
@@ -200,10 +202,20 @@ func TestConfigReference(t *testing.T) {
 		t.Fatal(err)
 	}
 	listed := map[string]bool{}
-	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_.]+)` \\|").FindAllSubmatch(doc, -1) {
-		listed[string(m[1])] = true
+	for _, cell := range regexp.MustCompile("(?m)^\\| (`[^|]+`) \\|").FindAllSubmatch(doc, -1) {
+		for _, m := range regexp.MustCompile("`([a-z_.]+)`").FindAllSubmatch(cell[1], -1) {
+			listed[string(m[1])] = true
+		}
 	}
-	want := keys(reflect.TypeFor[config](), "")
+	want := append(keys(reflect.TypeFor[config](), ""), keys(reflect.TypeFor[accountKeys](), "")...)
+	for _, spec := range all.Specs { // each refuses an empty block, but shows what it knows
+		_, _ = spec.NewAccount(func(c any) error {
+			want = append(want, keys(reflect.TypeOf(c).Elem(), "")...)
+			return nil
+		})
+	}
+	slices.Sort(want)
+	want = slices.Compact(want)
 	for _, c := range session.Causes {
 		want = append(want, string(c))
 	}
@@ -233,7 +245,7 @@ func TestHelp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []string{"serve", "demo", "agent", "providers", "version"} {
+	for _, c := range []string{"serve", "demo", "agent", "call", "calls", "hangup", "digits", "events", "check", "token", "providers", "version"} {
 		if !strings.Contains(out, c) {
 			t.Errorf("--help does not show %s:\n%s", c, out)
 		}
