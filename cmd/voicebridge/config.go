@@ -372,7 +372,7 @@ func (c *config) check() error {
 		if _, known := c.Accounts[r.Account]; r.Account != "" && !known {
 			wrong(field+"account", "%q is not one of accounts", r.Account)
 		}
-		if _, known := c.Agents[r.Agent]; !known {
+		if _, known := c.everyAgent()[r.Agent]; !known {
 			wrong(field+"agent", "%q is not one of agents", r.Agent)
 		}
 		for name, pattern := range map[string]string{"to": r.To, "from": r.From} {
@@ -593,7 +593,7 @@ func (c *config) tokens() ([]media.APIToken, error) {
 	for i, t := range c.API.Tokens {
 		b, err := hex.DecodeString(t.SHA256)
 		if err != nil || len(b) != sha256.Size {
-			return nil, fmt.Errorf("api.tokens[%d].sha256: must be the 64 hex digits that 'voicebridge token' prints", i)
+			return nil, fmt.Errorf("api.tokens[%d].sha256: must be the 64 hex digits that 'voicebridge token' prints, in quotes", i)
 		}
 		if t.Name == "" {
 			return nil, fmt.Errorf("api.tokens[%d].name: must be set: it says whose token it is", i)

@@ -31,6 +31,7 @@ func env(vars map[string]string) func(string) string {
 func TestExampleConfig(t *testing.T) {
 	cfg, err := loadConfig("../../examples/voicebridge.yaml", env(map[string]string{
 		"TWILIO_AUTH_TOKEN": "tok: }", "AGENT_BEARER": "b: [", "AGENT_SECRET": "s",
+		"API_TOKEN_SHA256": strings.Repeat("0", 64),
 	}))
 	if err != nil {
 		t.Fatal(err)
@@ -134,6 +135,54 @@ func TestConfigErrors(t *testing.T) {
 		if _, err := parseConfig([]byte(strings.Replace(routed, old, tt[0], 1)), env(nil)); err == nil || !strings.Contains(err.Error(), tt[1]) {
 			t.Errorf("%s: %v, want something about %s", tt[0], err, tt[1])
 		}
+	}
+	const pooled = account + "agents: {desk: {pool: true, bearer: 0123456789abcdef}, app: {announce: {url: 'https://app.example/'}}}\n" +
+		"router: {url: 'https://app.example/', secret: 0123456789abcdef}\nevents: {url: 'http://127.0.0.1:1/'}\n" +
+		"api: {tokens: [{name: ops, sha256: '0000000000000000000000000000000000000000000000000000000000000000'}]}\n"
+	cfg, err = parseConfig([]byte(pooled), env(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if agents, err = cfg.agents(); err != nil || agents["desk"].Session.AgentDial != 11*time.Second || cfg.Agents["desk"].Ready != duration(2*time.Second) {
+		t.Errorf("%+v, %v", agents, err)
+	}
+	if tokens, err := cfg.tokens(); err != nil || len(tokens) != 1 || cfg.Router.target().Timeout != 3*time.Second {
+		t.Errorf("%+v, %v", tokens, err)
+	}
+	for old, tt := range map[string][2]string{
+		"bearer: 0123456789abcdef}":        {"bearer: short}", "agents.desk.bearer"},
+		"pool: true":                       {"pool: true, url: 'wss://x/'", "agents.desk.url"},
+		"{announce: {url: 'https://app":    {"{announce: {url: 'http://app", "agents.app.announce.url"},
+		"router: {url: 'https":             {"router: {url: 'ftp", "router.url"},
+		"secret: 0123456789abcdef}":        {"secret: short}", "router.secret"},
+		"events: {":                        {"events: {timeout: 1m, ", "events.timeout"},
+		"sha256: '00":                      {"sha256: '", "api.tokens[0].sha256"},
+		"name: ops, ":                      {"", "api.tokens[0].name"},
+		"agent: {url: 'ws://127.0.0.1:1/'": {"agent: {pool: true", "agent.pool"},
+		"ws://127.0.0.1:1/'}":              {"ws://127.0.0.1:1/', fallback: {dial: '555'}}", "agent.fallback.dial"},
+		"'ws://127.0.0.1:1/'}":             {"'ws://127.0.0.1:1/', greeting_timeout: 1h}", "agent.greeting_timeout"},
+		"public_url: https://h":            {"public_url: https://h\nroutes: [{from: '*1', agent: desk}]", "routes[0].from"},
+		"public_url: https":                {"routes: [{agent: desk, metadata: {event: x}}]\npublic_url: https", "routes[0].metadata"},
+		"auth_token: hush":                 {"auth_token: hush, from: 555", "accounts.main.from"},
+		", auth_token: hush":               {", auth_token: hush, numbers: 7", "accounts.main."},
+		"account_sid: AC1":                 {"account_sid: AC1, base_url: 'http://x.example'", "accounts.main.base_url"},
+	} {
+		_, err := parseConfig([]byte(strings.Replace(pooled, old, tt[0], 1)), env(nil))
+		if err == nil || !strings.Contains(err.Error(), tt[1]) || strings.Contains(err.Error(), "hush") {
+			t.Errorf("%s: %v, want something about %s", tt[0], err, tt[1])
+		}
+	}
+	// A secret may stand in a file of its own.
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("hush\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err = parseConfig([]byte(strings.Replace(account, "hush", "'${file:"+secret+"}'", 1)), env(nil))
+	if err != nil || cfg.Accounts["main"]["auth_token"] != "hush" {
+		t.Errorf("%v, %v", cfg, err)
+	}
+	if _, err := parseConfig([]byte(strings.Replace(account, "hush", "'${file:/nowhere}'", 1)), env(nil)); err == nil || !strings.Contains(err.Error(), "/nowhere") {
+		t.Error(err)
 	}
 	// Everything that is wrong is told at once.
 	_, err = parseConfig([]byte("limits: {calls: 0}\nlog: {level: loud}"), env(nil))
