@@ -264,11 +264,14 @@ func (s *Server) apiDial(a *apiCall) (reply, error) {
 	case len(r.Digits) > maxDialDigits || r.Digits != "" && (!session.ValidDigits(r.Digits) || strings.ContainsAny(r.Digits, "ABCDW")):
 		return reply{}, wrong("digits: must be at most %d of 0-9 * # w", maxDialDigits)
 	}
+	if r.Digits != "" && r.Detect != detectOff { // Twilio would leave the detection out
+		return reply{}, wrong("digits: cannot be sent by a call with machine_detection: send them later, or let the agent")
+	}
 	if err := s.checkRoute(Route{r.Agent, r.Metadata}); err != nil {
 		return reply{}, wrong("%v", err)
 	}
 	return s.once(a, func() (reply, error) {
-		if s.draining.Load() || s.registry.Len() >= s.cfg.Limits.Calls {
+		if s.draining.Load() || s.book.Live() >= s.cfg.Limits.Calls {
 			return reply{}, &apiError{http.StatusServiceUnavailable, "busy", "no more calls are taken now", 5 * time.Second}
 		}
 		call, err := s.dial(a.Context(), account, &r)
@@ -299,10 +302,16 @@ func (s *Server) apiList(a *apiCall) (reply, error) {
 		}
 		limit = n
 	}
+	live, status := q.Get("live"), providers.Status(q.Get("status"))
+	switch {
+	case live != "" && live != "true" && live != "false":
+		return reply{}, wrong("live: must be true or false")
+	case status != "" && status != providers.StatusInitiated && status != providers.StatusRinging && status != providers.StatusInProgress && !status.Final():
+		return reply{}, wrong("status: %q is none", clip(string(status)))
+	}
 	list := s.book.List(limit, func(c *calls.Call) bool {
-		live := q.Get("live")
 		return (q.Get("account") == "" || q.Get("account") == c.Account) &&
-			(q.Get("status") == "" || q.Get("status") == string(c.Status)) &&
+			(status == "" || status == c.Status) &&
 			(live == "" || live == strconv.FormatBool(!c.Status.Final()))
 	})
 	return reply{http.StatusOK, map[string]any{"calls": list}}, nil

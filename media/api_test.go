@@ -1,8 +1,10 @@
 package media
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"regexp"
@@ -14,6 +16,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"voicebridge/agent"
+	"voicebridge/calls"
 	"voicebridge/providers"
 	"voicebridge/providers/twilio"
 )
@@ -93,4 +96,34 @@ func TestDoorsTable(t *testing.T) {
 	for door := range listed {
 		t.Errorf("the table lists %s, which is not there", door)
 	}
+}
+
+// FuzzAPI: whatever is sent, it is answered, and not with an error of ours.
+func FuzzAPI(f *testing.F) {
+	account, err := twilio.NewAccount(twilio.Sample("https://127.0.0.1:1", twilio.Spec.Formats[0]))
+	if err != nil {
+		f.Fatal(err)
+	}
+	account.Calls = nil // nothing is placed
+	s := New(Config{Providers: []*providers.Spec{twilio.Spec}, Limits: Defaults, Log: slog.New(slog.DiscardHandler), PublicURL: "https://bridge.example.com",
+		Tokens: []APIToken{{Name: "t", SHA256: sha256.Sum256([]byte("token"))}}, Accounts: map[string]Account{"main": {Spec: twilio.Spec, Account: account}}})
+	call := s.book.Add(calls.Call{Account: "main"})
+	f.Add("POST", "/v1/calls", `{"account":"main","to":"+15550100123"}`)
+	f.Add("POST", "/v1/calls/"+call.ID+"/hangup", `{"when":"now"}`)
+	f.Add("POST", "/v1/calls/"+call.ID+"/digits", `{"digits":"1"}`)
+	f.Add("POST", "/v1/calls/"+call.ID+"/redirect", `{"say":"x"}`)
+	f.Add("GET", "/v1/calls?live=true&limit=7", "")
+	f.Fuzz(func(t *testing.T, method, target, body string) {
+		r, err := http.NewRequest(method, "http://x"+target, strings.NewReader(body))
+		if err != nil || r.URL.Path == "/v1/events" {
+			t.Skip()
+		}
+		r.Header.Set("Authorization", "Bearer token")
+		r.Header.Set("Content-Type", "application/json")
+		w := httptest.NewRecorder()
+		s.Public().ServeHTTP(w, r)
+		if w.Code >= 500 && w.Code != 503 {
+			t.Fatalf("%s %s %s: %d %s", method, target, body, w.Code, w.Body)
+		}
+	})
 }

@@ -162,6 +162,7 @@ func (s *Server) dial(ctx context.Context, account Account, r *dialRequest) (cal
 		To: r.To, From: r.From, Answer: s.hookURL(hooks + "/answer/" + token), Status: s.hookURL(hooks + "/status/" + call.ID),
 		Ring: time.Duration(r.Ring) * time.Second, Detect: r.Detect != detectOff, Digits: r.Digits,
 	})
+	s.totals.place(account.Spec.Name, err)
 	if err != nil {
 		s.book.Fail(call.ID, err)
 		return call, err

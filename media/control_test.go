@@ -549,6 +549,9 @@ func TestAPIBadInput(t *testing.T) {
 		{"POST", "/v1/calls", strings.Repeat(" ", 70<<10), 413, "too_large", ""},
 		{"GET", "/v1/calls?limit=0", "", 422, "invalid", "limit"},
 		{"GET", "/v1/calls?limit=x", "", 422, "invalid", "limit"},
+		{"GET", "/v1/calls?live=maybe", "", 422, "invalid", "live"},
+		{"GET", "/v1/calls?status=error", "", 422, "invalid", "status"},
+		{"POST", "/v1/calls", `{"account":"main","to":"+15550100123","digits":"1","machine_detection":"report"}`, 422, "invalid", "digits"},
 		{"GET", "/v1/calls/cs_nobody", "", 404, "not_found", ""},
 		{"POST", "/v1/calls/cs_nobody/hangup", "", 404, "not_found", ""},
 		{"POST", "/v1/calls/cs_nobody/hangup", `{"when":"later"}`, 422, "invalid", "when"},
@@ -729,6 +732,19 @@ func TestEventsResume(t *testing.T) {
 	if ev := x.events("another-17")(); ev.Type != "" { // the gap has no call
 		t.Errorf("%+v", ev)
 	}
+}
+
+// TestEventsLast: a feed outlives the limits that requests have.
+func TestEventsLast(t *testing.T) {
+	t.Parallel()
+	x := startExchange(t, twilio.Spec, startAgent(t, bench.Echo), func(o *options, _ *bench.Exchange) { o.limits.Handshake = 200 * time.Millisecond })
+	next := x.events("")
+	time.Sleep(time.Second) // the limit for a whole request is 400 ms
+	id, _ := x.place(dialBody)
+	if ev := next(); ev.Type != calls.EventCreated || ev.Call.ID != id {
+		t.Errorf("%+v", ev)
+	}
+	x.sim.Wait()
 }
 
 // TestMachineDetection: who has picked up is told to the API and the agent, and a

@@ -37,7 +37,6 @@ func (s *Server) apiEvents(w http.ResponseWriter, a *apiCall) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Accel-Buffering", "no") // nginx would hold events back
 	out := http.NewResponseController(w)
-	_ = out.SetReadDeadline(time.Time{}) // the limit for requests is not meant for feeds; a failure ends the feed early
 	write := func(format string, args ...any) bool {
 		// A failure to set the deadline shows in the write.
 		_ = out.SetWriteDeadline(time.Now().Add(sseWrite))

@@ -358,11 +358,6 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener) error {
 	for _, srv := range servers {
 		srv.Close()
 	}
-	for _, a := range s.cfg.Agents {
-		if c, ok := a.Dialer.(io.Closer); ok {
-			_ = c.Close() // agents that wait; it cannot fail
-		}
-	}
 	group.Wait()
 	return err
 }
@@ -373,6 +368,11 @@ func (s *Server) drain() {
 	s.draining.Store(true)
 	if n := s.registry.Len(); n > 0 {
 		s.cfg.Log.Info("draining", "calls", n, "limit", s.cfg.Limits.Drain)
+	}
+	for _, a := range s.cfg.Agents {
+		if c, ok := a.Dialer.(io.Closer); ok {
+			_ = c.Close() // agents that wait may wait elsewhere; it cannot fail
+		}
 	}
 	limit := time.NewTimer(s.cfg.Limits.Drain)
 	defer limit.Stop()

@@ -1,6 +1,7 @@
 package media
 
 import (
+	"errors"
 	"net/http"
 	"sync"
 	"time"
@@ -24,6 +25,7 @@ type totals struct {
 	byCarrier map[string]*carrierTotals
 	refused   map[string]uint64
 	hooks     map[[2]string]uint64       // by provider and result
+	placed    map[[2]string]uint64       // by provider and result
 	events    func() (sent, lost uint64) // to the user's application; nil: none
 }
 
@@ -42,8 +44,12 @@ func (t *totals) init(specs []*providers.Spec) {
 		}
 		t.byCarrier[s.Name] = c
 	}
+	t.placed = map[[2]string]uint64{}
 	t.hooks = map[[2]string]uint64{}
 	for _, s := range specs {
+		for _, r := range placeResults {
+			t.placed[[2]string{s.Name, r}] = 0
+		}
 		for _, r := range hookResults {
 			t.hooks[[2]string{s.Name, r}] = 0
 		}
@@ -57,6 +63,25 @@ func (t *totals) refuse(reason string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.refused[reason]++
+}
+
+// placeResults are what can become of a request to place a call.
+var placeResults = []string{"ok", string(providers.ErrCredentials), string(providers.ErrNoCall), string(providers.ErrRejected),
+	string(providers.ErrRate), string(providers.ErrUnavailable), "error"}
+
+// place counts a request to place a call.
+func (t *totals) place(provider string, err error) {
+	result := "ok"
+	var e *providers.CallError
+	switch {
+	case errors.As(err, &e):
+		result = string(e.Kind)
+	case err != nil:
+		result = "error"
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.placed[[2]string{provider, result}]++
 }
 
 // hook counts a webhook; those of no known provider are not told apart.
@@ -100,6 +125,8 @@ var (
 	endedDesc   = desc("calls_ended_total", "Calls that have ended, by cause.", "provider", "cause")
 	refusedDesc = desc("handshakes_refused_total", "Media connections that were not let in, by reason.", "reason")
 	hooksDesc   = desc("hook_requests_total", "Webhooks, by what became of them.", "provider", "result")
+	placedDesc  = desc("calls_placed_total", "Requests to a carrier to place a call, by what became of them.", "provider", "result")
+	parkedDesc  = desc("pool_agents", "Agents that wait for calls.", "pool")
 	framesDesc  = desc("frames_total", "Audio messages: in from the carrier, agent to the agent, out to the carrier.", "provider", "direction")
 	droppedDesc = desc("dropped_audio_seconds_total", "Audio that was discarded: slow_agent is the caller's, overflow the agent's, missing what the carrier lost.", "provider", "reason")
 	filledDesc  = desc("filled_audio_seconds_total", "Silence given to agents while the carrier sent nothing.", "provider")
@@ -113,7 +140,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (s *Server) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{callsDesc, endedDesc, refusedDesc, hooksDesc, framesDesc, droppedDesc, filledDesc,
+	for _, d := range []*prometheus.Desc{callsDesc, endedDesc, refusedDesc, hooksDesc, placedDesc, parkedDesc, framesDesc, droppedDesc, filledDesc,
 		badDesc, gapsDesc, gapTimeDesc, eventsDesc, tellDesc, delayDesc} {
 		ch <- d
 	}
@@ -143,6 +170,14 @@ func (s *Server) Collect(ch chan<- prometheus.Metric) {
 	}
 	for k, n := range s.totals.hooks {
 		count(ch, hooksDesc, float64(n), k[0], k[1])
+	}
+	for k, n := range s.totals.placed {
+		count(ch, placedDesc, float64(n), k[0], k[1])
+	}
+	for name, a := range s.cfg.Agents {
+		if p, ok := a.Dialer.(interface{ Parked() int }); ok {
+			ch <- prometheus.MustNewConstMetric(parkedDesc, prometheus.GaugeValue, float64(p.Parked()), name)
+		}
 	}
 	for _, sess := range s.registry.All() {
 		stats := sess.Stats()

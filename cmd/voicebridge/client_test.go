@@ -279,3 +279,13 @@ func TestDemoOutbound(t *testing.T) {
 		}
 	}
 }
+
+func FuzzReadHook(f *testing.F) {
+	f.Add([]byte("POST /hooks/twilio/main/inbound HTTP/1.1\r\nHost: x\r\nX-Twilio-Signature: y\r\n\r\nCallSid=CA1"))
+	f.Add([]byte("GET / HTTP/1.0\n\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if h, err := readHook(b, "https://bridge.example.com"); err == nil && !strings.HasPrefix(h.URL, "https://bridge.example.com") {
+			t.Fatalf("%+v", h)
+		}
+	})
+}

@@ -8,15 +8,19 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 
+	"voicebridge/bench"
 	"voicebridge/providers"
 	"voicebridge/providers/twilio"
 	"voicebridge/providers/vonage"
@@ -168,5 +172,97 @@ func TestVonage(t *testing.T) {
 		if good := i == 0; theirs != good || (ours == nil) != good {
 			t.Errorf("signed with %q: the SDK says %v, we say %v", key, theirs, ours)
 		}
+	}
+}
+
+// TestVonageExchange: what our simulated Vonage signs, the SDK accepts, and what
+// the SDK signs for the REST API, our simulated Vonage accepts.
+func TestVonageExchange(t *testing.T) {
+	s := start(t)
+	var cfg vonage.Config
+	decode := vonage.Sample("https://127.0.0.1:1", vonage.Spec.Formats[0])
+	if err := decode(&cfg); err != nil {
+		t.Fatal(err)
+	}
+	x, err := vonage.NewExchange(decode)
+	if err != nil {
+		t.Fatal(err)
+	}
+	header, err := x.Handshake("wss://bridge.example.com/media/vonage/abc", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var good bool
+	s.ask(map[string]any{"do": "verify", "token": strings.TrimPrefix(header.Get("Authorization"), "Bearer "), "secret": cfg.SignatureSecret}, &good)
+	if !good {
+		t.Error("the SDK does not accept the handshake")
+	}
+	for id, want := range map[string]bool{cfg.ApplicationID: true, "aaaaaaaa-bbbb-cccc-dddd-0123456789ab": false} {
+		var token string
+		s.ask(map[string]any{"do": "application", "id": id, "key": cfg.PrivateKey}, &token)
+		r := httptest.NewRequest("GET", "/v1/calls/63f61863", nil)
+		r.Header.Set("Authorization", "Bearer "+token)
+		if op, err := x.Operation(r, nil, time.Now()); (err == nil) != want {
+			t.Errorf("application %s: %+v, %v", id, op, err)
+		}
+	}
+}
+
+// TestTwilioExchange: Twilio's own client places and ends calls at our simulated
+// Twilio, and is refused as it would be.
+func TestTwilioExchange(t *testing.T) {
+	s := start(t)
+	sim := &bench.Exchange{Spec: twilio.Spec, Phone: func(providers.ExchangeCall) bench.Phone { return bench.Phone{Ring: time.Minute} }}
+	srv := httptest.NewServer(sim)
+	defer srv.Close()
+	hooks := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }))
+	defer hooks.Close()
+	defer http.DefaultClient.CloseIdleConnections()
+	var cfg twilio.Config
+	decode := twilio.Sample(srv.URL, twilio.Spec.Formats[0])
+	if err := decode(&cfg); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if sim.Office, err = twilio.NewExchange(decode); err != nil {
+		t.Fatal(err)
+	}
+	request := func(do string, more map[string]any) (answer struct {
+		SID    string
+		Status any
+		Code   int
+	}) {
+		t.Helper()
+		r := map[string]any{"do": do, "base": srv.URL, "account": cfg.AccountSID, "token": cfg.AuthToken}
+		maps.Copy(r, more)
+		s.ask(r, &answer)
+		return answer
+	}
+	params := map[string]any{"to": "+15550100123", "from": "+15550100999", "url": hooks.URL + "/a", "statusCallback": hooks.URL + "/s",
+		"statusCallbackEvent": []string{"initiated", "answered"}, "timeout": 20, "machineDetection": "Enable", "asyncAmd": "true", "asyncAmdStatusCallback": hooks.URL + "/s"}
+	call := request("call", map[string]any{"params": params})
+	if !strings.HasPrefix(call.SID, "CA") || call.Status != "queued" {
+		t.Fatalf("%+v", call)
+	}
+	if got := request("hangup", map[string]any{"sid": call.SID}); got.SID != call.SID {
+		t.Errorf("%+v", got)
+	}
+	sim.Wait()
+	if got := request("hangup", map[string]any{"sid": call.SID}); got.Code != 21220 {
+		t.Errorf("a call that has ended: %+v", got)
+	}
+	if got := request("hangup", map[string]any{"sid": "CA404"}); got.Code != 20404 {
+		t.Errorf("a call that never was: %+v", got)
+	}
+	if got := request("call", map[string]any{"params": params, "token": "wrong"}); got.Code != 20003 {
+		t.Errorf("wrong token: %+v", got)
+	}
+	params["to"] = "5550100123"
+	if got := request("call", map[string]any{"params": params}); got.Code != 21211 {
+		t.Errorf("no number: %+v", got)
+	}
+	params["to"], params["statusCallbackEvent"] = "+15550100123", []string{"busy"}
+	if got := request("call", map[string]any{"params": params}); got.Code != 21626 {
+		t.Errorf("an event that there is not: %+v", got)
 	}
 }

@@ -241,5 +241,9 @@ func FuzzWebhook(f *testing.F) {
 			t.Fatal("a call without id")
 		}
 		_, _ = w.Status(h)
+		_, _ = w.Next(h)
+		if lines := w.Explain(h, time.Now()); len(lines) == 0 {
+			t.Fatal("nothing is explained")
+		}
 	})
 }
