@@ -26,7 +26,8 @@ type Call struct {
 	Agent     string               `json:"agent,omitempty"` // the name of its block; empty: the default one
 	Metadata  map[string]string    `json:"metadata,omitempty"`
 	Status    providers.Status     `json:"status"`
-	Streaming bool                 `json:"streaming"` // audio flows to an agent
+	Streaming bool                 `json:"streaming"`                   // audio flows to an agent
+	Detect    string               `json:"machine_detection,omitempty"` // what to do about answering machines
 	Answered  providers.AnsweredBy `json:"answered_by,omitempty"`
 	Cause     string               `json:"cause,omitempty"` // how the stream ended
 	Error     string               `json:"error,omitempty"` // why the call could not be made

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"voicebridge/calls"
@@ -22,13 +20,6 @@ const (
 	detectReport = "report"
 	detectHangup = "hangup"
 )
-
-// placed are the calls that the bridge has placed, and what to do about them.
-type placed struct {
-	turn   atomic.Uint64 // of the numbers of an account
-	mu     sync.Mutex
-	hangup map[string]bool // calls to be ended when a machine has picked up
-}
 
 // prepare connects a session to the record of its call, which it gives, and to the
 // carrier.
@@ -93,11 +84,8 @@ func (s *Server) detected(id string, who providers.AnsweredBy) {
 	if sess := s.registry.Get(id); sess != nil {
 		sess.AnsweredBy(who)
 	}
-	s.placed.mu.Lock()
-	hangup := s.placed.hangup[id]
-	delete(s.placed.hangup, id)
-	s.placed.mu.Unlock()
-	if hangup && (who == providers.AnsweredByMachine || who == providers.AnsweredByFax) {
+	call, _ := s.book.Get(id)
+	if call.Detect == detectHangup && (who == providers.AnsweredByMachine || who == providers.AnsweredByFax) {
 		s.later(func(ctx context.Context) {
 			if err := s.hangup(ctx, id, false); err != nil {
 				s.cfg.Log.Warn("call to a machine was not ended", "session", id, "err", err)
@@ -132,7 +120,7 @@ func (s *Server) callerID(a *Account, asked string) string {
 	case a.From != "":
 		return a.From
 	case len(a.Numbers) > 0:
-		return a.Numbers[int((s.placed.turn.Add(1)-1)%uint64(len(a.Numbers)))]
+		return a.Numbers[int((s.turn.Add(1)-1)%uint64(len(a.Numbers)))]
 	}
 	return ""
 }
@@ -140,21 +128,15 @@ func (s *Server) callerID(a *Account, asked string) string {
 // dial places a call that has been checked. The call is known before the carrier
 // is asked, so that no webhook comes too early.
 func (s *Server) dial(ctx context.Context, account Account, r *dialRequest) (calls.Call, error) {
-	call := s.book.Add(calls.Call{
-		Account: r.Account, Provider: account.Spec.Name, Direction: calls.Outbound, From: r.From, To: r.To, Agent: r.Agent, Metadata: r.Metadata,
-	})
+	call := calls.Call{Account: r.Account, Provider: account.Spec.Name, Direction: calls.Outbound, From: r.From, To: r.To, Agent: r.Agent, Metadata: r.Metadata}
+	if r.Detect != detectOff {
+		call.Detect = r.Detect
+	}
+	call = s.book.Add(call)
 	token := s.tokens.make(ticket{
 		Use: useAnswer, Provider: account.Spec.Name, Account: r.Account, ID: call.ID, Agent: r.Agent,
 		From: r.From, To: r.To, Outbound: true, Metadata: r.Metadata,
 	}, time.Now())
-	if r.Detect == detectHangup {
-		s.placed.mu.Lock()
-		if s.placed.hangup == nil {
-			s.placed.hangup = map[string]bool{}
-		}
-		s.placed.hangup[call.ID] = true
-		s.placed.mu.Unlock()
-	}
 	hooks := "/hooks/" + account.Spec.Name + "/" + r.Account
 	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), restTime)
 	defer stop()

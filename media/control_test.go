@@ -685,7 +685,7 @@ func TestEventsTold(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		if tries[ev.ID]++; tries[ev.ID] == 1 && len(tries)%2 == 0 {
-			http.Error(w, "not now", 503)
+			http.Error(w, "not now", http.StatusServiceUnavailable)
 			return
 		}
 		if got = append(got, ev); ev.Type == calls.EventEnded {

@@ -103,7 +103,7 @@ type Server struct {
 	tokens     *tokens
 	registry   session.Registry
 	book       *calls.Book
-	placed     placed
+	turn       atomic.Uint64 // of the numbers of accounts, as caller ids
 	refused    refusedHooks
 	answers    answers
 	strangers  *rate.Limiter // of those who show wrong tokens

@@ -50,7 +50,8 @@ func (w *webhooks) Authenticate(h *providers.Hook, _ time.Time) error {
 	if w.signed(want, data, urls(h.URL)) != "" {
 		return nil
 	}
-	return fmt.Errorf("twilio: %w: does not fit %s: is public_url what Twilio calls, and auth_token this account's?", providers.ErrSignature, h.URL)
+	// Without the URL, which may hold a token.
+	return fmt.Errorf("twilio: %w: does not fit: is public_url what Twilio calls, and auth_token this account's?", providers.ErrSignature)
 }
 
 // signed gives the first of the URLs that the signature fits; empty: none.
