@@ -429,8 +429,8 @@ func TestProtocol(t *testing.T) {
 			if r.CloseCode != 1000 || r.Complaints > 0 {
 				t.Errorf("the carrier was closed with %d, complaints %v", r.CloseCode, r.Warnings)
 			}
-			if r.Clears != 2 {
-				t.Errorf("%d clears at the carrier, want 2", r.Clears)
+			if r.Clears < 1 || r.Clears > 2 { // the second may come before the first was sent
+				t.Errorf("%d clears at the carrier, want 1 or 2", r.Clears)
 			}
 			attrs := b.ended(t, session.AgentHangup)
 			if attrs["malformed"].Uint64() != 0 || attrs["clears"].Uint64() != 2 {
