@@ -236,9 +236,6 @@ func writeJSON(w http.ResponseWriter, status int, kind string, v any) {
 	_ = json.NewEncoder(w).Encode(v) // a client that is gone needs no answer
 }
 
-// e164 is a number as ITU-T E.164 has it.
-var e164 = regexp.MustCompile(`^\+[1-9][0-9]{6,14}$`)
-
 // apiDial places a call. A request that is repeated with its Idempotency-Key is
 // answered as the first was.
 func (s *Server) apiDial(a *apiCall) (reply, error) {
@@ -253,9 +250,9 @@ func (s *Server) apiDial(a *apiCall) (reply, error) {
 		return reply{}, wrong("account: %q is not one of the configured accounts", clip(r.Account))
 	case account.Calls == nil:
 		return reply{}, errNoREST
-	case !e164.MatchString(r.To):
+	case !providers.ValidNumber(r.To):
 		return reply{}, wrong("to: must be a number in E.164, such as +15550100123")
-	case !e164.MatchString(r.From):
+	case !providers.ValidNumber(r.From):
 		return reply{}, wrong("from: must be a number in E.164; it may be left out where the account has from or numbers")
 	case r.Ring < minRing || r.Ring > maxRing:
 		return reply{}, wrong("ring_timeout: must be %d to %d seconds", minRing, maxRing)
@@ -370,7 +367,7 @@ func (s *Server) apiRedirect(a *apiCall) (reply, error) {
 		return reply{}, wrong("say or dial must be set")
 	case len(r.Say) > 1000:
 		return reply{}, wrong("say: must have at most 1000 bytes")
-	case r.Dial != "" && !e164.MatchString(r.Dial):
+	case r.Dial != "" && !providers.ValidNumber(r.Dial):
 		return reply{}, wrong("dial: must be a number in E.164, such as +15550100123")
 	}
 	ctx, stop := context.WithTimeout(context.WithoutCancel(a.Context()), restTime)

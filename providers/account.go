@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -126,6 +127,12 @@ type Answer struct {
 	Dial   string // E.164
 	Caller string // E.164: who seems to call Dial; empty: the carrier chooses
 }
+
+// e164 is a number as ITU-T E.164 has it.
+var e164 = regexp.MustCompile(`^\+[1-9][0-9]{6,14}$`)
+
+// ValidNumber tells whether s is a number in E.164, with its plus.
+func ValidNumber(s string) bool { return e164.MatchString(s) }
 
 // MaxParams bounds the bytes of all names and values of Answer.Params, so that
 // every carrier takes them.

@@ -82,9 +82,19 @@ func CheckBaseURL(s string) (*url.URL, error) {
 	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return nil, errors.New("base_url: must be a URL without user and query, such as https://api.example.com")
 	}
-	ip := net.ParseIP(u.Hostname())
-	if u.Scheme != "https" && !(u.Scheme == "http" && (u.Hostname() == "localhost" || ip != nil && ip.IsLoopback())) {
+	if !Secure(s, "https") {
 		return nil, errors.New("base_url: must begin with https://: credentials are sent to it")
 	}
 	return u, nil
+}
+
+// Secure tells whether s is a URL with the scheme, https or wss, or with its plain
+// form to this machine, where nobody listens in.
+func Secure(s, scheme string) bool {
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" {
+		return false
+	}
+	ip := net.ParseIP(u.Hostname())
+	return u.Scheme == scheme || u.Scheme+"s" == scheme && (u.Hostname() == "localhost" || ip != nil && ip.IsLoopback())
 }

@@ -482,7 +482,7 @@ func (c *config) accounts() (map[string]media.Account, error) {
 			continue
 		}
 		for _, n := range append([]string{keys.From}, keys.Numbers...) {
-			if n != "" && !e164.MatchString(n) {
+			if n != "" && !providers.ValidNumber(n) {
 				errs = append(errs, fmt.Errorf("%s.from, numbers: %q must be a number in E.164, such as \"+15550100\" in quotes", field, n))
 			}
 		}
@@ -495,9 +495,6 @@ func (c *config) accounts() (map[string]media.Account, error) {
 	}
 	return accounts, errors.Join(errs...)
 }
-
-// e164 is a number as ITU-T E.164 has it.
-var e164 = regexp.MustCompile(`^\+[1-9][0-9]{6,14}$`)
 
 // split parts the common keys from the carrier's own.
 func (a accountConfig) split() (keys accountKeys, own accountConfig, err error) {
@@ -533,7 +530,7 @@ func (c *config) agents() (map[string]media.Agent, error) {
 			header.Set(k, v)
 		}
 		d, err := c.dialer(name, a, header)
-		if err == nil && a.Fallback.Dial != "" && !e164.MatchString(a.Fallback.Dial) {
+		if err == nil && a.Fallback.Dial != "" && !providers.ValidNumber(a.Fallback.Dial) {
 			err = fmt.Errorf("fallback.dial: %q must be a number in E.164, such as \"+15550100\" in quotes", a.Fallback.Dial)
 		}
 		if err != nil {

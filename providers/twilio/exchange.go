@@ -11,7 +11,6 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -208,7 +207,7 @@ func verb(a *providers.Answer, e *element) error {
 		}
 		return stream(a, &e.Children[0])
 	case "Redirect":
-		if !secure(text, "https", "http") {
+		if !providers.Secure(text, "https") {
 			return fmt.Errorf("twilio: 11100: Redirect to %.100q", text)
 		}
 		a.Next = text
@@ -222,7 +221,7 @@ func verb(a *providers.Answer, e *element) error {
 		for _, n := range e.Children {
 			number = strings.TrimSpace(n.Text)
 		}
-		if !e164.MatchString(number) {
+		if !providers.ValidNumber(number) {
 			return fmt.Errorf("twilio: 13223: Dial to %.40q", number)
 		}
 		a.Dial, a.Caller = number, e.attr("callerId")
@@ -235,7 +234,7 @@ func verb(a *providers.Answer, e *element) error {
 
 func stream(a *providers.Answer, e *element) error {
 	a.Media, a.Format = e.attr("url"), format
-	if !secure(a.Media, "wss", "ws") || strings.Contains(a.Media, "?") {
+	if !providers.Secure(a.Media, "wss") || strings.Contains(a.Media, "?") {
 		return fmt.Errorf("twilio: 31920: Stream url %.100q must be wss:// without query", a.Media)
 	}
 	for _, p := range e.Children {
@@ -251,19 +250,7 @@ func stream(a *providers.Answer, e *element) error {
 	return nil
 }
 
-// secure tells whether s is a URL with the scheme, or with the plain one to this
-// machine, which the real carrier could not reach.
-func secure(s, scheme, plain string) bool {
-	u, err := url.Parse(s)
-	if err != nil || u.Host == "" {
-		return false
-	}
-	ip := net.ParseIP(u.Hostname())
-	return u.Scheme == scheme || u.Scheme == plain && ip != nil && ip.IsLoopback()
-}
-
 var (
-	e164       = regexp.MustCompile(`^\+[1-9][0-9]{6,14}$`)
 	sendDigits = regexp.MustCompile(`^[0-9A-D*#wW]{0,32}$`)
 	callPath   = regexp.MustCompile(`^/2010-04-01/Accounts/([^/]+)/Calls(?:/([^/]+))?\.json$`)
 )
@@ -337,13 +324,13 @@ func dialForm(form url.Values) (*providers.Dial, error) {
 	}
 	d := &providers.Dial{To: form.Get("To"), From: form.Get("From"), Answer: form.Get("Url"), Status: form.Get("StatusCallback"), Digits: form.Get("SendDigits")}
 	switch {
-	case !e164.MatchString(d.To):
+	case !providers.ValidNumber(d.To):
 		return nil, fail(400, 21211, "The 'To' number is not a valid phone number")
-	case !e164.MatchString(d.From):
+	case !providers.ValidNumber(d.From):
 		return nil, fail(400, 21212, "The 'From' number is not a valid phone number")
-	case !secure(d.Answer, "https", "http"):
+	case !providers.Secure(d.Answer, "https"):
 		return nil, fail(400, 21205, "Url is not a valid URL")
-	case d.Status != "" && !secure(d.Status, "https", "http"):
+	case d.Status != "" && !providers.Secure(d.Status, "https"):
 		return nil, fail(400, 21609, "StatusCallback is not a valid URL")
 	case !sendDigits.MatchString(d.Digits):
 		return nil, fail(400, 20001, "SendDigits is not valid")

@@ -13,9 +13,7 @@ import (
 	"fmt"
 	"io"
 	"mime"
-	"net"
 	"net/http"
-	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
@@ -193,7 +191,7 @@ func connectAction(a *providers.Answer, act *nccoAction) (err error) {
 	e := act.Endpoint[0]
 	headers, _ := json.Marshal(e.Headers)
 	switch {
-	case e.Type != "websocket" || !secure(e.URI, "wss", "ws"):
+	case e.Type != "websocket" || !providers.Secure(e.URI, "wss"):
 		return fmt.Errorf("vonage: ncco: endpoint %.40q to %.100q", e.Type, e.URI)
 	case e.Headers != nil && len(headers) > 512:
 		return errors.New("vonage: ncco: headers of more than 512 bytes")
@@ -206,17 +204,6 @@ func connectAction(a *providers.Answer, act *nccoAction) (err error) {
 	}
 	a.Format, err = parseContentType(e.ContentType)
 	return err
-}
-
-// secure tells whether s is a URL with the scheme, or with the plain one to this
-// machine, which the real carrier could not reach.
-func secure(s, scheme, plain string) bool {
-	u, err := url.Parse(s)
-	if err != nil || u.Host == "" {
-		return false
-	}
-	ip := net.ParseIP(u.Hostname())
-	return u.Scheme == scheme || u.Scheme == plain && ip != nil && ip.IsLoopback()
 }
 
 var (
@@ -314,9 +301,9 @@ func dialRequest(body []byte) (*providers.Dial, error) {
 		return nil, fail(400, "Bad Request", "to")
 	case r.From.Type != "phone" || !msisdn.MatchString(r.From.Number):
 		return nil, fail(400, "Bad Request", "from")
-	case len(r.AnswerURL) != 1 || !secure(r.AnswerURL[0], "https", "http"):
+	case len(r.AnswerURL) != 1 || !providers.Secure(r.AnswerURL[0], "https"):
 		return nil, fail(400, "Bad Request", "answer_url")
-	case len(r.EventURL) != 1 || !secure(r.EventURL[0], "https", "http"):
+	case len(r.EventURL) != 1 || !providers.Secure(r.EventURL[0], "https"):
 		return nil, fail(400, "Bad Request", "event_url")
 	case r.AnswerMethod != "POST" || r.EventMethod != "POST":
 		return nil, fail(400, "Bad Request", "only POST is simulated")
