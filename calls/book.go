@@ -34,6 +34,8 @@ type Call struct {
 	CreatedAt time.Time            `json:"created_at"`
 	BeganAt   time.Time            `json:"answered_at,omitzero"`
 	EndedAt   time.Time            `json:"ended_at,omitzero"`
+
+	heard time.Time // when something was last heard of it, or asked
 }
 
 // Direction of a call, seen from the bridge.
@@ -120,7 +122,7 @@ func (b *Book) Add(c Call) Call {
 	if c.Status == "" {
 		c.Status = providers.StatusInitiated
 	}
-	c.CreatedAt = b.now()
+	c.CreatedAt, c.heard = b.now(), b.now()
 	r := &c
 	b.calls[c.ID] = r
 	b.bind(r, c.CarrierID)
@@ -215,6 +217,7 @@ func (b *Book) Report(id string, r *providers.StatusReport) (changed bool) {
 	if c == nil {
 		return false
 	}
+	c.heard = b.now()
 	if c.CarrierID == "" {
 		b.bind(c, r.Call)
 	}
@@ -283,7 +286,7 @@ func (b *Book) StreamEnded(id, cause string, over bool) {
 	if c.Status.Final() {
 		return
 	}
-	c.Streaming = false
+	c.Streaming, c.heard = false, b.now()
 	b.tell(EventStreamEnd, c)
 	if over {
 		b.advance(c, providers.StatusCompleted)
@@ -298,6 +301,22 @@ func (b *Book) Fail(id string, err error) {
 		c.Error = err.Error()
 		b.end(c, providers.StatusFailed)
 	}
+}
+
+// Quiet gives live calls of the carrier's that have no stream and of which nothing
+// has been heard for the time, at most limit. They are taken as asked for.
+func (b *Book) Quiet(after time.Duration, limit int) []Call {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var quiet []Call
+	now := b.now()
+	for _, c := range b.calls {
+		if len(quiet) < limit && !c.Status.Final() && !c.Streaming && c.CarrierID != "" && now.Sub(c.heard) >= after {
+			c.heard = now
+			quiet = append(quiet, c.copy())
+		}
+	}
+	return quiet
 }
 
 // Sweep gives up calls of which nothing has been heard: those that were not

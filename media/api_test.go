@@ -1,6 +1,7 @@
 package media
 
 import (
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"log/slog"
@@ -10,7 +11,9 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/getkin/kin-openapi/openapi3"
 	"golang.org/x/time/rate"
@@ -126,4 +129,47 @@ func FuzzAPI(f *testing.F) {
 			t.Fatalf("%s %s %s: %d %s", method, target, body, w.Code, w.Body)
 		}
 	})
+}
+
+// TestReconcile: the carrier is asked about calls that it reports nothing of.
+func TestReconcile(t *testing.T) {
+	account, err := twilio.NewAccount(twilio.Sample("https://127.0.0.1:1", twilio.Spec.Formats[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	carrier := &asked{answers: map[string]error{"CA2": &providers.CallError{Kind: providers.ErrNoCall}, "CA3": &providers.CallError{Kind: providers.ErrUnavailable}}}
+	account.Calls = carrier
+	s := New(Config{Providers: []*providers.Spec{twilio.Spec}, Limits: Defaults, Log: slog.New(slog.DiscardHandler),
+		Accounts: map[string]Account{"main": {Spec: twilio.Spec, Account: account}}})
+	now := time.Now()
+	s.book = calls.New(func() time.Time { return now })
+	want := map[string]providers.Status{}
+	for id, status := range map[string]providers.Status{"CA1": providers.StatusBusy, "CA2": providers.StatusCompleted, "CA3": providers.StatusInitiated} {
+		want[s.book.Add(calls.Call{Account: "main", CarrierID: id}).ID] = status
+	}
+	s.reconcile()
+	s.background.Wait()
+	if carrier.n.Load() != 0 {
+		t.Error("asked too early")
+	}
+	now = now.Add(quietCall)
+	s.reconcile()
+	s.background.Wait()
+	for id, status := range want {
+		if c, _ := s.book.Get(id); c.Status != status {
+			t.Errorf("%+v, want %s", c, status)
+		}
+	}
+}
+
+// asked is a carrier that knows how calls are.
+type asked struct {
+	providers.Calls
+	answers map[string]error
+	n       atomic.Int32
+}
+
+func (a *asked) Get(_ context.Context, id string) (*providers.StatusReport, error) {
+	a.n.Add(1)
+	return &providers.StatusReport{Call: id, Status: providers.StatusBusy}, a.answers[id]
 }

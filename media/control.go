@@ -32,6 +32,9 @@ func (s *Server) prepare(sess *session.Session, tk *ticket) calls.Call {
 		record, account = tk.record(), s.cfg.Accounts[tk.Account]
 		sess.Expect(session.Known{Call: tk.Call, Account: account.ID, Direction: record.Direction, From: tk.From, To: tk.To})
 	}
+	if known, ok := s.book.Get(sess.ID); ok && known.Answered != "" {
+		sess.AnsweredBy(known.Answered)
+	}
 	carrierID := record.CarrierID
 	control.Streaming = func(c *session.Call) {
 		s.book.Bind(sess.ID, c.Start.Call)
@@ -46,11 +49,12 @@ func (s *Server) prepare(sess *session.Session, tk *ticket) calls.Call {
 }
 
 // ending notes the end of a stream, and ends the call at the carrier, unless it is
-// the caller who has, or there is a fallback: the carrier asks for that.
+// the caller who has, the carrier has taken the call elsewhere, or there is a
+// fallback: the carrier asks for that.
 func (s *Server) ending(id, carrierID string, account Account, cause session.Cause) {
 	call, known := s.book.Get(id)
 	call.Cause = string(cause)
-	over := !known || account.Account == nil || s.fallback(&call).Empty()
+	over := !known || account.Account == nil || cause != session.Transferred && s.fallback(&call).Empty()
 	s.book.StreamEnded(id, string(cause), over)
 	if !over || cause == session.CallerHangup || account.Account == nil || account.Calls == nil || carrierID == "" {
 		return
@@ -238,8 +242,45 @@ func (s *Server) redirect(ctx context.Context, id string, a *providers.Answer) e
 	case call.CarrierID == "":
 		return errNotStarted
 	}
+	sess := s.registry.Get(id)
+	if sess != nil {
+		sess.Leaving(true)
+	}
 	if err := account.Calls.Redirect(ctx, call.CarrierID, a); err != nil {
+		if sess != nil {
+			sess.Leaving(false)
+		}
 		return fmt.Errorf("redirect: %w", err)
 	}
 	return nil
+}
+
+const (
+	// quietCall is how long nothing has been heard of a live call before the carrier
+	// is asked how it is.
+	quietCall = 2 * time.Minute
+	// maxAsked bounds the calls that are asked for at once.
+	maxAsked = 20
+)
+
+// reconcile asks the carriers about calls of which nothing has been heard, such as
+// those that have gone on without a stream: not all report the end.
+func (s *Server) reconcile() {
+	for _, call := range s.book.Quiet(quietCall, maxAsked) {
+		account := s.cfg.Accounts[call.Account]
+		if account.Account == nil || account.Calls == nil {
+			continue
+		}
+		s.later(func(ctx context.Context) {
+			report, err := account.Calls.Get(ctx, call.CarrierID)
+			switch {
+			case providers.IsNoCall(err):
+				report = &providers.StatusReport{Call: call.CarrierID, Status: providers.StatusCompleted}
+			case err != nil:
+				s.cfg.Log.Warn("the carrier does not say how a call is", "session", call.ID, "err", err)
+				return
+			}
+			s.book.Report(call.ID, report)
+		})
+	}
 }

@@ -437,7 +437,12 @@ func TestRedirect(t *testing.T) {
 		if status, answer := x.api("POST", "/v1/calls/"+a.Session+"/redirect", `{"say":"One moment.","dial":"+15550100777"}`); status != 204 {
 			t.Fatalf("%d %v", status, answer)
 		}
-		s.wait("stop")
+		if stop := s.wait("stop"); stop["reason"] != "transferred" {
+			t.Errorf("%v", stop)
+		}
+		if _, call := x.api("GET", "/v1/calls/"+a.Session, ""); call["cause"] != "transferred" || call["streaming"] != false {
+			t.Errorf("%v", call)
+		}
 		if out := sim.Wait(); out.Fault != nil || !slices.Equal(out.Said, []string{"One moment."}) || !slices.Equal(out.Dialled, []string{"+15550100777"}) {
 			t.Errorf("%+v", out)
 		}

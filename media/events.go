@@ -131,6 +131,7 @@ func (s *Server) sweep(group *sync.WaitGroup) (stop func()) {
 		for {
 			select {
 			case <-tick.C:
+				s.reconcile()
 				s.book.Sweep(answerTime, mostTime)
 			case <-ctx.Done():
 				return

@@ -27,6 +27,8 @@ type Known struct {
 	Account   string // the carrier's account id
 	Direction string // inbound, outbound
 	From, To  string // E.164 where they are numbers
+	// AnsweredBy is who has picked up a call that was placed, if that is known.
+	AnsweredBy providers.AnsweredBy
 }
 
 // Dialer reaches the agent of a call.

@@ -14,6 +14,7 @@ type Cause string
 // The causes.
 const (
 	CallerHangup     Cause = "caller_hangup"     // the carrier ended the stream in good order
+	Transferred      Cause = "transferred"       // the carrier has taken the call elsewhere, as it was told
 	CarrierLost      Cause = "carrier_lost"      // the carrier's connection broke
 	CarrierTimeout   Cause = "carrier_timeout"   // the carrier does not read what is sent
 	StartTimeout     Cause = "start_timeout"     // no start message in time
@@ -31,7 +32,7 @@ const (
 )
 
 // Causes lists all of them, for metrics and documents.
-var Causes = []Cause{CallerHangup, CarrierLost, CarrierTimeout, StartTimeout, MediaTimeout, ProtocolError,
+var Causes = []Cause{CallerHangup, Transferred, CarrierLost, CarrierTimeout, StartTimeout, MediaTimeout, ProtocolError,
 	AgentHangup, APIHangup, AgentUnreachable, AgentLost, AgentTimeout, AgentSilent, AgentProtocol, MaxDuration, Shutdown}
 
 // AgentFailed tells whether the caller is left without an agent that should be

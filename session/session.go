@@ -13,6 +13,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"voicebridge/providers"
@@ -68,9 +69,10 @@ type Session struct {
 	epoch   time.Time
 	stream  providers.Stream
 	call    *Call // set by the start message, before any other goroutine runs
-	known   Known // set before Run
+	known   Known // set before Run; AnsweredBy also later, up to the start, under mu
 	control Control
 	told    sync.Once       // Control.Ending
+	leaving atomic.Bool     // the carrier is about to take the call elsewhere
 	ctx     context.Context // ends with the call; Hangup may end it before Run begins
 	cancel  context.CancelCauseFunc
 
@@ -131,6 +133,10 @@ func (s *Session) Hangup(afterPlayback bool) {
 	wake(s.wakeCarrier)
 }
 
+// Leaving tells that the carrier is about to take the call elsewhere, or, with
+// false, that it is not: the end of the stream is not the caller's doing then.
+func (s *Session) Leaving(on bool) { s.leaving.Store(on) }
+
 // ErrNotYet is the error of what needs the stream's start.
 var ErrNotYet = errors.New("session: the stream has not started")
 
@@ -150,7 +156,9 @@ func (s *Session) Digits(digits string) (ok bool, err error) {
 func (s *Session) AnsweredBy(who providers.AnsweredBy) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.call != nil {
+	if s.call == nil { // the agent is told at the start
+		s.known.AnsweredBy = who
+	} else {
 		s.tell(AgentEvent{Kind: AgentAnsweredBy, State: string(who), Out: s.out.heard(s.now())})
 		wake(s.wakeAgent)
 	}
@@ -225,7 +233,12 @@ func (s *Session) logEnd(end End) {
 }
 
 // finish ends the call; the first cause counts.
-func (s *Session) finish(cause Cause, err error) { s.cancel(&End{cause, err}) }
+func (s *Session) finish(cause Cause, err error) {
+	if cause == CallerHangup && s.leaving.Load() {
+		cause = Transferred
+	}
+	s.cancel(&End{cause, err})
+}
 
 // awaitStart reads up to the start message. False means that the session is over.
 func (s *Session) awaitStart(ctx context.Context) bool {
