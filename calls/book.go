@@ -258,6 +258,16 @@ func (b *Book) end(c *Call, s providers.Status) {
 	b.tell(EventEnded, c)
 }
 
+// Answered notes that the other party has been connected, whatever the carrier has
+// yet to report.
+func (b *Book) Answered(id string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if c := b.calls[id]; c != nil {
+		b.advance(c, providers.StatusInProgress)
+	}
+}
+
 // Began notes that audio flows to the call's agent.
 func (b *Book) Began(id string) {
 	b.mu.Lock()

@@ -417,7 +417,7 @@ func TestFallback(t *testing.T) {
 				t.Errorf("%s: %+v", cause, out)
 			}
 			_, list := x.api("GET", "/v1/calls", "")
-			if call := list["calls"].([]any)[0].(map[string]any); call["cause"] != string(cause) || call["direction"] != "inbound" {
+			if call := list["calls"].([]any)[0].(map[string]any); call["cause"] != string(cause) || call["direction"] != "inbound" || call["answered_at"] == nil {
 				t.Errorf("%v, want %s", call, cause)
 			}
 		}

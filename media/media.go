@@ -304,6 +304,7 @@ func (s *Server) serve(spec *providers.Spec, conn *ws.Conn, tk *ticket) {
 	}
 	defer s.sessions.Done()
 	s.book.Add(record)
+	s.book.Answered(id) // there is a stream
 	end := sess.Run(s.ctx)
 	s.leave(sess, end.Cause)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -252,7 +253,12 @@ func (e *CallError) Error() string {
 		fmt.Fprintf(&b, ": %q", e.Detail)
 	}
 	if e.Err != nil {
-		fmt.Fprintf(&b, ": %v", e.Err)
+		why := e.Err
+		var u *url.Error
+		if errors.As(why, &u) { // without the URL, which says nothing new
+			why = u.Err
+		}
+		fmt.Fprintf(&b, ": %v", why)
 	}
 	return b.String() + ": " + advice[e.Kind]
 }

@@ -23,8 +23,8 @@ type agentCmd struct {
 
 type agentFlags struct {
 	Listen string `help:"Address to listen on (default ${default})." default:"127.0.0.1:9100" placeholder:"HOST:PORT"`
-	Bearer string `help:"Bearer token that the bridge must show ($$AGENT_BEARER)." env:"AGENT_BEARER" placeholder:"TOKEN"`
-	Secret string `help:"Secret that the bridge must sign with ($$AGENT_SECRET)." env:"AGENT_SECRET" placeholder:"SECRET"`
+	Bearer string `help:"Bearer token that the bridge must show." env:"AGENT_BEARER" placeholder:"TOKEN"`
+	Secret string `help:"Secret that the bridge must sign with." env:"AGENT_SECRET" placeholder:"SECRET"`
 }
 
 type echoCmd struct{ agentFlags }

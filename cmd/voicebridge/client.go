@@ -21,8 +21,8 @@ import (
 
 // apiFlags say where the bridge's API is.
 type apiFlags struct {
-	API   string `help:"URL of the bridge ($$VOICEBRIDGE_API, default ${default})." env:"VOICEBRIDGE_API" default:"http://127.0.0.1:9001" placeholder:"URL"`
-	Token string `help:"Token of the API ($$VOICEBRIDGE_TOKEN)." env:"VOICEBRIDGE_TOKEN" placeholder:"TOKEN"`
+	API   string `help:"URL of the bridge (default ${default})." env:"VOICEBRIDGE_API" default:"http://127.0.0.1:9001" placeholder:"URL"`
+	Token string `help:"Token of the API." env:"VOICEBRIDGE_TOKEN" placeholder:"TOKEN"`
 }
 
 // problem is an error as the API tells it.

@@ -65,6 +65,6 @@ func (w *webhooks) Explain(h *providers.Hook, now time.Time) []string {
 		return lines
 	}
 	say("The signature fits no URL that this request may have been sent to. So either auth_token is not the one of %s (the primary token of the console; it changes when it is rotated), "+
-		"or the webhook at Twilio has a URL of which public_url knows nothing, or a proxy changes the form.", w.cfg.AccountSID)
+		"or the webhook at Twilio has a URL of which public_url knows nothing, or a proxy changes the form; or the request is not Twilio's.", w.cfg.AccountSID)
 	return lines
 }
