@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,10 +35,11 @@ type Exchange struct {
 	// Progress, if not nil, is told how far the audio of a call is.
 	Progress func(at time.Duration)
 
-	mu    sync.Mutex
-	calls map[string]*SimCall
-	asked map[providers.OperationKind]int // requests so far
-	live  sync.WaitGroup
+	mu     sync.Mutex
+	calls  map[string]*SimCall
+	asked  map[providers.OperationKind]int // requests so far
+	placed []time.Time                     // calls taken within the last second
+	live   sync.WaitGroup
 }
 
 // Phone is a simulated party.
@@ -214,9 +216,15 @@ func (x *Exchange) fail(op *providers.Operation) error {
 			return err
 		}
 	}
-	if op.Kind == providers.OpDial && x.Faults.Rate > 0 && len(x.calls) >= x.Faults.Rate {
+	if op.Kind != providers.OpDial || x.Faults.Rate == 0 {
+		return nil
+	}
+	now := time.Now()
+	x.placed = slices.DeleteFunc(x.placed, func(t time.Time) bool { return now.Sub(t) >= time.Second })
+	if len(x.placed) >= x.Faults.Rate {
 		return &providers.CallError{Kind: providers.ErrRate, Status: 429, Detail: "too many requests", Retry: time.Second}
 	}
+	x.placed = append(x.placed, now)
 	return nil
 }
 

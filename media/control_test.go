@@ -523,6 +523,25 @@ func TestCarrierErrors(t *testing.T) {
 	})
 }
 
+// TestRateLimited: a carrier that has no time for a call gets it again when it
+// said, and no sooner.
+func TestRateLimited(t *testing.T) {
+	t.Parallel()
+	carriers(t, func(t *testing.T, spec *providers.Spec) {
+		x := startExchange(t, spec, startAgent(t, bench.Echo), func(_ *options, sim *bench.Exchange) { sim.Faults.Rate = 1 })
+		x.place(dialBody)
+		began := time.Now()
+		x.place(dialBody)
+		if d := time.Since(began); d < 900*time.Millisecond {
+			t.Errorf("the second call was placed after %v", d)
+		}
+		x.sim.Wait()
+		if _, metrics := get(t, x.admin+"/metrics"); !strings.Contains(metrics, `voicebridge_calls_placed_total{provider="`+spec.Name+`",result="ok"} 2`) {
+			t.Error("the metrics do not say so")
+		}
+	})
+}
+
 // TestAPIBadInput: each is answered with what is wrong, and reaches nothing.
 func TestAPIBadInput(t *testing.T) {
 	t.Parallel()

@@ -203,6 +203,9 @@ func testCommands(t *testing.T, spec *providers.Spec) {
 		}
 	}
 
+	if out, err := command(t, "providers", "--accounts"); err != nil || !strings.Contains(out, spec.Name+"   true") || !strings.Contains(out, address+"/hooks/"+spec.Name+"/main/status") {
+		t.Errorf("%s, %v", out, err)
+	}
 	if out, err := command(t, "check", "webhook", "--account", "main"); err != nil || !strings.Contains(out, "No webhook of main has been refused") {
 		t.Errorf("%s, %v", out, err)
 	}

@@ -1,24 +1,55 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"text/tabwriter"
 
 	"voicebridge/providers/all"
 )
 
-type providersCmd struct{}
+type providersCmd struct {
+	apiFlags
+	Accounts bool `help:"List the accounts of a running bridge instead, with what they can do and the URLs that the carrier needs."`
+}
 
 // Run lists the carriers.
-func (providersCmd) Run(out output) error {
+func (c *providersCmd) Run(ctx context.Context, out output) error {
+	if c.Accounts {
+		return c.accounts(ctx, out)
+	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NAME\tCARRIER\tAUDIO\tMEDIA\tWEBHOOKS")
+	fmt.Fprintln(w, "NAME\tCARRIER\tAUDIO\tMEDIA\tCONTROL")
 	for _, s := range all.Specs {
 		hooks := "no"
 		if s.NewAccount != nil {
-			hooks = "inbound,status"
+			hooks = "webhooks,calls"
 		}
 		fmt.Fprintf(w, "%s\t%s\t%v\t%v\t%s\n", s.Name, s.Title, s.Formats, s.Abilities, hooks)
+	}
+	return w.Flush()
+}
+
+// accounts lists those of a running bridge.
+func (c *providersCmd) accounts(ctx context.Context, out output) error {
+	var list struct {
+		Accounts []struct {
+			Name     string `json:"name"`
+			Provider string `json:"provider"`
+			From     string `json:"from"`
+			Calls    bool   `json:"calls"`
+			DTMFOut  string `json:"dtmf_out"`
+			Inbound  string `json:"inbound_url"`
+			Status   string `json:"status_url"`
+		}
+	}
+	if err := c.do(ctx, "GET", "/v1/accounts", nil, &list); err != nil {
+		return err
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "ACCOUNT\tCARRIER\tPLACES CALLS\tFROM\tDTMF OUT\tURLS FOR THE CARRIER")
+	for _, a := range list.Accounts {
+		fmt.Fprintf(w, "%s\t%s\t%v\t%s\t%s\t%s %s\n", a.Name, a.Provider, a.Calls, a.From, a.DTMFOut, a.Inbound, a.Status)
 	}
 	return w.Flush()
 }
