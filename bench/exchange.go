@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -61,6 +62,8 @@ type Faults struct {
 	Fail func(kind providers.OperationKind, n int) error
 	// Rate is how many calls are taken in a second; 0: any.
 	Rate int
+	// Lose places calls, but replies with an error of the server.
+	Lose bool
 }
 
 // SimCall is a call at a simulated carrier.
@@ -147,6 +150,13 @@ func (x *Exchange) Open(baseURL string, f codec.Format) (*providers.Account, err
 // Wait returns once no call is live.
 func (x *Exchange) Wait() { x.live.Wait() }
 
+// Calls are all calls so far, in no order.
+func (x *Exchange) Calls() []*SimCall {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return slices.Collect(maps.Values(x.calls))
+}
+
 // Find gives a call by its id.
 func (x *Exchange) Find(id string) *SimCall {
 	x.mu.Lock()
@@ -184,6 +194,10 @@ func (x *Exchange) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if op.Kind == providers.OpDial {
 		c := x.place(op.Dial)
+		if x.Faults.Lose {
+			http.Error(w, "lost", http.StatusInternalServerError)
+			return
+		}
 		call := c.Call()
 		x.Office.Reply(w, op, &call, nil)
 		return

@@ -35,7 +35,8 @@ type Call struct {
 	BeganAt   time.Time            `json:"answered_at,omitzero"`
 	EndedAt   time.Time            `json:"ended_at,omitzero"`
 
-	heard time.Time // when something was last heard of it, or asked
+	heard time.Time        // when something was last heard of it, or asked
+	final providers.Status // how the call has ended, while its stream is still to end
 }
 
 // Direction of a call, seen from the bridge.
@@ -209,7 +210,7 @@ var rank = map[providers.Status]int{providers.StatusInitiated: 1, providers.Stat
 
 // Report takes a carrier's report on a call. Late and repeated ones change
 // nothing: a status never goes back, and the first that ends a call stays.
-// changed is false then.
+// changed is false then. A call that has a stream ends with it.
 func (b *Book) Report(id string, r *providers.StatusReport) (changed bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -233,8 +234,11 @@ func (b *Book) Report(id string, r *providers.StatusReport) (changed bool) {
 // advance moves a call to a status, if that is forward.
 func (b *Book) advance(c *Call, s providers.Status) bool {
 	switch {
-	case c.Status.Final():
+	case c.Status.Final() || c.final != "":
 		return false
+	case s.Final() && c.Streaming: // the stream ends next, and says why
+		c.final = s
+		return true
 	case s.Final():
 		b.end(c, s)
 		return true
@@ -298,7 +302,10 @@ func (b *Book) StreamEnded(id, cause string, over bool) {
 	}
 	c.Streaming, c.heard = false, b.now()
 	b.tell(EventStreamEnd, c)
-	if over {
+	switch {
+	case c.final != "":
+		b.end(c, c.final)
+	case over:
 		b.advance(c, providers.StatusCompleted)
 	}
 }
@@ -307,7 +314,7 @@ func (b *Book) StreamEnded(id, cause string, over bool) {
 func (b *Book) Fail(id string, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if c := b.calls[id]; c != nil && !c.Status.Final() {
+	if c := b.calls[id]; c != nil && !c.Status.Final() && !c.Streaming {
 		c.Error = err.Error()
 		b.end(c, providers.StatusFailed)
 	}
@@ -366,7 +373,7 @@ func (b *Book) Canceled(id, cause string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	c := b.calls[id]
-	if c == nil || c.Status.Final() {
+	if c == nil || c.Status.Final() || c.Streaming { // the stream tells how it ends
 		return
 	}
 	c.Cause = cause

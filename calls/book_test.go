@@ -83,6 +83,10 @@ func TestNeverBack(t *testing.T) {
 			len(slices.Compact(slices.Clone(once))) != len(once) || types[0] != EventCreated {
 			t.Fatalf("%v", types)
 		}
+		if stream := slices.DeleteFunc(slices.Clone(types), func(s string) bool { return s != EventStreaming && s != EventStreamEnd }); last.Status == providers.StatusCompleted &&
+			len(stream) > 0 && stream[len(stream)-1] == EventStreaming {
+			t.Fatalf("the call has ended before its stream: %v", types)
+		}
 		if last.Status.Final() && (types[len(types)-1] != EventEnded || end.Status != last.Status) {
 			t.Fatalf("%v, %+v, %+v", types, end, last)
 		}

@@ -59,6 +59,11 @@ func (s *Server) ending(id, carrierID string, account Account, cause session.Cau
 	if !over || cause == session.CallerHangup || account.Account == nil || account.Calls == nil || carrierID == "" {
 		return
 	}
+	s.endAtCarrier(account, id, carrierID)
+}
+
+// endAtCarrier ends a call at the carrier, beside all else.
+func (s *Server) endAtCarrier(account Account, id, carrierID string) {
 	s.later(func(ctx context.Context) {
 		if err := account.Calls.Hangup(ctx, carrierID); err != nil {
 			s.cfg.Log.Warn("the call was not ended at the carrier", "session", id, "err", err)
@@ -156,7 +161,7 @@ func (s *Server) dial(ctx context.Context, account Account, r *dialRequest) (cal
 	s.book.Bind(call.ID, carrierID)
 	call, _ = s.book.Get(call.ID)
 	if call.Status.Final() && call.Cause == string(session.APIHangup) { // hung up while it was placed
-		s.later(func(ctx context.Context) { _ = account.Calls.Hangup(ctx, carrierID) }) // the carrier reports what became of it
+		s.endAtCarrier(account, call.ID, carrierID)
 	}
 	s.cfg.Log.Info("call placed", "provider", account.Spec.Name, "account", r.Account, "session", call.ID, "call", carrierID, "from", mask(r.From), "to", mask(r.To))
 	return call, nil

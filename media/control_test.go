@@ -523,6 +523,33 @@ func TestCarrierErrors(t *testing.T) {
 	})
 }
 
+// TestPlacedInSecret: a call that the carrier has placed, although its reply was
+// lost, is ended: nobody waits for it.
+func TestPlacedInSecret(t *testing.T) {
+	t.Parallel()
+	carriers(t, func(t *testing.T, spec *providers.Spec) {
+		var sim *bench.Exchange
+		x := startExchange(t, spec, startAgent(t, bench.Echo), func(_ *options, s *bench.Exchange) {
+			sim = s
+			s.Phone = func(providers.ExchangeCall) bench.Phone { return bench.Phone{Ring: time.Minute} }
+			s.Faults.Lose = true
+		})
+		status, answer := x.api("POST", "/v1/calls", dialBody)
+		if status != 502 || answer["code"] != "carrier_unavailable" {
+			t.Errorf("%d %v", status, answer)
+		}
+		sim.Wait() // does not ring for a minute
+		for _, c := range sim.Calls() {
+			if out := c.Wait(); out.Call.Status != providers.StatusCanceled || out.Fault != nil {
+				t.Errorf("%+v", out)
+			}
+		}
+		if _, list := x.api("GET", "/v1/calls", ""); list["calls"].([]any)[0].(map[string]any)["status"] != "failed" {
+			t.Errorf("%v", list)
+		}
+	})
+}
+
 // TestRateLimited: a carrier that has no time for a call gets it again when it
 // said, and no sooner.
 func TestRateLimited(t *testing.T) {

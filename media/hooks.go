@@ -98,10 +98,18 @@ func (s *Server) status(w http.ResponseWriter, h *accountHook) string {
 		h.log.Debug("status of an unknown call", "call", report.Call, "raw", report.Raw)
 		return "unknown"
 	}
+	if call.Error != "" && report.Status != "" && !report.Status.Final() && h.Calls != nil {
+		// The carrier has placed it after all, although it did not say so: nobody
+		// waits for it any more.
+		s.endAtCarrier(h.Account, call.ID, report.Call)
+	}
 	if s.book.Report(call.ID, report) {
 		h.log.Info("call status", "session", call.ID, "call", report.Call, "status", report.Status, "raw", report.Raw, "answered_by", report.AnsweredBy)
 		if report.AnsweredBy != "" {
 			s.detected(call.ID, report.AnsweredBy)
+		}
+		if sess := s.registry.Get(call.ID); sess != nil && report.Status.Final() {
+			sess.Over()
 		}
 	}
 	return "ok"

@@ -133,6 +133,9 @@ func (s *Session) Hangup(afterPlayback bool) {
 	wake(s.wakeCarrier)
 }
 
+// Over tells that the carrier has reported the end of the call.
+func (s *Session) Over() { s.finish(CallerHangup, nil) }
+
 // Leaving tells that the carrier is about to take the call elsewhere, or, with
 // false, that it is not: the end of the stream is not the caller's doing then.
 func (s *Session) Leaving(on bool) { s.leaving.Store(on) }
