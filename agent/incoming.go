@@ -226,18 +226,27 @@ func (a *Attended) Attend(w http.ResponseWriter, r *http.Request, session string
 		return true
 	}
 	c, err := a.accept(w, r)
+	if late := a.deliver(session, ap, c, err); late {
+		c.ws.Close(ws.CloseNotReady, "too late")
+		c.Release()
+	}
+	return true
+}
+
+// deliver hands a connection, or the failure to make one, to the call that waits.
+// It is too late where none does.
+func (a *Attended) deliver(session string, ap *appointment, c *Conn, err error) (late bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {
-	case err != nil: // it may try again
+	case err != nil: // the agent may try again
 		ap.taken = false
 	case a.waiting[session] != ap:
-		c.ws.Close(ws.CloseNotReady, "too late")
-		go c.Release()
+		return true
 	default:
 		ap.conn <- c
 	}
-	return true
+	return false
 }
 
 // Pool are agents that connect and wait for calls. It implements session.Dialer.
@@ -346,6 +355,7 @@ func (p *Pool) park(c *parked) {
 		if err = c.Receive(&cmd); err == nil && cmd.Kind == session.CommandReady {
 			select {
 			case <-c.called:
+				c.awaiting.Store(false)
 				c.ready <- nil // it is Dial's now
 				return
 			default: // nobody has called yet

@@ -1061,8 +1061,10 @@ func TestPool(t *testing.T) {
 	if _, data, err := quick.ReadMessage(); err != nil || !strings.Contains(string(data), `"type":"start"`) {
 		t.Fatalf("%s, %v", data, err)
 	}
-	if err := quick.WriteMessage(1, []byte(`{"type":"ready","input_rate":8000,"output_rate":8000}`)); err != nil {
-		t.Fatal(err)
+	for _, text := range []string{`{"type":"ready","input_rate":8000,"output_rate":8000}`, `{"type":"ready","input_rate":48000}`} { // the second is too late
+		if err := quick.WriteMessage(1, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	first := echo(quick)
 	if first != 320 {

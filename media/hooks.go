@@ -228,7 +228,7 @@ func (s *Server) next(w http.ResponseWriter, h *accountHook) string {
 		call.Cause = string(session.StartTimeout)
 	}
 	answer := s.fallback(&call)
-	if answer.Empty() {
+	if answer.Empty() && call.Cause != string(session.Transferred) {
 		s.book.StreamEnded(call.ID, call.Cause, true)
 	}
 	return s.write(w, h, answer, "ok")

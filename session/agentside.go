@@ -54,7 +54,7 @@ func (s *Session) connected(agent Agent) {
 	if speaks != s.out.agent {
 		s.out.retune(speaks)
 	}
-	if s.control.Streaming != nil {
+	if s.control.Streaming != nil && !s.over {
 		s.control.Streaming(s.call)
 	}
 }

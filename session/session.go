@@ -84,6 +84,7 @@ type Session struct {
 	events    []AgentEvent // for the agent, before its audio
 	discarded time.Duration
 	agentGone bool // its connection has ended: there is nobody to talk to
+	over      bool // the end has been told
 	stats     Stats
 	warned    time.Time
 	quiet     int // warnings that were not logged
@@ -205,9 +206,12 @@ func (s *Session) Run(parent context.Context) End {
 	return end
 }
 
-// ending tells of the end, once.
+// ending tells of the end, once; nothing is told of the session after it.
 func (s *Session) ending(end End) {
 	s.told.Do(func() {
+		s.mu.Lock()
+		s.over = true
+		s.mu.Unlock()
 		if s.control.Ending != nil {
 			s.control.Ending(end)
 		}

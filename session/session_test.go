@@ -175,6 +175,56 @@ func TestLastWords(t *testing.T) {
 	}
 }
 
+// slow is an agent that is reached only once the call has ended.
+type slow struct {
+	loopAgent
+	until chan struct{}
+}
+
+func (s slow) Dial(context.Context, *Call) (Agent, error) { <-s.until; return s.loopAgent, nil }
+
+// TestTooLate: an agent that comes after the end is not told to be there.
+func TestTooLate(t *testing.T) {
+	l := newLoop()
+	until := make(chan struct{})
+	s := New("cs_1", twilio.Spec, Defaults, l, slow{loopAgent{l}, until}, slog.New(slog.DiscardHandler))
+	var told []string
+	s.Use(Control{
+		Streaming: func(*Call) { told = append(told, "streaming") },
+		Ending: func(end End) {
+			told = append(told, string(end.Cause))
+			close(until)
+		},
+	})
+	ended := make(chan End)
+	go func() { ended <- s.Run(context.Background()) }()
+	peer := twilio.Spec.NewPeer()
+	for _, ev := range []providers.Event{{Kind: providers.EventStart, Start: &providers.Start{Stream: "MZ1"}}, {Kind: providers.EventStop}} {
+		m, err := peer.Encode(nil, &ev)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.in <- m.Data
+	}
+	<-ended
+	if !slices.Equal(told, []string{"caller_hangup"}) {
+		t.Errorf("%v", told)
+	}
+}
+
+// TestHangupEarly: a session that is ended before it runs does not run.
+func TestHangupEarly(t *testing.T) {
+	l := newLoop()
+	s := New("cs_1", twilio.Spec, Defaults, l, loopAgent{l}, slog.New(slog.DiscardHandler))
+	s.Hangup(true)
+	if end := s.Run(context.Background()); end.Cause != APIHangup {
+		t.Errorf("ended with %v", end.Error())
+	}
+	if ok, err := s.Digits("1"); ok || !errors.Is(err, ErrNotYet) {
+		t.Errorf("%v, %v", ok, err)
+	}
+}
+
 // TestEndOf: the cause of a context becomes the cause of the call.
 func TestEndOf(t *testing.T) {
 	for err, want := range map[error]Cause{

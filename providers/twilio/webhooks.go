@@ -127,6 +127,9 @@ func urls(s string) []string {
 
 // form reads the parameters, each of those named once, and checks whose they are.
 func (w *webhooks) form(h *providers.Hook) (url.Values, error) {
+	if h.Method != "POST" {
+		return nil, errors.New("twilio: set the method of the webhook to HTTP POST")
+	}
 	form, err := url.ParseQuery(string(h.Body))
 	if err != nil {
 		return nil, fmt.Errorf("twilio: form: %w", err)
