@@ -48,19 +48,3 @@ func AppendDTMF(b []byte, f Format, digits string, tone, gap time.Duration) []by
 	}
 	return f.Encoding.AppendEncode(b, pcm)
 }
-
-// DTMFTime is how long AppendDTMF makes it.
-func DTMFTime(digits string, tone, gap time.Duration) time.Duration {
-	var all time.Duration
-	for _, d := range digits {
-		switch {
-		case d == 'w':
-			all += time.Second / 2
-		case d == 'W':
-			all += time.Second
-		case strings.ContainsRune(dtmfKeys, d):
-			all += tone + gap
-		}
-	}
-	return all
-}

@@ -244,7 +244,7 @@ func (s *Server) apiDial(a *apiCall) (reply, error) {
 		return reply{}, err
 	}
 	account, known := s.cfg.Accounts[r.Account]
-	r.From = s.callerIDOf(known, &account, r.From)
+	r.From = s.callerID(&account, r.From)
 	switch {
 	case !known:
 		return reply{}, wrong("account: %q is not one of the configured accounts", clip(r.Account))
@@ -274,13 +274,6 @@ func (s *Server) apiDial(a *apiCall) (reply, error) {
 		call, err := s.dial(a.Context(), account, &r)
 		return reply{http.StatusCreated, call}, err
 	})
-}
-
-func (s *Server) callerIDOf(known bool, a *Account, asked string) string {
-	if !known {
-		return asked
-	}
-	return s.callerID(a, asked)
 }
 
 const (

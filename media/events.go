@@ -144,6 +144,3 @@ func (s *Server) sweep(group *sync.WaitGroup) (stop func()) {
 // mostTime is the longest that a call lasts of which only the carrier knows, as
 // after a fallback.
 const mostTime = 24 * time.Hour
-
-// Calls are the records of calls.
-func (s *Server) Calls() *calls.Book { return s.book }
