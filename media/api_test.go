@@ -3,6 +3,7 @@ package media
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -45,6 +46,44 @@ func TestOpenAPIPaths(t *testing.T) {
 	slices.Sort(served)
 	if !slices.Equal(described, served) {
 		t.Errorf("the document describes\n%s\nserved are\n%s", strings.Join(described, "\n"), strings.Join(served, "\n"))
+	}
+}
+
+// TestOpenAPIWords: the document knows the words that the code knows.
+func TestOpenAPIWords(t *testing.T) {
+	doc, err := openapi3.NewLoader().LoadFromData(openAPI)
+	if err != nil {
+		t.Fatal(err)
+	}
+	enum := func(schema, property string) (words []string) {
+		s := doc.Components.Schemas[schema].Value
+		if property != "" {
+			s = s.Properties[property].Value
+		}
+		for _, w := range s.Enum {
+			words = append(words, w.(string))
+		}
+		return words
+	}
+	if got := enum("Event", "type"); !slices.Equal(got, calls.EventTypes) {
+		t.Errorf("events %v, want %v", got, calls.EventTypes)
+	}
+	for _, s := range enum("Status", "") {
+		if s := providers.Status(s); !s.Final() && s != providers.StatusInitiated && s != providers.StatusRinging && s != providers.StatusInProgress {
+			t.Errorf("status %s", s)
+		}
+	}
+	codes := enum("Problem", "code")
+	for _, err := range []error{errNoCall, errOver, errNotStarted, errNoREST, errors.New("x"), wrong("x")} {
+		if p, _ := problemOf(err); !slices.Contains(codes, p.Code) {
+			t.Errorf("the document does not know the code %s", p.Code)
+		}
+	}
+	for kind, status := range carrierStatus {
+		p, retry := problemOf(&providers.CallError{Kind: kind})
+		if p.Status != status || !slices.Contains(codes, p.Code) || (status == http.StatusTooManyRequests) != (retry > 0) {
+			t.Errorf("%s: %+v, again after %v", kind, p, retry)
+		}
 	}
 }
 
