@@ -156,6 +156,9 @@ func (s *Server) dial(ctx context.Context, account Account, r *dialRequest) (cal
 	s.totals.place(account.Spec.Name, err)
 	if err != nil {
 		s.book.Fail(call.ID, err)
+		if c, _ := s.book.Get(call.ID); c.Status.Final() && c.CarrierID != "" { // it has reported the call all the same
+			s.endAtCarrier(account, call.ID, c.CarrierID)
+		}
 		return call, err
 	}
 	s.book.Bind(call.ID, carrierID)
