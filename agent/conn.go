@@ -32,17 +32,17 @@ const (
 
 // Conn is the connection to an agent for one call; it implements session.Agent.
 type Conn struct {
-	ws    *ws.Conn
-	json  bool
-	ping  time.Duration
-	alive *time.Timer // runs keepalive
+	ws       *ws.Conn
+	json     bool
+	ping     time.Duration
+	alive    *time.Timer // runs keepalive
+	awaiting atomic.Bool // ready is, and may choose the rates
+
+	mu sync.Mutex // guards what follows, and that alive is not set anew after done
 	// hears and speaks change only while ready is awaited.
 	hears, speaks codec.Format
-	awaiting      atomic.Bool // ready is, and may choose the rates
-
-	mu   sync.Mutex // guards dead and done, and that alive is not set anew after done
-	dead bool       // the agent does not answer pings
-	done bool
+	dead          bool // the agent does not answer pings
+	done          bool
 
 	// Owned by Send.
 	seq uint64
@@ -84,7 +84,11 @@ func (c *Conn) keepalive() {
 }
 
 // Formats implements session.Agent.
-func (c *Conn) Formats() (hears, speaks codec.Format) { return c.hears, c.speaks }
+func (c *Conn) Formats() (hears, speaks codec.Format) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.hears, c.speaks
+}
 
 // awaitReady waits for the agent's ready, and discards what comes before. When
 // the time is over the connection ends.
@@ -310,6 +314,8 @@ func digits(r *request, cmd *session.AgentCommand) bool {
 }
 
 func (c *Conn) ready(r *request, cmd *session.AgentCommand) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	hears, speaks := c.hears, c.speaks
 	if r.InputRate != 0 {
 		hears.Rate = r.InputRate

@@ -185,52 +185,78 @@ func (a *Attended) Dial(ctx context.Context, call *session.Call) (session.Agent,
 		}
 	}()
 	base, _ := strings.CutPrefix(a.publicURL, "http") // https becomes wss
-	err := a.announce.Post(ctx, &announcement{
-		SessionID: call.Session, URL: "ws" + base + "/v1/calls/" + call.Session + "/agent", Token: ap.token, Call: information(call),
-	}, nil)
-	if err != nil {
-		return nil, fmt.Errorf("agent: announce: %w", err)
-	}
-	select {
-	case c := <-ap.conn:
-		if err := c.start(call); err != nil {
-			c.ws.Close(ws.CloseInternal, "start failed")
-			c.Release()
-			return nil, err
+	// The agent may come before the application has answered.
+	told := make(chan error, 1)
+	go func() {
+		told <- a.announce.Post(ctx, &announcement{
+			SessionID: call.Session, URL: "ws" + base + "/v1/calls/" + call.Session + "/agent", Token: ap.token, Call: information(call),
+		}, nil)
+	}()
+	defer func() {
+		stop()
+		if told != nil {
+			<-told
 		}
-		return c, nil
-	case <-ctx.Done():
-		return nil, fmt.Errorf("agent: none came within %v", a.Wait)
+	}()
+	for {
+		select {
+		case c := <-ap.conn:
+			if err := c.start(call); err != nil {
+				c.ws.Close(ws.CloseInternal, "start failed")
+				c.Release()
+				return nil, err
+			}
+			return c, nil
+		case err := <-told:
+			if told = nil; err != nil && !a.coming(ap) {
+				return nil, fmt.Errorf("agent: announce: %w", err)
+			}
+		case <-ctx.Done():
+			return nil, fmt.Errorf("agent: none came within %v", a.Wait)
+		}
 	}
 }
 
-// Attend takes the agent of a call. It is false, and nothing is answered, where
-// the call does not wait here.
-func (a *Attended) Attend(w http.ResponseWriter, r *http.Request, session string) bool {
+// coming tells whether an agent is being let in.
+func (a *Attended) coming(ap *appointment) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return ap.taken
+}
+
+func (a *Attended) appointment(session string) *appointment {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.waiting[session]
+}
+
+// Waits tells whether a call waits for its agent.
+func (a *Attended) Waits(session string) bool { return a.appointment(session) != nil }
+
+// Admits tells whether a request shows the token of a call that waits.
+func (a *Attended) Admits(r *http.Request, session string) bool {
+	ap := a.appointment(session)
+	return ap != nil && same(ap.token, token(r))
+}
+
+// Attend takes the agent of a call that is admitted.
+func (a *Attended) Attend(w http.ResponseWriter, r *http.Request, session string) {
 	a.mu.Lock()
 	ap := a.waiting[session]
-	a.mu.Unlock()
-	switch {
-	case ap == nil:
-		return false
-	case !same(ap.token, token(r)):
-		http.Error(w, "token", http.StatusUnauthorized)
-		return true
+	taken := ap == nil || ap.taken
+	if !taken {
+		ap.taken = true
 	}
-	a.mu.Lock()
-	taken := ap.taken
-	ap.taken = true
 	a.mu.Unlock()
 	if taken {
 		http.Error(w, "the call has an agent", http.StatusConflict)
-		return true
+		return
 	}
 	c, err := a.accept(w, r)
 	if late := a.deliver(session, ap, c, err); late {
 		c.ws.Close(ws.CloseNotReady, "too late")
 		c.Release()
 	}
-	return true
 }
 
 // deliver hands a connection, or the failure to make one, to the call that waits.
@@ -298,21 +324,26 @@ func (p *Pool) NewToken() (token string, expires time.Time) {
 	return token, expires
 }
 
-// admit checks a token; one of NewToken is used up.
-func (p *Pool) admit(t string) bool {
+// Admits tells whether a request shows a token of the pool's.
+func (p *Pool) Admits(r *http.Request) bool { return p.admit(token(r), false) }
+
+// admit checks a token; use uses one of NewToken up.
+func (p *Pool) admit(t string, use bool) bool {
 	if same(p.bearer, t) {
 		return true
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	until, ok := p.given[t]
-	delete(p.given, t)
+	if use {
+		delete(p.given, t)
+	}
 	return ok && time.Now().Before(until)
 }
 
 // ServeHTTP parks an agent until it gets a call or leaves.
 func (p *Pool) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if !p.admit(token(r)) {
+	if !p.admit(token(r), true) {
 		http.Error(w, "token", http.StatusUnauthorized)
 		return
 	}
@@ -415,7 +446,7 @@ func (p *Pool) Parked() int {
 func (p *Pool) Dial(ctx context.Context, call *session.Call) (session.Agent, error) {
 	wait, stop := context.WithTimeout(ctx, p.Wait)
 	defer stop()
-	for {
+	for wait.Err() == nil { // the call may have ended: no other agent is to hear of it
 		if c := p.take(); c != nil {
 			if err := p.call(wait, c, call); err == nil {
 				return c.Conn, nil
@@ -425,9 +456,9 @@ func (p *Pool) Dial(ctx context.Context, call *session.Call) (session.Agent, err
 		select {
 		case <-p.free:
 		case <-wait.Done():
-			return nil, fmt.Errorf("agent: none in pool %s was ready within %v", p.name, p.Wait)
 		}
 	}
+	return nil, fmt.Errorf("agent: none in pool %s was ready within %v", p.name, p.Wait)
 }
 
 func (p *Pool) call(ctx context.Context, c *parked, call *session.Call) error {

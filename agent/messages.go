@@ -92,6 +92,7 @@ func (c *Conn) start(call *session.Call) error {
 }
 
 func (c *Conn) introduction(call *session.Call) startMessage {
+	hears, speaks := c.Formats()
 	return startMessage{
 		header:    c.header("start", 0, 0),
 		Protocol:  Protocol,
@@ -99,7 +100,7 @@ func (c *Conn) introduction(call *session.Call) startMessage {
 		Call:      information(call),
 		Audio: audioInfo{
 			Encoding: "pcm_s16le", Channels: 1, FrameMS: 20,
-			Input: rateInfo{c.hears.Rate}, Output: rateInfo{c.speaks.Rate},
+			Input: rateInfo{hears.Rate}, Output: rateInfo{speaks.Rate},
 		},
 		Capabilities: abilities(call),
 		AwaitReady:   c.awaiting.Load(),

@@ -368,18 +368,21 @@ func (b *Book) prune() {
 	}
 }
 
-// Canceled ends a call that was hung up before it had a stream.
-func (b *Book) Canceled(id, cause string) {
+// Canceled ends a call that was hung up before it had a stream, and gives it.
+func (b *Book) Canceled(id, cause string) Call {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	c := b.calls[id]
-	if c == nil || c.Status.Final() || c.Streaming { // the stream tells how it ends
-		return
-	}
-	c.Cause = cause
-	if c.Status == providers.StatusInProgress {
+	switch {
+	case c == nil:
+		return Call{}
+	case c.Status.Final() || c.Streaming: // the stream tells how it ends
+	case c.Status == providers.StatusInProgress:
+		c.Cause = cause
 		b.end(c, providers.StatusCompleted)
-		return
+	default:
+		c.Cause = cause
+		b.end(c, providers.StatusCanceled)
 	}
-	b.end(c, providers.StatusCanceled)
+	return c.copy()
 }

@@ -9,6 +9,10 @@ import (
 
 // Feed gives the events of all calls, in order.
 type Feed struct {
+	// After is the id of the last event before those that the feed gives: one who
+	// comes back with it misses nothing.
+	After string
+
 	book *Book
 	c    chan Event
 	lost bool // written before c is closed
@@ -20,7 +24,7 @@ var ErrSlow = errors.New("calls: the listener is too slow")
 // tell makes an event. b.mu is held.
 func (b *Book) tell(kind string, c *Call) {
 	b.serial++
-	ev := Event{ID: fmt.Sprintf("%s-%d", b.boot, b.serial), Type: kind, Time: b.now(), Call: c.copy(), serial: b.serial}
+	ev := Event{ID: b.id(b.serial), Type: kind, Time: b.now(), Call: c.copy(), serial: b.serial}
 	if len(b.events) == keepEvents {
 		b.events = b.events[:copy(b.events, b.events[keepEvents/4:])]
 	}
@@ -35,6 +39,9 @@ func (b *Book) tell(kind string, c *Call) {
 	}
 }
 
+// id is that of an event.
+func (b *Book) id(serial uint64) string { return fmt.Sprintf("%s-%d", b.boot, serial) }
+
 // Listen begins a feed. after is the id of the last event that the listener has
 // seen: those since are told first, as far as they are kept; empty: from now on.
 // complete is false where some are not kept any more.
@@ -46,7 +53,11 @@ func (b *Book) Listen(after string) (f *Feed, complete bool) {
 	if after != "" {
 		missed, complete = b.since(after)
 	}
-	f = &Feed{book: b, c: make(chan Event, len(missed)+feedQueue)}
+	first := b.serial + 1
+	if len(missed) > 0 {
+		first = missed[0].serial
+	}
+	f = &Feed{After: b.id(first - 1), book: b, c: make(chan Event, len(missed)+feedQueue)}
 	for _, ev := range missed {
 		f.c <- ev
 	}

@@ -12,6 +12,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -123,9 +124,27 @@ func (a *apiCall) read(into any) error {
 		}
 	}
 	if err != nil {
-		return &apiError{http.StatusBadRequest, "bad_json", "body: " + err.Error(), 0}
+		return &apiError{http.StatusBadRequest, "bad_json", "body: " + jsonError(err), 0}
 	}
 	return nil
+}
+
+// jsonError says what is wrong with JSON in the words of its sender.
+func jsonError(err error) string {
+	var wrong *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &wrong) && wrong.Field == "":
+		return "must be a JSON object"
+	case errors.As(err, &wrong):
+		want, known := map[reflect.Kind]string{reflect.String: "a string", reflect.Int: "a whole number", reflect.Bool: "true or false"}[wrong.Type.Kind()]
+		if !known {
+			want = "an object"
+		}
+		return fmt.Sprintf("%s must be %s, not %s", wrong.Field, want, wrong.Value)
+	case errors.Is(err, io.EOF):
+		return "is empty"
+	}
+	return strings.TrimPrefix(err.Error(), "json: ")
 }
 
 // reply is what is answered: a status and a JSON value, or nothing.
@@ -180,12 +199,7 @@ func (s *Server) authorized(next func(http.ResponseWriter, *apiCall)) http.Handl
 	return func(w http.ResponseWriter, r *http.Request) {
 		name, ok := s.tokenName(r)
 		if !ok {
-			if !s.strangers.Allow() {
-				s.fail(w, r, &apiError{http.StatusTooManyRequests, "rate_limited", "too many requests without a good token", time.Second})
-				return
-			}
-			w.Header().Set("WWW-Authenticate", `Bearer realm="voicebridge"`)
-			s.fail(w, r, &apiError{http.StatusUnauthorized, "unauthorized", "Authorization must be Bearer, with a token of api.tokens", 0})
+			s.stranger(w, r, &apiError{http.StatusUnauthorized, "unauthorized", "Authorization must be Bearer, with a token of api.tokens", 0})
 			return
 		}
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
@@ -358,14 +372,14 @@ func (s *Server) apiRedirect(a *apiCall) (reply, error) {
 	switch {
 	case r.Say == "" && r.Dial == "":
 		return reply{}, wrong("say or dial must be set")
-	case len(r.Say) > 1000:
-		return reply{}, wrong("say: must have at most 1000 bytes")
+	case len(r.Say) > MaxSay:
+		return reply{}, wrong("say: must have at most %d bytes", MaxSay)
 	case r.Dial != "" && !providers.ValidNumber(r.Dial):
 		return reply{}, wrong("dial: must be a number in E.164, such as +15550100123")
 	}
 	ctx, stop := context.WithTimeout(context.WithoutCancel(a.Context()), restTime)
 	defer stop()
-	return reply{http.StatusNoContent, nil}, s.redirect(ctx, a.PathValue("call"), &providers.Answer{Say: r.Say, Dial: r.Dial})
+	return reply{http.StatusNoContent, nil}, s.redirect(ctx, a.PathValue("call"), r.Say, r.Dial)
 }
 
 // providerInfo describes a carrier.
@@ -477,34 +491,58 @@ func (s *Server) apiPoolToken(a *apiCall) (reply, error) {
 
 // attender are agents that connect for a call.
 type attender interface {
-	Attend(w http.ResponseWriter, r *http.Request, session string) bool
+	// Waits tells whether a call waits for its agent, Admits whether a request
+	// shows the token of the call.
+	Waits(session string) bool
+	Admits(r *http.Request, session string) bool
+	Attend(w http.ResponseWriter, r *http.Request, session string)
 }
 
 // attend takes the agent of a call that waits for it.
 func (s *Server) attend(w http.ResponseWriter, r *http.Request) {
-	if !s.handshakes.Allow() {
-		s.totals.refuse("rate")
-		s.fail(w, r, &apiError{http.StatusTooManyRequests, "rate_limited", "too many connections", time.Second})
-		return
-	}
+	call := r.PathValue("call")
 	for _, a := range s.cfg.Agents {
-		if at, ok := a.Dialer.(attender); ok && at.Attend(w, r, r.PathValue("call")) {
+		at, ok := a.Dialer.(attender)
+		switch {
+		case !ok || !at.Waits(call):
+		case !at.Admits(r, call):
+			s.stranger(w, r, &apiError{http.StatusUnauthorized, "unauthorized", "the token must be the one of the announcement", 0})
+			return
+		default:
+			at.Attend(w, r, call)
 			return
 		}
 	}
-	s.fail(w, r, &apiError{http.StatusNotFound, "not_found", "no call waits for an agent here", 0})
+	s.stranger(w, r, &apiError{http.StatusNotFound, "not_found", "no call waits for an agent here", 0})
+}
+
+// pool are agents that wait for calls.
+type pool interface {
+	// Admits tells whether a request shows a token of the pool's.
+	Admits(r *http.Request) bool
+	http.Handler
 }
 
 // park takes an agent that waits for calls.
 func (s *Server) park(w http.ResponseWriter, r *http.Request) {
-	pool, ok := s.cfg.Agents[r.PathValue("pool")].Dialer.(http.Handler)
+	p, ok := s.cfg.Agents[r.PathValue("pool")].Dialer.(pool)
 	switch {
 	case !ok:
-		s.fail(w, r, &apiError{http.StatusNotFound, "not_found", "no such pool", 0})
-	case !s.handshakes.Allow():
-		s.totals.refuse("rate")
-		s.fail(w, r, &apiError{http.StatusTooManyRequests, "rate_limited", "too many connections", time.Second})
+		s.stranger(w, r, &apiError{http.StatusNotFound, "not_found", "no such pool", 0})
+	case !p.Admits(r):
+		s.stranger(w, r, &apiError{http.StatusUnauthorized, "unauthorized", "the token must be the pool's bearer, or one of the API's that was not used yet", 0})
 	default:
-		pool.ServeHTTP(w, r)
+		p.ServeHTTP(w, r)
 	}
+}
+
+// stranger answers those who show no good token, not too often.
+func (s *Server) stranger(w http.ResponseWriter, r *http.Request, err *apiError) {
+	if !s.strangers.Allow() {
+		s.totals.refuse("strangers")
+		err = &apiError{http.StatusTooManyRequests, "rate_limited", "too many requests without a good token", time.Second}
+	} else if err.status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="voicebridge"`)
+	}
+	s.fail(w, r, err)
 }

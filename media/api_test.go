@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -211,4 +212,109 @@ type asked struct {
 func (a *asked) Get(_ context.Context, id string) (*providers.StatusReport, error) {
 	a.n.Add(1)
 	return &providers.StatusReport{Call: id, Status: providers.StatusBusy}, a.answers[id]
+}
+
+// TestHangupBesideDial: whenever a call is hung up while it is placed, it ends at
+// the carrier.
+func TestHangupBesideDial(t *testing.T) {
+	account, err := twilio.NewAccount(twilio.Sample("https://127.0.0.1:1", twilio.Spec.Formats[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	carrier := &placing{live: map[string]bool{}}
+	account.Calls = carrier
+	main := Account{Spec: twilio.Spec, Account: account}
+	s := New(Config{Providers: []*providers.Spec{twilio.Spec}, Limits: Defaults, Log: slog.New(slog.DiscardHandler),
+		Accounts: map[string]Account{"main": main}})
+	for range 500 {
+		feed, _ := s.book.Listen("")
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			if _, err := s.dial(context.Background(), main, &dialRequest{Account: "main"}); err != nil {
+				t.Error(err)
+			}
+		}()
+		if err := s.hangup(context.Background(), (<-feed.Events()).Call.ID, false); err != nil {
+			t.Error(err)
+		}
+		feed.Close()
+		<-done
+	}
+	s.background.Wait()
+	if n := len(carrier.live); n > 0 {
+		t.Errorf("%d calls live on", n)
+	}
+}
+
+// placing is a carrier that knows which calls are live.
+type placing struct {
+	providers.Calls
+	mu   sync.Mutex
+	n    int
+	live map[string]bool
+}
+
+func (p *placing) Dial(context.Context, *providers.Dial) (string, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.n++
+	id := fmt.Sprint("CA", p.n)
+	p.live[id] = true
+	return id, nil
+}
+
+func (p *placing) Hangup(_ context.Context, id string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.live, id)
+	return nil
+}
+
+// TestIdempotencyFull: a key that is repeated is known however many there are, and
+// a request that is under way is not forgotten.
+func TestIdempotencyFull(t *testing.T) {
+	var m answers
+	at := time.Now()
+	add := func(key string, done bool) (*answer, error) {
+		mine := &answer{at: at}
+		before, err := m.begin(key, mine)
+		if before == nil && err == nil && done {
+			m.end(key, mine, reply{201, key}, nil)
+		}
+		return before, err
+	}
+	if _, err := add("busy", false); err != nil {
+		t.Fatal(err)
+	}
+	for i := range maxKeys - 1 {
+		if before, err := add(fmt.Sprint(i), true); before != nil || err != nil {
+			t.Fatal(before, err)
+		}
+	}
+	if before, err := add("0", true); err != nil || before == nil || before.reply.body != "0" {
+		t.Errorf("the oldest key, repeated: %+v, %v", before, err)
+	}
+	if before, err := add("new", true); before != nil || err != nil {
+		t.Errorf("a new key: %+v, %v", before, err)
+	}
+	if _, err := add("busy", true); err == nil {
+		t.Error("a request under way was forgotten")
+	}
+	if len(m.order) != maxKeys || len(m.byKey) != maxKeys {
+		t.Errorf("%d and %d keys", len(m.order), len(m.byKey))
+	}
+}
+
+// TestJSONErrors speak of JSON, not of Go.
+func TestJSONErrors(t *testing.T) {
+	for body, want := range map[string]string{
+		`{"to":1}`: "to must be a string, not number", `{"ring_timeout":"x"}`: "ring_timeout must be a whole number, not string",
+		`{"metadata":1}`: "metadata must be an object, not number", `[]`: "must be a JSON object", "": "is empty", `{"x":1}`: `unknown field "x"`, `{`: "unexpected EOF",
+	} {
+		err := (&apiCall{body: []byte(body)}).read(&dialRequest{})
+		if err == nil || err.Error() != "body: "+want {
+			t.Errorf("%s: %v, want %s", body, err, want)
+		}
+	}
 }

@@ -32,9 +32,6 @@ func (s *Server) prepare(sess *session.Session, tk *ticket) calls.Call {
 		record, account = tk.record(), s.cfg.Accounts[tk.Account]
 		sess.Expect(session.Known{Call: tk.Call, Account: account.ID, Direction: record.Direction, From: tk.From, To: tk.To})
 	}
-	if known, ok := s.book.Get(sess.ID); ok && known.Answered != "" {
-		sess.AnsweredBy(known.Answered)
-	}
 	carrierID := record.CarrierID
 	control.Streaming = func(c *session.Call) {
 		s.book.Bind(sess.ID, c.Start.Call)
@@ -77,13 +74,22 @@ func (s *Server) fallback(c *calls.Call) *providers.Answer {
 		return &providers.Answer{}
 	}
 	f := s.cfg.Agents[c.Agent].Fallback
-	own := c.To
-	if c.Direction == calls.Outbound {
-		own = c.From
+	return elsewhere(c, f.Say, f.Dial)
+}
+
+// elsewhere is an answer that takes a call away from its agent: words, then
+// another number, which sees the bridge's own number of the call.
+func elsewhere(c *calls.Call, say, dial string) *providers.Answer {
+	a := &providers.Answer{Say: say, Dial: dial}
+	switch {
+	case dial == "":
+	case c.Direction == calls.Outbound:
+		a.Caller = c.From
+	default:
+		a.Caller = c.To
 	}
-	a := &providers.Answer{Say: f.Say, Dial: f.Dial}
-	if f.Dial != "" {
-		a.Caller = own
+	if !providers.ValidNumber(a.Caller) { // a SIP address, say
+		a.Caller = ""
 	}
 	return a
 }
@@ -101,6 +107,21 @@ func (s *Server) detected(id string, who providers.AnsweredBy) {
 			}
 		})
 	}
+}
+
+// report notes what a carrier says of a call, and acts on it. It is false where
+// that is nothing new.
+func (s *Server) report(id string, r *providers.StatusReport) bool {
+	if !s.book.Report(id, r) {
+		return false
+	}
+	if r.AnsweredBy != "" {
+		s.detected(id, r.AnsweredBy)
+	}
+	if sess := s.registry.Get(id); sess != nil && r.Status.Final() {
+		sess.Over()
+	}
+	return true
 }
 
 // dialRequest is a call to be placed.
@@ -195,12 +216,15 @@ func (s *Server) hangup(ctx context.Context, id string, afterPlayback bool) erro
 	if account.Account == nil || account.Calls == nil {
 		return errNoREST
 	}
-	if call.CarrierID != "" {
-		if err := account.Calls.Hangup(ctx, call.CarrierID); err != nil {
-			return err
+	if call.CarrierID == "" {
+		// It is being placed: dial sees to it, unless it has just got its id.
+		if call = s.book.Canceled(id, string(session.APIHangup)); call.CarrierID == "" {
+			return nil
 		}
 	}
-	// Without an id it is being placed: dial sees to it.
+	if err := account.Calls.Hangup(ctx, call.CarrierID); err != nil {
+		return err
+	}
 	s.book.Canceled(id, string(session.APIHangup))
 	return nil
 }
@@ -236,8 +260,13 @@ func (s *Server) digits(ctx context.Context, id, digits string) error {
 	return nil
 }
 
-// redirect has the carrier do something else with a call; its stream ends.
-func (s *Server) redirect(ctx context.Context, id string, a *providers.Answer) error {
+// unsure is how long a carrier that did not answer may still take a call
+// elsewhere.
+const unsure = 10 * time.Second
+
+// redirect has the carrier say something to a call, and connect it to another
+// number; its stream ends.
+func (s *Server) redirect(ctx context.Context, id, say, dial string) error {
 	call, known := s.book.Get(id)
 	account := s.cfg.Accounts[call.Account]
 	switch {
@@ -254,13 +283,25 @@ func (s *Server) redirect(ctx context.Context, id string, a *providers.Answer) e
 	if sess != nil {
 		sess.Leaving(true)
 	}
-	if err := account.Calls.Redirect(ctx, call.CarrierID, a); err != nil {
-		if sess != nil {
-			sess.Leaving(false)
-		}
-		return fmt.Errorf("redirect: %w", err)
+	err := account.Calls.Redirect(ctx, call.CarrierID, elsewhere(&call, say, dial))
+	if err == nil {
+		return nil
 	}
-	return nil
+	var e *providers.CallError
+	switch {
+	case sess == nil:
+	case errors.As(err, &e) && e.Kind == providers.ErrUnavailable && !e.Unsent():
+		time.AfterFunc(unsure, func() { sess.Leaving(false) }) // it may have been carried out
+	default:
+		sess.Leaving(false)
+		select {
+		case <-sess.Done(): // it has ended meanwhile, and left the call to the carrier
+			s.book.StreamEnded(id, string(session.Transferred), true)
+			s.endAtCarrier(account, id, call.CarrierID)
+		default:
+		}
+	}
+	return fmt.Errorf("redirect: %w", err)
 }
 
 const (
@@ -288,7 +329,7 @@ func (s *Server) reconcile() {
 				s.cfg.Log.Warn("the carrier does not say how a call is", "session", call.ID, "err", err)
 				return
 			}
-			s.book.Report(call.ID, report)
+			s.report(call.ID, report)
 		})
 	}
 }

@@ -1104,3 +1104,209 @@ func echo(conn *websocket.Conn) (first int) {
 		}
 	}
 }
+
+// TestStrangersCostNothing: those who knock at the agents' doors without a token
+// are turned away, and no carrier is.
+func TestStrangersCostNothing(t *testing.T) {
+	t.Parallel()
+	pool, err := agent.NewPool("desk", agent.Incoming{}, "the pool's bearer token")
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := startExchange(t, twilio.Spec, startAgent(t, bench.Echo), func(o *options, _ *bench.Exchange) {
+		o.agents = map[string]session.Dialer{"desk": pool}
+		o.limits.Handshakes = 1
+	})
+	counts := map[int]int{}
+	for range 30 {
+		for _, path := range []string{"/v1/calls/cs_1/agent", "/v1/pools/desk/agent"} {
+			_, status, err := dialAgent(x.url+path, http.Header{"Authorization": {"Bearer x"}})
+			if err == nil {
+				t.Fatal("let in")
+			}
+			counts[status]++
+		}
+	}
+	if counts[404] == 0 || counts[401] == 0 || counts[429] == 0 || counts[404]+counts[401]+counts[429] != 60 {
+		t.Errorf("%v", counts)
+	}
+	if out := x.inboundCall(phone(twilio.Spec)).Wait(); out.Fault != nil || len(out.Streams) != 1 {
+		t.Errorf("a carrier's call: %+v", out)
+	}
+}
+
+// TestRedirectBesideEnd: an agent that leaves while its call is taken elsewhere
+// does not end it, unless it is not taken elsewhere after all.
+func TestRedirectBesideEnd(t *testing.T) {
+	t.Parallel()
+	refused := &providers.CallError{Kind: providers.ErrRejected, Status: 400, Code: "1", Detail: "no"}
+	for name, fail := range map[string]error{"taken": nil, "refused": refused} {
+		t.Run(name, func(t *testing.T) {
+			carriers(t, func(t *testing.T, spec *providers.Spec) {
+				s, agentURL := newScript(t)
+				left := make(chan struct{})
+				x := startExchange(t, spec, agentURL, func(_ *options, sim *bench.Exchange) {
+					sim.Faults.Fail = func(kind providers.OperationKind, _ int) error {
+						if kind == providers.OpRedirect {
+							if err := (<-s.conn).Command(map[string]string{"type": "hangup", "when": "now"}); err != nil {
+								t.Error(err)
+							}
+							<-left
+							return fail
+						}
+						return nil
+					}
+				})
+				next := x.events("")
+				p := phone(spec)
+				p.Length = 20 * time.Second
+				sim := x.inboundCall(p)
+				id := ""
+				go func() {
+					for ev := next(); ; ev = next() {
+						switch id = ev.Call.ID; ev.Type {
+						case calls.EventStreaming:
+							go x.post2("/v1/calls/"+id+"/redirect", `{"dial":"+15550100777"}`)
+						case calls.EventStreamEnd:
+							close(left)
+							return
+						}
+					}
+				}()
+				out := sim.Wait()
+				if len(out.Dialled) != btoi(fail == nil) || fail != nil && out.Call.Status != providers.StatusCompleted {
+					t.Errorf("%+v", out)
+				}
+				_, call := x.api("GET", "/v1/calls/"+id, "")
+				if call["cause"] != "transferred" || call["streaming"] != false {
+					t.Errorf("%v", call)
+				}
+			})
+		})
+	}
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// post2 makes a request whose answer does not matter.
+func (x *exchange) post2(path, body string) {
+	req, err := http.NewRequest("POST", "http"+strings.TrimPrefix(x.url, "ws")+path, strings.NewReader(body))
+	if err != nil {
+		x.t.Error(err)
+		return
+	}
+	req.Header.Set("Authorization", "Bearer "+apiToken)
+	req.Header.Set("Content-Type", "application/json")
+	if resp, err := http.DefaultClient.Do(req); err == nil {
+		resp.Body.Close()
+	}
+}
+
+// TestNextBeforeEnd: a carrier that asks what comes after the stream before the
+// session knows of its end is not told that there has been none.
+func TestNextBeforeEnd(t *testing.T) {
+	t.Parallel()
+	s, agentURL := newScript(t)
+	x := startExchange(t, twilio.Spec, agentURL, func(o *options, _ *bench.Exchange) {
+		o.fallback = media.Fallback{Say: "Our agents are asleep."}
+	})
+	p := phone(twilio.Spec)
+	p.Length = 20 * time.Second
+	sim := x.inboundCall(p)
+	a := <-s.conn
+	call := sim.Call()
+	req, err := x.sim.Office.Ask(&providers.Ask{Kind: providers.AskNext, URL: publicURL + "/hooks/twilio/main/next/" + a.Session, Call: call}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.URL, err = url.Parse(x.sim.Reach(req.URL.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if body, _ := io.ReadAll(resp.Body); strings.Contains(string(body), "asleep") || !strings.Contains(string(body), "Hangup") {
+		t.Errorf("%s", body)
+	}
+	if stop := s.wait("stop"); stop["reason"] != "carrier_lost" {
+		t.Errorf("%v", stop)
+	}
+	sim.Wait()
+}
+
+// TestAnnouncedLate: an agent that connects before the application has answered
+// the announcement gets the call.
+func TestAnnouncedLate(t *testing.T) {
+	t.Parallel()
+	var x *exchange
+	app := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		var a struct{ URL, Token string }
+		if err := json.NewDecoder(r.Body).Decode(&a); err != nil {
+			t.Error(err)
+		}
+		conn, _, err := dialAgent(x.sim.Reach(a.URL), http.Header{"Authorization": {"Bearer " + a.Token}})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		echo(conn) // the whole call
+	}))
+	t.Cleanup(app.Close)
+	attended, err := agent.NewAttended(agent.Incoming{Wait: 5 * time.Second}, notify.Target{URL: app.URL, Timeout: 400 * time.Millisecond}, publicURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x = startExchange(t, twilio.Spec, "", func(o *options, _ *bench.Exchange) { o.dialer = attended })
+	p := phone(twilio.Spec)
+	p.Length = time.Second
+	if out := x.inboundCall(p).Wait(); out.Fault != nil || len(out.Streams) != 1 || len(out.Streams[0].Received) < 4000 {
+		t.Errorf("%+v", out)
+	}
+}
+
+// TestPoolCallerLeaves: a caller who hangs up before an agent is ready costs no
+// other agent its place.
+func TestPoolCallerLeaves(t *testing.T) {
+	t.Parallel()
+	const bearer = "the pool's bearer token"
+	pool, err := agent.NewPool("desk", agent.Incoming{Wait: 10 * time.Second, Ready: 10 * time.Second}, bearer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := startExchange(t, twilio.Spec, "", func(o *options, _ *bench.Exchange) {
+		o.dialer = pool
+		o.agents = map[string]session.Dialer{"desk": pool}
+	})
+	var agents []*websocket.Conn
+	for range 3 {
+		conn, _, err := dialAgent(x.url+"/v1/pools/desk/agent", http.Header{"Authorization": {"Bearer " + bearer}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, _, err := conn.ReadMessage(); err != nil { // waiting
+			t.Fatal(err)
+		}
+		agents = append(agents, conn)
+	}
+	p := phone(twilio.Spec)
+	p.Length = 20 * time.Second
+	sim := x.inboundCall(p)
+	if _, data, err := agents[0].ReadMessage(); err != nil || !strings.Contains(string(data), `"type":"start"`) {
+		t.Fatalf("%s, %v", data, err)
+	}
+	sim.Hangup()
+	sim.Wait()
+	closed(t, agents[0])
+	if n := pool.Parked(); n != 2 {
+		t.Errorf("%d agents still wait, want 2", n)
+	}
+}

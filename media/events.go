@@ -43,7 +43,8 @@ func (s *Server) apiEvents(w http.ResponseWriter, a *apiCall) {
 		_, err := fmt.Fprintf(w, format, args...)
 		return err == nil && out.Flush() == nil
 	}
-	if !write(": events of calls\n\n") || !complete && !write("event: feed.gap\ndata: {}\n\n") {
+	// An id without data: from here on nothing is missed.
+	if !write(": events of calls\nid: %s\n\n", feed.After) || !complete && !write("event: feed.gap\ndata: {}\n\n") {
 		return
 	}
 	alive := time.NewTicker(sseKeepalive)

@@ -103,14 +103,8 @@ func (s *Server) status(w http.ResponseWriter, h *accountHook) string {
 		// waits for it any more.
 		s.endAtCarrier(h.Account, call.ID, report.Call)
 	}
-	if s.book.Report(call.ID, report) {
+	if s.report(call.ID, report) {
 		h.log.Info("call status", "session", call.ID, "call", report.Call, "status", report.Status, "raw", report.Raw, "answered_by", report.AnsweredBy)
-		if report.AnsweredBy != "" {
-			s.detected(call.ID, report.AnsweredBy)
-		}
-		if sess := s.registry.Get(call.ID); sess != nil && report.Status.Final() {
-			sess.Over()
-		}
 	}
 	return "ok"
 }
@@ -121,28 +115,36 @@ func (s *Server) inbound(w http.ResponseWriter, h *accountHook) string {
 	if err != nil {
 		return malformed(w, h, err)
 	}
-	answer, result := &providers.Answer{Say: "All lines are busy. Please call again later."}, "refused"
-	if !s.draining.Load() && s.registry.Len() < s.cfg.Limits.Calls {
-		answer, result = s.answerInbound(h, in)
+	log := h.log.With("call", in.ID, "from", mask(in.From), "to", mask(in.To))
+	refuse := func(why, words string) string {
+		log.Info("call refused", "why", why)
+		return s.write(w, h, &providers.Answer{Say: words}, "refused")
 	}
-	h.log.Info("call comes in", "call", in.ID, "from", mask(in.From), "to", mask(in.To), "result", result)
-	return s.write(w, h, answer, result)
-}
-
-func (s *Server) answerInbound(h *accountHook, in *providers.InboundCall) (*providers.Answer, string) {
+	const busy = "All lines are busy. Please call again later."
+	switch {
+	case s.draining.Load():
+		return refuse("the bridge stops", busy)
+	case s.registry.Len() >= s.cfg.Limits.Calls:
+		return refuse("limits.calls is reached", busy)
+	}
 	// A carrier that asks twice about a call is told the same.
 	call, known := s.book.Find(h.name, in.ID)
 	if !known {
 		route, refusal := s.route(h, in)
-		if refusal != "" {
-			return &providers.Answer{Say: refusal}, "refused"
+		switch refusal {
+		case "":
+		case notInService:
+			return refuse("no route fits, and there is no agent for all others", refusal)
+		default:
+			return refuse("the router says so", refusal)
 		}
 		call = s.book.Add(calls.Call{
 			Account: h.name, Provider: h.Spec.Name, CarrierID: in.ID, Direction: calls.Inbound, Status: providers.StatusRinging,
 			From: in.From, To: in.To, Agent: route.Agent, Metadata: route.Metadata,
 		})
 	}
-	return s.stream(h, &call), "ok"
+	log.Info("call comes in", "session", call.ID, "agent", call.Agent)
+	return s.write(w, h, s.stream(h, &call), "ok")
 }
 
 // stream tells the carrier to stream a call to a media URL of its own.
@@ -224,6 +226,10 @@ func (s *Server) next(w http.ResponseWriter, h *accountHook) string {
 	if !known || call.Account != h.name {
 		return s.write(w, h, &providers.Answer{}, "unknown")
 	}
+	if sess := s.registry.Get(call.ID); sess != nil { // it knows how the stream has ended
+		s.await(sess)
+		call, _ = s.book.Get(call.ID)
+	}
 	if call.Cause == "" { // the stream was never there
 		call.Cause = string(session.StartTimeout)
 	}
@@ -232,6 +238,16 @@ func (s *Server) next(w http.ResponseWriter, h *accountHook) string {
 		s.book.StreamEnded(call.ID, call.Cause, true)
 	}
 	return s.write(w, h, answer, "ok")
+}
+
+// streamEnd is how long a session may take to learn that its stream has ended.
+const streamEnd = 2 * time.Second
+
+// await waits for the end of a session whose stream has ended at the carrier.
+func (s *Server) await(sess *session.Session) {
+	late := time.AfterFunc(streamEnd, sess.StreamOver)
+	defer late.Stop()
+	<-sess.Done()
 }
 
 // mask keeps the last two digits of a number.

@@ -208,7 +208,7 @@ func TestDoors(t *testing.T) {
 		"account of another":      {"/hooks/vonage/main/inbound", "", form, 404},
 		"unknown carrier":         {"/hooks/nobody/main/inbound", "", form, 404},
 		"unknown hook":            {"/hooks/twilio/main/else", "", form, 404},
-		"other account's call":    {inbound, sign(publicURL+inbound, foreign), foreign, 400},
+		"other account's call":    {inbound, sign(publicURL+inbound, foreign), foreign, 403},
 		"too large":               {inbound, sign(publicURL+inbound, huge), huge, 413},
 	} {
 		if code, body := b.post(t, tt.path, tt.form, tt.signature); code != tt.want || strings.Contains(body, authToken) {

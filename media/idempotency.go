@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -60,12 +61,17 @@ func (s *Server) once(a *apiCall, do func() (reply, error)) (reply, error) {
 func (m *answers) begin(key string, mine *answer) (*answer, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for len(m.order) > 0 && (len(m.order) >= maxKeys || mine.at.Sub(m.byKey[m.order[0]].at) > keepKeys) {
-		delete(m.byKey, m.order[0])
-		m.order = m.order[1:]
+	for len(m.order) > 0 && mine.at.Sub(m.byKey[m.order[0]].at) > keepKeys {
+		m.forget(0)
 	}
 	before := m.byKey[key]
 	switch {
+	case before == nil && len(m.order) >= maxKeys: // a request that is under way stays
+		oldest := slices.IndexFunc(m.order, func(k string) bool { return m.byKey[k].done })
+		if oldest < 0 {
+			return nil, &apiError{http.StatusServiceUnavailable, "busy", "too many requests with an Idempotency-Key are being carried out", time.Second}
+		}
+		m.forget(oldest)
 	case before == nil:
 	case before.request != mine.request:
 		return nil, wrong("Idempotency-Key: has been used for another request")
@@ -88,13 +94,13 @@ func (m *answers) end(key string, mine *answer, r reply, err error) {
 	mine.done, mine.reply, mine.err = true, r, err
 	var carrier *providers.CallError
 	var own *apiError
-	if errors.As(err, &own) || errors.As(err, &carrier) && carrier.Kind != providers.ErrUnavailable {
-		for i, k := range m.order {
-			if k == key {
-				m.order = append(m.order[:i], m.order[i+1:]...)
-				break
-			}
-		}
-		delete(m.byKey, key)
+	if errors.As(err, &own) || errors.As(err, &carrier) && (carrier.Kind != providers.ErrUnavailable || carrier.Unsent()) {
+		m.forget(slices.Index(m.order, key))
 	}
+}
+
+// forget removes a key by its place.
+func (m *answers) forget(i int) {
+	delete(m.byKey, m.order[i])
+	m.order = slices.Delete(m.order, i, i+1)
 }

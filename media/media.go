@@ -304,7 +304,15 @@ func (s *Server) serve(spec *providers.Spec, conn *ws.Conn, tk *ticket) {
 	}
 	defer s.sessions.Done()
 	s.book.Add(record)
-	s.book.Answered(id) // there is a stream
+	s.book.Answered(id)                 // there is a stream
+	if call, ok := s.book.Get(id); ok { // what was reported before the session could be told
+		if call.Answered != "" {
+			sess.AnsweredBy(call.Answered)
+		}
+		if call.Status.Final() {
+			sess.Over()
+		}
+	}
 	end := sess.Run(s.ctx)
 	s.leave(sess, end.Cause)
 }

@@ -2,6 +2,7 @@ package media
 
 import (
 	"context"
+	"fmt"
 
 	"voicebridge/providers"
 )
@@ -11,6 +12,9 @@ type Route struct {
 	Agent    string            // its name in Config.Agents
 	Metadata map[string]string // told to the agent; see providers.CheckParams
 }
+
+// MaxSay bounds the words that a caller is told, in bytes.
+const MaxSay = 1000
 
 // notInService is what a caller hears whose number nobody answers.
 const notInService = "This number is not in service."
@@ -38,9 +42,14 @@ func (s *Server) route(h *accountHook, in *providers.InboundCall) (r Route, refu
 		var reply routerReply
 		err := s.cfg.Router.Post(h.request.Context(), &routerCall{"call.inbound", h.name, h.Spec.Name, in.ID, in.From, in.To}, &reply)
 		if err == nil {
-			if reply.Refuse != "" {
+			switch {
+			case len(reply.Refuse) > MaxSay:
+				err = errRoute(fmt.Sprintf("refuse: has more than %d bytes", MaxSay))
+			case reply.Refuse != "":
 				return r, reply.Refuse
 			}
+		}
+		if err == nil {
 			if err = s.checkRoute(Route{reply.Agent, reply.Metadata}); err == nil {
 				return Route{reply.Agent, reply.Metadata}, ""
 			}

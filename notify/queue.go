@@ -26,6 +26,7 @@ type Queue struct {
 	waiting map[string][]event // keys with a goroutine; the first event is under way
 	size    int
 	closed  bool
+	full    bool // events are being lost, which has been logged
 	workers sync.WaitGroup
 
 	sent, lost atomic.Uint64
@@ -62,9 +63,13 @@ func (q *Queue) Send(key, id string, v any) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed || q.size >= maxWaiting {
-		q.lost.Add(1)
+		if q.lost.Add(1); !q.full {
+			q.full = true
+			q.log.Warn("events are lost: too many wait to be taken", "first", id, "waiting", q.size)
+		}
 		return
 	}
+	q.full = q.full && q.size > maxWaiting/2
 	q.size++
 	list, running := q.waiting[key]
 	q.waiting[key] = append(list, event{id, body})

@@ -2,9 +2,11 @@ package providers
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -135,24 +137,32 @@ var e164 = regexp.MustCompile(`^\+[1-9][0-9]{6,14}$`)
 // ValidNumber tells whether s is a number in E.164, with its plus.
 func ValidNumber(s string) bool { return e164.MatchString(s) }
 
-// MaxParams bounds the bytes of all names and values of Answer.Params, so that
-// every carrier takes them.
-const MaxParams = 400
+// Every carrier must take Answer.Params: Vonage at most MaxParams bytes of JSON,
+// Twilio a name and value of less than maxParam characters.
+const (
+	MaxParams = 512
+	maxParam  = 500
+)
 
 // CheckParams tells what is wrong with parameters of a stream.
 func CheckParams(params map[string]string) error {
-	n := 0
 	for k, v := range params {
-		n += len(k) + len(v)
 		if k == "" || strings.ContainsFunc(k+v, func(r rune) bool { return r < ' ' || r == 0x7f || r == 0xfffd }) {
 			return fmt.Errorf("%.40q: names must not be empty, and no control characters", k)
 		}
 		if slices.Contains([]string{"event", "content-type"}, strings.ToLower(k)) {
 			return fmt.Errorf("%q is a name of the carriers'", k)
 		}
+		if len(k)+len(v) >= maxParam {
+			return fmt.Errorf("%.40q: name and value must have less than %d bytes", k, maxParam)
+		}
 	}
-	if n > MaxParams {
-		return fmt.Errorf("%d bytes of names and values are more than the %d that carriers take along", n, MaxParams)
+	b, err := json.Marshal(params)
+	if err != nil {
+		return err
+	}
+	if len(params) > 0 && len(b) > MaxParams {
+		return fmt.Errorf("%d bytes as JSON are more than the %d that carriers take along", len(b), MaxParams)
 	}
 	return nil
 }
@@ -184,8 +194,9 @@ type Calls interface {
 	Get(ctx context.Context, id string) (*StatusReport, error)
 	// Redirect replaces what the carrier does with a call; a media stream ends.
 	Redirect(ctx context.Context, id string, a *Answer) error
-	// Digits sends tones to the other party beside the stream. It is
-	// errors.ErrUnsupported where SendsDigits is false.
+	// Digits sends tones to the other party beside the stream, in order. It is
+	// errors.ErrUnsupported, and nothing is sent, where SendsDigits is false or the
+	// carrier does not know one of them.
 	Digits(ctx context.Context, id, digits string) error
 	// SendsDigits tells whether the carrier can.
 	SendsDigits() bool
@@ -260,7 +271,16 @@ func (e *CallError) Error() string {
 		}
 		fmt.Fprintf(&b, ": %v", why)
 	}
+	if e.Kind == ErrUnavailable && e.Status == 0 {
+		return b.String() + ": the carrier's API was not reached, or did not answer in time: check base_url and the network"
+	}
 	return b.String() + ": " + advice[e.Kind]
+}
+
+// Unsent tells whether the carrier has surely got nothing: no connection was made.
+func (e *CallError) Unsent() bool {
+	var op *net.OpError
+	return errors.As(e.Err, &op) && op.Op == "dial"
 }
 
 // Unwrap gives the reason for no answer.

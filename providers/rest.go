@@ -36,7 +36,7 @@ func Attempt[T any](ctx context.Context, repeat bool, do func(ctx context.Contex
 		if err == nil || !errors.As(err, &e) {
 			return v, permanent(err)
 		}
-		again := e.Kind == ErrRate || e.Kind == ErrUnavailable && (repeat || unsent(e.Err))
+		again := e.Kind == ErrRate || e.Kind == ErrUnavailable && (repeat || e.Unsent())
 		switch {
 		case !again || e.Retry > restLonger:
 			return v, permanent(err)
@@ -59,12 +59,6 @@ func permanent(err error) error {
 		return nil
 	}
 	return backoff.Permanent(err)
-}
-
-// unsent tells whether a request was never sent: no connection was made.
-func unsent(err error) bool {
-	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "dial"
 }
 
 // RetryAfter reads the header Retry-After in seconds; 0 where there is none.

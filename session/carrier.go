@@ -4,6 +4,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -177,6 +178,12 @@ func (s *Session) signalDone(it item, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer wake(s.wakeAgent)
+	defer wake(s.wakeCarrier)
+	s.out.signalling = false
+	if errors.Is(err, errors.ErrUnsupported) { // it does not know these
+		s.out.tones = append(s.out.tones, tones{item: it})
+		return
+	}
 	if err != nil {
 		s.log.Warn("digits were not sent", "err", err)
 		s.fault(s.now(), &AgentCommand{ID: it.id}, "carrier_error", "the carrier did not send the digits")

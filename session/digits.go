@@ -27,10 +27,10 @@ func ValidDigits(s string) bool {
 	return s != "" && len(s) <= maxDigits && strings.Trim(s, "0123456789*#ABCDwW") == ""
 }
 
-// tones are digits under way.
+// tones are digits under way. They are made one by one.
 type tones struct {
-	audio []byte // in the carrier's format, whole frames
-	id    string // of the command
+	item
+	audio []byte // of those begun, in the carrier's format
 }
 
 // digits queues digits behind the audio so far, or sends them at once. It is
@@ -60,19 +60,19 @@ func (p *playout) dial(it item) {
 		p.signals = append(p.signals, it)
 		return
 	}
-	audio := codec.AppendDTMF(nil, p.format, it.digits, it.tone, it.gap)
-	if rest := len(audio) % p.frame; rest > 0 {
-		audio = p.format.Encoding.AppendSilence(audio, p.frame-rest)
-	}
-	p.tones = append(p.tones, tones{audio, it.id})
+	p.tones = append(p.tones, tones{item: it})
 }
 
-// signal gives the digits that the carrier is to send.
+// signal gives the digits that the carrier is to send. Those after them wait until
+// they are sent.
 func (p *playout) signal(cmd *providers.Command) {
-	p.signalled = p.signals[0]
+	p.signalled, p.signalling = p.signals[0], true
 	p.signals = p.signals[1:]
 	*cmd = providers.Command{Kind: providers.CommandDigits, Digits: p.signalled.digits}
 }
+
+// digitsLeft tells whether digits are on their way that a hang-up must not cut.
+func (p *playout) digitsLeft() bool { return p.signalling || len(p.signals) > 0 || len(p.tones) > 0 }
 
 // sendTone hands one frame of tones to the carrier. It takes no place on the
 // agent's timeline: what was handed out before only seems to have begun earlier.
@@ -82,10 +82,18 @@ func (p *playout) sendTone(now time.Duration, buf []byte, cmd *providers.Command
 	}
 	p.base -= p.step
 	t := &p.tones[0]
+	for len(t.audio) < p.frame && t.digits != "" {
+		t.audio = codec.AppendDTMF(t.audio, p.format, t.digits[:1], t.tone, t.gap)
+		t.digits = t.digits[1:]
+	}
+	if missing := p.frame - len(t.audio); missing > 0 {
+		t.audio = p.format.Encoding.AppendSilence(t.audio, missing)
+	}
 	*cmd = providers.Command{Kind: providers.CommandAudio, Audio: append(buf[:0], t.audio[:p.frame]...)}
 	p.stats.FramesOut++
 	p.fresh = true // the silence around tones is no hole
-	if t.audio = t.audio[p.frame:]; len(t.audio) == 0 {
+	p.toned = p.dry()
+	if t.audio = t.audio[p.frame:]; len(t.audio) == 0 && t.digits == "" {
 		if t.id != "" {
 			p.tell(AgentEvent{Kind: AgentAck, Ref: t.id, Out: p.heard(now)})
 		}

@@ -36,7 +36,7 @@ func drive(p *playout, from, to time.Duration) string {
 		switch {
 		case cmd.Kind == providers.CommandClear:
 			b.WriteByte('c')
-		case cmd.Kind == providers.CommandDigits:
+		case cmd.Kind == providers.CommandDigits: // the test says when they are sent
 			b.WriteString("<" + cmd.Digits + ">")
 		case cmd.Audio[0] == 1 && cmd.Audio[1] == 0:
 			b.WriteByte('a')
@@ -157,7 +157,7 @@ func TestDigitsNative(t *testing.T) {
 	p.push(0, ones(1))
 	p.digits(one, false)
 	p.push(0, ones(1))
-	if got := drive(p, 0, time.Second); got != "a<1>a" {
+	if got := drive(p, 0, time.Second); got != "a<1>a" || !p.signalling {
 		t.Errorf("%s", got)
 	}
 }
@@ -209,5 +209,72 @@ func TestRetuneInbound(t *testing.T) {
 		if frames < 9 {
 			t.Errorf("%d Hz: %d frames", to, frames)
 		}
+	}
+}
+
+// TestDigitsPaused: an agent that has paused still sends digits.
+func TestDigitsPaused(t *testing.T) {
+	p, _ := dialled(false)
+	p.push(0, ones(3))
+	p.pause(true)
+	p.digits(one, true)
+	if got := drive(p, 0, time.Second); got != "tttttttt" {
+		t.Errorf("%s", got)
+	}
+}
+
+// TestClearKeepsTones: a clear after digits have been acknowledged does not take
+// them back from the carrier.
+func TestClearKeepsTones(t *testing.T) {
+	p, told := dialled(false)
+	p.digits(one, true)
+	got := drive(p, 0, 1) // all are with the carrier
+	if acks(*told) != "d" {
+		t.Fatal("not acknowledged")
+	}
+	p.flush(10*time.Millisecond, "agent", "c")
+	p.push(10*time.Millisecond, ones(1))
+	got += " " + drive(p, 10*time.Millisecond, time.Second)
+	p.flush(2*time.Second, "agent", "c")
+	got += " " + drive(p, 2*time.Second, 3*time.Second)
+	if got != "tttttttt a c" {
+		t.Errorf("%s", got)
+	}
+}
+
+// TestDigitsCost: long tones are not made before their time.
+func TestDigitsCost(t *testing.T) {
+	p, _ := dialled(false)
+	long := item{digits: strings.Repeat("D", maxDigits), tone: 2 * time.Second, gap: 2 * time.Second}
+	bytes := testing.Benchmark(func(b *testing.B) {
+		b.ReportAllocs()
+		for p.digits(long, true) {
+		}
+	}).MemBytes
+	if bytes > 100<<10 {
+		t.Errorf("%d bytes for tones that nobody hears yet", bytes)
+	}
+	if got := drive(p, 0, 8*time.Second); len(got) < 400 || strings.Trim(got, "ta") != "" {
+		t.Errorf("%d frames in 8 s", len(got))
+	}
+}
+
+// TestDigitsNativeOrder: digits go to the carrier one command after the other, and
+// before the end.
+func TestDigitsNativeOrder(t *testing.T) {
+	p, _ := dialled(true)
+	p.digits(item{digits: "1"}, true)
+	p.digits(item{digits: "2"}, false)
+	p.hangup("", &End{Cause: AgentHangup})
+	got := drive(p, 0, time.Second)
+	if p.end != nil {
+		t.Error("the call ended before the digits were sent")
+	}
+	p.signalling = false
+	got += " " + drive(p, time.Second, 2*time.Second)
+	p.signalling = false
+	got += " " + drive(p, 2*time.Second, 3*time.Second)
+	if got != "<1> <2> " || p.end == nil {
+		t.Errorf("%s, end %v", got, p.end)
 	}
 }

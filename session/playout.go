@@ -55,14 +55,16 @@ type playout struct {
 	lag     time.Duration // how much later than expected the carrier played the last mark
 	high    int64         // the furthest playhead: it never goes back
 
-	items      []item  // waiting to be reached by taken
-	inflight   []item  // sent to the carrier or waiting for the playhead
-	serial     uint64  // of the last mark sent
-	generation uint64  // of clears: marks of an older one are not ours any more
-	tones      []tones // digits under way as audio
-	signals    []item  // digits that the carrier is to send
-	signalled  item    // the last of them that was given out
-	clear      bool    // a clear is to be sent
+	items      []item        // waiting to be reached by taken
+	inflight   []item        // sent to the carrier or waiting for the playhead
+	serial     uint64        // of the last mark sent
+	generation uint64        // of clears: marks of an older one are not ours any more
+	tones      []tones       // digits under way as audio
+	toned      time.Duration // until when the carrier plays those it has got
+	signals    []item        // digits that the carrier is to send
+	signalled  item          // the last of them that was given out
+	signalling bool          // the carrier is still to confirm it
+	clear      bool          // a clear is to be sent
 	paused     bool
 	finishing  bool // a hang-up is queued: later audio is ignored
 	speaking   bool // playback has been reported as started
@@ -262,7 +264,7 @@ func (p *playout) flush(now time.Duration, cause, ref string) {
 			case it.digits != "":
 				p.dial(it)
 				continue
-			case it.end != nil && len(p.tones) > 0: // once they are sent
+			case it.end != nil && p.digitsLeft(): // once they are sent
 				kept = append(kept, it)
 				continue
 			case it.end != nil:
@@ -284,12 +286,13 @@ func (p *playout) flush(now time.Duration, cause, ref string) {
 		p.items[i].at = p.taken
 	}
 	p.segments, p.jump = p.segments[:0], true
-	if p.can.Clear { // otherwise the carrier goes on with what it has
-		p.run = false
+	// Otherwise the carrier goes on with what it has, at most the lead: digits that
+	// were acknowledged must not be lost.
+	if p.can.Clear && now >= p.toned {
+		p.run, p.clear = false, true
 	}
 	p.speaking, p.paused, p.fresh = false, false, true
 	p.generation++
-	p.clear = p.can.Clear
 	p.levels(now)
 }
 
@@ -302,11 +305,14 @@ func (p *playout) next(now time.Duration, buf []byte, cmd *providers.Command) (o
 		return true, 0
 	}
 	p.expire(now)
-	if len(p.signals) > 0 {
+	if len(p.signals) > 0 && !p.signalling {
 		p.signal(cmd)
 		return true, 0
 	}
 	for len(p.items) > 0 && p.items[0].at <= p.taken && len(p.tones) == 0 {
+		if p.items[0].end != nil && p.digitsLeft() {
+			break
+		}
 		if it := p.items[0]; it.digits != "" {
 			p.items = p.items[:copy(p.items, p.items[1:])]
 			p.dial(it)
@@ -326,7 +332,7 @@ func (p *playout) next(now time.Duration, buf []byte, cmd *providers.Command) (o
 		p.levels(now)
 		wait = min(wait, p.reported+p.report)
 	}
-	if len(p.tones) > 0 && !p.paused {
+	if len(p.tones) > 0 {
 		due := now
 		if p.run && now <= p.dry() {
 			due = p.dry() - p.lead + codec.FrameTime

@@ -72,6 +72,7 @@ type Session struct {
 	known   Known // set before Run; AnsweredBy also later, up to the start, under mu
 	control Control
 	told    sync.Once       // Control.Ending
+	done    chan struct{}   // closed after it
 	leaving atomic.Bool     // the carrier is about to take the call elsewhere
 	ctx     context.Context // ends with the call; Hangup may end it before Run begins
 	cancel  context.CancelCauseFunc
@@ -97,6 +98,7 @@ func New(id string, spec *providers.Spec, cfg Config, carrier Carrier, dialer Di
 		ID: id, spec: spec, cfg: cfg, carrier: carrier, dialer: dialer, stream: spec.NewStream(),
 		log:   log.With("provider", spec.Name, "session", id),
 		epoch: time.Now(), wakeCarrier: make(chan struct{}, 1), wakeAgent: make(chan struct{}, 1),
+		done: make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	return s
@@ -137,8 +139,16 @@ func (s *Session) Hangup(afterPlayback bool) {
 // Over tells that the carrier has reported the end of the call.
 func (s *Session) Over() { s.finish(CallerHangup, nil) }
 
+// StreamOver tells that the carrier has reported the end of the stream.
+func (s *Session) StreamOver() {
+	s.finish(CarrierLost, errors.New("session: the carrier says that the stream has ended"))
+}
+
+// Done is closed once the end of the session has been told.
+func (s *Session) Done() <-chan struct{} { return s.done }
+
 // Leaving tells that the carrier is about to take the call elsewhere, or, with
-// false, that it is not: the end of the stream is not the caller's doing then.
+// false, that it is not: however the stream ends then, the call goes on.
 func (s *Session) Leaving(on bool) { s.leaving.Store(on) }
 
 // ErrNotYet is the error of what needs the stream's start.
@@ -215,6 +225,7 @@ func (s *Session) ending(end End) {
 		if s.control.Ending != nil {
 			s.control.Ending(end)
 		}
+		close(s.done)
 	})
 }
 
@@ -241,7 +252,7 @@ func (s *Session) logEnd(end End) {
 
 // finish ends the call; the first cause counts.
 func (s *Session) finish(cause Cause, err error) {
-	if cause == CallerHangup && s.leaving.Load() {
+	if s.leaving.Load() && cause != APIHangup {
 		cause = Transferred
 	}
 	s.cancel(&End{cause, err})

@@ -103,7 +103,11 @@ func (c *checkWebhookCmd) file(out output) error {
 	if err != nil {
 		return fmt.Errorf("--request: %w", err)
 	}
-	explain(out, account.Webhooks.Explain(h, time.Now()))
+	now := time.Now()
+	explain(out, account.Webhooks.Explain(h, now))
+	if account.Webhooks.Authenticate(h, now) != nil { // explained
+		return exitCode(1)
+	}
 	return nil
 }
 

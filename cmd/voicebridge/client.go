@@ -103,17 +103,20 @@ func (f *apiFlags) listen(ctx context.Context, call string, ready func(), each f
 			header["Last-Event-ID"] = last
 		}
 		resp, err := f.open(ctx, "GET", path, nil, header)
-		if err != nil {
+		var refused *problem
+		if err != nil && (last == "" || errors.As(err, &refused)) {
 			return err
 		}
-		if ready != nil {
-			ready()
-			ready = nil
-		}
-		done, err := read(resp.Body, &last, each)
-		resp.Body.Close()
-		if done || err != nil {
-			return err
+		if err == nil {
+			if ready != nil {
+				ready()
+				ready = nil
+			}
+			done, err := read(resp.Body, &last, each)
+			resp.Body.Close()
+			if done || err != nil {
+				return err
+			}
 		}
 		if ctx.Err() != nil {
 			return nil
@@ -131,6 +134,9 @@ func read(body io.Reader, last *string, each func(*calls.Event) (bool, error)) (
 	lines := bufio.NewScanner(body)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
+		if id, ok := strings.CutPrefix(lines.Text(), "id: "); ok {
+			*last = id
+		}
 		data, ok := strings.CutPrefix(lines.Text(), "data: ")
 		if !ok {
 			continue
@@ -142,7 +148,6 @@ func read(body io.Reader, last *string, each func(*calls.Event) (bool, error)) (
 		if ev.ID == "" { // a gap
 			continue
 		}
-		*last = ev.ID
 		if done, err := each(&ev); done || err != nil {
 			return done, err
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -242,7 +243,7 @@ func testCommands(t *testing.T, spec *providers.Spec) {
 	resp.Body.Close()
 	for _, args := range [][]string{{}, {"--config", file, "--request", saved}} {
 		out, err := command(t, append([]string{"check", "webhook", "--account", "main"}, args...)...)
-		if err != nil || !strings.Contains(out, "Refused:") || !strings.Contains(out, "is of a") {
+		if refused := (exitCode)(0); (len(args) > 0) != errors.As(err, &refused) || err != nil && refused != 1 || !strings.Contains(out, "Refused:") || !strings.Contains(out, "is of a") {
 			t.Errorf("%v: %s, %v", args, out, err)
 		}
 	}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
 
 	"voicebridge/agent"
 	"voicebridge/media"
@@ -289,6 +290,7 @@ func parseConfig(b []byte, env func(string) string) (*config, error) {
 			v := env(name)
 			if v == "" {
 				missing = append(missing, name)
+				return m // so that all else can be checked
 			}
 			return v
 		})
@@ -318,13 +320,41 @@ func parseConfig(b []byte, env func(string) string) (*config, error) {
 			}
 		}
 	}
-	if len(unread) > 0 {
-		return nil, errors.Join(unread...)
-	}
+	wrong := append(unread, located(b, cfg.check(), missing)...)
 	if len(missing) > 0 {
-		return nil, fmt.Errorf("environment variables are not set, or empty: %s", strings.Join(missing, ", "))
+		wrong = append([]error{fmt.Errorf("environment variables are not set, or empty: %s", strings.Join(slices.Compact(slices.Sorted(slices.Values(missing))), ", "))}, wrong...)
 	}
-	return cfg, cfg.check()
+	return cfg, errors.Join(wrong...)
+}
+
+// located takes joined errors apart and adds to each the line of the field that it
+// begins with. Those about variables that are missing say nothing new.
+func located(b []byte, err error, missing []string) (all []error) {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, e := range joined.Unwrap() {
+			all = append(all, located(b, e, missing)...)
+		}
+		return all
+	}
+	if err == nil {
+		return nil
+	}
+	file, parseErr := parser.ParseBytes(b, 0)
+	field, _, _ := strings.Cut(err.Error(), ": ")
+	for parseErr == nil && field != "" {
+		path, pathErr := yaml.PathString("$." + field)
+		if pathErr == nil {
+			if node, e := path.FilterFile(file); e == nil && node != nil {
+				value := node.GetToken().Value
+				if slices.ContainsFunc(missing, func(name string) bool { return strings.Contains(value, "${"+name+"}") }) {
+					return nil
+				}
+				return []error{fmt.Errorf("%w (line %d)", err, node.GetToken().Position.Line)}
+			}
+		}
+		field = field[:max(0, strings.LastIndexAny(field, ".["))]
+	}
+	return []error{err}
 }
 
 // minToken is the shortest media token: 16 characters are enough to make
@@ -376,8 +406,13 @@ func (c *config) check() error {
 			wrong(field+"agent", "%q is not one of agents", r.Agent)
 		}
 		for name, pattern := range map[string]string{"to": r.To, "from": r.From} {
-			if strings.Contains(strings.TrimSuffix(pattern, "*"), "*") {
+			switch number := strings.TrimSuffix(pattern, "*"); {
+			case strings.Contains(number, "*"):
 				wrong(field+name, "%q: a '*' may stand at the end only", pattern)
+			case number != "" && strings.Trim(number, "0123456789 ()-.") == "":
+				wrong(field+name, "%q would never fit: numbers are written in E.164 and in quotes, such as \"+15550100\"", pattern)
+			case strings.HasPrefix(number, "+") && strings.Trim(number[1:], "0123456789") != "":
+				wrong(field+name, "%q would never fit: numbers are a plus and digits, such as \"+15550100\"", pattern)
 			}
 		}
 		if err := providers.CheckParams(r.Metadata); err != nil {
@@ -508,16 +543,23 @@ func (a accountConfig) split() (keys accountKeys, own accountConfig, err error) 
 	return keys, own, common.decode(&keys)
 }
 
+// unknownKey is how the library complains of one.
+var unknownKey = regexp.MustCompile(`unknown field "([^"]*)"`)
+
 // decode puts a block into a struct, strictly.
 func (a accountConfig) decode(into any) error {
 	b, err := yaml.Marshal(a)
 	if err == nil {
 		err = yaml.UnmarshalWithOptions(b, into, yaml.Strict())
 	}
-	if err != nil {
-		return fmt.Errorf("block: %s", strings.SplitN(err.Error(), "\n", 2)[0]) // the rest quotes the block, secrets and all
+	if err == nil {
+		return nil
 	}
-	return nil
+	first, _, _ := strings.Cut(err.Error(), "\n") // the rest quotes the block, secrets and all
+	if m := unknownKey.FindStringSubmatch(first); m != nil {
+		return fmt.Errorf("%s: is no key of such an account", m[1])
+	}
+	return fmt.Errorf("block: %s", first[strings.Index(first, "]")+1:])
 }
 
 // agents makes the agents; its error names the fields.
@@ -532,6 +574,9 @@ func (c *config) agents() (map[string]media.Agent, error) {
 		d, err := c.dialer(name, a, header)
 		if err == nil && a.Fallback.Dial != "" && !providers.ValidNumber(a.Fallback.Dial) {
 			err = fmt.Errorf("fallback.dial: %q must be a number in E.164, such as \"+15550100\" in quotes", a.Fallback.Dial)
+		}
+		if err == nil && len(a.Fallback.Say) > media.MaxSay {
+			err = fmt.Errorf("fallback.say: must have at most %d bytes", media.MaxSay)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s.%w", block(name), err))

@@ -88,7 +88,7 @@ func TestConfigErrors(t *testing.T) {
 		"agent: {url: 'ws://example.com/'}\nmedia: {insecure: true}":             "agent.url",
 		"agent: {url: 'ws://[::1]/', input_rate: 7}\nmedia: {insecure: true}":    "agent.input_rate",
 		"agent: {url: 'ws://[::1]/', queue: 1ms}\nmedia: {insecure: true}":       "agent.queue",
-		"agent: {url: '${URL}', bearer: '${B}'}\nmedia: {insecure: true}":        "URL, B",
+		"agent: {url: '${URL}', bearer: '${B}'}\nmedia: {insecure: true}":        "B, URL",
 	} {
 		_, err := parseConfig([]byte(yaml), env(map[string]string{"EMPTY": ""}))
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -190,6 +190,38 @@ func TestConfigErrors(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), field) {
 			t.Errorf("%v does not name %s", err, field)
 		}
+	}
+}
+
+// TestConfigLines: each error says where, inside accounts, too; a variable that is
+// missing hides nothing else.
+func TestConfigLines(t *testing.T) {
+	file := `public_url: https://bridge.example.com
+accounts:
+  main:
+    provider: twilio
+    account_sid: AC1
+    auth_tokn: hush
+  other: {provider: vonage, api_key: k, application_id: a, signature_secret: "${NOPE}", rate: 1}
+agent:
+  url: http://a
+  fallback: {say: "` + strings.Repeat("x", 1001) + `"}
+routes:
+  - {to: 15550100}
+  - {from: "+1 555*"}
+`
+	_, err := parseConfig([]byte(file), env(nil))
+	if err == nil {
+		t.Fatal("taken")
+	}
+	for _, want := range []string{"empty: NOPE", "accounts.main.auth_tokn: is no key of such an account (line 6)", "(line 9)",
+		`routes[0].to: "15550100" would never fit`, "(line 12)", `routes[1].from: "+1 555*" would never fit`, "(line 13)"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%v\ndoes not say %s", err, want)
+		}
+	}
+	if strings.Contains(err.Error(), "hush") || strings.Contains(err.Error(), "signature_secret") {
+		t.Errorf("%v", err)
 	}
 }
 

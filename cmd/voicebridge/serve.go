@@ -74,8 +74,9 @@ func (c *serveCmd) Run(ctx context.Context, out output) error {
 		if a.UnsignedMedia {
 			log.Warn("media connections of this account need no signature: their token alone must do", "account", name)
 		}
+		hooks := strings.TrimSuffix(cfg.PublicURL, "/") + "/hooks/" + a.Spec.Name + "/" + name
 		log.Info("webhooks", "provider", a.Spec.Name, "account", name, "places_calls", a.Calls != nil,
-			"inbound", strings.TrimSuffix(cfg.PublicURL, "/")+"/hooks/"+a.Spec.Name+"/"+name+"/inbound")
+			"inbound", hooks+"/inbound", "status", hooks+"/status")
 	}
 	if len(tokens) > 0 {
 		log.Info("control API", "url", "http://"+public.Addr().String()+"/v1/", "tokens", len(tokens))

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -74,16 +75,35 @@ func (c Control) testDocuments(t *testing.T) {
 			t.Errorf("the stream has no format: %s", doc.Body)
 		}
 	}
-	full := map[string]string{"k": strings.Repeat("x", providers.MaxParams-1)}
-	if err := providers.CheckParams(full); err != nil {
-		t.Fatal(err)
+	var doc providers.Document
+	for value, most := range map[string]int{"x": 498, "<": 84, `"`: 252, "ü": 249} { // as much as is allowed
+		full := map[string]string{"k": strings.Repeat(value, most)}
+		if err := providers.CheckParams(full); err != nil {
+			t.Errorf("%d of %s: %v", most, value, err)
+		}
+		full["k"] += value
+		if providers.CheckParams(full) == nil {
+			t.Errorf("more than %d of %s are allowed", most, value)
+		}
+		full["k"] = strings.TrimSuffix(full["k"], value)
+		var err error
+		if doc, err = a.Webhooks.Document(&providers.Answer{Media: media, Params: full}); err == nil {
+			_, err = x.Answer(doc.ContentType, doc.Body)
+		}
+		if err != nil {
+			t.Errorf("the most parameters that are allowed: %v", err)
+		}
 	}
-	doc, err := a.Webhooks.Document(&providers.Answer{Media: media, Params: full})
-	if err == nil {
-		_, err = x.Answer(doc.ContentType, doc.Body)
-	}
-	if err != nil {
-		t.Errorf("the most parameters that are allowed: %v", err)
+	many := map[string]string{}
+	for providers.CheckParams(many) == nil {
+		doc, err := a.Webhooks.Document(&providers.Answer{Media: media, Params: many})
+		if err == nil {
+			_, err = x.Answer(doc.ContentType, doc.Body)
+		}
+		if err != nil {
+			t.Errorf("%d parameters that are allowed: %v", len(many), err)
+		}
+		many[fmt.Sprint("k", len(many))] = ""
 	}
 	for _, bad := range []string{"", "{}", "[", "<Response>", "<Response><Nonsense/></Response>", `[{"action":"hangup"}]`, "OK"} {
 		if got, err := x.Answer(doc.ContentType, []byte(bad)); err == nil && !got.Empty() {
@@ -307,6 +327,11 @@ func (c Control) testCalls(t *testing.T) {
 		t.Errorf("%v, %+v", err, s.last())
 	case !a.Calls.SendsDigits() && (!errors.Is(err, errors.ErrUnsupported) || s.count() != n):
 		t.Errorf("digits that the carrier cannot send: %v", err)
+	}
+	for _, digits := range []string{strings.Repeat("1", 64), strings.Repeat("W", 64), "0123456789*#wW", "AD"} {
+		if err := a.Calls.Digits(ctx, "CA1", digits); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("%s: %v", digits, err)
+		}
 	}
 }
 

@@ -37,6 +37,9 @@ func (w *webhooks) Authenticate(h *providers.Hook, _ time.Time) error {
 		if err != nil {
 			return fmt.Errorf("twilio: %w: the body is not a form", providers.ErrSignature)
 		}
+		if sid := form.Get("AccountSid"); sid != w.cfg.AccountSID && sid != "" {
+			return fmt.Errorf("twilio: %w: AccountSid is not this account's", providers.ErrSignature)
+		}
 		data = formData(form)
 	default: // JSON: its hash is in the query of the URL, which is signed
 		if err := bodyHash(h); err != nil {

@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -167,7 +168,7 @@ func clip(s string) string { return s[:min(len(s), 200)] }
 // Dial implements providers.Calls.
 func (c *calls) Dial(ctx context.Context, d *providers.Dial) (string, error) {
 	req := callRequest{
-		To:        []phone{{Type: "phone", Number: national(d.To), Digits: answerDigits(d.Digits)}},
+		To:        []phone{{Type: "phone", Number: national(d.To), Digits: pauses.Replace(d.Digits)}},
 		From:      phone{Type: "phone", Number: national(d.From)},
 		AnswerURL: []string{d.Answer}, AnswerMethod: "POST",
 		EventURL: []string{d.Status}, EventMethod: "POST",
@@ -186,16 +187,8 @@ func (c *calls) Dial(ctx context.Context, d *providers.Dial) (string, error) {
 	return reply.UUID, nil
 }
 
-// answerDigits writes pauses as Vonage does: p is half a second.
-func answerDigits(digits string) string {
-	b := []byte(digits)
-	for i := range b {
-		if b[i] == 'w' {
-			b[i] = 'p'
-		}
-	}
-	return string(b)
-}
+// pauses writes pauses as Vonage does: p is half a second.
+var pauses = strings.NewReplacer("w", "p", "W", "pp")
 
 func callPath(id string, more ...string) string {
 	path := "/v1/calls/" + url.PathEscape(id)
@@ -232,9 +225,22 @@ func (c *calls) Get(ctx context.Context, id string) (*providers.StatusReport, er
 	return &providers.StatusReport{Call: id, Raw: reply.Status, Status: status(reply.Status, reply.Detail)}, nil
 }
 
-// Digits implements providers.Calls.
+// maxDigits is how many digits and pauses a request takes.
+const maxDigits = 50
+
+// Digits implements providers.Calls. Vonage does not know A to D.
 func (c *calls) Digits(ctx context.Context, id, digits string) error {
-	return c.do(ctx, "digits", false, "PUT", callPath(id, "dtmf"), map[string]string{"digits": answerDigits(digits)}, nil)
+	if strings.ContainsAny(digits, "ABCD") {
+		return fmt.Errorf("vonage: digits A to D: %w", errors.ErrUnsupported)
+	}
+	for rest := pauses.Replace(digits); rest != ""; {
+		n := min(len(rest), maxDigits)
+		if err := c.do(ctx, "digits", false, "PUT", callPath(id, "dtmf"), map[string]string{"digits": rest[:n]}, nil); err != nil {
+			return err
+		}
+		rest = rest[n:]
+	}
+	return nil
 }
 
 // SendsDigits implements providers.Calls.
