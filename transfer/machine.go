@@ -1,0 +1,322 @@
+package transfer
+
+import "time"
+
+// State is how far a transfer is.
+type State string
+
+// The states, in the order in which they are gone through; some are skipped. The
+// last four are final.
+const (
+	Requested    State = "requested"    // stored, nothing done yet
+	Dialing      State = "dialing"      // the carrier is asked to call the destination
+	Ringing      State = "ringing"      // its phone rings
+	Answered     State = "answered"     // somebody, or something, has picked up
+	Briefing     State = "briefing"     // the destination hears what the call is about
+	Accepted     State = "accepted"     // and wants it
+	Bridging     State = "bridging"     // the caller is being moved
+	Bridged      State = "bridged"      // caller and destination talk
+	Compensating State = "compensating" // legs are cleared, the caller is taken care of
+	Ended        State = "ended"        // after bridged: somebody has hung up
+	Failed       State = "failed"
+	Canceled     State = "canceled"
+	TimedOut     State = "timed_out"
+)
+
+// States lists them.
+var States = []State{Requested, Dialing, Ringing, Answered, Briefing, Accepted, Bridging, Bridged, Compensating, Ended, Failed, Canceled, TimedOut}
+
+// Final tells whether a state is never left.
+func (s State) Final() bool { return s == Ended || s == Failed || s == Canceled || s == TimedOut }
+
+// Kind says what an Event is.
+type Kind string
+
+// The events. The second group are notes: they tell a fact without a move.
+const (
+	Begin      Kind = "begin"       // to call the destination
+	Divert     Kind = "divert"      // blind: to have the carrier connect the caller
+	Rang       Kind = "rang"        // the destination's phone rings
+	Picked     Kind = "picked"      // it has been answered
+	Brief      Kind = "brief"       // the destination is being told
+	Accept     Kind = "accept"      // it takes the call
+	Decline    Kind = "decline"     // it does not
+	Machine    Kind = "machine"     // an answering machine has answered
+	Bridge     Kind = "bridge"      // to move the caller
+	Joined     Kind = "joined"      // caller and destination are together
+	LegDown    Kind = "leg_down"    // the destination's leg has ended, or never was: Reason
+	Refused    Kind = "refused"     // the carrier does not do what it was asked to: Reason
+	CallerLeft Kind = "caller_left" // the caller has hung up
+	Cancel     Kind = "cancel"      // somebody wants no transfer any more: Reason says who
+	Timeout    Kind = "timeout"     // the state has lasted too long
+	Cleared    Kind = "cleared"     // nothing is left to be cleared
+
+	Placed  Kind = "placed"  // the carrier calls the destination: Leg
+	Human   Kind = "human"   // a human has answered
+	Unsure  Kind = "unsure"  // nobody knows whether the carrier calls the destination
+	Moved   Kind = "moved"   // the caller has been taken to Place
+	Settled Kind = "settled" // the caller has been taken care of
+	dialing Kind = "dialing" // the carrier is about to be asked to call the destination
+)
+
+// moves are all that are legal. What is not here changes nothing: it is late, has
+// come twice, or makes no sense.
+var moves = map[State]map[Kind]State{
+	Requested: {Begin: Dialing, Divert: Bridging, Refused: Compensating, CallerLeft: Compensating, Cancel: Compensating, Timeout: Compensating},
+	Dialing: {Rang: Ringing, Picked: Answered,
+		LegDown: Compensating, Refused: Compensating, CallerLeft: Compensating, Cancel: Compensating, Timeout: Compensating, Machine: Compensating},
+	Ringing: {Picked: Answered,
+		LegDown: Compensating, Refused: Compensating, CallerLeft: Compensating, Cancel: Compensating, Timeout: Compensating, Machine: Compensating},
+	Answered: {Brief: Briefing, Bridge: Bridging, Decline: Compensating, Machine: Compensating,
+		LegDown: Compensating, Refused: Compensating, CallerLeft: Compensating, Cancel: Compensating, Timeout: Compensating},
+	Briefing: {Accept: Accepted, Decline: Compensating, Machine: Compensating,
+		LegDown: Compensating, Refused: Compensating, CallerLeft: Compensating, Cancel: Compensating, Timeout: Compensating},
+	Accepted:     {Bridge: Bridging, LegDown: Compensating, Refused: Compensating, CallerLeft: Compensating, Cancel: Compensating, Timeout: Compensating},
+	Bridging:     {Joined: Bridged, LegDown: Compensating, Refused: Compensating, CallerLeft: Compensating, Cancel: Compensating, Timeout: Compensating},
+	Bridged:      {LegDown: Compensating, CallerLeft: Compensating, Cancel: Compensating},
+	Compensating: {Cleared: ""}, // to Want
+}
+
+// times bound the states; Dialing and Ringing last as long as the destination may
+// ring, and a little longer, so that the carrier's own limit comes first.
+var times = map[State]time.Duration{
+	Requested:    10 * time.Second,
+	Answered:     15 * time.Second,
+	Briefing:     60 * time.Second,
+	Accepted:     10 * time.Second,
+	Bridging:     20 * time.Second,
+	Compensating: 60 * time.Second,
+}
+
+const (
+	ringSlack = 8 * time.Second
+	// unsureTime is how long a leg is waited for of which nobody knows whether the
+	// carrier has made it.
+	unsureTime = 8 * time.Second
+	// humanTime is how long answering machine detection may take.
+	humanTime = 6 * time.Second
+)
+
+// Event is something that happens to a transfer.
+type Event struct {
+	Kind   Kind
+	Reason string // LegDown, Refused, Cancel
+	Detail string // for people
+	Leg    string // the carrier's id of the destination's leg, where it is known
+	Place  Place  // Moved
+}
+
+// The reasons for which a transfer does not come about, or ends.
+const (
+	ReasonBusy        = "busy"
+	ReasonNoAnswer    = "no_answer"
+	ReasonDeclined    = "declined"
+	ReasonMachine     = "machine"
+	ReasonInvalid     = "invalid_destination"
+	ReasonCarrier     = "carrier_error"
+	ReasonTimeout     = "timeout"
+	ReasonCaller      = "caller_left"
+	ReasonDestination = "destination_left"
+	ReasonAgent       = "agent" // canceled by it
+	ReasonAPI         = "api"   // canceled by it
+	ReasonLost        = "lost"  // the record has gone
+)
+
+// Reasons lists them.
+var Reasons = []string{ReasonBusy, ReasonNoAnswer, ReasonDeclined, ReasonMachine, ReasonInvalid, ReasonCarrier, ReasonTimeout,
+	ReasonCaller, ReasonDestination, ReasonAgent, ReasonAPI, ReasonLost}
+
+// Place is where the caller is.
+type Place string
+
+// The places.
+const (
+	AtAgent Place = "agent"  // on the media stream
+	Moving  Place = "moving" // the carrier is being asked to take it away
+	InRoom  Place = "room"   // in the conference
+	Away    Place = "away"   // the carrier connects it to a number, or has ended it
+)
+
+// apply gives the record after an event, at the time now in Unix milliseconds. It
+// is false where the event changes nothing. r is left as it is.
+func (r *Record) apply(ev Event, now int64) (*Record, bool) {
+	if r.State.Final() {
+		return r, false
+	}
+	next := *r
+	next.Version++
+	next.Updated = now
+	noted := next.note(ev, now)
+	to, legal := moves[r.State][ev.Kind]
+	if !legal {
+		return &next, noted
+	}
+	switch {
+	case ev.Kind == Cleared:
+		to = r.Want
+	case ev.Kind == Timeout && now < r.Due:
+		return r, false // another has been quicker, or a clock is wrong
+	case to == Compensating:
+		next.Want, next.Reason = r.outcome(ev)
+		next.Detail = ev.Detail
+	}
+	next.State = to
+	next.Due = 0
+	if limit, ok := times[to]; ok {
+		next.Due = now + limit.Milliseconds()
+	}
+	switch {
+	case to == Dialing:
+		next.Due = now + (r.Ring + ringSlack).Milliseconds()
+	case to == Ringing:
+		next.Due = max(r.Due, now+(r.Ring+ringSlack).Milliseconds())
+	}
+	return &next, true
+}
+
+// note takes what an event tells beside its move. It is false where that is
+// nothing new.
+func (r *Record) note(ev Event, now int64) (news bool) {
+	before := *r
+	if ev.Leg != "" && r.Leg == "" {
+		r.Leg = ev.Leg
+	}
+	switch ev.Kind {
+	case Placed:
+		if r.State == Dialing { // the time of Unsure does not count any more
+			r.Due = max(r.Due, now+(r.Ring+ringSlack).Milliseconds())
+		}
+	case Unsure:
+		if r.State == Dialing && r.Leg == "" {
+			r.Due = min(r.Due, now+unsureTime.Milliseconds())
+		}
+	case dialing:
+		r.Dialed = r.Dialed || r.State == Dialing
+	case Human:
+		r.Human = true
+	case LegDown:
+		r.LegDown = true
+	case CallerLeft:
+		r.CallerGone = true
+	case Moved:
+		r.At = ev.Place
+	case Settled:
+		r.Settled = true
+	}
+	return r.Leg != before.Leg || r.Due != before.Due || r.Dialed != before.Dialed || r.Human != before.Human || r.LegDown != before.LegDown ||
+		r.CallerGone != before.CallerGone || r.At != before.At || r.Settled != before.Settled
+}
+
+// outcome is what a transfer comes to by an event that ends it.
+func (r *Record) outcome(ev Event) (State, string) {
+	from := r.State
+	switch ev.Kind {
+	case CallerLeft:
+		if from == Bridged {
+			return Ended, ReasonCaller
+		}
+		return Canceled, ReasonCaller
+	case Cancel:
+		return Canceled, ev.Reason
+	case Timeout:
+		return TimedOut, ReasonTimeout
+	case Decline:
+		return Failed, ReasonDeclined
+	case Machine:
+		return Failed, ReasonMachine
+	case LegDown:
+		if r.Mode == Blind && ev.Reason != "" && ev.Reason != ReasonDestination {
+			return Failed, ev.Reason // the carrier has bridged nobody
+		}
+		if from == Bridged {
+			return Ended, ReasonDestination
+		}
+		if from == Answered || from == Briefing || from == Accepted || from == Bridging {
+			return Failed, ReasonDestination
+		}
+	}
+	return Failed, ev.Reason
+}
+
+// Duty is what is to be done next.
+type Duty string
+
+// The duties. Those of the first group are moves, the others ask something of the
+// carrier.
+const (
+	Nothing  Duty = ""
+	DoBegin  Duty = "begin"
+	DoBridge Duty = "bridge"
+	DoClear  Duty = "clear"
+
+	DoDial   Duty = "dial"   // call the destination
+	DoJoin   Duty = "join"   // move the caller to the destination
+	DoHangup Duty = "hangup" // end the destination's leg
+	DoSettle Duty = "settle" // take care of the caller
+)
+
+// duty says what is to be done now. It depends on the record alone, so that
+// whoever takes a transfer over goes on where it is.
+func (r *Record) duty(now int64) Duty {
+	switch r.State {
+	case Requested:
+		return DoBegin
+	case Dialing:
+		if !r.Dialed {
+			return DoDial
+		}
+	case Answered:
+		if r.Mode == Conference && (!r.Detect || r.Human || now >= r.Due-(times[Answered]-humanTime).Milliseconds()) {
+			return DoBridge
+		}
+	case Accepted:
+		return DoBridge
+	case Bridging:
+		if r.At == AtAgent || r.At == Moving {
+			return DoJoin
+		}
+	case Compensating:
+		entered := r.Due - times[Compensating].Milliseconds()
+		waiting := r.Dialed && r.Leg == "" && !r.LegDown && now < entered+unsureTime.Milliseconds()
+		switch {
+		case now >= r.Due: // the carrier does not do what it is asked to
+			return DoClear
+		case r.Leg != "" && !r.LegDown:
+			return DoHangup
+		case !r.Settled:
+			return DoSettle
+		case !waiting:
+			return DoClear
+		}
+	}
+	return Nothing
+}
+
+// What becomes of the caller in the end: one of these, or a number in E.164.
+const (
+	Resume = "resume" // back to the agent
+	Hangup = "hangup"
+)
+
+// Disposition says what becomes of the caller; empty: nothing is to be done.
+func (r *Record) Disposition() string {
+	d := Resume
+	switch {
+	case r.CallerGone:
+		return ""
+	case r.Want == Ended:
+		d = r.OnEnd
+	case r.Want == Failed || r.Want == TimedOut:
+		var known bool
+		if d, known = r.OnFail[r.Reason]; !known {
+			d = r.OnFail[""]
+		}
+	}
+	if d == "" {
+		d = Resume
+	}
+	if d == Resume && r.At == AtAgent {
+		return ""
+	}
+	return d
+}

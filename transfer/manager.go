@@ -1,0 +1,334 @@
+package transfer
+
+import (
+	"context"
+	crypto "crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Hands do what a transfer needs at the carrier. Methods return when ctx ends. What
+// has been done already is no error: all but Dial may be asked for again.
+type Hands interface {
+	// Dial has the carrier call the destination and gives its id of the leg. The
+	// error is a *DialError where it is known what came of it.
+	Dial(ctx context.Context, r *Record) (leg string, err error)
+	// Join moves the caller to the destination: into the room or, blind, to the
+	// number. The error is ErrGone where the caller has hung up.
+	Join(ctx context.Context, r *Record) error
+	// Hangup ends the destination's leg.
+	Hangup(ctx context.Context, r *Record) error
+	// Settle does with the caller what r.Disposition says. The error is ErrGone
+	// where it has hung up.
+	Settle(ctx context.Context, r *Record) error
+	// Leg and Caller ask how the two legs are. An event without a Kind says nothing
+	// new.
+	Leg(ctx context.Context, r *Record) (Event, error)
+	Caller(ctx context.Context, r *Record) (Event, error)
+	// Changed is told of each entry of the log, in order, some perhaps again. It
+	// must not block.
+	Changed(r *Record, e Entry)
+}
+
+// ErrGone is the error of a leg that has ended.
+var ErrGone = errors.New("transfer: the leg has ended")
+
+// DialError tells why the destination is not called.
+type DialError struct {
+	Reason string
+	Unsure bool // or whether it is called all the same
+	Err    error
+}
+
+func (e *DialError) Error() string { return e.Err.Error() }
+
+// Unwrap gives the underlying error.
+func (e *DialError) Unwrap() error { return e.Err }
+
+// Config of a Manager. Every field must be set; Defaults has the usual times.
+type Config struct {
+	Instance string        // unique among those that share the store
+	Lease    time.Duration // how long a dead owner keeps its transfers
+	Poll     time.Duration // between questions to the carrier while a phone rings; ten times that later
+	Look     time.Duration // how often a change is looked for of which no word has come
+	Retry    time.Duration // before what has failed is tried again
+}
+
+// Defaults are the times for real carriers.
+var Defaults = Config{Lease: 10 * time.Second, Poll: 5 * time.Second, Look: time.Second, Retry: time.Second}
+
+// storeTime is how long a store may take to answer.
+const storeTime = 2 * time.Second
+
+// claimMost is how many transfers are taken over at once.
+const claimMost = 100
+
+// Manager moves transfers on. Its methods may be called at the same time.
+type Manager struct {
+	store Store
+	hands Hands
+	cfg   Config
+	log   *slog.Logger
+
+	mu      sync.Mutex
+	ctx     context.Context // of Run; nil before
+	owned   map[string]*owned
+	waiting map[string]map[chan struct{}]struct{} // by transfer
+	drivers sync.WaitGroup
+}
+
+// owned is a transfer that this instance acts for.
+type owned struct {
+	r    *Record // as it was when it was last seen
+	stop context.CancelFunc
+}
+
+// NewManager makes a manager; it acts while Run does.
+func NewManager(store Store, hands Hands, cfg Config, log *slog.Logger) *Manager {
+	return &Manager{store: store, hands: hands, cfg: cfg, log: log, owned: map[string]*owned{}, waiting: map[string]map[chan struct{}]struct{}{}}
+}
+
+// Run acts for the transfers of this instance, and takes over those of dead ones,
+// until ctx ends.
+func (m *Manager) Run(ctx context.Context) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	m.mu.Lock()
+	m.ctx = ctx
+	m.mu.Unlock()
+	var group sync.WaitGroup
+	group.Go(func() {
+		for id := range m.store.Wakes(ctx) {
+			m.wake(id)
+		}
+	})
+	tick := time.NewTicker(m.cfg.Lease / 3)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		m.renew(ctx)
+		m.claim(ctx)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+	m.mu.Lock()
+	m.ctx = nil
+	m.mu.Unlock()
+	m.drivers.Wait()
+	group.Wait()
+}
+
+// renew keeps what this instance owns.
+func (m *Manager) renew(ctx context.Context) {
+	m.mu.Lock()
+	var all []*owned
+	for _, o := range m.owned {
+		all = append(all, o)
+	}
+	m.mu.Unlock()
+	for _, o := range all {
+		one, stop := context.WithTimeout(ctx, storeTime)
+		mine, err := m.store.Renew(one, o.r, m.cfg.Lease)
+		stop()
+		if err != nil { // the store is away: nobody else can claim anything either
+			return
+		}
+		if !mine {
+			m.wake(o.r.ID) // its driver finds out
+		}
+	}
+}
+
+// claim takes over what nobody acts for.
+func (m *Manager) claim(ctx context.Context) {
+	ctx, stop := context.WithTimeout(ctx, 2*storeTime)
+	defer stop()
+	list, err := m.store.Claim(ctx, m.cfg.Instance, m.cfg.Lease, claimMost)
+	for _, r := range list {
+		m.log.Warn("transfer taken over", "transfer", r.ID, "session", r.Call, "state", r.State, "fence", r.Fence)
+		m.own(r)
+	}
+	if err != nil && ctx.Err() == nil {
+		m.log.Debug("transfers cannot be looked for", "err", err)
+	}
+}
+
+// own begins to act for a transfer.
+func (m *Manager) own(r *Record) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ctx == nil {
+		return
+	}
+	if before := m.owned[r.ID]; before != nil {
+		before.stop()
+	}
+	ctx, stop := context.WithCancel(m.ctx)
+	o := &owned{r, stop}
+	m.owned[r.ID] = o
+	m.drivers.Go(func() {
+		defer stop()
+		m.drive(ctx, r)
+		m.mu.Lock()
+		if m.owned[r.ID] == o {
+			delete(m.owned, r.ID)
+		}
+		m.mu.Unlock()
+	})
+}
+
+// Owned is the number of transfers that this instance acts for.
+func (m *Manager) Owned() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.owned)
+}
+
+// ErrStopped is the error of a manager that does not run.
+var ErrStopped = errors.New("transfer: the bridge stops, or has not begun")
+
+// Start begins a transfer; this instance acts for it. Nothing is asked of the
+// carrier before it is stored.
+func (m *Manager) Start(ctx context.Context, req Request) (*Record, error) {
+	m.mu.Lock()
+	running := m.ctx != nil
+	m.mu.Unlock()
+	if !running {
+		return nil, ErrStopped
+	}
+	ctx, stop := context.WithTimeout(ctx, storeTime)
+	defer stop()
+	r := &Record{ID: "tr_" + random(), Request: req, Room: "vb-" + random(), Nonce: random(), Owner: m.cfg.Instance}
+	if err := m.store.Create(ctx, r, m.cfg.Lease); err != nil {
+		return nil, err
+	}
+	m.own(r.copy())
+	return r, nil
+}
+
+// random is unguessable.
+func random() string { return strings.ToLower(crypto.Text()) }
+
+// HandleEvent lets something happen to a transfer. moved is false where it changes
+// nothing; the record is as it is then.
+func (m *Manager) HandleEvent(ctx context.Context, id string, ev Event) (r *Record, moved bool, err error) {
+	return m.apply(ctx, id, ev, 0)
+}
+
+// apply lets an event happen, for the owner of that fence; 0: for anybody.
+func (m *Manager) apply(ctx context.Context, id string, ev Event, fence int64) (*Record, bool, error) {
+	ctx, stop := context.WithTimeout(ctx, storeTime)
+	defer stop()
+	for try := 0; ; try++ {
+		before, now, err := m.store.Load(ctx, id)
+		if err != nil {
+			return nil, false, err
+		}
+		if fence != 0 && before.Fence != fence {
+			return before, false, ErrConflict
+		}
+		after, moved := before.apply(ev, now)
+		if !moved {
+			return before, false, nil
+		}
+		err = m.store.Move(ctx, before, after, ev.Kind)
+		switch {
+		case err == nil:
+			m.wake(id)
+			return after, true, nil
+		case !errors.Is(err, ErrConflict):
+			return nil, false, err
+		}
+		select { // somebody else has moved it
+		case <-time.After(time.Duration(rand.IntN(1+min(try, 20))) * time.Millisecond):
+		case <-ctx.Done():
+			return nil, false, fmt.Errorf("transfer: %s: %w", ev.Kind, ctx.Err())
+		}
+	}
+}
+
+// Get gives a transfer.
+func (m *Manager) Get(ctx context.Context, id string) (*Record, error) {
+	ctx, stop := context.WithTimeout(ctx, storeTime)
+	defer stop()
+	r, _, err := m.store.Load(ctx, id)
+	return r, err
+}
+
+// ByCall gives the live transfer of a call; nil: it has none.
+func (m *Manager) ByCall(ctx context.Context, call string) (*Record, error) {
+	ctx, stop := context.WithTimeout(ctx, storeTime)
+	defer stop()
+	id, err := m.store.ByCall(ctx, call)
+	if err != nil || id == "" {
+		return nil, err
+	}
+	r, _, err := m.store.Load(ctx, id)
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil
+	}
+	return r, err
+}
+
+// Cancel ends a transfer that is not over; by says who wants that.
+func (m *Manager) Cancel(ctx context.Context, id, by string) (*Record, bool, error) {
+	return m.HandleEvent(ctx, id, Event{Kind: Cancel, Reason: by})
+}
+
+// Wait waits until a transfer is as it should be, or over, and gives it. It misses
+// nothing, whenever it is called.
+func (m *Manager) Wait(ctx context.Context, id string, enough func(*Record) bool) (*Record, error) {
+	woken, stop := m.listen(id)
+	defer stop()
+	for {
+		r, err := m.Get(ctx, id)
+		switch {
+		case err != nil && (errors.Is(err, ErrNotFound) || ctx.Err() != nil):
+			return nil, err
+		case err == nil && (r.State.Final() || enough(r)):
+			return r, nil
+		}
+		select {
+		case <-woken:
+		case <-time.After(m.cfg.Look): // a word may have been lost
+		case <-ctx.Done():
+			return r, ctx.Err()
+		}
+	}
+}
+
+// listen gives a channel that is told of changes of a transfer.
+func (m *Manager) listen(id string) (woken <-chan struct{}, stop func()) {
+	c := make(chan struct{}, 1)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.waiting[id] == nil {
+		m.waiting[id] = map[chan struct{}]struct{}{}
+	}
+	m.waiting[id][c] = struct{}{}
+	return c, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.waiting[id], c)
+		if len(m.waiting[id]) == 0 {
+			delete(m.waiting, id)
+		}
+	}
+}
+
+func (m *Manager) wake(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for c := range m.waiting[id] {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
+}

@@ -1,0 +1,62 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Store keeps the transfers. Every method is atomic, and returns when ctx ends.
+// Times are of the store's own clock, so that those of the instances do not
+// matter.
+type Store interface {
+	// Create stores a new record, its index by call and the first entry of its log.
+	// Where the call has a live transfer, nothing is stored, and the error is a
+	// *BusyError. It sets the record's times.
+	Create(ctx context.Context, r *Record, lease time.Duration) error
+	// Load gives a record, and the time. ErrNotFound: there is none.
+	Load(ctx context.Context, id string) (r *Record, now int64, err error)
+	// ByCall gives the id of a call's live transfer; empty: it has none.
+	ByCall(ctx context.Context, call string) (id string, err error)
+	// Move replaces before by after, and adds to the log. ErrConflict: the record
+	// has changed since, or has another owner. A final record leaves the index, if
+	// that is still its own, and is forgotten after a while.
+	Move(ctx context.Context, before, after *Record, kind Kind) error
+	// Log gives the entries after a version.
+	Log(ctx context.Context, id string, after int64) ([]Entry, error)
+	// Step notes that a step is done that must not be done twice. It is false where
+	// that has been noted before, and ErrConflict where r has another owner.
+	Step(ctx context.Context, r *Record, step string) (first bool, err error)
+	// Renew keeps a transfer with its owner for the time of the lease. It is false
+	// where it has another one, or is over.
+	Renew(ctx context.Context, r *Record, lease time.Duration) (bool, error)
+	// Claim takes over transfers whose lease is over, at most limit.
+	Claim(ctx context.Context, owner string, lease time.Duration, limit int) ([]*Record, error)
+	// Wakes gives the ids of transfers that change, until ctx ends. Some may be
+	// lost: whoever waits for a change must also look from time to time.
+	Wakes(ctx context.Context) <-chan string
+}
+
+// stepDial is the step that must not be done twice: a phone would ring twice.
+const stepDial = "dial"
+
+// Errors of a Store.
+var (
+	ErrNotFound = errors.New("transfer: there is none")
+	ErrConflict = errors.New("transfer: it has changed meanwhile")
+)
+
+// BusyError is the error of a second transfer of a call.
+type BusyError struct{ ID string } // of the first
+
+func (e *BusyError) Error() string { return "the call has a transfer already: " + e.ID }
+
+// How long records are kept.
+const (
+	// keepLive is how long a record outlives its last sign of life: its owner, or
+	// whoever takes it over, renews it far more often.
+	keepLive = time.Hour
+	// Tombstone is how long a final record is kept, so that what comes late is told
+	// from what is unknown.
+	Tombstone = 10 * time.Minute
+)
