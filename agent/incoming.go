@@ -132,9 +132,14 @@ type Attended struct {
 	announce  notify.Target
 	publicURL string
 
+	posts sync.WaitGroup // announcements under way, each bounded by its time-out
+
 	mu      sync.Mutex
 	waiting map[string]*appointment // by session
 }
+
+// Join waits for the announcements that are under way, once nothing dials any more.
+func (a *Attended) Join() { a.posts.Wait() }
 
 // appointment is a call that waits for its agent.
 type appointment struct {
@@ -185,19 +190,14 @@ func (a *Attended) Dial(ctx context.Context, call *session.Call) (session.Agent,
 		}
 	}()
 	base, _ := strings.CutPrefix(a.publicURL, "http") // https becomes wss
-	// The agent may come before the application has answered.
+	// The agent may come before the application has answered, and that may have to
+	// do with the agent as long as it likes.
 	told := make(chan error, 1)
-	go func() {
-		told <- a.announce.Post(ctx, &announcement{
+	a.posts.Go(func() {
+		told <- a.announce.Post(context.WithoutCancel(ctx), &announcement{
 			SessionID: call.Session, URL: "ws" + base + "/v1/calls/" + call.Session + "/agent", Token: ap.token, Call: information(call),
 		}, nil)
-	}()
-	defer func() {
-		stop()
-		if told != nil {
-			<-told
-		}
-	}()
+	})
 	for {
 		select {
 		case c := <-ap.conn:
@@ -208,7 +208,7 @@ func (a *Attended) Dial(ctx context.Context, call *session.Call) (session.Agent,
 			}
 			return c, nil
 		case err := <-told:
-			if told = nil; err != nil && !a.coming(ap) {
+			if err != nil && !a.coming(ap) {
 				return nil, fmt.Errorf("agent: announce: %w", err)
 			}
 		case <-ctx.Done():
@@ -458,6 +458,11 @@ func (p *Pool) Dial(ctx context.Context, call *session.Call) (session.Agent, err
 		case <-wait.Done():
 		}
 	}
+	p.mu.Lock()
+	if len(p.parked) > 0 { // the word of it may have come to this call: another one may wait
+		p.announce()
+	}
+	p.mu.Unlock()
 	return nil, fmt.Errorf("agent: none in pool %s was ready within %v", p.name, p.Wait)
 }
 

@@ -135,6 +135,8 @@ func jsonError(err error) string {
 	switch {
 	case errors.As(err, &wrong) && wrong.Field == "":
 		return "must be a JSON object"
+	case errors.As(err, &wrong) && wrong.Type.Kind() == reflect.String && slices.Contains([]string{"metadata", "context"}, wrong.Field):
+		return fmt.Sprintf("the values of %s must be strings, not %s", wrong.Field, wrong.Value)
 	case errors.As(err, &wrong):
 		want, known := map[reflect.Kind]string{reflect.String: "a string", reflect.Int: "a whole number", reflect.Bool: "true or false"}[wrong.Type.Kind()]
 		if !known {

@@ -310,7 +310,7 @@ func TestIdempotencyFull(t *testing.T) {
 func TestJSONErrors(t *testing.T) {
 	for body, want := range map[string]string{
 		`{"to":1}`: "to must be a string, not number", `{"ring_timeout":"x"}`: "ring_timeout must be a whole number, not string",
-		`{"metadata":1}`: "metadata must be an object, not number", `[]`: "must be a JSON object", "": "is empty", `{"x":1}`: `unknown field "x"`, `{`: "unexpected EOF",
+		`{"metadata":1}`: "metadata must be an object, not number", `{"metadata":{"a":1}}`: "the values of metadata must be strings, not number", `[]`: "must be a JSON object", "": "is empty", `{"x":1}`: `unknown field "x"`, `{`: "unexpected EOF",
 	} {
 		err := (&apiCall{body: []byte(body)}).read(&dialRequest{})
 		if err == nil || err.Error() != "body: "+want {

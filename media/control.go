@@ -205,7 +205,7 @@ func (s *Server) hangup(ctx context.Context, id string, afterPlayback bool) erro
 	if !known {
 		return errNoCall
 	}
-	if sess := s.registry.Get(id); sess != nil {
+	if sess := s.session(id); sess != nil {
 		sess.Hangup(afterPlayback)
 		return nil
 	}
@@ -238,7 +238,7 @@ func (s *Server) digits(ctx context.Context, id, digits string) error {
 	case call.Status.Final():
 		return errOver
 	}
-	sess := s.registry.Get(id)
+	sess := s.session(id)
 	if sess == nil {
 		account := s.cfg.Accounts[call.Account]
 		if account.Account == nil || account.Calls == nil || call.CarrierID == "" {
@@ -279,29 +279,50 @@ func (s *Server) redirect(ctx context.Context, id, say, dial string) error {
 	case call.CarrierID == "":
 		return errNotStarted
 	}
-	sess := s.registry.Get(id)
-	if sess != nil {
-		sess.Leaving(true)
+	if err := s.move(ctx, &call, account, elsewhere(&call, say, dial)); err != nil {
+		return fmt.Errorf("redirect: %w", err)
 	}
-	err := account.Calls.Redirect(ctx, call.CarrierID, elsewhere(&call, say, dial))
-	if err == nil {
-		return nil
+	return nil
+}
+
+// move has the carrier do something else with a call; its stream ends.
+func (s *Server) move(ctx context.Context, call *calls.Call, account Account, a *providers.Answer) error {
+	sess := s.session(call.ID)
+	if sess == nil {
+		return account.Calls.Redirect(ctx, call.CarrierID, a)
 	}
+	stays := sess.Leaving()
+	err := account.Calls.Redirect(ctx, call.CarrierID, a)
 	var e *providers.CallError
 	switch {
-	case sess == nil:
+	case err == nil:
+		time.AfterFunc(streamEnd, sess.StreamOver) // Vonage leaves the stream alone
 	case errors.As(err, &e) && e.Kind == providers.ErrUnavailable && !e.Unsent():
-		time.AfterFunc(unsure, func() { sess.Leaving(false) }) // it may have been carried out
+		time.AfterFunc(unsure, stays) // it may have been carried out
 	default:
-		sess.Leaving(false)
+		stays()
 		select {
 		case <-sess.Done(): // it has ended meanwhile, and left the call to the carrier
-			s.book.StreamEnded(id, string(session.Transferred), true)
-			s.endAtCarrier(account, id, call.CarrierID)
+			s.book.StreamEnded(call.ID, string(session.Transferred), true)
+			s.endAtCarrier(account, call.ID, call.CarrierID)
 		default:
 		}
 	}
-	return fmt.Errorf("redirect: %w", err)
+	return err
+}
+
+// session gives the live session of a call; nil: its end has been told, or there is
+// none.
+func (s *Server) session(id string) *session.Session {
+	sess := s.registry.Get(id)
+	if sess != nil {
+		select {
+		case <-sess.Done():
+			return nil
+		default:
+		}
+	}
+	return sess
 }
 
 const (

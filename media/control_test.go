@@ -1310,3 +1310,68 @@ func TestPoolCallerLeaves(t *testing.T) {
 		t.Errorf("%d agents still wait, want 2", n)
 	}
 }
+
+// TestHangupInTail: a call in its fallback ends at once when it is hung up, however
+// long its agent takes to say goodbye.
+func TestHangupInTail(t *testing.T) {
+	t.Parallel()
+	leave := make(chan struct{})
+	t.Cleanup(func() { close(leave) })
+	frozen := startAgent(t, func(context.Context, *bench.AgentConn) error { <-leave; return nil })
+	hangups := make(chan struct{}, 10)
+	x := startExchange(t, twilio.Spec, frozen, func(o *options, sim *bench.Exchange) {
+		o.session.Greeting = 300 * time.Millisecond
+		o.fallback = media.Fallback{Say: "Our agents are asleep.", Dial: "+15550100777"}
+		sim.Faults.Fail = func(kind providers.OperationKind, _ int) error {
+			if kind == providers.OpHangup {
+				hangups <- struct{}{}
+			}
+			return nil
+		}
+	})
+	next := x.events("")
+	p := phone(twilio.Spec)
+	p.Length = 20 * time.Second
+	x.inboundCall(p)
+	ev := next()
+	for ev.Type != calls.EventStreamEnd {
+		ev = next()
+	}
+	if err := x.hangup(ev.Call.ID, ""); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-hangups:
+	default:
+		t.Error("the carrier was not asked")
+	}
+}
+
+// TestUnwantedCall: a call that was hung up while nobody knew whether it is placed
+// is ended at the carrier as soon as it is heard of.
+func TestUnwantedCall(t *testing.T) {
+	t.Parallel()
+	carriers(t, func(t *testing.T, spec *providers.Spec) {
+		var x *exchange
+		x = startExchange(t, spec, startAgent(t, bench.Echo), func(_ *options, sim *bench.Exchange) {
+			sim.Phone = func(providers.ExchangeCall) bench.Phone {
+				return bench.Phone{Ring: time.Minute}
+			}
+			sim.Faults = bench.Faults{Lose: true, Fail: func(kind providers.OperationKind, _ int) error {
+				if kind != providers.OpDial {
+					return nil
+				}
+				_, list := x.api("GET", "/v1/calls?live=true", "")
+				return x.hangup(list["calls"].([]any)[0].(map[string]any)["id"].(string), "")
+			}}
+		})
+		if status, answer := x.api("POST", "/v1/calls", dialBody); status != 502 {
+			t.Errorf("%d %v", status, answer)
+		}
+		for _, c := range x.sim.Calls() {
+			if out := c.Wait(); out.Call.Status != providers.StatusCanceled {
+				t.Errorf("%+v", out.Call)
+			}
+		}
+	})
+}

@@ -31,7 +31,7 @@ type Account struct {
 const maxHook = 64 << 10
 
 // hookResults are what can become of a webhook, for the metric.
-var hookResults = []string{"ok", "account", "size", "signature", "malformed", "refused", "unknown", "token", "error"}
+var hookResults = []string{"ok", "account", "size", "signature", "malformed", "refused", "unknown", "token", "strangers", "error"}
 
 // accountHook is a webhook that has been authenticated.
 type accountHook struct {
@@ -65,6 +65,11 @@ func (s *Server) authentic(next func(http.ResponseWriter, *accountHook) (result 
 		h := &accountHook{Account: account, request: r, name: name, log: s.cfg.Log.With("provider", provider, "account", name)}
 		h.Hook = &providers.Hook{Method: r.Method, Host: r.Host, Header: r.Header, Body: body, URL: s.hookURL(r.RequestURI)}
 		if err := account.Webhooks.Authenticate(h.Hook, time.Now()); err != nil {
+			if !s.strangers.Allow() {
+				w.Header().Set("Retry-After", "1")
+				refuse("strangers", http.StatusTooManyRequests)
+				return
+			}
 			s.refused.add(name, h.Hook, err)
 			if s.complaints.Allow() {
 				h.log.Warn("webhook refused; 'voicebridge check webhook' explains", "err", err)
@@ -98,7 +103,8 @@ func (s *Server) status(w http.ResponseWriter, h *accountHook) string {
 		h.log.Debug("status of an unknown call", "call", report.Call, "raw", report.Raw)
 		return "unknown"
 	}
-	if call.Error != "" && report.Status != "" && !report.Status.Final() && h.Calls != nil {
+	unwanted := call.Error != "" || call.Cause == string(session.APIHangup) && call.Status.Final()
+	if unwanted && report.Status != "" && !report.Status.Final() && h.Calls != nil {
 		// The carrier has placed it after all, although it did not say so: nobody
 		// waits for it any more.
 		s.endAtCarrier(h.Account, call.ID, report.Call)
@@ -214,11 +220,11 @@ func (tk *ticket) record() calls.Call {
 // next answers what to do with a call whose stream has ended: the fallback where
 // its agent has failed, otherwise nothing more.
 func (s *Server) next(w http.ResponseWriter, h *accountHook) string {
-	ended, err := h.Webhooks.Next(h.Hook)
+	report, err := h.Webhooks.Next(h.Hook)
 	if err != nil {
 		return malformed(w, h, err)
 	}
-	if !ended {
+	if !report.Ended {
 		w.WriteHeader(http.StatusNoContent)
 		return "ok"
 	}

@@ -395,6 +395,11 @@ func (s *Server) drain() {
 	s.gate.Unlock()
 	s.cancel(&session.End{Cause: session.Shutdown})
 	s.sessions.Wait()
+	for _, a := range s.cfg.Agents {
+		if j, ok := a.Dialer.(interface{ Join() }); ok {
+			j.Join()
+		}
+	}
 	s.gate.Lock()
 	s.stopped = true
 	s.gate.Unlock()

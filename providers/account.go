@@ -43,9 +43,12 @@ type Webhooks interface {
 	Inbound(h *Hook) (*InboundCall, error)
 	// Status reads a report on a call.
 	Status(h *Hook) (*StatusReport, error)
-	// Next reads what the carrier says at Answer.Next. Where it is false, the
-	// stream has not ended, and the carrier wants no answer.
-	Next(h *Hook) (ended bool, err error)
+	// Next reads what the carrier says at Answer.Next.
+	Next(h *Hook) (*NextReport, error)
+	// Digit reads the answer to an Answer.Ask; empty: no key was pressed in time.
+	Digit(h *Hook) (string, error)
+	// Room reads a report on who comes and goes, sent to Room.Events.
+	Room(h *Hook) (*RoomReport, error)
 	// Document writes an answer in the carrier's own language. One without a body
 	// means that there is nothing more to be done with the call.
 	Document(a *Answer) (Document, error)
@@ -102,6 +105,23 @@ type StatusReport struct {
 	Raw    string // the carrier's own word
 	// AnsweredBy is who picked up, in a report of answering machine detection.
 	AnsweredBy AnsweredBy
+	// Joined tells that the call has come into a room.
+	Joined bool
+}
+
+// NextReport is what a carrier says once it has done an Answer that has a Next.
+type NextReport struct {
+	// Ended is false where what was to be done still goes on: the carrier wants no
+	// answer.
+	Ended bool
+	// Dial is how the call to Answer.Dial went; empty: it was no such answer.
+	Dial Status
+}
+
+// RoomReport is a report on who comes and goes in a room.
+type RoomReport struct {
+	Call         string // the carrier's id of the leg
+	Joined, Left bool   // neither: it is about something else
 }
 
 // AnsweredBy is who picked up a call.
@@ -116,12 +136,16 @@ const (
 )
 
 // Answer is what a carrier is told to do with a call: stream it to Media until
-// the stream ends, then ask at Next; or say Say, then connect it to the number
-// Dial, then end it. With neither, the call ends.
+// the stream ends; or say Say, then ask for a key, or put it into a Room until it
+// leaves, or connect it to the number Dial until one of them hangs up. After a
+// stream, a room or a number it asks at Next; without Next, or anything else, the
+// call ends.
 type Answer struct {
 	Media  string            // ws:// or wss:// URL
 	Params map[string]string // told in the stream's start
-	Next   string            // URL; empty: the call ends with the stream
+	Next   string            // URL
+	Ask    *Question
+	Room   *Room
 	// Format is the stream's, where an Exchange has read the answer. Accounts
 	// choose it by themselves.
 	Format codec.Format
@@ -129,6 +153,20 @@ type Answer struct {
 	Say    string // spoken text
 	Dial   string // E.164
 	Caller string // E.164: who seems to call Dial; empty: the carrier chooses
+}
+
+// Question asks the other party to press one key.
+type Question struct {
+	URL  string        // asked what to do then; see Webhooks.Digit
+	Wait time.Duration // for the key, in whole seconds, once Say is said
+}
+
+// Room is a conference: whoever is told the same name is in it.
+type Room struct {
+	Name   string
+	End    bool   // it ends when this call leaves
+	Events string // URL told who comes and goes; empty: nobody is told
+	Hold   string // URL of the audio that one hears who is alone; empty: the carrier's
 }
 
 // e164 is a number as ITU-T E.164 has it.
@@ -168,11 +206,15 @@ func CheckParams(params map[string]string) error {
 }
 
 // Empty tells whether there is nothing to be done: the call ends.
-func (a *Answer) Empty() bool { return a.Media == "" && a.Next == "" && a.Say == "" && a.Dial == "" }
+func (a *Answer) Empty() bool {
+	return a.Media == "" && a.Next == "" && a.Say == "" && a.Dial == "" && a.Ask == nil && a.Room == nil
+}
 
 // Equal tells whether two answers are the same.
 func (a *Answer) Equal(b *Answer) bool {
-	return a.Media == b.Media && a.Next == b.Next && a.Say == b.Say && a.Dial == b.Dial && a.Caller == b.Caller && maps.Equal(a.Params, b.Params)
+	same := (a.Ask == nil) == (b.Ask == nil) && (a.Room == nil) == (b.Room == nil)
+	return same && a.Media == b.Media && a.Next == b.Next && a.Say == b.Say && a.Dial == b.Dial && a.Caller == b.Caller && maps.Equal(a.Params, b.Params) &&
+		(a.Ask == nil || *a.Ask == *b.Ask) && (a.Room == nil || *a.Room == *b.Room)
 }
 
 // Document is an answer in the carrier's own language.

@@ -1,6 +1,7 @@
 package providers
 
 import (
+	"errors"
 	"net/http"
 	"time"
 )
@@ -13,7 +14,7 @@ type Exchange interface {
 	// NewCall makes an id.
 	NewCall() string
 	// Ask makes the signed request with which the carrier asks, or tells, about a
-	// call.
+	// call. It is ErrNotAsked where the carrier never does.
 	Ask(a *Ask, now time.Time) (*http.Request, error)
 	// Answer reads what the other side answered to an Ask for a document.
 	Answer(contentType string, body []byte) (*Answer, error)
@@ -40,9 +41,11 @@ type AskKind uint8
 // What a carrier asks and tells.
 const (
 	AskAnswer     AskKind = iota + 1 // what to do with a call
-	AskNext                          // the stream has ended: what now?
+	AskNext                          // the stream, the room or the number is over: what now?
+	AskDigit                         // a Question has been answered: Digit
 	TellStatus                       // Call.Status
 	TellDetection                    // AnsweredBy
+	TellRoom                         // Joined the room, or left it
 )
 
 // Ask is a webhook.
@@ -51,8 +54,15 @@ type Ask struct {
 	URL        string
 	Call       ExchangeCall
 	AnsweredBy AnsweredBy
-	Sequence   int // of the reports on a call, from 0
+	Sequence   int    // of the reports on a call, from 0
+	Dial       Status // AskNext: how the call to a number went
+	Digit      string // AskDigit; empty: none was pressed
+	Room       string // TellRoom: its name
+	Joined     bool   // TellRoom
 }
+
+// ErrNotAsked is the error of an Ask that the carrier never makes.
+var ErrNotAsked = errors.New("the carrier has no such webhook")
 
 // OperationKind says what an Operation is.
 type OperationKind uint8

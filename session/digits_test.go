@@ -278,3 +278,17 @@ func TestDigitsNativeOrder(t *testing.T) {
 		t.Errorf("%s, end %v", got, p.end)
 	}
 }
+
+// TestDigitsUnknown: digits that the carrier does not know become tones, and those
+// after them wait for these.
+func TestDigitsUnknown(t *testing.T) {
+	p, _ := dialled(true)
+	p.digits(item{digits: "A", tone: DefaultTone, gap: DefaultToneGap}, true)
+	p.digits(item{digits: "5"}, true)
+	got := drive(p, 0, time.Second)
+	p.signalling = false // as signalDone does with errors.ErrUnsupported
+	p.tones = append(p.tones, tones{item: p.signalled})
+	if got += " " + drive(p, time.Second, 2*time.Second); got != "<A> tttttttt<5>" {
+		t.Errorf("%s", got)
+	}
+}

@@ -305,7 +305,7 @@ func (p *playout) next(now time.Duration, buf []byte, cmd *providers.Command) (o
 		return true, 0
 	}
 	p.expire(now)
-	if len(p.signals) > 0 && !p.signalling {
+	if len(p.signals) > 0 && !p.signalling && len(p.tones) == 0 {
 		p.signal(cmd)
 		return true, 0
 	}

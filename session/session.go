@@ -73,7 +73,7 @@ type Session struct {
 	control Control
 	told    sync.Once       // Control.Ending
 	done    chan struct{}   // closed after it
-	leaving atomic.Bool     // the carrier is about to take the call elsewhere
+	leaving atomic.Int64    // the carrier is about to take the call elsewhere: how often it was so; negative: it is not
 	ctx     context.Context // ends with the call; Hangup may end it before Run begins
 	cancel  context.CancelCauseFunc
 
@@ -147,9 +147,18 @@ func (s *Session) StreamOver() {
 // Done is closed once the end of the session has been told.
 func (s *Session) Done() <-chan struct{} { return s.done }
 
-// Leaving tells that the carrier is about to take the call elsewhere, or, with
-// false, that it is not: however the stream ends then, the call goes on.
-func (s *Session) Leaving(on bool) { s.leaving.Store(on) }
+// Leaving tells that the carrier is about to take the call elsewhere: however the
+// stream ends then, the call goes on. stays takes it back, unless it has been told
+// anew since.
+func (s *Session) Leaving() (stays func()) {
+	for {
+		before := s.leaving.Load()
+		mine := max(before, -before) + 1
+		if s.leaving.CompareAndSwap(before, mine) {
+			return func() { s.leaving.CompareAndSwap(mine, -mine) }
+		}
+	}
+}
 
 // ErrNotYet is the error of what needs the stream's start.
 var ErrNotYet = errors.New("session: the stream has not started")
@@ -252,7 +261,7 @@ func (s *Session) logEnd(end End) {
 
 // finish ends the call; the first cause counts.
 func (s *Session) finish(cause Cause, err error) {
-	if s.leaving.Load() && cause != APIHangup {
+	if s.leaving.Load() > 0 && cause != APIHangup {
 		cause = Transferred
 	}
 	s.cancel(&End{cause, err})

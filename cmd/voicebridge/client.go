@@ -133,24 +133,33 @@ func (f *apiFlags) listen(ctx context.Context, call string, ready func(), each f
 func read(body io.Reader, last *string, each func(*calls.Event) (bool, error)) (done bool, err error) {
 	lines := bufio.NewScanner(body)
 	lines.Buffer(nil, 1<<20)
+	var id, data string
 	for lines.Scan() {
-		if id, ok := strings.CutPrefix(lines.Text(), "id: "); ok {
-			*last = id
+		text := lines.Text()
+		if s, ok := strings.CutPrefix(text, "id: "); ok {
+			id = s
 		}
-		data, ok := strings.CutPrefix(lines.Text(), "data: ")
-		if !ok {
+		if s, ok := strings.CutPrefix(text, "data: "); ok {
+			data = s
+		}
+		if text != "" { // only an empty line ends an event
 			continue
 		}
 		var ev calls.Event
-		if err := json.Unmarshal([]byte(data), &ev); err != nil {
-			return false, fmt.Errorf("event: %w", err)
+		if data != "" {
+			if err := json.Unmarshal([]byte(data), &ev); err != nil {
+				return false, fmt.Errorf("event: %w", err)
+			}
 		}
-		if ev.ID == "" { // a gap
-			continue
+		if ev.ID != "" { // not a gap
+			if done, err := each(&ev); done || err != nil {
+				return done, err
+			}
 		}
-		if done, err := each(&ev); done || err != nil {
-			return done, err
+		if id != "" {
+			*last = id
 		}
+		id, data = "", ""
 	}
 	return false, nil
 }

@@ -267,11 +267,11 @@ func parseConfig(b []byte, env func(string) string) (*config, error) {
 	cfg := defaultConfig()
 	var some any // nothing but comments must not wipe the defaults
 	if err := yaml.Unmarshal(b, &some); err != nil {
-		return nil, err
+		return nil, errors.New(firstLine(err))
 	}
 	if some != nil {
 		if err := yaml.UnmarshalWithOptions(b, cfg, yaml.Strict()); err != nil {
-			return nil, err
+			return nil, errors.New(firstLine(err))
 		}
 	}
 	// Variables are replaced in values only, so that no secret can become syntax.
@@ -543,6 +543,13 @@ func (a accountConfig) split() (keys accountKeys, own accountConfig, err error) 
 	return keys, own, common.decode(&keys)
 }
 
+// firstLine is all of the library's errors that may be shown: the rest quotes the
+// file, secrets and all.
+func firstLine(err error) string {
+	first, _, _ := strings.Cut(err.Error(), "\n")
+	return first
+}
+
 // unknownKey is how the library complains of one.
 var unknownKey = regexp.MustCompile(`unknown field "([^"]*)"`)
 
@@ -555,7 +562,7 @@ func (a accountConfig) decode(into any) error {
 	if err == nil {
 		return nil
 	}
-	first, _, _ := strings.Cut(err.Error(), "\n") // the rest quotes the block, secrets and all
+	first := firstLine(err)
 	if m := unknownKey.FindStringSubmatch(first); m != nil {
 		return fmt.Errorf("%s: is no key of such an account", m[1])
 	}

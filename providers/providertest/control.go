@@ -62,6 +62,11 @@ func (c Control) testDocuments(t *testing.T) {
 		{Say: "Sorry, <all> lines & operators are busy."},
 		{Dial: "+15550100123", Caller: "+15550100999"},
 		{Say: "One moment.", Dial: "+15550100123", Caller: "+15550100999"},
+		{Dial: "+15550100123", Caller: "+15550100999", Next: next},
+		{Room: &providers.Room{Name: "vb-room"}},
+		{Say: "You are <connected>.", Room: &providers.Room{Name: "vb-room", End: true, Events: next, Hold: "https://bridge.example.com/hold.wav"}},
+		{Say: "A call & more. Press 1.", Ask: &providers.Question{URL: next, Wait: 10 * time.Second}},
+		{Ask: &providers.Question{URL: next, Wait: time.Second}},
 	} {
 		doc, err := a.Webhooks.Document(&want)
 		if err != nil {
@@ -163,8 +168,28 @@ func (c Control) testWebhooks(t *testing.T) {
 			t.Errorf("%s: %+v, %v", by, r, err)
 		}
 	}
-	if ended, err := w.Next(ask(providers.Ask{Kind: providers.AskNext, Call: providers.ExchangeCall{Status: providers.StatusInProgress}})); err != nil || !ended {
-		t.Errorf("next: %v, %v", ended, err)
+	live := providers.ExchangeCall{Status: providers.StatusInProgress}
+	if r, err := w.Next(ask(providers.Ask{Kind: providers.AskNext, Call: live})); err != nil || !r.Ended || r.Dial != "" {
+		t.Errorf("next: %+v, %v", r, err)
+	}
+	for _, s := range []providers.Status{providers.StatusBusy, providers.StatusNoAnswer, providers.StatusFailed} {
+		if r, err := w.Next(ask(providers.Ask{Kind: providers.AskNext, Call: live, Dial: s})); err != nil || !r.Ended || r.Dial != s {
+			t.Errorf("next after %s: %+v, %v", s, r, err)
+		}
+	}
+	for _, digit := range []string{"1", "#", ""} {
+		if got, err := w.Digit(ask(providers.Ask{Kind: providers.AskDigit, Call: live, Digit: digit})); err != nil || got != digit {
+			t.Errorf("digit %q: %q, %v", digit, got, err)
+		}
+	}
+	if r, err := w.Room(ask(providers.Ask{Kind: providers.TellRoom, Call: live, Room: "vb-room", Joined: true})); err != nil || *r != (providers.RoomReport{Call: call.ID, Joined: true}) {
+		t.Errorf("joined: %+v, %v", r, err)
+	}
+	left := providers.Ask{Kind: providers.TellRoom, URL: anyURL, Call: call, Room: "vb-room"}
+	if _, err := x.Ask(&left, now); !errors.Is(err, providers.ErrNotAsked) {
+		if r, err := w.Room(ask(left)); err != nil || *r != (providers.RoomReport{Call: call.ID, Left: true}) {
+			t.Errorf("left: %+v, %v", r, err)
+		}
 	}
 	for _, bad := range []string{"", "%", "{", "[]", "null", `"x"`, strings.Repeat(`{"a":`, 20000), "CallSid=CA1", `{"uuid":7}`} {
 		h := &providers.Hook{Method: "POST", Header: http.Header{}, Body: []byte(bad)}

@@ -79,6 +79,23 @@ func (x *exchange) Ask(a *providers.Ask, now time.Time) (*http.Request, error) {
 		form.Set("Direction", direction(&a.Call))
 	}
 	switch a.Kind {
+	case providers.AskNext:
+		if a.Dial != "" {
+			form.Set("DialCallStatus", string(a.Dial))
+		}
+	case providers.AskDigit:
+		form.Set("Digits", a.Digit)
+		form.Set("msg", "Gather End")
+		if a.Digit == "" {
+			form.Del("Digits")
+		}
+	case providers.TellRoom:
+		form = url.Values{"CallSid": {a.Call.ID}, "AccountSid": {x.cfg.AccountSID}, "ConferenceSid": {newSID("CF")}, "FriendlyName": {a.Room},
+			"StatusCallbackEvent": {"participant-leave"}, "SequenceNumber": {strconv.Itoa(a.Sequence)}, "Timestamp": {now.UTC().Format(time.RFC1123Z)},
+			"Muted": {"false"}, "Hold": {"false"}, "Coaching": {"false"}}
+		if a.Joined {
+			form.Set("StatusCallbackEvent", "participant-join")
+		}
 	case providers.TellStatus:
 		form.Set("CallbackSource", "call-progress-events")
 		form.Set("SequenceNumber", strconv.Itoa(a.Sequence))
@@ -139,8 +156,11 @@ var attributes = map[string][]string{
 	"Say":       {"voice", "language", "loop"},
 	"Dial":      {"callerId", "timeout", "action", "method", "timeLimit", "answerOnBridge"},
 	"Number":    {},
-	"Pause":     {"length"},
-	"Hangup":    {},
+	"Conference": {"endConferenceOnExit", "startConferenceOnEnter", "beep", "waitUrl", "waitMethod", "statusCallback", "statusCallbackEvent",
+		"statusCallbackMethod", "muted", "maxParticipants", "participantLabel"},
+	"Gather": {"input", "numDigits", "timeout", "action", "method", "actionOnEmptyResult", "finishOnKey"},
+	"Pause":  {"length"},
+	"Hangup": {},
 }
 
 func (e *element) attr(name string) string {
@@ -216,19 +236,62 @@ func verb(a *providers.Answer, e *element) error {
 			return errors.New("twilio: 13520: Say without text")
 		}
 		a.Say = text
+	case "Gather":
+		return gather(a, e)
 	case "Dial":
-		number := text
-		for _, n := range e.Children {
-			number = strings.TrimSpace(n.Text)
-		}
-		if !providers.ValidNumber(number) {
-			return fmt.Errorf("twilio: 13223: Dial to %.40q", number)
-		}
-		a.Dial, a.Caller = number, e.attr("callerId")
+		return dial(a, e, text)
 	case "Hangup", "Pause":
 	default:
 		return fmt.Errorf("twilio: 12200: %s is no verb", e.XMLName.Local)
 	}
+	return nil
+}
+
+func gather(a *providers.Answer, e *element) error {
+	wait, err := strconv.Atoi(e.attr("timeout"))
+	switch {
+	case err != nil || wait < 1 || e.attr("numDigits") != "1" || e.attr("input") != "dtmf" || e.attr("actionOnEmptyResult") != "true":
+		return errors.New("twilio: 13321: Gather for one digit with a timeout and an action for none is all that is simulated")
+	case !providers.Secure(e.attr("action"), "https"):
+		return fmt.Errorf("twilio: 11100: Gather action %.100q", e.attr("action"))
+	}
+	a.Ask = &providers.Question{URL: e.attr("action"), Wait: time.Duration(wait) * time.Second}
+	for i := range e.Children {
+		if e.Children[i].XMLName.Local != "Say" {
+			return errors.New("twilio: 12200: Gather may hold Say")
+		}
+		if err := verb(a, &e.Children[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func dial(a *providers.Answer, e *element, number string) error {
+	if a.Next = e.attr("action"); a.Next != "" && !providers.Secure(a.Next, "https") {
+		return fmt.Errorf("twilio: 11100: Dial action %.100q", a.Next)
+	}
+	for i := range e.Children {
+		n := &e.Children[i]
+		if number = strings.TrimSpace(n.Text); n.XMLName.Local != "Conference" {
+			continue
+		}
+		room := &providers.Room{Name: number, End: n.attr("endConferenceOnExit") == "true", Events: n.attr("statusCallback"), Hold: n.attr("waitUrl")}
+		switch {
+		case room.Name == "" || len(room.Name) > 128:
+			return errors.New("twilio: 13233: the conference must have a name of at most 128 characters")
+		case room.Events != "" && (!providers.Secure(room.Events, "https") || n.attr("statusCallbackEvent") != "join leave"):
+			return fmt.Errorf("twilio: 13234: statusCallback %.100q for %q", room.Events, n.attr("statusCallbackEvent"))
+		case room.Hold != "" && !providers.Secure(room.Hold, "https"):
+			return fmt.Errorf("twilio: 13236: waitUrl %.100q", room.Hold)
+		}
+		a.Room = room
+		return nil
+	}
+	if !providers.ValidNumber(number) {
+		return fmt.Errorf("twilio: 13223: Dial to %.40q", number)
+	}
+	a.Dial, a.Caller = number, e.attr("callerId")
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"voicebridge/providers"
 )
@@ -16,6 +17,7 @@ type (
 		XMLName  xml.Name      `xml:"Response"`
 		Connect  *connectVerb  `xml:"Connect"`
 		Redirect *redirectVerb `xml:"Redirect"`
+		Gather   *gatherVerb   `xml:"Gather"`
 		Say      string        `xml:"Say,omitempty"`
 		Dial     *dialVerb     `xml:"Dial"`
 		Hangup   *struct{}     `xml:"Hangup"`
@@ -36,10 +38,33 @@ type (
 		Method string `xml:"method,attr"`
 		URL    string `xml:",chardata"`
 	}
+	// dialVerb asks at Action once the call is alone again.
 	dialVerb struct {
-		CallerID string `xml:"callerId,attr,omitempty"`
-		Timeout  int    `xml:"timeout,attr"`
-		Number   string `xml:"Number"`
+		CallerID   string          `xml:"callerId,attr,omitempty"`
+		Timeout    int             `xml:"timeout,attr,omitempty"`
+		Action     string          `xml:"action,attr,omitempty"`
+		Method     string          `xml:"method,attr,omitempty"`
+		Number     string          `xml:"Number,omitempty"`
+		Conference *conferenceNoun `xml:"Conference"`
+	}
+	conferenceNoun struct {
+		End          bool   `xml:"endConferenceOnExit,attr"`
+		Beep         bool   `xml:"beep,attr"`
+		WaitURL      string `xml:"waitUrl,attr,omitempty"`
+		WaitMethod   string `xml:"waitMethod,attr,omitempty"`
+		Events       string `xml:"statusCallback,attr,omitempty"`
+		EventNames   string `xml:"statusCallbackEvent,attr,omitempty"`
+		EventsMethod string `xml:"statusCallbackMethod,attr,omitempty"`
+		Name         string `xml:",chardata"`
+	}
+	gatherVerb struct {
+		Input   string `xml:"input,attr"`
+		Digits  int    `xml:"numDigits,attr"`
+		Timeout int    `xml:"timeout,attr"`
+		Action  string `xml:"action,attr"`
+		Method  string `xml:"method,attr"`
+		Empty   bool   `xml:"actionOnEmptyResult,attr"`
+		Say     string `xml:"Say,omitempty"`
 	}
 )
 
@@ -60,11 +85,29 @@ func marshal(a *providers.Answer) ([]byte, error) {
 			t.Connect.Stream.Parameters = append(t.Connect.Stream.Parameters, parameter{name, a.Params[name]})
 		}
 	}
-	if a.Next != "" {
-		t.Redirect = &redirectVerb{"POST", a.Next}
+	if q := a.Ask; q != nil {
+		t.Gather = &gatherVerb{Input: "dtmf", Digits: 1, Timeout: int(q.Wait / time.Second), Action: q.URL, Method: "POST", Empty: true, Say: a.Say}
+		t.Say = ""
 	}
-	if a.Dial != "" {
+	switch r := a.Room; {
+	case r != nil:
+		c := &conferenceNoun{Name: r.Name, End: r.End}
+		if r.Events != "" {
+			c.Events, c.EventNames, c.EventsMethod = r.Events, "join leave", "POST"
+		}
+		if r.Hold != "" {
+			c.WaitURL, c.WaitMethod = r.Hold, "GET"
+		}
+		t.Dial = &dialVerb{Conference: c}
+	case a.Dial != "":
 		t.Dial = &dialVerb{CallerID: a.Caller, Timeout: dialTimeout, Number: a.Dial}
+	}
+	switch {
+	case a.Next == "":
+	case t.Dial != nil:
+		t.Dial.Action, t.Dial.Method = a.Next, "POST"
+	default:
+		t.Redirect = &redirectVerb{"POST", a.Next}
 	}
 	if a.Media == "" {
 		t.Hangup = &struct{}{}

@@ -1,6 +1,7 @@
 package twilio
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"crypto/sha1"
 	"crypto/sha256"
@@ -137,7 +138,7 @@ func (w *webhooks) form(h *providers.Hook) (url.Values, error) {
 	if err != nil {
 		return nil, fmt.Errorf("twilio: form: %w", err)
 	}
-	for _, name := range []string{"CallSid", "AccountSid", "CallStatus", "AnsweredBy", "From", "To"} {
+	for _, name := range []string{"CallSid", "AccountSid", "CallStatus", "AnsweredBy", "DialCallStatus", "Digits", "StatusCallbackEvent", "From", "To"} {
 		if len(form[name]) > 1 {
 			return nil, fmt.Errorf("twilio: %s is there more than once", name)
 		}
@@ -160,10 +161,42 @@ func (w *webhooks) Inbound(h *providers.Hook) (*providers.InboundCall, error) {
 	return &providers.InboundCall{ID: form.Get("CallSid"), From: form.Get("From"), To: form.Get("To")}, nil
 }
 
-// Next implements providers.Webhooks: Twilio asks when the stream has ended.
-func (w *webhooks) Next(h *providers.Hook) (bool, error) {
-	_, err := w.form(h)
-	return err == nil, err
+// Next implements providers.Webhooks: Twilio asks when the stream has ended, and at
+// the action of a Dial, where DialCallStatus says how that went. Of a conference it
+// is "answered".
+func (w *webhooks) Next(h *providers.Hook) (*providers.NextReport, error) {
+	form, err := w.form(h)
+	if err != nil {
+		return nil, err
+	}
+	r := &providers.NextReport{Ended: true}
+	switch raw := form.Get("DialCallStatus"); raw {
+	case "":
+	case "answered":
+		r.Dial = providers.StatusCompleted
+	default:
+		r.Dial = status(raw)
+	}
+	return r, nil
+}
+
+// Digit implements providers.Webhooks.
+func (w *webhooks) Digit(h *providers.Hook) (string, error) {
+	form, err := w.form(h)
+	return form.Get("Digits"), err
+}
+
+// Room implements providers.Webhooks.
+func (w *webhooks) Room(h *providers.Hook) (*providers.RoomReport, error) {
+	if h.Method == "POST" && !bytes.Contains(h.Body, []byte("CallSid=")) { // of the conference, not of one in it
+		return &providers.RoomReport{}, nil
+	}
+	form, err := w.form(h)
+	if err != nil {
+		return nil, err
+	}
+	event := form.Get("StatusCallbackEvent")
+	return &providers.RoomReport{Call: form.Get("CallSid"), Joined: event == "participant-join", Left: event == "participant-leave"}, nil
 }
 
 // statuses are the values of CallStatus.

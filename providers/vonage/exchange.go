@@ -15,6 +15,7 @@ import (
 	"mime"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -85,8 +86,20 @@ func (x *exchange) Ask(a *providers.Ask, now time.Time) (*http.Request, error) {
 	switch a.Kind {
 	case providers.AskAnswer:
 		event["region_url"], event["endpoint_type"] = "https://api-us.vonage.com", "phone"
-	case providers.AskNext: // of the leg to the socket, which has a uuid of its own
+	case providers.AskNext: // of the leg to the socket, or to a number, which has a uuid of its own
 		event["uuid"], event["to"], event["status"] = x.NewCall(), "wss://socket.example/", "disconnected"
+		if a.Dial != "" {
+			event["to"], event["status"] = "15550100000", words[a.Dial]
+		}
+	case providers.AskDigit:
+		delete(event, "direction")
+		event["dtmf"] = map[string]any{"digits": a.Digit, "timed_out": a.Digit == ""}
+	case providers.TellRoom: // to the event URL of the call, and only of those who come
+		if !a.Joined {
+			return nil, providers.ErrNotAsked
+		}
+		event = map[string]any{"type": "transfer", "uuid": a.Call.ID, "conversation_uuid_from": "CON-" + a.Call.ID, "conversation_uuid_to": "CON-" + a.Room,
+			"timestamp": event["timestamp"]}
 	case providers.TellStatus:
 		event["status"] = words[a.Call.Status]
 	case providers.TellDetection:
@@ -166,6 +179,17 @@ func readNCCO(list ncco) (*providers.Answer, error) {
 		switch {
 		case act.Action == "talk" && act.Text != "":
 			a.Say = act.Text
+		case act.Action == "input" && slices.Equal(act.Type, []string{"dtmf"}) && act.DTMF != nil && act.DTMF.Digits == 1 &&
+			act.DTMF.Timeout >= 1 && act.DTMF.Timeout <= maxInput && len(act.EventURL) == 1 && providers.Secure(act.EventURL[0], "https"):
+			a.Ask = &providers.Question{URL: act.EventURL[0], Wait: time.Duration(act.DTMF.Timeout) * time.Second}
+		case act.Action == "conversation" && act.Name != "" && len(act.EventURL) <= 1 && len(act.Hold) <= 1:
+			a.Room = &providers.Room{Name: act.Name, End: act.End}
+			if len(act.EventURL) == 1 {
+				a.Room.Events = act.EventURL[0]
+			}
+			if len(act.Hold) == 1 {
+				a.Room.Hold = act.Hold[0]
+			}
 		case act.Action == "connect" && len(act.Endpoint) == 1:
 			if err := connectAction(&a, &act); err != nil {
 				return nil, err
@@ -186,6 +210,9 @@ func connectAction(a *providers.Answer, act *nccoAction) (err error) {
 			return fmt.Errorf("vonage: ncco: number %.40q", e.Number)
 		}
 		a.Dial, a.Caller = "+"+e.Number, e164(act.From)
+		if len(act.EventURL) == 1 {
+			a.Next = act.EventURL[0]
+		}
 		return nil
 	}
 	e := act.Endpoint[0]

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"time"
 
 	"voicebridge/providers"
 )
@@ -21,6 +22,18 @@ type (
 		EventURL    []string   `json:"eventUrl,omitempty"`
 		EventMethod string     `json:"eventMethod,omitempty"`
 		Endpoint    []endpoint `json:"endpoint,omitempty"`
+		BargeIn     bool       `json:"bargeIn,omitempty"` // talk: a key ends it
+		Type        []string   `json:"type,omitempty"`    // input
+		DTMF        *dtmfInput `json:"dtmf,omitempty"`
+		Name        string     `json:"name,omitempty"` // conversation
+		Start       bool       `json:"startOnEnter,omitempty"`
+		End         bool       `json:"endOnExit,omitempty"`
+		Hold        []string   `json:"musicOnHoldUrl,omitempty"`
+	}
+
+	dtmfInput struct {
+		Digits  int `json:"maxDigits"`
+		Timeout int `json:"timeOut"`
 	}
 
 	endpoint struct {
@@ -37,6 +50,9 @@ type (
 		Type string `json:"type"`
 	}
 )
+
+// maxInput is how long an input waits for a key at most, in seconds.
+const maxInput = 10
 
 // dialTimeout is how long the number of an answer rings, in seconds.
 const dialTimeout = 30
@@ -67,11 +83,29 @@ func (w *webhooks) ncco(a *providers.Answer) ncco {
 		list = append(list, c)
 	}
 	if a.Say != "" {
-		list = append(list, nccoAction{Action: "talk", Text: a.Say})
+		list = append(list, nccoAction{Action: "talk", Text: a.Say, BargeIn: a.Ask != nil})
+	}
+	if q := a.Ask; q != nil {
+		list = append(list, nccoAction{Action: "input", Type: []string{"dtmf"}, DTMF: &dtmfInput{1, min(maxInput, int(q.Wait/time.Second))},
+			EventURL: []string{q.URL}, EventMethod: "POST"})
+	}
+	if r := a.Room; r != nil {
+		c := nccoAction{Action: "conversation", Name: r.Name, Start: true, End: r.End}
+		if r.Events != "" {
+			c.EventURL, c.EventMethod = []string{r.Events}, "POST"
+		}
+		if r.Hold != "" {
+			c.Hold = []string{r.Hold}
+		}
+		list = append(list, c)
 	}
 	if a.Dial != "" {
-		list = append(list, nccoAction{Action: "connect", From: national(a.Caller), Timeout: dialTimeout,
-			Endpoint: []endpoint{{Type: "phone", Number: national(a.Dial)}}})
+		c := nccoAction{Action: "connect", From: national(a.Caller), Timeout: dialTimeout,
+			Endpoint: []endpoint{{Type: "phone", Number: national(a.Dial)}}}
+		if a.Next != "" {
+			c.EventType, c.EventURL, c.EventMethod = "synchronous", []string{a.Next}, "POST"
+		}
+		list = append(list, c)
 	}
 	return list
 }

@@ -84,6 +84,10 @@ type hook struct {
 	Detail string `json:"detail"`
 	// Events of answering machine detection name the call so in some versions.
 	CallUUID string `json:"call_uuid"`
+	Type     string `json:"type"` // transfer: the leg has come into another conversation
+	DTMF     struct {
+		Digits string `json:"digits"`
+	} `json:"dtmf"`
 }
 
 func (w *webhooks) read(h *providers.Hook) (*hook, error) {
@@ -149,6 +153,8 @@ func (w *webhooks) Status(h *providers.Hook) (*providers.StatusReport, error) {
 	}
 	r := &providers.StatusReport{Call: body.UUID, Raw: body.Status, Status: status(body.Status, body.Detail)}
 	switch {
+	case body.Type == "transfer" && body.Status == "":
+		r.Joined, r.Raw = true, body.Type
 	case strings.Contains(body.To, "://"): // the leg to our own socket
 		r.Status = ""
 	case body.Status == "human" || body.Status == "machine":
@@ -166,16 +172,39 @@ func status(raw, detail string) providers.Status {
 	return providers.StatusBusy
 }
 
-// Next implements providers.Webhooks: of the events of the leg to our socket,
-// those that end it ask what comes next.
-func (w *webhooks) Next(h *providers.Hook) (bool, error) {
+// Next implements providers.Webhooks: of the events of the leg to our socket, or to
+// a number, those that end it before the other leg ask what comes next.
+func (w *webhooks) Next(h *providers.Hook) (*providers.NextReport, error) {
 	body, err := w.read(h)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
+	r := &providers.NextReport{}
 	switch body.Status {
 	case "disconnected", "failed", "unanswered", "timeout", "busy", "rejected", "cancelled":
-		return true, nil
+		r.Ended = true
 	}
-	return false, nil
+	if s := status(body.Status, body.Detail); !strings.Contains(body.To, "://") && s.Final() {
+		r.Dial = s
+	}
+	return r, nil
+}
+
+// Digit implements providers.Webhooks.
+func (w *webhooks) Digit(h *providers.Hook) (string, error) {
+	body, err := w.read(h)
+	if err != nil {
+		return "", err
+	}
+	return body.DTMF.Digits, nil
+}
+
+// Room implements providers.Webhooks: Vonage tells of those who come, and of those
+// who go only by the end of their call.
+func (w *webhooks) Room(h *providers.Hook) (*providers.RoomReport, error) {
+	body, err := w.read(h)
+	if err != nil {
+		return nil, err
+	}
+	return &providers.RoomReport{Call: body.UUID, Joined: body.Type == "transfer"}, nil
 }

@@ -287,6 +287,8 @@ func FuzzWebhook(f *testing.F) {
 		}
 		_, _ = w.Status(h)
 		_, _ = w.Next(h)
+		_, _ = w.Digit(h)
+		_, _ = w.Room(h)
 		if lines := w.Explain(h, time.Now()); len(lines) == 0 {
 			t.Fatal("nothing is explained")
 		}
