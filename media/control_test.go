@@ -1161,19 +1161,20 @@ func TestRedirectBesideEnd(t *testing.T) {
 				p := phone(spec)
 				p.Length = 20 * time.Second
 				sim := x.inboundCall(p)
-				id := ""
+				known := make(chan string, 1)
 				go func() {
 					for ev := next(); ; ev = next() {
-						switch id = ev.Call.ID; ev.Type {
+						switch ev.Type {
 						case calls.EventStreaming:
-							go x.post2("/v1/calls/"+id+"/redirect", `{"dial":"+15550100777"}`)
+							go x.post2("/v1/calls/"+ev.Call.ID+"/redirect", `{"dial":"+15550100777"}`)
 						case calls.EventStreamEnd:
 							close(left)
+							known <- ev.Call.ID
 							return
 						}
 					}
 				}()
-				out := sim.Wait()
+				out, id := sim.Wait(), <-known
 				if len(out.Dialled) != btoi(fail == nil) || fail != nil && out.Call.Status != providers.StatusCompleted {
 					t.Errorf("%+v", out)
 				}
@@ -1316,7 +1317,6 @@ func TestPoolCallerLeaves(t *testing.T) {
 func TestHangupInTail(t *testing.T) {
 	t.Parallel()
 	leave := make(chan struct{})
-	t.Cleanup(func() { close(leave) })
 	frozen := startAgent(t, func(context.Context, *bench.AgentConn) error { <-leave; return nil })
 	hangups := make(chan struct{}, 10)
 	x := startExchange(t, twilio.Spec, frozen, func(o *options, sim *bench.Exchange) {
@@ -1329,6 +1329,7 @@ func TestHangupInTail(t *testing.T) {
 			return nil
 		}
 	})
+	t.Cleanup(func() { close(leave) })
 	next := x.events("")
 	p := phone(twilio.Spec)
 	p.Length = 20 * time.Second
