@@ -36,8 +36,11 @@ type Exchange struct {
 	// Progress, if not nil, is told how far the audio of a call is.
 	Progress func(at time.Duration)
 
+	format codec.Format // of the streams; that of Open
 	mu     sync.Mutex
 	calls  map[string]*SimCall
+	rooms  map[string]*room
+	told   map[providers.AskKind]int       // webhooks so far
 	asked  map[providers.OperationKind]int // requests so far
 	placed []time.Time                     // calls taken within the last second
 	live   sync.WaitGroup
@@ -51,7 +54,10 @@ type Phone struct {
 	AnsweredBy providers.AnsweredBy
 	Voice      []int16       // what it says, at the format's rate
 	Length     time.Duration // until it hangs up; 0: as long as Voice
-	Digits     []Digit
+	Digits     []Digit       // pressed while it is streamed
+	// Press is the key with which it answers a question, After the question; 0: none.
+	Press byte
+	After time.Duration
 }
 
 // Faults are what a carrier does to those who rely on it.
@@ -64,6 +70,10 @@ type Faults struct {
 	Rate int
 	// Lose places calls, but replies with an error of the server.
 	Lose bool
+	// Delay holds each report back for up to this time.
+	Delay time.Duration
+	// Drop loses the n-th webhook (from 1) of a kind.
+	Drop func(kind providers.AskKind, n int) bool
 }
 
 // SimCall is a call at a simulated carrier.
@@ -79,6 +89,10 @@ type SimCall struct {
 	redirect  *providers.Answer // instead of what is going on
 	interrupt context.CancelFunc
 	streams   []*Result
+	heard     []int16 // in streams and rooms
+	spoken    int     // samples of its voice so far
+	hangAt    time.Time
+	strays    sync.WaitGroup // streams that the call has left
 	said      []string
 	dialled   []string
 	digits    string
@@ -103,6 +117,7 @@ func (c *SimCall) Call() providers.ExchangeCall {
 type Outcome struct {
 	Call    providers.ExchangeCall
 	Streams []*Result
+	Heard   []int16  // all that the phone heard
 	Said    []string // words that the other party was told
 	Dialled []string // numbers that it was connected to
 	Digits  string   // sent to it outside of the stream
@@ -116,7 +131,7 @@ func (c *SimCall) Wait() *Outcome {
 	<-c.done
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return &Outcome{c.call, c.streams, c.said, c.dialled, c.digits, c.fault}
+	return &Outcome{c.call, c.streams, c.heard, c.said, c.dialled, c.digits, c.fault}
 }
 
 // Digits are those sent so far outside of the stream.
@@ -139,6 +154,7 @@ func (e ended) Error() string { return string(e) }
 // Open makes the account with made-up credentials whose REST API, which x serves,
 // is at the URL.
 func (x *Exchange) Open(baseURL string, f codec.Format) (*providers.Account, error) {
+	x.format = f
 	config := x.Spec.Sample(baseURL, f)
 	var err error
 	if x.Office, err = x.Spec.NewExchange(config); err != nil {
@@ -305,6 +321,7 @@ func (x *Exchange) begin(c *SimCall, run func(context.Context)) {
 			status = providers.Status(e)
 		}
 		cancel(nil)
+		c.strays.Wait()
 		c.become(status)
 		close(c.reports)
 		c.sender.Wait()
@@ -335,6 +352,9 @@ func (c *SimCall) become(s providers.Status) {
 func (c *SimCall) send() {
 	var held []report
 	deliver := func(r report) {
+		if d := c.x.Faults.Delay; d > 0 {
+			time.Sleep(rand.N(d))
+		}
 		for range 1 + btoi(c.x.Faults.Duplicate) {
 			if _, err := c.ask(context.Background(), &r.ask); err != nil {
 				c.wrong(err)
@@ -385,6 +405,9 @@ const (
 
 // ask sends a webhook, and again after 5xx or silence.
 func (c *SimCall) ask(ctx context.Context, a *providers.Ask) (answer *providers.Answer, err error) {
+	if c.x.lost(a.Kind) {
+		return &providers.Answer{}, nil
+	}
 	for try := range hookTries {
 		if try > 0 {
 			time.Sleep(100 * time.Millisecond)
@@ -401,6 +424,9 @@ func (c *SimCall) askOnce(ctx context.Context, a *providers.Ask) (answer *provid
 	ctx, stop := context.WithTimeout(ctx, hookTime)
 	defer stop()
 	signed, err := c.x.Office.Ask(a, time.Now())
+	if errors.Is(err, providers.ErrNotAsked) {
+		return &providers.Answer{}, false, nil
+	}
 	if err != nil {
 		return nil, false, err
 	}
@@ -420,11 +446,25 @@ func (c *SimCall) askOnce(ctx context.Context, a *providers.Ask) (answer *provid
 		return nil, true, fmt.Errorf("bench: webhook: %w", err)
 	case resp.StatusCode < 200 || resp.StatusCode > 299:
 		return nil, resp.StatusCode >= 500, fmt.Errorf("bench: webhook %s: %s: %.200s", req.URL.Path, resp.Status, body)
-	case a.Kind != providers.AskAnswer && a.Kind != providers.AskNext:
+	case a.Kind != providers.AskAnswer && a.Kind != providers.AskNext && a.Kind != providers.AskDigit:
 		return nil, false, nil
 	}
 	answer, err = c.x.Office.Answer(resp.Header.Get("Content-Type"), body)
 	return answer, false, err
+}
+
+// lost tells whether a webhook is to be lost.
+func (x *Exchange) lost(kind providers.AskKind) bool {
+	if x.Faults.Drop == nil {
+		return false
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.told == nil {
+		x.told = map[providers.AskKind]int{}
+	}
+	x.told[kind]++
+	return x.Faults.Drop(kind, x.told[kind])
 }
 
 // ring is a placed call up to its answer.
@@ -457,21 +497,28 @@ func (c *SimCall) ring(ctx context.Context) {
 
 // converse does what the bridge says, until the call is over.
 func (c *SimCall) converse(ctx context.Context, hook string) {
-	kind := providers.AskAnswer
-	for hook != "" && ctx.Err() == nil {
-		answer, err := c.ask(ctx, &providers.Ask{Kind: kind, URL: hook, Call: c.Call()})
+	length := c.phone.Length
+	if length == 0 {
+		length = max(codec.FrameTime, time.Duration(len(c.phone.Voice))*time.Second/time.Duration(c.x.format.Rate))
+	}
+	c.hangAt = time.Now().Add(length)
+	ask := &providers.Ask{Kind: providers.AskAnswer, URL: hook}
+	for ask != nil && ask.URL != "" && ctx.Err() == nil {
+		ask.Call = c.Call()
+		answer, err := c.ask(ctx, ask)
 		if err != nil {
 			if ctx.Err() == nil {
 				c.wrong(err)
 			}
 			return
 		}
-		kind, hook = providers.AskNext, c.perform(ctx, answer)
+		ask = c.perform(ctx, answer)
 	}
 }
 
-// perform carries out an answer and gives the URL that is asked next.
-func (c *SimCall) perform(ctx context.Context, a *providers.Answer) (next string) {
+// perform carries out an answer, and those that replace it, and gives what is
+// asked next; nil: nothing, the call ends.
+func (c *SimCall) perform(ctx context.Context, a *providers.Answer) *providers.Ask {
 	if !a.Empty() {
 		c.become(providers.StatusInProgress)
 	}
@@ -479,19 +526,31 @@ func (c *SimCall) perform(ctx context.Context, a *providers.Answer) (next string
 	defer stop()
 	c.mu.Lock()
 	c.interrupt = stop
+	if c.redirect != nil { // it has come in between
+		stop()
+	}
 	if a.Say != "" {
 		c.said = append(c.said, a.Say)
 	}
-	if a.Dial != "" {
-		c.dialled = append(c.dialled, a.Dial)
-	}
 	c.mu.Unlock()
-	if a.Media != "" {
-		next = a.Next
-		if !c.stream(interrupted, a) { // the phone was hung up
+	var next *providers.Ask
+	switch {
+	case interrupted.Err() != nil:
+	case a.Media != "":
+		if hung := c.stream(ctx, interrupted, a); hung {
 			c.end(providers.StatusCompleted)
-			return ""
+			return nil
 		}
+		next = &providers.Ask{Kind: providers.AskNext, URL: a.Next}
+	case a.Ask != nil:
+		next = c.question(interrupted, a.Ask)
+	case a.Room != nil:
+		c.meet(interrupted, a.Room)
+		next = &providers.Ask{Kind: providers.AskNext, URL: a.Next, Dial: providers.StatusCompleted}
+	case a.Dial != "":
+		next = &providers.Ask{Kind: providers.AskNext, URL: a.Next, Dial: c.connect(interrupted, a)}
+	case a.Next != "":
+		next = &providers.Ask{Kind: providers.AskNext, URL: a.Next}
 	}
 	c.mu.Lock()
 	redirect := c.redirect
@@ -503,32 +562,80 @@ func (c *SimCall) perform(ctx context.Context, a *providers.Answer) (next string
 	return next
 }
 
-// stream connects the phone to the bridge. It is false where the phone was hung up.
-func (c *SimCall) stream(ctx context.Context, a *providers.Answer) bool {
+// question waits for a key.
+func (c *SimCall) question(ctx context.Context, q *providers.Question) *providers.Ask {
+	ask := &providers.Ask{Kind: providers.AskDigit, URL: q.URL}
+	wait := q.Wait
+	if c.phone.Press != 0 && c.phone.After < wait {
+		wait, ask.Digit = c.phone.After, string(c.phone.Press)
+	}
+	left := time.NewTimer(time.Until(c.hangAt))
+	defer left.Stop()
+	select {
+	case <-time.After(wait):
+	case <-left.C:
+		c.end(providers.StatusCompleted)
+	case <-ctx.Done():
+	}
+	return ask
+}
+
+// stream connects the phone to the bridge until the stream ends, the phone hangs
+// up, or the call is taken elsewhere.
+func (c *SimCall) stream(ctx, interrupted context.Context, a *providers.Answer) (hung bool) {
 	header, err := c.x.Office.Handshake(a.Media, time.Now())
 	if err != nil {
 		c.wrong(err)
-		return true
+		return false
 	}
 	call := c.Call()
 	caller := &Caller{
 		Spec: c.x.Spec, URL: c.x.reach(a.Media), Header: header, Start: *c.x.Office.Start(&call, a),
-		Voice: c.phone.Voice, Length: c.phone.Length, Digits: c.phone.Digits, Progress: c.x.Progress,
+		Voice: c.phone.Voice[min(c.spoken, len(c.phone.Voice)):], Length: max(codec.FrameTime, time.Until(c.hangAt)), Digits: c.phone.Digits, Progress: c.x.Progress,
 	}
-	if caller.Length == 0 {
-		caller.Length = max(codec.FrameTime, time.Duration(len(caller.Voice))*time.Second/time.Duration(a.Format.Rate))
+	over := make(chan struct{})
+	streaming := interrupted
+	if c.x.Spec.Abilities.StreamStays {
+		streaming = ctx
 	}
-	result, err := caller.Run(ctx)
-	if result != nil {
-		c.mu.Lock()
-		c.streams = append(c.streams, result)
-		c.mu.Unlock()
+	var result *Result
+	c.strays.Go(func() {
+		defer close(over)
+		result, err = caller.Run(streaming)
+	})
+	select {
+	case <-over:
+	case <-interrupted.Done():
+		if ctx.Err() == nil && c.x.Spec.Abilities.StreamStays {
+			c.strays.Go(func() { // its end is asked about, but changes nothing
+				<-over
+				c.streamed(result)
+				if _, err := c.ask(ctx, &providers.Ask{Kind: providers.AskNext, URL: a.Next, Call: c.Call()}); err != nil && ctx.Err() == nil {
+					c.wrong(err)
+				}
+			})
+			return false
+		}
+		<-over
 	}
+	c.streamed(result)
 	if err != nil {
-		if ctx.Err() == nil {
+		if ctx.Err() == nil && interrupted.Err() == nil {
 			c.wrong(err)
 		}
-		return true
+		return false
 	}
-	return result.CloseCode != 0
+	return result.CloseCode == 0
+}
+
+// streamed adds a stream to what the phone has been through.
+func (c *SimCall) streamed(r *Result) {
+	if r == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.streams = append(c.streams, r)
+	c.heard = append(c.heard, r.Heard...)
+	c.spoken += len(r.Said)
 }

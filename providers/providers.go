@@ -129,7 +129,7 @@ type Peer interface {
 // ErrFormat is the error of a start that names audio the bridge does not know.
 var ErrFormat = errors.New("unknown audio format")
 
-// Abilities are what a carrier's media connection can do. The last four tell how
+// Abilities are what a carrier's media connection can do. The last five tell how
 // the carrier behaves, for the conformance suite and simulated carriers.
 type Abilities struct {
 	Marks       bool // reports when playout reaches a mark
@@ -137,6 +137,7 @@ type Abilities struct {
 	Digits      bool // reports digits that the caller presses
 	SendDigits  bool // takes digits to send
 	FixedFrames bool // audio messages hold exactly one frame of 20 ms
+	StreamStays bool // the stream goes on, without its call, when that is taken elsewhere
 	ClearMarks  bool // reports the marks that a clear discards
 	Clears      bool // confirms a clear with an EventCleared
 	// Queue is how much audio the carrier holds for playing before it discards

@@ -21,6 +21,7 @@ var Spec = &providers.Spec{
 	Formats: formats,
 	Abilities: providers.Abilities{
 		Marks:       true, // notify
+		StreamStays: true,
 		Clear:       true,
 		Digits:      true,
 		FixedFrames: true,
