@@ -190,6 +190,9 @@ type request struct {
 	ReportMS   *int64 `json:"report_ms"`
 }
 
+// maxContext bounds what a transfer hands on, in bytes as JSON.
+const maxContext = 4 << 10
+
 // known are the types that are read further.
 var known = []string{"mark", "clear", "interrupt", "pause", "unpause", "hangup", "cancel", "ready", "ping", "dtmf", "transfer", "audio"}
 
@@ -245,7 +248,7 @@ func (c *Conn) command(data []byte, cmd *session.AgentCommand) bool {
 		return false
 	}
 	cmd.ID = r.ID
-	some := c.typed(&r, cmd)
+	some := c.typed(&r, data, cmd)
 	if r.ID != "" && cmd.Kind != session.CommandFault { // one that was refused may come again, mended
 		if len(c.ids) == keptIDs {
 			c.ids = c.ids[:copy(c.ids, c.ids[1:])]
@@ -255,7 +258,7 @@ func (c *Conn) command(data []byte, cmd *session.AgentCommand) bool {
 	return some
 }
 
-func (c *Conn) typed(r *request, cmd *session.AgentCommand) bool {
+func (c *Conn) typed(r *request, data []byte, cmd *session.AgentCommand) bool {
 	switch r.Type {
 	case "mark":
 		if r.Name == "" || len(r.Name) > maxName {
@@ -285,9 +288,31 @@ func (c *Conn) typed(r *request, cmd *session.AgentCommand) bool {
 		return c.ready(r, cmd)
 	case "ping":
 		cmd.Kind = session.CommandPing
+	case "transfer":
+		return transfer(r, data, cmd)
 	default:
 		return fault(cmd, r.ID, "unsupported", r.Type+" is not supported here")
 	}
+	return true
+}
+
+// transfer reads a transfer command. What it wants is checked by who carries it out.
+func transfer(r *request, data []byte, cmd *session.AgentCommand) bool {
+	var t session.Transfer
+	err := json.Unmarshal(data, &t)
+	var wrong *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &wrong) && wrong.Field != "":
+		return fault(cmd, r.ID, "bad_field", wrong.Field+" is of the wrong type")
+	case err != nil:
+		return fault(cmd, r.ID, "bad_field", "on_fail must be resume, hangup or a number, or an object of these by reason")
+	case r.When != "" && r.When != "now" && r.When != "after_playback":
+		return fault(cmd, r.ID, "bad_field", "when must be now or after_playback")
+	}
+	if b, err := json.Marshal(t.Context); err != nil || len(b) > maxContext {
+		return fault(cmd, r.ID, "bad_field", fmt.Sprintf("context must have at most %d bytes", maxContext))
+	}
+	cmd.Kind, cmd.Transfer, cmd.Now = session.CommandTransfer, &t, r.When == "now"
 	return true
 }
 

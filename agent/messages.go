@@ -84,6 +84,7 @@ type eventMessage struct {
 	Ref         string `json:"ref,omitempty"`
 	AnsweredBy  string `json:"answered_by,omitempty"`
 	ID          string `json:"id,omitempty"`
+	Transfer    string `json:"transfer,omitempty"`
 }
 
 // start introduces the call.
@@ -119,7 +120,7 @@ func information(call *session.Call) callInfo {
 
 func abilities(call *session.Call) capabilities {
 	a := call.Abilities
-	c := capabilities{Clear: "paced", Mark: "estimated", DTMFIn: a.Digits, DTMFOut: "inband", Transfer: []string{}}
+	c := capabilities{Clear: "paced", Mark: "estimated", DTMFIn: a.Digits, DTMFOut: "inband", Transfer: append([]string{}, call.Transfers...)}
 	if call.NativeDigits {
 		c.DTMFOut = "native"
 	}
@@ -188,6 +189,8 @@ var eventTypes = map[session.AgentEventKind]string{
 	session.AgentPong:       "pong",
 	session.AgentStop:       "stop",
 	session.AgentAnsweredBy: "call",
+	session.AgentHeld:       "call",
+	session.AgentTransfer:   "transfer_status",
 }
 
 func (c *Conn) message(ev *session.AgentEvent) eventMessage {
@@ -216,6 +219,10 @@ func (c *Conn) message(ev *session.AgentEvent) eventMessage {
 		m.ID = ev.Ref
 	case session.AgentAnsweredBy:
 		m.AnsweredBy = ev.State
+	case session.AgentHeld:
+		m.State = ev.State
+	case session.AgentTransfer:
+		m.Ref, m.Transfer, m.State, m.Reason = ev.Ref, ev.Name, ev.State, ev.Cause
 	case session.AgentStop:
 		m.Reason, m.DurationMS = ev.Cause, millis(ev.Duration)
 	}

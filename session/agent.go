@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"encoding/json"
 	"time"
 
 	"voicebridge/codec"
@@ -18,6 +19,8 @@ type Call struct {
 	// NativeDigits tells that the carrier sends digits itself; otherwise they are
 	// tones in the audio.
 	NativeDigits bool
+	// Transfers are the modes in which the call can be transferred.
+	Transfers []string
 }
 
 // Known is what is known of a call from elsewhere than its media connection. All
@@ -87,6 +90,8 @@ const (
 	AgentPong                                 // answer to a ping of the agent's
 	AgentStop                                 // the call is over
 	AgentAnsweredBy                           // State: human, machine, fax, unknown
+	AgentHeld                                 // State: held, resumed
+	AgentTransfer                             // how a transfer is: Ref, Name, State, Cause
 )
 
 // AgentEvent is something an agent is told. Only the fields of its kind are set,
@@ -129,9 +134,51 @@ const (
 	CommandCancel                          // withdraw a queued command
 	CommandReady                           // the agent is ready; report the buffer every Every, if it is not negative
 	CommandPing
-	CommandDigits // send digits to the other party
-	CommandFault  // the agent's message was refused: answer with Code and Message
+	CommandDigits   // send digits to the other party
+	CommandTransfer // move the call to somebody else
+	CommandFault    // the agent's message was refused: answer with Code and Message
 )
+
+// Transfer is a wish to move the call to somebody else. It is passed on as it is.
+type Transfer struct {
+	To      string            `json:"to"`
+	From    string            `json:"from"`
+	Mode    string            `json:"mode"`
+	Agent   string            `json:"agent"`
+	Timeout int               `json:"timeout_s"` // to let it ring; 0: the usual time
+	Whisper string            `json:"whisper"`
+	Brief   string            `json:"brief"`
+	Accept  string            `json:"accept"`
+	Digits  string            `json:"digits"`
+	Detect  bool              `json:"machine_detection"`
+	Hold    string            `json:"hold"`
+	OnFail  OnFail            `json:"on_fail"`
+	OnEnd   string            `json:"on_end"`
+	Context map[string]string `json:"context"`
+}
+
+// OnFail says what becomes of the caller by the reason of a failure; "" is for all
+// others. As JSON it may also be one string, for all.
+type OnFail map[string]string
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (o *OnFail) UnmarshalJSON(b []byte) error {
+	var all string
+	if json.Unmarshal(b, &all) == nil {
+		*o = OnFail{"": all}
+		return nil
+	}
+	var by map[string]string
+	if err := json.Unmarshal(b, &by); err != nil {
+		return err
+	}
+	*o = by
+	if d, ok := by["default"]; ok {
+		by[""] = d
+		delete(by, "default")
+	}
+	return nil
+}
 
 // AgentCommand is something an agent asks for. Only the fields of its kind are set.
 type AgentCommand struct {
@@ -140,7 +187,8 @@ type AgentCommand struct {
 	ID            string        // echoed as Ref
 	Name          string        // CommandMark, CommandUnknown
 	Ref           string        // CommandCancel: the ID of the command to withdraw
-	Now           bool          // CommandHangup, CommandDigits: at once, not after playback
+	Now           bool          // CommandHangup, CommandDigits, CommandTransfer: at once, not after playback
+	Transfer      *Transfer     // CommandTransfer
 	Digits        string        // CommandDigits; see ValidDigits
 	Tone, Gap     time.Duration // CommandDigits: of a tone, and of the silence after it
 	Every         time.Duration // CommandReady: 0 stops

@@ -224,8 +224,21 @@ func (s *Session) agentCommand(cmd *AgentCommand) {
 		if !s.out.digits(item{id: cmd.ID, digits: cmd.Digits, tone: cmd.Tone, gap: cmd.Gap}, cmd.Now) {
 			s.fault(now, cmd, "busy", "too many digits wait, or a hang-up is queued")
 		}
+	case CommandTransfer:
+		switch {
+		case s.control.Transfer == nil:
+			s.fault(now, cmd, "unsupported", "this call cannot be transferred")
+		case s.out.finishing:
+			s.fault(now, cmd, "busy", "a hang-up is queued: cancel it first")
+		case cmd.Now:
+			s.out.ready = append(s.out.ready, item{id: cmd.ID, transfer: cmd.Transfer})
+		case len(s.out.items) >= maxMarks:
+			s.fault(now, cmd, "busy", "too many commands wait")
+		default:
+			s.out.items = append(s.out.items, item{at: s.out.pushed, id: cmd.ID, transfer: cmd.Transfer})
+		}
 	case CommandCancel:
-		if !s.out.cancel(cmd.Ref) {
+		if !s.out.cancel(cmd.Ref) && (s.control.Cancel == nil || !s.control.Cancel(cmd.Ref)) {
 			s.fault(now, cmd, "unknown_ref", "no queued command with this id")
 			return
 		}

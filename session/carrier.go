@@ -127,7 +127,12 @@ func (s *Session) writeCarrier(ctx context.Context) {
 		now := s.now()
 		ok, wait := s.out.next(now, frame, &cmd)
 		end, came, told, signalled := s.out.end, s.out.came, len(s.events) > 0, s.out.signalled
+		transfers := s.out.ready
+		s.out.ready = nil
 		s.mu.Unlock()
+		for _, it := range transfers {
+			s.control.Transfer(it.id, it.transfer)
+		}
 		if told {
 			wake(s.wakeAgent)
 		}

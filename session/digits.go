@@ -77,10 +77,7 @@ func (p *playout) digitsLeft() bool { return p.signalling || len(p.signals) > 0 
 // sendTone hands one frame of tones to the carrier. It takes no place on the
 // agent's timeline: what was handed out before only seems to have begun earlier.
 func (p *playout) sendTone(now time.Duration, buf []byte, cmd *providers.Command) {
-	if !p.run || now > p.dry() {
-		p.run, p.t0, p.base = true, now, p.taken
-	}
-	p.base -= p.step
+	p.aside(now)
 	t := &p.tones[0]
 	for len(t.audio) < p.frame && t.digits != "" {
 		t.audio = codec.AppendDTMF(t.audio, p.format, t.digits[:1], t.tone, t.gap)
@@ -90,8 +87,6 @@ func (p *playout) sendTone(now time.Duration, buf []byte, cmd *providers.Command
 		t.audio = p.format.Encoding.AppendSilence(t.audio, missing)
 	}
 	*cmd = providers.Command{Kind: providers.CommandAudio, Audio: append(buf[:0], t.audio[:p.frame]...)}
-	p.stats.FramesOut++
-	p.fresh = true // the silence around tones is no hole
 	p.toned = p.dry()
 	if t.audio = t.audio[p.frame:]; len(t.audio) == 0 && t.digits == "" {
 		if t.id != "" {
@@ -99,4 +94,31 @@ func (p *playout) sendTone(now time.Duration, buf []byte, cmd *providers.Command
 		}
 		p.tones = p.tones[1:]
 	}
+}
+
+// aside makes place for a frame that is not the agent's.
+func (p *playout) aside(now time.Duration) {
+	if !p.run || now > p.dry() {
+		p.run, p.t0, p.base = true, now, p.taken
+	}
+	p.base -= p.step
+	p.stats.FramesOut++
+	p.fresh = true // the silence around it is no hole
+}
+
+// hold plays frames over and over in place of the agent's audio; nil ends that. It
+// tells whether the caller is held.
+func (p *playout) hold(frames []byte) bool {
+	p.held, p.heldAt = frames[:len(frames)/p.frame*p.frame], 0
+	if len(p.held) == 0 {
+		p.held = nil
+	}
+	return p.held != nil
+}
+
+// sendHold hands one frame of what the caller hears on hold to the carrier.
+func (p *playout) sendHold(now time.Duration, buf []byte, cmd *providers.Command) {
+	p.aside(now)
+	*cmd = providers.Command{Kind: providers.CommandAudio, Audio: append(buf[:0], p.held[p.heldAt:p.heldAt+p.frame]...)}
+	p.heldAt = (p.heldAt + p.frame) % len(p.held)
 }

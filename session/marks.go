@@ -20,16 +20,17 @@ const (
 
 // item is something queued in line with the audio.
 type item struct {
-	at     int64
-	name   string // of a mark
-	end    *End   // of a hang-up, otherwise nil
-	digits string // of digits to be sent
-	tone   time.Duration
-	gap    time.Duration
-	id     string // of the command
-	serial uint64
-	behind int64         // the position behind which it was sent to the carrier
-	due    time.Duration // when it is taken as played without a word of the carrier
+	at       int64
+	name     string // of a mark
+	end      *End   // of a hang-up, otherwise nil
+	digits   string // of digits to be sent
+	transfer *Transfer
+	tone     time.Duration
+	gap      time.Duration
+	id       string // of the command
+	serial   uint64
+	behind   int64         // the position behind which it was sent to the carrier
+	due      time.Duration // when it is taken as played without a word of the carrier
 }
 
 // mark queues a mark. It is false where there are too many.
@@ -52,7 +53,7 @@ func (p *playout) hangup(id string, end *End) {
 func (p *playout) cancel(id string) bool {
 	for _, list := range []*[]item{&p.items, &p.inflight} {
 		for i, it := range *list {
-			if (it.end != nil || it.digits != "") && it.id == id && it.id != "" {
+			if (it.end != nil || it.digits != "" || it.transfer != nil) && it.id == id && it.id != "" {
 				*list = append((*list)[:i], (*list)[i+1:]...)
 				p.finishing = p.ending()
 				return true

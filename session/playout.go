@@ -64,7 +64,10 @@ type playout struct {
 	signals    []item        // digits that the carrier is to send
 	signalled  item          // the last of them that was given out
 	signalling bool          // the carrier is still to confirm it
-	clear      bool          // a clear is to be sent
+	held       []byte        // what the caller hears instead of the agent, over and over; nil: it is not held
+	heldAt     int
+	ready      []item // transfers whose time has come
+	clear      bool   // a clear is to be sent
 	paused     bool
 	finishing  bool // a hang-up is queued: later audio is ignored
 	speaking   bool // playback has been reported as started
@@ -264,6 +267,9 @@ func (p *playout) flush(now time.Duration, cause, ref string) {
 			case it.digits != "":
 				p.dial(it)
 				continue
+			case it.transfer != nil:
+				p.ready = append(p.ready, it)
+				continue
 			case it.end != nil && p.digitsLeft(): // once they are sent
 				kept = append(kept, it)
 				continue
@@ -310,6 +316,11 @@ func (p *playout) next(now time.Duration, buf []byte, cmd *providers.Command) (o
 		return true, 0
 	}
 	for len(p.items) > 0 && p.items[0].at <= p.taken && len(p.tones) == 0 {
+		if p.items[0].transfer != nil {
+			p.ready = append(p.ready, p.items[0])
+			p.items = p.items[:copy(p.items, p.items[1:])]
+			continue
+		}
 		if p.items[0].end != nil && p.digitsLeft() {
 			break
 		}
@@ -341,6 +352,17 @@ func (p *playout) next(now time.Duration, buf []byte, cmd *providers.Command) (o
 			return false, min(wait, due)
 		}
 		p.sendTone(now, buf, cmd)
+		return true, 0
+	}
+	if p.held != nil {
+		due := now
+		if p.run && now <= p.dry() {
+			due = p.dry() - p.lead + codec.FrameTime
+		}
+		if now < due {
+			return false, min(wait, due)
+		}
+		p.sendHold(now, buf, cmd)
 		return true, 0
 	}
 	if !p.paused {

@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"voicebridge/codec"
 	"voicebridge/providers"
 )
 
@@ -119,6 +120,13 @@ type Control struct {
 	// Digits sends digits to the other party as the carrier does it; nil: they are
 	// sent as tones in the audio, unless the media connection takes digits.
 	Digits func(ctx context.Context, digits string) error
+	// Transfer begins to move the call to somebody else; it must not block. ref is
+	// the agent's id of the command. Cancel withdraws that, if it is under way. Both
+	// are nil where the call cannot be transferred.
+	Transfer func(ref string, t *Transfer)
+	Cancel   func(ref string) bool
+	// Transfers are the modes in which it can be.
+	Transfers []string
 }
 
 // Use sets how the call is controlled. It must be called before Run.
@@ -173,6 +181,49 @@ func (s *Session) Digits(digits string) (ok bool, err error) {
 	}
 	defer wake(s.wakeCarrier)
 	return s.out.digits(item{digits: digits, tone: DefaultTone, gap: DefaultToneGap}, true), nil
+}
+
+// Hold plays audio to the caller over and over, in place of the agent's, which
+// waits; nil ends that. audio gives whole frames in the carrier's format.
+func (s *Session) Hold(audio func(codec.Format) []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.call == nil || s.over {
+		return
+	}
+	var frames []byte
+	if audio != nil {
+		frames = audio(s.out.format)
+	}
+	if held := s.out.held != nil; s.out.hold(frames) != held {
+		state := "held"
+		if held {
+			state = "resumed"
+		}
+		s.tell(AgentEvent{Kind: AgentHeld, State: state, Out: s.out.heard(s.now())})
+	}
+	s.awake()
+}
+
+// TransferStatus tells the agent how a transfer is. ref is its id of the command,
+// if it has asked for the transfer.
+func (s *Session) TransferStatus(ref, id, state, reason string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.call != nil && !s.over {
+		s.tell(AgentEvent{Kind: AgentTransfer, Ref: ref, Name: id, State: state, Cause: reason, Out: s.out.heard(s.now())})
+		wake(s.wakeAgent)
+	}
+}
+
+// Refuse tells the agent that a command was refused.
+func (s *Session) Refuse(ref, code, message string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.call != nil && !s.over {
+		s.fault(s.now(), &AgentCommand{ID: ref}, code, message)
+		wake(s.wakeAgent)
+	}
 }
 
 // AnsweredBy tells the agent who has picked up.
@@ -320,6 +371,7 @@ func (s *Session) started(start *providers.Start) {
 	s.out = newPlayout(speaks, start.Out, s.spec.Abilities, &s.cfg, &s.stats, s.tell)
 	s.out.native = s.spec.Abilities.SendDigits || s.control.Digits != nil
 	s.call.NativeDigits = s.out.native
+	s.call.Transfers = s.control.Transfers
 }
 
 // tell queues an event for the agent. s.mu is held.
