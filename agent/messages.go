@@ -41,6 +41,7 @@ type callInfo struct {
 	Codec     string            `json:"codec"`
 	Custom    map[string]string `json:"custom,omitempty"`
 	Answered  string            `json:"answered_by,omitempty"`
+	Returned  string            `json:"returned,omitempty"`
 }
 
 type audioInfo struct {
@@ -114,7 +115,7 @@ func information(call *session.Call) callInfo {
 		ID: call.Start.Call, Carrier: call.Carrier, Account: call.Start.Account,
 		Direction: call.Known.Direction, From: call.Known.From, To: call.Known.To,
 		Stream: call.Start.Stream, Codec: call.Start.In.String(), Custom: call.Start.Params,
-		Answered: string(call.Known.AnsweredBy),
+		Answered: string(call.Known.AnsweredBy), Returned: call.Known.Returned,
 	}
 }
 

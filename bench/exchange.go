@@ -96,6 +96,7 @@ type SimCall struct {
 	said      []string
 	dialled   []string
 	digits    string
+	next      string
 	told      []providers.Status
 	fault     error
 
@@ -139,6 +140,13 @@ func (c *SimCall) Digits() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.digits
+}
+
+// Next is the URL that is asked once what is going on is over.
+func (c *SimCall) Next() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.next
 }
 
 // Hangup hangs the phone up.
@@ -532,6 +540,7 @@ func (c *SimCall) perform(ctx context.Context, a *providers.Answer) *providers.A
 	if a.Say != "" {
 		c.said = append(c.said, a.Say)
 	}
+	c.next = a.Next
 	c.mu.Unlock()
 	var next *providers.Ask
 	switch {

@@ -35,6 +35,10 @@ type Call struct {
 	BeganAt   time.Time            `json:"answered_at,omitzero"`
 	EndedAt   time.Time            `json:"ended_at,omitzero"`
 
+	// Returned says why the call has come back to an agent, Returns how often it has.
+	Returned string `json:"-"`
+	Returns  int    `json:"-"`
+
 	heard time.Time        // when something was last heard of it, or asked
 	final providers.Status // how the call has ended, while its stream is still to end
 }
@@ -51,6 +55,8 @@ type Event struct {
 	Type string    `json:"type"`
 	Time time.Time `json:"time"`
 	Call Call      `json:"call"` // as it was then
+	// Transfer is what has become of a transfer, in EventTransfer.
+	Transfer *Transfer `json:"transfer,omitempty"`
 
 	serial uint64
 }
@@ -64,11 +70,21 @@ const (
 	EventStreaming = "call.streaming" // audio flows to an agent
 	EventStreamEnd = "call.stream_ended"
 	EventDetected  = "call.detected" // answered_by
+	EventTransfer  = "call.transfer" // how a transfer of it is: transfer
 	EventEnded     = "call.ended"
 )
 
+// Transfer is how a transfer of a call is.
+type Transfer struct {
+	ID     string `json:"id"`
+	Mode   string `json:"mode"`
+	To     string `json:"to"` // the number, or name:NAME
+	State  string `json:"state"`
+	Reason string `json:"reason,omitempty"`
+}
+
 // EventTypes lists them.
-var EventTypes = []string{EventCreated, EventRinging, EventAnswered, EventStreaming, EventStreamEnd, EventDetected, EventEnded}
+var EventTypes = []string{EventCreated, EventRinging, EventAnswered, EventStreaming, EventStreamEnd, EventDetected, EventTransfer, EventEnded}
 
 // Limits of a Book.
 const (
@@ -308,6 +324,28 @@ func (b *Book) StreamEnded(id, cause string, over bool) {
 	case over:
 		b.advance(c, providers.StatusCompleted)
 	}
+}
+
+// Transferred tells how a transfer of a call is.
+func (b *Book) Transferred(id string, t Transfer) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if c := b.calls[id]; c != nil {
+		b.announce(Event{Type: EventTransfer, Call: c.copy(), Transfer: &t})
+	}
+}
+
+// Return notes that a call comes back to an agent, and why, and gives it.
+func (b *Book) Return(id, why string) Call {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	c := b.calls[id]
+	if c == nil {
+		return Call{}
+	}
+	c.Returned = why
+	c.Returns++
+	return c.copy()
 }
 
 // Fail ends a call that could not be made.

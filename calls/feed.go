@@ -22,9 +22,12 @@ type Feed struct {
 var ErrSlow = errors.New("calls: the listener is too slow")
 
 // tell makes an event. b.mu is held.
-func (b *Book) tell(kind string, c *Call) {
+func (b *Book) tell(kind string, c *Call) { b.announce(Event{Type: kind, Call: c.copy()}) }
+
+// announce tells an event to all. b.mu is held.
+func (b *Book) announce(ev Event) {
 	b.serial++
-	ev := Event{ID: b.id(b.serial), Type: kind, Time: b.now(), Call: c.copy(), serial: b.serial}
+	ev.ID, ev.Time, ev.serial = b.id(b.serial), b.now(), b.serial
 	if len(b.events) == keepEvents {
 		b.events = b.events[:copy(b.events, b.events[keepEvents/4:])]
 	}

@@ -16,6 +16,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -28,6 +30,8 @@ import (
 const (
 	// lease is how long the directory outlives an instance.
 	lease = 10 * time.Second
+	// keepNote is how long the last note of a name is kept.
+	keepNote = time.Minute
 	// answerTime is how long another instance may take to answer.
 	answerTime = 5 * time.Second
 	// onceTime bounds a question that a call waits for; backOff is how long none is
@@ -44,19 +48,20 @@ type Cluster struct {
 	log      *slog.Logger
 
 	mu      sync.Mutex
-	calls   map[string]struct{}      // that this instance has
+	has     map[string]string        // names that this instance has, with a note each
+	had     map[string]string        // names that it has no more, with what is left to say
 	pending map[string]chan<- []byte // by request
-	changed chan string              // calls to be told of at once
+	changed chan string              // names to be told of at once
 	away    atomic.Int64             // until when the database is taken to be away, Unix nanoseconds
 }
 
 // New makes a member with a name that no other one has.
 func New(db redis.UniversalClient, prefix, instance string, log *slog.Logger) *Cluster {
-	return &Cluster{db: db, prefix: prefix, instance: instance, log: log, calls: map[string]struct{}{}, pending: map[string]chan<- []byte{},
+	return &Cluster{db: db, prefix: prefix, instance: instance, log: log, has: map[string]string{}, had: map[string]string{}, pending: map[string]chan<- []byte{},
 		changed: make(chan string, 4096)}
 }
 
-func (c *Cluster) call(id string) string      { return c.prefix + "call:" + id }
+func (c *Cluster) entry(name string) string   { return c.prefix + "call:" + name }
 func (c *Cluster) channel(name string) string { return c.prefix + "to:" + name }
 func (c *Cluster) token(nonce string) string  { return c.prefix + "token:" + nonce }
 
@@ -107,89 +112,136 @@ func (c *Cluster) tell(ctx context.Context) {
 	tick := time.NewTicker(lease / 3)
 	defer tick.Stop()
 	for {
-		var calls []string
+		var names []string
 		select {
-		case id := <-c.changed:
-			calls = append(calls, id)
+		case name := <-c.changed:
+			names = append(names, name)
 			for len(c.changed) > 0 {
-				calls = append(calls, <-c.changed)
+				names = append(names, <-c.changed)
 			}
 		case <-tick.C:
 			c.mu.Lock()
-			for id := range c.calls {
-				calls = append(calls, id)
-			}
+			names = slices.AppendSeq(slices.AppendSeq(names, maps.Keys(c.has)), maps.Keys(c.had))
 			c.mu.Unlock()
 		case <-ctx.Done():
 			return
 		}
-		c.write(ctx, calls)
+		c.write(ctx, names)
 	}
 }
 
-// write puts calls into the directory, or takes those out that this instance has no
+// write puts names into the directory, or takes those out that this instance has no
 // more.
-func (c *Cluster) write(ctx context.Context, calls []string) {
-	if len(calls) == 0 {
+func (c *Cluster) write(ctx context.Context, names []string) {
+	if len(names) == 0 {
 		return
 	}
 	ctx, stop := context.WithTimeout(ctx, 2*time.Second)
 	defer stop()
+	over := map[string]string{}
 	_, err := c.db.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for _, id := range calls {
+		for _, name := range names {
 			c.mu.Lock()
-			_, mine := c.calls[id]
+			note, has := c.has[name]
+			last, had := c.had[name]
 			c.mu.Unlock()
-			if mine {
-				p.Set(ctx, c.call(id), c.instance, lease)
-			} else {
-				p.Del(ctx, c.call(id))
+			switch {
+			case has:
+				p.Set(ctx, c.entry(name), c.instance+"\n"+note, lease)
+			case had && last != "":
+				p.Set(ctx, c.entry(name), "\n"+last, keepNote)
+				over[name] = last
+			case had:
+				p.Del(ctx, c.entry(name))
+				over[name] = last
 			}
 		}
 		return nil
 	})
-	if err != nil && ctx.Err() == nil {
-		c.log.Debug("the directory of calls is not written", "err", err) // the next time
+	if err != nil {
+		if ctx.Err() == nil {
+			c.log.Debug("the directory of calls is not written", "err", err) // the next time
+		}
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for name, last := range over {
+		if c.had[name] == last {
+			delete(c.had, name)
+		}
 	}
 }
 
-// Has notes that this instance has a call, Lost that it has it no more. Neither
-// waits for the database.
-func (c *Cluster) Has(id string)  { c.change(id, true) }
-func (c *Cluster) Lost(id string) { c.change(id, false) }
-
-func (c *Cluster) change(id string, has bool) {
+// Has puts a name into the directory, with a note: this instance has what it
+// stands for. Lost takes it out again; a last note stays for a while. Neither waits
+// for the database.
+func (c *Cluster) Has(name, note string) {
 	if c == nil {
 		return
 	}
 	c.mu.Lock()
-	if has {
-		c.calls[id] = struct{}{}
-	} else {
-		delete(c.calls, id)
+	before, had := c.has[name]
+	c.has[name] = note
+	delete(c.had, name)
+	c.mu.Unlock()
+	if !had || before != note {
+		c.tellOf(name)
+	}
+}
+
+// Lost is the reverse of Has.
+func (c *Cluster) Lost(name, last string) {
+	if c == nil {
+		return
+	}
+	c.mu.Lock()
+	_, had := c.has[name]
+	delete(c.has, name)
+	if had {
+		c.had[name] = last
 	}
 	c.mu.Unlock()
+	if had {
+		c.tellOf(name)
+	}
+}
+
+func (c *Cluster) tellOf(name string) {
 	select {
-	case c.changed <- id:
+	case c.changed <- name:
 	default: // with the next round
 	}
 }
 
-// Where tells which other instance has a call; empty: none.
-func (c *Cluster) Where(ctx context.Context, id string) (string, error) {
+// look reads an entry of the directory.
+func (c *Cluster) look(ctx context.Context, name string) (instance, note string, err error) {
 	if c == nil {
-		return "", nil
+		return "", "", nil
 	}
 	ctx, stop := context.WithTimeout(ctx, 2*time.Second)
 	defer stop()
-	name, err := c.db.Get(ctx, c.call(id)).Result()
-	if errors.Is(err, redis.Nil) || err == nil && name == c.instance {
-		return "", nil
+	v, err := c.db.Get(ctx, c.entry(name)).Result()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return "", "", fmt.Errorf("cluster: directory: %w", err)
 	}
-	if err != nil {
-		return "", fmt.Errorf("cluster: directory: %w", err)
+	instance, note, _ = strings.Cut(v, "\n")
+	return instance, note, nil
+}
+
+// Where tells which other instance has what a name stands for; empty: none.
+func (c *Cluster) Where(ctx context.Context, name string) (string, error) {
+	instance, _, err := c.look(ctx, name)
+	if c != nil && instance == c.instance {
+		instance = ""
 	}
-	return name, nil
+	return instance, err
+}
+
+// Note gives the note of a name.
+func (c *Cluster) Note(ctx context.Context, name string) (string, error) {
+	_, note, err := c.look(ctx, name)
+	return note, err
 }
 
 // RemoteError is what another instance could not do.

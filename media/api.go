@@ -80,6 +80,7 @@ var carrierStatus = map[providers.CallErrorKind]int{
 func problemOf(err error) (p problem, retry time.Duration) {
 	var api *apiError
 	var carrier *providers.CallError
+	var no *transferRefusal
 	switch {
 	case errors.As(err, &api):
 		p.Status, p.Code, p.Detail, retry = api.status, api.code, api.detail, api.retry
@@ -89,6 +90,14 @@ func problemOf(err error) (p problem, retry time.Duration) {
 			retry = max(retry, time.Second)
 		}
 		p.Carrier = &carrierProblem{carrier.Kind, carrier.Status, carrier.Code, carrier.Detail}
+	case errors.As(err, &no):
+		p.Status, p.Code, p.Detail = no.status, no.code, no.words
+		if p.Code == "bad_field" {
+			p.Code = "invalid"
+		}
+		if p.Status == http.StatusServiceUnavailable {
+			retry = time.Second
+		}
 	case errors.Is(err, errNoCall):
 		p.Status, p.Code, p.Detail = http.StatusNotFound, "not_found", err.Error()
 	case errors.Is(err, errOver), errors.Is(err, errNotStarted):
@@ -164,6 +173,9 @@ func (s *Server) apiRoutes() map[string]func(*apiCall) (reply, error) {
 		"POST /v1/calls/{call}/hangup":                s.apiHangup,
 		"POST /v1/calls/{call}/digits":                s.apiDigits,
 		"POST /v1/calls/{call}/redirect":              s.apiRedirect,
+		"POST /v1/calls/{call}/transfers":             s.apiTransfer,
+		"GET /v1/transfers/{transfer}":                s.apiGetTransfer,
+		"DELETE /v1/transfers/{transfer}":             s.apiCancelTransfer,
 		"GET /v1/providers":                           s.apiProviders,
 		"GET /v1/accounts":                            s.apiAccounts,
 		"GET /v1/accounts/{account}/refused-webhooks": s.apiRefused,
@@ -178,6 +190,9 @@ func (s *Server) api(doors map[string]http.HandlerFunc) {
 	}
 	for pattern, do := range s.apiRoutes() {
 		doors[pattern] = s.authorized(func(w http.ResponseWriter, a *apiCall) {
+			if s.pass(w, a, pattern) {
+				return
+			}
 			r, err := do(a)
 			if err != nil {
 				s.fail(w, a.Request, err)
@@ -235,10 +250,14 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if p.Status == http.StatusInternalServerError {
 		s.cfg.Log.Error("API", "method", r.Method, "pattern", r.Pattern, "err", err)
 	}
-	if retry > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(retry.Seconds()))))
-	}
+	retryAfter(w, retry)
 	writeJSON(w, p.Status, "application/problem+json", p)
+}
+
+func retryAfter(w http.ResponseWriter, d time.Duration) {
+	if d > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(d.Seconds()))))
+	}
 }
 
 func writeJSON(w http.ResponseWriter, status int, kind string, v any) {
@@ -274,7 +293,7 @@ func (s *Server) apiDial(a *apiCall) (reply, error) {
 		return reply{}, wrong("ring_timeout: must be %d to %d seconds", minRing, maxRing)
 	case !slices.Contains([]string{detectOff, detectReport, detectHangup}, r.Detect):
 		return reply{}, wrong("machine_detection: must be off, report or hangup")
-	case len(r.Digits) > maxDialDigits || r.Digits != "" && (!session.ValidDigits(r.Digits) || strings.ContainsAny(r.Digits, "ABCDW")):
+	case !validDialDigits(r.Digits):
 		return reply{}, wrong("digits: must be at most %d of 0-9 * # w", maxDialDigits)
 	}
 	if r.Digits != "" && r.Detect != detectOff { // Twilio would leave the detection out

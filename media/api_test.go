@@ -24,6 +24,7 @@ import (
 	"voicebridge/calls"
 	"voicebridge/providers"
 	"voicebridge/providers/twilio"
+	"voicebridge/transfer"
 )
 
 // TestOpenAPIPaths: the document describes what the API has, and nothing else.
@@ -74,8 +75,15 @@ func TestOpenAPIWords(t *testing.T) {
 			t.Errorf("status %s", s)
 		}
 	}
+	if got := enum("Transfer", "state"); len(got) != len(transfer.States) || got[len(got)-1] != string(transfer.TimedOut) {
+		t.Errorf("states of transfers %v, want %v", got, transfer.States)
+	}
+	if got := enum("Transfer", "reason"); !slices.Equal(got, transfer.Reasons) {
+		t.Errorf("reasons of transfers %v, want %v", got, transfer.Reasons)
+	}
 	codes := enum("Problem", "code")
-	for _, err := range []error{errNoCall, errOver, errNotStarted, errNoREST, errors.New("x"), wrong("x")} {
+	for _, err := range []error{errNoCall, errOver, errNotStarted, errNoREST, errors.New("x"), wrong("x"), storeAway(errors.New("x")),
+		refuseTransfer(422, "bad_field", "x"), refuseTransfer(403, "not_allowed", "x"), refuseTransfer(422, "invalid_destination", "x"), refuseTransfer(409, "unsupported", "x")} {
 		if p, _ := problemOf(err); !slices.Contains(codes, p.Code) {
 			t.Errorf("the document does not know the code %s", p.Code)
 		}
@@ -107,10 +115,11 @@ func TestDoorsTable(t *testing.T) {
 	}
 	s := New(Config{Providers: []*providers.Spec{twilio.Spec}, Limits: Defaults, Log: slog.New(slog.DiscardHandler), PublicURL: "https://bridge.example.com",
 		Agents: map[string]Agent{"": {Dialer: pool}, "desk": {Dialer: pool}}, Tokens: []APIToken{{Name: "t"}},
-		Accounts: map[string]Account{"main": {Spec: twilio.Spec, Account: account}}})
+		Accounts:  map[string]Account{"main": {Spec: twilio.Spec, Account: account}},
+		Transfers: &Transfers{Store: transfer.NewMemory(time.Now, transfer.Tombstone), Manager: transfer.Defaults}})
 	s.strangers.SetLimit(rate.Inf)
 	listed := map[string]bool{}
-	fill := strings.NewReplacer("{provider}", "twilio", "{account}", "main", "{call}", "cs_1", "{token...}", "AAAA", "{token}", "AAAA", "{pool}", "desk")
+	fill := strings.NewReplacer("{provider}", "twilio", "{account}", "main", "{call}", "cs_1", "{token...}", "AAAA", "{token}", "AAAA", "{transfer}", "tr_1", "{nonce}", "n", "{what}", "answer", "{pool}", "desk")
 	for row := range strings.Lines(text) {
 		cells := strings.Split(row, "|")
 		if len(cells) < 6 || !strings.Contains(cells[1], "`/") && !strings.Contains(cells[1], " /") {

@@ -9,6 +9,7 @@ import (
 	"voicebridge/calls"
 	"voicebridge/providers"
 	"voicebridge/session"
+	"voicebridge/transfer"
 )
 
 // restTime is how long a request to a carrier may take, all attempts together.
@@ -30,7 +31,7 @@ func (s *Server) prepare(sess *session.Session, tk *ticket) calls.Call {
 	record := calls.Call{ID: sess.ID, Provider: sess.Spec().Name}
 	if tk != nil {
 		record, account = tk.record(), s.cfg.Accounts[tk.Account]
-		sess.Expect(session.Known{Call: tk.Call, Account: account.ID, Direction: record.Direction, From: tk.From, To: tk.To})
+		sess.Expect(session.Known{Call: tk.Call, Account: account.ID, Direction: record.Direction, From: tk.From, To: tk.To, Returned: tk.Returned})
 	}
 	carrierID := record.CarrierID
 	control.Streaming = func(c *session.Call) {
@@ -40,6 +41,13 @@ func (s *Server) prepare(sess *session.Session, tk *ticket) calls.Call {
 	control.Ending = func(end session.End) { s.ending(sess.ID, carrierID, account, end.Cause) }
 	if account.Account != nil && account.Calls != nil && account.Calls.SendsDigits() {
 		control.Digits = func(ctx context.Context, digits string) error { return account.Calls.Digits(ctx, carrierID, digits) }
+	}
+	if s.transfers != nil && account.Account != nil && account.Calls != nil {
+		control.Transfer = func(ref string, t *session.Transfer) { s.agentTransfer(sess, ref, t) }
+		control.Cancel = func(ref string) bool { return s.agentCancel(sess.ID, ref) }
+		for _, m := range transfer.Modes {
+			control.Transfers = append(control.Transfers, string(m))
+		}
 	}
 	sess.Use(control)
 	return record
@@ -52,7 +60,13 @@ func (s *Server) ending(id, carrierID string, account Account, cause session.Cau
 	call, known := s.book.Get(id)
 	call.Cause = string(cause)
 	over := !known || account.Account == nil || cause != session.Transferred && s.fallback(&call).Empty()
+	if cause == session.CallerHangup || cause == session.APIHangup {
+		s.callerLeft(id)
+	} else if s.transfers.of(id) != "" {
+		over = false // the carrier asks what comes next: it waits for the destination
+	}
 	s.book.StreamEnded(id, string(cause), over)
+	s.cfg.Cluster.Lost(sessionKey(id), string(cause))
 	if !over || cause == session.CallerHangup || account.Account == nil || account.Calls == nil || carrierID == "" {
 		return
 	}
@@ -118,8 +132,11 @@ func (s *Server) report(id string, r *providers.StatusReport) bool {
 	if r.AnsweredBy != "" {
 		s.detected(id, r.AnsweredBy)
 	}
-	if sess := s.registry.Get(id); sess != nil && r.Status.Final() {
-		sess.Over()
+	if r.Status.Final() {
+		s.callerLeft(id)
+		if sess := s.registry.Get(id); sess != nil {
+			sess.Over()
+		}
 	}
 	return true
 }

@@ -98,6 +98,19 @@ func (s *Server) status(w http.ResponseWriter, h *accountHook) string {
 	if !known {
 		call, known = s.book.Find(h.name, report.Call)
 	}
+	if report.Joined && known && s.transfers != nil {
+		r, err := s.transfers.manager.ByCall(h.request.Context(), call.ID)
+		if err == nil && r != nil {
+			err = s.meeting(h.request.Context(), r, &providers.RoomReport{Call: report.Call, Joined: true})
+		}
+		if err != nil {
+			return unstored(w, h, err)
+		}
+	}
+	if !known && s.passStatus(h.request.Context(), h, h.request.PathValue("call"), report) {
+		w.WriteHeader(http.StatusNoContent)
+		return "ok"
+	}
 	w.WriteHeader(http.StatusNoContent) // also for what is not ours: it would only be sent again
 	if !known || call.Account != h.name || call.CarrierID != "" && call.CarrierID != report.Call {
 		h.log.Debug("status of an unknown call", "call", report.Call, "raw", report.Raw)
@@ -150,20 +163,34 @@ func (s *Server) inbound(w http.ResponseWriter, h *accountHook) string {
 		})
 	}
 	log.Info("call comes in", "session", call.ID, "agent", call.Agent)
-	return s.write(w, h, s.stream(h, &call), "ok")
+	return s.write(w, h, s.stream(&call), "ok")
+}
+
+// ticketOf is what a token says of a call.
+func ticketOf(use string, call *calls.Call) ticket {
+	tk := ticket{
+		Use: use, Provider: call.Provider, Account: call.Account, ID: call.ID, Agent: call.Agent, Call: call.CarrierID,
+		From: call.From, To: call.To, Outbound: call.Direction == calls.Outbound, Returned: call.Returned, Returns: call.Returns,
+	}
+	if use == useNext {
+		tk.Metadata = call.Metadata
+	}
+	return tk
 }
 
 // stream tells the carrier to stream a call to a media URL of its own.
-func (s *Server) stream(h *accountHook, call *calls.Call) *providers.Answer {
-	token := s.tokens.make(ticket{
-		Use: useMedia, Provider: h.Spec.Name, Account: h.name, ID: call.ID, Agent: call.Agent, Call: call.CarrierID,
-		From: call.From, To: call.To, Outbound: call.Direction == calls.Outbound,
-	}, time.Now())
+func (s *Server) stream(call *calls.Call) *providers.Answer {
 	return &providers.Answer{
-		Media:  s.socketURL("/media/" + h.Spec.Name + "/" + token),
+		Media:  s.socketURL("/media/" + call.Provider + "/" + s.tokens.make(ticketOf(useMedia, call), time.Now())),
 		Params: call.Metadata,
-		Next:   s.hookURL("/hooks/" + h.Spec.Name + "/" + h.name + "/next/" + call.ID),
+		Next:   s.nextURL(call),
 	}
+}
+
+// nextURL is asked what comes once a call's stream, or a number, is over. It says
+// all that any instance needs to know of the call.
+func (s *Server) nextURL(call *calls.Call) string {
+	return s.hookURL("/hooks/" + call.Provider + "/" + call.Account + "/next/" + s.tokens.make(ticketOf(useNext, call), time.Now()))
 }
 
 // write answers in the carrier's language.
@@ -204,47 +231,78 @@ func (s *Server) placedAnswer(w http.ResponseWriter, h *accountHook) string {
 	}
 	s.book.Bind(call.ID, in.ID)
 	call.CarrierID = in.ID
-	return s.write(w, h, s.stream(h, &call), "ok")
+	return s.write(w, h, s.stream(&call), "ok")
 }
 
 // record is what a ticket says of a call.
 func (tk *ticket) record() calls.Call {
 	c := calls.Call{ID: tk.ID, Account: tk.Account, Provider: tk.Provider, CarrierID: tk.Call, Agent: tk.Agent,
-		Direction: calls.Inbound, From: tk.From, To: tk.To, Metadata: tk.Metadata}
+		Direction: calls.Inbound, From: tk.From, To: tk.To, Metadata: tk.Metadata, Returned: tk.Returned, Returns: tk.Returns}
 	if tk.Outbound {
 		c.Direction = calls.Outbound
 	}
 	return c
 }
 
-// next answers what to do with a call whose stream has ended: the fallback where
-// its agent has failed, otherwise nothing more.
+// next answers what to do with a call whose stream, or number, is over: what its
+// transfer wants, if it has one; the fallback where its agent has failed; the agent
+// again where its instance has gone; otherwise nothing more.
 func (s *Server) next(w http.ResponseWriter, h *accountHook) string {
 	report, err := h.Webhooks.Next(h.Hook)
 	if err != nil {
 		return malformed(w, h, err)
 	}
+	tk, err := s.tokens.read(h.request.PathValue("token"), useNext, h.Spec.Name, time.Now())
+	if err != nil || tk.Account != h.name {
+		h.log.Warn("what comes next is asked about a call of another bridge", "err", err)
+		http.Error(w, "token", http.StatusForbidden)
+		return "token"
+	}
 	if !report.Ended {
 		w.WriteHeader(http.StatusNoContent)
 		return "ok"
 	}
-	call, known := s.book.Get(h.request.PathValue("call"))
-	if !known || call.Account != h.name {
-		return s.write(w, h, &providers.Answer{}, "unknown")
+	ctx := h.request.Context()
+	cause := ""
+	if report.Dial == "" {
+		if cause = s.streamEnded(ctx, tk.ID); cause == string(session.Transferred) {
+			return s.write(w, h, &providers.Answer{}, "ok") // it has been taken elsewhere
+		}
 	}
-	if sess := s.registry.Get(call.ID); sess != nil { // it knows how the stream has ended
-		s.await(sess)
-		call, _ = s.book.Get(call.ID)
+	call := s.book.Add(tk.record())
+	if s.transfers != nil && cause != string(session.CallerHangup) && cause != string(session.APIHangup) {
+		r, err := s.transfers.manager.ByCall(ctx, tk.ID)
+		if err != nil {
+			h.log.Warn("transfers cannot be looked for: the call goes on without", "session", tk.ID, "err", err)
+		}
+		if r != nil {
+			answer, err := s.afterStream(ctx, r, report)
+			if err != nil {
+				return unstored(w, h, err)
+			}
+			return s.write(w, h, answer, "ok")
+		}
 	}
-	if call.Cause == "" { // the stream was never there
+	if call.Cause = cause; cause == "" { // the stream was never there, or its instance is not any more
+		if s.cfg.Cluster != nil && report.Dial == "" && tk.Returns < maxReturns && !call.Status.Final() {
+			call.Returned, call.Returns = instanceLost, tk.Returns+1
+			h.log.Warn("a call comes back", "session", tk.ID)
+			return s.write(w, h, s.stream(&call), "ok")
+		}
 		call.Cause = string(session.StartTimeout)
 	}
-	answer := s.fallback(&call)
-	if answer.Empty() && call.Cause != string(session.Transferred) {
+	answer := &providers.Answer{}
+	if report.Dial == "" {
+		answer = s.fallback(&call)
+	}
+	if answer.Empty() {
 		s.book.StreamEnded(call.ID, call.Cause, true)
 	}
 	return s.write(w, h, answer, "ok")
 }
+
+// maxReturns is how often a call comes back whose instance has gone.
+const maxReturns = 3
 
 // streamEnd is how long a session may take to learn that its stream has ended.
 const streamEnd = 2 * time.Second

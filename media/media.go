@@ -20,9 +20,11 @@ import (
 	"golang.org/x/time/rate"
 
 	"voicebridge/calls"
+	"voicebridge/cluster"
 	"voicebridge/notify"
 	"voicebridge/providers"
 	"voicebridge/session"
+	"voicebridge/transfer"
 	"voicebridge/ws"
 )
 
@@ -87,6 +89,10 @@ type Config struct {
 	Token    string
 	// Accounts are those whose webhooks are answered, by name.
 	Accounts map[string]Account
+	// Transfers, if not nil, lets calls be moved.
+	Transfers *Transfers
+	// Cluster, if not nil, are the other instances.
+	Cluster *cluster.Cluster
 	// PublicURL is how carriers reach Public: https://host, perhaps with a path.
 	PublicURL string
 	// Secret makes the tokens; instances that share it take each other's.
@@ -108,6 +114,7 @@ type Server struct {
 	answers    answers
 	strangers  *rate.Limiter // of those who show wrong tokens
 	totals     totals
+	transfers  *transfers     // nil: none
 	background sync.WaitGroup // REST requests and the like, bounded by time
 
 	ctx      context.Context // of all sessions
@@ -132,6 +139,16 @@ func New(cfg Config) *Server {
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.totals.init(cfg.Providers)
+	if t := cfg.Transfers; t != nil {
+		music, rate := t.Music, t.MusicRate
+		if music == nil {
+			music, rate = chime(16000), 16000
+		}
+		s.transfers = &transfers{
+			manager: transfer.NewManager(t.Store, hands{s}, t.Manager, cfg.Log),
+			hold:    holdAudio{pcm: music, rate: rate}, byCall: map[string]string{},
+		}
+	}
 	return s
 }
 
@@ -150,15 +167,17 @@ func (s *Server) Public() http.Handler {
 // doors are all that is public, by pattern; docs/configuration.md lists each.
 func (s *Server) doors() map[string]http.HandlerFunc {
 	doors := map[string]http.HandlerFunc{
-		"GET /media/{provider}":                      s.media,
-		"GET /media/{provider}/{token...}":           s.media,
-		"/hooks/{provider}/{account}/inbound":        s.authentic(s.inbound),
-		"/hooks/{provider}/{account}/status":         s.authentic(s.status),
-		"/hooks/{provider}/{account}/status/{call}":  s.authentic(s.status),
-		"/hooks/{provider}/{account}/answer/{token}": s.authentic(s.placedAnswer),
-		"/hooks/{provider}/{account}/next/{call}":    s.authentic(s.next),
-		"GET /v1/calls/{call}/agent":                 s.attend,
-		"GET /v1/pools/{pool}/agent":                 s.park,
+		"GET /media/{provider}":                                          s.media,
+		"GET /media/{provider}/{token...}":                               s.media,
+		"/hooks/{provider}/{account}/inbound":                            s.authentic(s.inbound),
+		"/hooks/{provider}/{account}/status":                             s.authentic(s.status),
+		"/hooks/{provider}/{account}/status/{call}":                      s.authentic(s.status),
+		"/hooks/{provider}/{account}/answer/{token}":                     s.authentic(s.placedAnswer),
+		"/hooks/{provider}/{account}/next/{token}":                       s.authentic(s.next),
+		"/hooks/{provider}/{account}/transfer/{transfer}/{nonce}/{what}": s.authentic(s.transferHooks),
+		"GET /hold.wav":              s.holdWAV,
+		"GET /v1/calls/{call}/agent": s.attend,
+		"GET /v1/pools/{pool}/agent": s.park,
 	}
 	s.health(doors)
 	s.api(doors)
@@ -243,7 +262,7 @@ func (s *Server) admit(r *http.Request) (*providers.Spec, *ticket, *refusal) {
 		return nil, nil, &refusal{http.StatusTooManyRequests, "rate"}
 	case s.agent(tk).Dialer == nil: // the token is of an instance with other agents
 		return nil, nil, &refusal{http.StatusServiceUnavailable, "agent"}
-	case tk != nil && !s.tokens.take(tk, time.Now()):
+	case tk != nil && !(s.tokens.take(tk, time.Now()) && s.cfg.Cluster.First(tk.nonceText(), time.Unix(tk.Expires, 0))):
 		return nil, nil, &refusal{http.StatusForbidden, "token"}
 	}
 	return spec, tk, nil
@@ -304,6 +323,7 @@ func (s *Server) serve(spec *providers.Spec, conn *ws.Conn, tk *ticket) {
 	}
 	defer s.sessions.Done()
 	s.book.Add(record)
+	s.cfg.Cluster.Has(sessionKey(id), "")
 	s.book.Answered(id)                 // there is a stream
 	if call, ok := s.book.Get(id); ok { // what was reported before the session could be told
 		if call.Answered != "" {
@@ -354,6 +374,7 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener) error {
 			}
 		})
 	}
+	stopWorking := s.work(&group)
 	stopTelling := s.tell(&group)
 	stopSweeping := s.sweep(&group)
 	var err error
@@ -362,6 +383,7 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener) error {
 	case err = <-failed:
 	}
 	s.drain()
+	stopWorking()
 	stopTelling()
 	stopSweeping()
 	for _, srv := range servers {
@@ -369,6 +391,25 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener) error {
 	}
 	group.Wait()
 	return err
+}
+
+// work moves transfers on, and listens to the other instances, until it is stopped.
+func (s *Server) work(group *sync.WaitGroup) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var working sync.WaitGroup
+	if s.transfers != nil {
+		working.Go(func() { s.transfers.manager.Run(ctx) })
+	}
+	if s.cfg.Cluster != nil {
+		feed, _ := s.book.Listen("")
+		working.Go(func() { s.cfg.Cluster.Run(ctx, s.handle) })
+		working.Go(func() { s.follow(ctx, feed) })
+	}
+	group.Go(working.Wait)
+	return func() {
+		cancel()
+		working.Wait()
+	}
 }
 
 // drain waits for the live calls; the listeners stay open, so that health checks

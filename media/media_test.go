@@ -20,6 +20,7 @@ import (
 
 	"voicebridge/agent"
 	"voicebridge/bench"
+	"voicebridge/cluster"
 	"voicebridge/codec"
 	"voicebridge/media"
 	"voicebridge/notify"
@@ -55,6 +56,9 @@ type options struct {
 	dialer   session.Dialer
 	agents   map[string]session.Dialer // beside dialer
 	route    func(account, from, to string) (media.Route, bool)
+	// Of several instances:
+	transfers *media.Transfers
+	cluster   *cluster.Cluster
 }
 
 func (o *options) all() map[string]media.Agent {
@@ -80,7 +84,7 @@ func startBridge(t *testing.T, agentURL string, change func(*options)) *bridge {
 	ends := make(chan slog.Record, 1000)
 	b := &bridge{ends: ends}
 	b.Server = media.New(media.Config{
-		Providers: all.Specs, Agents: opt.all(), Route: opt.route, Token: opt.token, Insecure: opt.token == "" && opt.accounts == nil,
+		Providers: all.Specs, Agents: opt.all(), Route: opt.route, Transfers: opt.transfers, Cluster: opt.cluster, Token: opt.token, Insecure: opt.token == "" && opt.accounts == nil,
 		Accounts: opt.accounts, Router: opt.router, Events: opt.events, Tokens: opt.tokens, PublicURL: opt.public, Secret: "test", Limits: opt.limits,
 		Log: slog.New(logEnds{ends}),
 	})

@@ -26,6 +26,7 @@ type totals struct {
 	refused   map[string]uint64
 	hooks     map[[2]string]uint64       // by provider and result
 	placed    map[[2]string]uint64       // by provider and result
+	transfers map[[2]string]uint64       // by provider and state
 	events    func() (sent, lost uint64) // to the user's application; nil: none
 }
 
@@ -46,6 +47,7 @@ func (t *totals) init(specs []*providers.Spec) {
 	}
 	t.placed = map[[2]string]uint64{}
 	t.hooks = map[[2]string]uint64{}
+	t.transfers = map[[2]string]uint64{}
 	for _, s := range specs {
 		for _, r := range placeResults {
 			t.placed[[2]string{s.Name, r}] = 0
@@ -82,6 +84,13 @@ func (t *totals) place(provider string, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.placed[[2]string{provider, result}]++
+}
+
+// transfer counts a transfer that has come to a state.
+func (t *totals) transfer(provider, state string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.transfers[[2]string{provider, state}]++
 }
 
 // hook counts a webhook; those of no known provider are not told apart.
@@ -126,6 +135,8 @@ var (
 	refusedDesc = desc("handshakes_refused_total", "Media connections that were not let in, by reason.", "reason")
 	hooksDesc   = desc("hook_requests_total", "Webhooks, by what became of them.", "provider", "result")
 	placedDesc  = desc("calls_placed_total", "Requests to a carrier to place a call, by what became of them.", "provider", "result")
+	movesDesc   = desc("transfers_total", "Transfers that have come to a state, told by the instance that acts for them.", "provider", "state")
+	ownedDesc   = desc("transfers", "Live transfers that this instance acts for.")
 	parkedDesc  = desc("pool_agents", "Agents that wait for calls.", "pool")
 	framesDesc  = desc("frames_total", "Audio messages: in from the carrier, agent to the agent, out to the carrier.", "provider", "direction")
 	droppedDesc = desc("dropped_audio_seconds_total", "Audio that was discarded: slow_agent is the caller's, overflow the agent's, missing what the carrier lost.", "provider", "reason")
@@ -140,7 +151,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (s *Server) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{callsDesc, endedDesc, refusedDesc, hooksDesc, placedDesc, parkedDesc, framesDesc, droppedDesc, filledDesc,
+	for _, d := range []*prometheus.Desc{callsDesc, endedDesc, refusedDesc, hooksDesc, placedDesc, movesDesc, ownedDesc, parkedDesc, framesDesc, droppedDesc, filledDesc,
 		badDesc, gapsDesc, gapTimeDesc, eventsDesc, tellDesc, delayDesc} {
 		ch <- d
 	}
@@ -173,6 +184,12 @@ func (s *Server) Collect(ch chan<- prometheus.Metric) {
 	}
 	for k, n := range s.totals.placed {
 		count(ch, placedDesc, float64(n), k[0], k[1])
+	}
+	for k, n := range s.totals.transfers {
+		count(ch, movesDesc, float64(n), k[0], k[1])
+	}
+	if s.transfers != nil {
+		ch <- prometheus.MustNewConstMetric(ownedDesc, prometheus.GaugeValue, float64(s.transfers.manager.Owned()))
 	}
 	for name, a := range s.cfg.Agents {
 		if p, ok := a.Dialer.(interface{ Parked() int }); ok {

@@ -28,6 +28,8 @@ type ticket struct {
 	To       string            `json:"t"`
 	Outbound bool              `json:"o,omitempty"`
 	Metadata map[string]string `json:"m,omitempty"` // not in that for media: the carrier tells it
+	Returned string            `json:"r,omitempty"` // why the call comes back to an agent
+	Returns  int               `json:"n,omitempty"` // how often it has
 	Expires  int64             `json:"e"`           // Unix seconds
 	nonce    string            // of the token that it was read from
 }
@@ -36,6 +38,7 @@ type ticket struct {
 const (
 	useMedia  = "media"  // to connect the stream
 	useAnswer = "answer" // to ask what to do with a call that was placed
+	useNext   = "next"   // to ask what to do once a stream or a number is over
 )
 
 // A carrier connects at once, but a phone may ring for long.
@@ -68,8 +71,11 @@ func newTokens(secret string) *tokens {
 // make gives the token of a ticket, for a URL's path.
 func (t *tokens) make(tk ticket, now time.Time) string {
 	tk.Expires = now.Add(ticketTime).Unix()
-	if tk.Use == useAnswer {
+	switch tk.Use {
+	case useAnswer:
 		tk.Expires = now.Add(answerTime).Unix()
+	case useNext:
+		tk.Expires = now.Add(mostTime).Unix()
 	}
 	plain, err := json.Marshal(tk)
 	if err != nil {
@@ -106,6 +112,9 @@ func (t *tokens) read(token, use, provider string, now time.Time) (*ticket, erro
 	}
 	return &tk, nil
 }
+
+// nonceText names a token to other instances.
+func (tk *ticket) nonceText() string { return base64.RawURLEncoding.EncodeToString([]byte(tk.nonce)) }
 
 // take uses a token up. It is false where that has been done before.
 func (t *tokens) take(tk *ticket, now time.Time) bool {

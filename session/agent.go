@@ -32,6 +32,9 @@ type Known struct {
 	From, To  string // E.164 where they are numbers
 	// AnsweredBy is who has picked up a call that was placed, if that is known.
 	AnsweredBy providers.AnsweredBy
+	// Returned says why the call has come back to an agent: the reason of a
+	// transfer, or of the end of its first stream; empty: it is new.
+	Returned string
 }
 
 // Dialer reaches the agent of a call.

@@ -6,22 +6,24 @@ import "sync"
 // there is no counter to go wrong.
 type Registry struct {
 	mu    sync.Mutex
-	live  map[string]*Session
-	empty chan struct{} // closed when live becomes empty; nil unless waited for
+	all   map[*Session]struct{}
+	live  map[string]*Session // the last one of each call
+	empty chan struct{}       // closed when all becomes empty; nil unless waited for
 }
 
 // Add puts a session in. It is false, and does nothing, where there are most
-// already, or one of the same id.
+// already, or one of the same call whose end has not been told.
 func (r *Registry) Add(s *Session, most int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.live) >= most || r.live[s.ID] != nil {
+	before := r.live[s.ID]
+	if len(r.all) >= most || before != nil && !before.Ended() {
 		return false
 	}
 	if r.live == nil {
-		r.live = map[string]*Session{}
+		r.live, r.all = map[string]*Session{}, map[*Session]struct{}{}
 	}
-	r.live[s.ID] = s
+	r.live[s.ID], r.all[s] = s, struct{}{}
 	return true
 }
 
@@ -29,8 +31,11 @@ func (r *Registry) Add(s *Session, most int) bool {
 func (r *Registry) Remove(s *Session) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.live, s.ID)
-	if len(r.live) == 0 && r.empty != nil {
+	delete(r.all, s)
+	if r.live[s.ID] == s {
+		delete(r.live, s.ID)
+	}
+	if len(r.all) == 0 && r.empty != nil {
 		close(r.empty)
 		r.empty = nil
 	}
@@ -47,15 +52,15 @@ func (r *Registry) Get(id string) *Session {
 func (r *Registry) Len() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.live)
+	return len(r.all)
 }
 
 // All lists the live sessions.
 func (r *Registry) All() []*Session {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	all := make([]*Session, 0, len(r.live))
-	for _, s := range r.live {
+	all := make([]*Session, 0, len(r.all))
+	for s := range r.all {
 		all = append(all, s)
 	}
 	return all
@@ -67,7 +72,7 @@ func (r *Registry) Empty() <-chan struct{} {
 	defer r.mu.Unlock()
 	if r.empty == nil {
 		r.empty = make(chan struct{})
-		if len(r.live) == 0 {
+		if len(r.all) == 0 {
 			close(r.empty)
 			done := r.empty
 			r.empty = nil

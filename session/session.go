@@ -155,6 +155,16 @@ func (s *Session) StreamOver() {
 // Done is closed once the end of the session has been told.
 func (s *Session) Done() <-chan struct{} { return s.done }
 
+// Ended tells whether the end of the session has been told.
+func (s *Session) Ended() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // Leaving tells that the carrier is about to take the call elsewhere: however the
 // stream ends then, the call goes on. stays takes it back, unless it has been told
 // anew since.

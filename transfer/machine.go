@@ -104,6 +104,8 @@ type Event struct {
 	Detail string // for people
 	Leg    string // the carrier's id of the destination's leg, where it is known
 	Place  Place  // Moved
+	// Settled: whoever tells of the event takes care of the caller, too.
+	Settled bool
 }
 
 // The reasons for which a transfer does not come about, or ends.
@@ -181,6 +183,7 @@ func (r *Record) note(ev Event, now int64) (news bool) {
 	if ev.Leg != "" && r.Leg == "" {
 		r.Leg = ev.Leg
 	}
+	r.Settled = r.Settled || ev.Settled
 	switch ev.Kind {
 	case Placed:
 		if r.State == Dialing { // the time of Unsure does not count any more
