@@ -39,10 +39,16 @@ func (s *Server) prepare(sess *session.Session, tk *ticket) calls.Call {
 		s.book.Began(sess.ID)
 	}
 	control.Ending = func(end session.End) { s.ending(sess.ID, carrierID, account, end.Cause) }
+	if tk != nil && tk.Brief { // what comes next is the transfer's
+		control.Ending = func(end session.End) {
+			s.book.StreamEnded(sess.ID, string(end.Cause), true)
+			s.cfg.Cluster.Lost(sessionKey(sess.ID), string(end.Cause))
+		}
+	}
 	if account.Account != nil && account.Calls != nil && account.Calls.SendsDigits() {
 		control.Digits = func(ctx context.Context, digits string) error { return account.Calls.Digits(ctx, carrierID, digits) }
 	}
-	if s.transfers != nil && account.Account != nil && account.Calls != nil {
+	if s.transfers != nil && account.Account != nil && account.Calls != nil && !tk.Brief {
 		control.Transfer = func(ref string, t *session.Transfer) { s.agentTransfer(sess, ref, t) }
 		control.Cancel = func(ref string) bool { return s.agentCancel(sess.ID, ref) }
 		for _, m := range transfer.Modes {

@@ -315,6 +315,10 @@ func (s *Server) serve(spec *providers.Spec, conn *ws.Conn, tk *ticket) {
 	}
 	sess := session.New(id, spec, agent.Session, conn, agent.Dialer, s.cfg.Log)
 	record := s.prepare(sess, tk)
+	if before := s.session(id); before != nil { // the carrier has left its stream alone, and begun a new one
+		before.StreamOver()
+		<-before.Done()
+	}
 	if !s.enter(sess) { // the last place went to another, the call is here already, or the server stops
 		s.totals.refuse("calls")
 		conn.Close(ws.CloseTryLater, "too many calls")

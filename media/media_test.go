@@ -283,6 +283,7 @@ type script struct {
 	t    *testing.T
 	conn chan *bench.AgentConn
 	said chan map[string]any
+	many bool // several calls: said is never closed
 	mu   sync.Mutex
 	pcm  []byte
 }
@@ -297,7 +298,9 @@ func (s *script) talk(_ context.Context, c *bench.AgentConn) error {
 	for {
 		binary, data, err := c.Read()
 		if err != nil {
-			close(s.said)
+			if !s.many {
+				close(s.said)
+			}
 			return nil
 		}
 		if binary {

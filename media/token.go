@@ -30,6 +30,7 @@ type ticket struct {
 	Metadata map[string]string `json:"m,omitempty"` // not in that for media: the carrier tells it
 	Returned string            `json:"r,omitempty"` // why the call comes back to an agent
 	Returns  int               `json:"n,omitempty"` // how often it has
+	Brief    bool              `json:"b,omitempty"` // the destination of a transfer is told about it
 	Expires  int64             `json:"e"`           // Unix seconds
 	nonce    string            // of the token that it was read from
 }

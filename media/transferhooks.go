@@ -5,10 +5,11 @@ import (
 	"crypto/subtle"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
-	"voicebridge/calls"
 	"voicebridge/providers"
+	"voicebridge/session"
 	"voicebridge/transfer"
 )
 
@@ -104,14 +105,20 @@ func (s *Server) destinationAnswered(w http.ResponseWriter, h *accountHook, r *t
 	return s.write(w, h, &providers.Answer{Say: r.Whisper, Ask: &providers.Question{URL: s.transferHook(r, "digit"), Wait: wait}}, "ok")
 }
 
+// briefingID is our id of the destination's leg while an agent tells it what the
+// call is about.
+func briefingID(r *transfer.Record) string { return "br_" + strings.TrimPrefix(r.ID, "tr_") }
+
 // briefing streams the destination to the agent that tells it what the call is
 // about.
 func (s *Server) briefing(r *transfer.Record) *providers.Answer {
-	call := &calls.Call{ID: calls.NewID(), Account: r.Account, Provider: r.Provider, CarrierID: r.Leg, Agent: r.Brief,
-		Direction: calls.Outbound, From: r.From, To: r.To, Metadata: r.Context}
-	a := s.stream(call)
-	a.Next = s.transferHook(r, "briefed")
-	return a
+	tk := ticket{Use: useMedia, Provider: r.Provider, Account: r.Account, ID: briefingID(r), Agent: r.Brief, Call: r.Leg,
+		From: r.From, To: r.To, Outbound: true, Brief: true}
+	return &providers.Answer{
+		Media:  s.socketURL("/media/" + r.Provider + "/" + s.tokens.make(tk, time.Now())),
+		Params: r.Context,
+		Next:   s.transferHook(r, "briefed"),
+	}
 }
 
 // destinationStatus takes a report on the destination's leg.
@@ -156,7 +163,9 @@ func (s *Server) destinationBriefed(w http.ResponseWriter, h *accountHook, r *tr
 		w.WriteHeader(http.StatusNoContent)
 		return "ok"
 	}
-	return s.decided(w, h, r, true)
+	// An agent that has failed has told nothing.
+	cause := session.Cause(s.streamEnded(h.request.Context(), briefingID(r)))
+	return s.decided(w, h, r, cause == session.AgentHangup || cause == session.APIHangup)
 }
 
 func (s *Server) decided(w http.ResponseWriter, h *accountHook, r *transfer.Record, takes bool) string {
