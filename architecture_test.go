@@ -24,10 +24,12 @@ var allowed = map[string][]string{
 	"session":                {"codec", "providers", "ws"},
 	"notify":                 {},
 	"calls":                  {"providers"},
+	"cluster":                {},
+	"transfer":               {},
 	"agent":                  {"codec", "notify", "session", "ws"},
-	"media":                  {"calls", "codec", "notify", "providers", "session", "ws"},
+	"media":                  {"calls", "cluster", "codec", "notify", "providers", "session", "transfer", "ws"},
 	"bench":                  {"agent", "codec", "providers", "ws"},
-	"cmd/voicebridge":        {"agent", "bench", "calls", "codec", "media", "notify", "providers", "providers/all", "session"},
+	"cmd/voicebridge":        {"agent", "bench", "calls", "cluster", "codec", "media", "notify", "providers", "providers/all", "session", "transfer"},
 	"examples/go":            {},
 }
 
@@ -39,6 +41,7 @@ var libraries = map[string][]string{
 	"github.com/goccy/go-yaml":       {"cmd/voicebridge"},
 	"github.com/golang-jwt/":         {"providers/CARRIER"},
 	"github.com/twilio/":             {"providers/CARRIER"},
+	"github.com/redis/":              {"cluster", "cmd/voicebridge", "transfer"},
 	"github.com/cenkalti/backoff":    {"notify", "providers"},
 	"github.com/getkin/":             {},
 	"golang.org/x/net/http/httpguts": {"agent"},

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -173,6 +174,8 @@ func line(ev *calls.Event) string {
 		what = append(what, c.Direction, c.Provider, c.From, "->", c.To)
 	case calls.EventDetected:
 		what = append(what, "answered by", string(c.Answered))
+	case calls.EventTransfer:
+		what = append(what, ev.Transfer.State, ev.Transfer.Mode, "->", ev.Transfer.To, ev.Transfer.Reason)
 	case calls.EventStreamEnd:
 		what = append(what, c.Cause)
 	case calls.EventEnded:
@@ -314,6 +317,82 @@ type digitsCmd struct {
 // Run sends digits.
 func (c *digitsCmd) Run(ctx context.Context) error {
 	return c.do(ctx, "POST", "/v1/calls/"+url.PathEscape(c.ID)+"/digits", map[string]string{"digits": c.Digits}, nil)
+}
+
+type transferCmd struct {
+	apiFlags
+	ID       string            `arg:"" help:"The call's id; with --cancel or --show the transfer's."`
+	To       string            `arg:"" optional:"" help:"A number in E.164, or name:NAME of transfers.destinations."`
+	Mode     string            `help:"${enum} (default ${default})." enum:"blind,conference,attended" default:"conference"`
+	Whisper  string            `help:"attended: what the destination is told." placeholder:"TEXT"`
+	Accept   string            `help:"attended: digit (by pressing 1) or stay (by not hanging up)." placeholder:"HOW"`
+	Ring     int               `help:"Seconds to let it ring." placeholder:"SECONDS"`
+	From     string            `help:"Who seems to call the destination." placeholder:"+1..."`
+	Digits   string            `help:"Digits to send when the destination answers; w waits for half a second."`
+	Hold     string            `help:"What the caller hears meanwhile: agent or music." placeholder:"WHAT"`
+	OnFail   map[string]string `help:"What becomes of the caller: resume, hangup or a number, by reason or default." placeholder:"REASON=WHAT"`
+	OnEnd    string            `help:"What becomes of the caller when the destination leaves first: hangup or resume." placeholder:"WHAT"`
+	Context  map[string]string `help:"For the destination's side." placeholder:"KEY=VALUE"`
+	Cancel   bool              `help:"Cancel a transfer."`
+	Show     bool              `help:"Show a transfer."`
+	NoFollow bool              `help:"Do not show what becomes of it."`
+}
+
+// Run moves a call, and shows what becomes of that.
+func (c *transferCmd) Run(ctx context.Context, out output) error {
+	if c.Cancel || c.Show {
+		method := "GET"
+		if c.Cancel {
+			method = "DELETE"
+		}
+		var t calls.Transfer
+		if err := c.do(ctx, method, "/v1/transfers/"+url.PathEscape(c.ID), nil, &t); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintln(out, strings.TrimSpace(strings.Join([]string{t.ID, t.Mode, t.To, t.State, t.Reason}, "  ")))
+		return err
+	}
+	if c.To == "" {
+		return errors.New("TO is missing: a number in E.164, or name:NAME")
+	}
+	body := map[string]any{"to": c.To, "mode": c.Mode}
+	for k, v := range map[string]string{"whisper": c.Whisper, "accept": c.Accept, "from": c.From, "digits": c.Digits, "hold": c.Hold, "on_end": c.OnEnd} {
+		if v != "" {
+			body[k] = v
+		}
+	}
+	if c.Ring > 0 {
+		body["timeout_s"] = c.Ring
+	}
+	if len(c.OnFail) > 0 {
+		body["on_fail"] = c.OnFail
+	}
+	if len(c.Context) > 0 {
+		body["context"] = c.Context
+	}
+	var t calls.Transfer
+	if err := c.do(ctx, "POST", "/v1/calls/"+url.PathEscape(c.ID)+"/transfers", body, &t); err != nil {
+		return err
+	}
+	fmt.Fprintln(out, t.ID)
+	for last := ""; !c.NoFollow; { // from whatever instance: its events may be another one's
+		if err := c.do(ctx, "GET", "/v1/transfers/"+t.ID, nil, &t); err != nil {
+			return err
+		}
+		if t.State != last {
+			fmt.Fprintln(out, strings.TrimSpace(t.State+"  "+t.Reason))
+			last = t.State
+		}
+		if slices.Contains([]string{"ended", "failed", "canceled", "timed_out"}, t.State) {
+			return nil
+		}
+		select {
+		case <-time.After(200 * time.Millisecond):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	return nil
 }
 
 type eventsCmd struct {

@@ -23,6 +23,7 @@ type cli struct {
 	Calls     callsCmd     `cmd:"" help:"List the calls of a running bridge."`
 	Hangup    hangupCmd    `cmd:"" help:"End a call."`
 	Digits    digitsCmd    `cmd:"" help:"Send digits to the other party of a call."`
+	Transfer  transferCmd  `cmd:"" help:"Move a call to somebody else, and show what becomes of that."`
 	Events    eventsCmd    `cmd:"" help:"Show what becomes of calls."`
 	Check     checkCmd     `cmd:"" help:"Check a configuration, or explain why a carrier's webhooks are refused."`
 	Token     tokenCmd     `cmd:"" help:"Make a token for the API."`

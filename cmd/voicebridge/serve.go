@@ -2,12 +2,17 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"strings"
 
+	"github.com/redis/go-redis/v9"
+
+	"voicebridge/cluster"
 	"voicebridge/media"
 	"voicebridge/providers/all"
 )
@@ -44,6 +49,22 @@ func (c *serveCmd) Run(ctx context.Context, out output) error {
 		return err
 	}
 	log := cfg.logger(os.Stderr)
+	instance := cfg.Instance
+	if instance == "" {
+		instance = strings.ToLower(rand.Text()[:8])
+	}
+	redis.SetLogger(redisLog{log})
+	db := cfg.database()
+	var others *cluster.Cluster
+	if db != nil {
+		defer db.Close()
+		others = cluster.New(db, cfg.Redis.Prefix, instance, log)
+		log.Info("one of several instances", "instance", instance, "redis", cfg.Redis.Addresses)
+	}
+	transfers, err := cfg.transfers(db, instance)
+	if err != nil {
+		return err
+	}
 	server := media.New(media.Config{
 		Providers: all.Specs,
 		Agents:    agents,
@@ -54,6 +75,8 @@ func (c *serveCmd) Run(ctx context.Context, out output) error {
 		Insecure:  cfg.Media.Insecure,
 		Token:     cfg.Media.Token,
 		Accounts:  accounts,
+		Transfers: transfers,
+		Cluster:   others,
 		PublicURL: cfg.PublicURL,
 		Secret:    cfg.secret(),
 		Limits:    cfg.limits(),
@@ -99,6 +122,14 @@ func (c *serveCmd) Run(ctx context.Context, out output) error {
 	err = server.Serve(ctx, public, admin)
 	log.Info("stopped")
 	return err
+}
+
+// redisLog takes what the Redis client complains of.
+type redisLog struct{ log *slog.Logger }
+
+// Printf implements the client's logger.
+func (l redisLog) Printf(_ context.Context, format string, args ...any) {
+	l.log.Debug("redis", "says", fmt.Sprintf(format, args...))
 }
 
 func (c *serveCmd) load() (*config, error) {
