@@ -602,7 +602,7 @@ func (c *SimCall) stream(ctx, interrupted context.Context, a *providers.Answer) 
 		Spec: c.x.Spec, URL: c.x.reach(a.Media), Header: header, Start: *c.x.Office.Start(&call, a),
 		Voice: c.phone.Voice[min(c.spoken, len(c.phone.Voice)):], Length: max(codec.FrameTime, time.Until(c.hangAt)), Digits: c.phone.Digits, Progress: c.x.Progress,
 	}
-	over := make(chan struct{})
+	over, began := make(chan struct{}), time.Now()
 	streaming := interrupted
 	if c.x.Spec.Abilities.StreamStays {
 		streaming = ctx
@@ -616,9 +616,15 @@ func (c *SimCall) stream(ctx, interrupted context.Context, a *providers.Answer) 
 	case <-over:
 	case <-interrupted.Done():
 		if ctx.Err() == nil && c.x.Spec.Abilities.StreamStays {
+			// The phone hears and says nothing more there.
+			samples := int(time.Since(began) * time.Duration(c.x.format.Rate) / time.Second)
+			c.mu.Lock()
+			at := len(c.heard)
+			c.spoken += samples
+			c.mu.Unlock()
 			c.strays.Go(func() { // its end is asked about, but changes nothing
 				<-over
-				c.streamed(result)
+				c.strayed(result, at, samples)
 				if _, err := c.ask(ctx, &providers.Ask{Kind: providers.AskNext, URL: a.Next, Call: c.Call()}); err != nil && ctx.Err() == nil {
 					c.wrong(err)
 				}
@@ -635,6 +641,17 @@ func (c *SimCall) stream(ctx, interrupted context.Context, a *providers.Answer) 
 		return false
 	}
 	return result.CloseCode == 0
+}
+
+// strayed puts the part of a stream that the phone took part in to its place.
+func (c *SimCall) strayed(r *Result, at, samples int) {
+	if r == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.streams = append(c.streams, r)
+	c.heard = slices.Insert(c.heard, at, r.Heard[:min(samples, len(r.Heard))]...)
 }
 
 // streamed adds a stream to what the phone has been through.

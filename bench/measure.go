@@ -34,6 +34,29 @@ func Align(said, heard []int16, most int) int {
 	return lag
 }
 
+// Find finds said in heard, whenever that was, and tells how alike they are there:
+// 1 is the same but for its loudness. Both are at 8 kHz.
+func Find(said, heard []int16) (likeness float64) {
+	lag := Align(said, heard, len(heard))
+	// The loudest half second, which Align has looked for.
+	const stretch = 4000
+	from, best := 0, 0.0
+	for at := 0; at+stretch <= len(said); at += stretch / 2 {
+		if e := energy(said[at : at+stretch]); e > best {
+			from, best = at, e
+		}
+	}
+	var both, a, b float64
+	for i := from; i < min(from+stretch, len(said), len(heard)-lag); i++ {
+		x, y := float64(said[i]), float64(heard[i+lag])
+		both, a, b = both+x*y, a+x*x, b+y*y
+	}
+	if a == 0 || b == 0 {
+		return 0
+	}
+	return both / math.Sqrt(a*b)
+}
+
 func energy(s []int16) (e float64) {
 	for _, v := range s {
 		e += float64(v) * float64(v)

@@ -205,14 +205,14 @@ func legEvent(r *providers.StatusReport) transfer.Event {
 
 // Changed implements transfer.Hands.
 func (h hands) Changed(r *transfer.Record, e transfer.Entry) {
-	move := e.Kind != transfer.Placed && e.Kind != transfer.Moved && e.Kind != transfer.Settled && e.Kind != transfer.Human && e.Kind != transfer.Unsure
+	move := e.Move() && e.State != transfer.Compensating
 	info := calls.Transfer{ID: r.ID, Mode: string(r.Mode), To: destination(r), State: string(e.State), Reason: e.Reason}
-	if move && e.State != transfer.Compensating {
+	if move {
 		h.cfg.Log.Info("transfer", "transfer", r.ID, "session", r.Call, "state", e.State, "reason", e.Reason, "detail", r.Detail)
 		h.book.Transferred(r.Call, info)
 		h.totals.transfer(r.Provider, string(e.State))
 	}
-	change := transferChange{Call: r.Call, Ref: r.Ref, Hold: r.Hold, Move: move && e.State != transfer.Compensating, Info: info, Final: e.State.Final()}
+	change := transferChange{Call: r.Call, Ref: r.Ref, Hold: r.Hold, Move: move, Info: info, Final: e.State.Final()}
 	if h.session(r.Call) == nil && h.remoteChange(change) {
 		return
 	}

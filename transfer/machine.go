@@ -59,6 +59,15 @@ const (
 	dialing Kind = "dialing" // the carrier is about to be asked to call the destination
 )
 
+// notes are the kinds of entries that are no moves.
+var notes = []Kind{Placed, Human, Unsure, Moved, Settled, dialing, claimed}
+
+// claimed is the entry of a new owner, create that of the request.
+const (
+	claimed Kind = "claim"
+	create  Kind = "create"
+)
+
 // moves are all that are legal. What is not here changes nothing: it is late, has
 // come twice, or makes no sense.
 var moves = map[State]map[Kind]State{

@@ -57,7 +57,7 @@ func (m *Memory) Create(_ context.Context, r *Record, lease time.Duration) error
 	}
 	r.begin(now)
 	k := &kept{fields: r.store(), steps: map[string]bool{}, lease: now + lease.Milliseconds(), until: now + keepLive.Milliseconds()}
-	k.log = append(k.log, r.entry(Kind("create")))
+	k.log = append(k.log, r.entry(create))
 	m.kept[r.ID], m.byCall[r.Call] = k, r.ID
 	m.wake(r.ID)
 	return nil
@@ -179,10 +179,10 @@ func (m *Memory) Claim(_ context.Context, owner string, lease time.Duration, lim
 		if err != nil {
 			return list, err
 		}
-		after := before.claimed(owner)
+		after := before.claim(owner)
 		after.Updated = now
 		maps.Copy(k.fields, changes(before, after))
-		k.log = append(k.log, after.entry(Kind("claim")))
+		k.log = append(k.log, after.entry(claimed))
 		k.lease, k.until = now+lease.Milliseconds(), now+keepLive.Milliseconds()
 		m.wake(after.ID)
 		list = append(list, after)
@@ -190,8 +190,8 @@ func (m *Memory) Claim(_ context.Context, owner string, lease time.Duration, lim
 	return list, nil
 }
 
-// claimed is a record with a new owner.
-func (r *Record) claimed(owner string) *Record {
+// claim is a record with a new owner.
+func (r *Record) claim(owner string) *Record {
 	c := r.copy()
 	c.Owner, c.Fence, c.Version = owner, r.Fence+1, r.Version+1
 	return c

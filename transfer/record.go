@@ -14,6 +14,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -227,3 +228,6 @@ type Entry struct {
 	Fence   int64
 	At      int64 // Unix milliseconds of the store's clock
 }
+
+// Move tells whether the entry is a move to its State, not a note.
+func (e Entry) Move() bool { return !slices.Contains(notes, e.Kind) }

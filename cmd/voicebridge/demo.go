@@ -35,6 +35,7 @@ type demoCmd struct {
 	Prebuffer time.Duration `help:"Audio to hold back at the start of an utterance: rides out jitter, adds to the delay." placeholder:"DURATION"`
 	Out       string        `help:"Folder for caller.wav, heard.wav and summary.json (default ${default})." default:"demo-out" placeholder:"DIR"`
 	Outbound  bool          `help:"Place the call through the bridge's API, at a simulated carrier with REST API and webhooks, and show the events."`
+	Transfer  bool          `help:"Let the caller ask the agent for a human, move the call to a simulated one, and show the transfer."`
 	Verbose   bool          `help:"Show the bridge's log."`
 }
 
@@ -88,6 +89,9 @@ func (c *demoCmd) Run(ctx context.Context, out output) error {
 	}
 	if c.Prebuffer < 0 || c.Prebuffer > time.Second {
 		return errors.New("--prebuffer: must be between 0s and 1s")
+	}
+	if c.Transfer {
+		return c.transfer(ctx, out, spec, format, voice)
 	}
 	result, hears, err := c.call(ctx, out, spec, format, voice)
 	if err != nil {
