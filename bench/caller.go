@@ -60,7 +60,8 @@ type Result struct {
 	Warnings   []string // what the carrier complains about, at most ten
 	Complaints int      // how often it complained
 	Duration   time.Duration
-	CloseCode  int // with which the bridge closed; 0: the caller hung up
+	CloseCode  int  // with which the bridge closed; 0: it did not
+	Lost       bool // the connection ended before the caller hung up
 }
 
 // command is what the reader passes on.
@@ -250,7 +251,7 @@ func (c *call) echo() error {
 func (c *call) take(m command) {
 	switch {
 	case m.gone != nil:
-		c.ended = true
+		c.ended, c.result.Lost = true, true
 		c.result.CloseCode = ws.CloseCode(m.gone)
 		return
 	case m.err != nil:

@@ -640,7 +640,7 @@ func (c *SimCall) stream(ctx, interrupted context.Context, a *providers.Answer) 
 		}
 		return false
 	}
-	return result.CloseCode == 0
+	return !result.Lost
 }
 
 // strayed puts the part of a stream that the phone took part in to its place.

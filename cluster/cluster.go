@@ -28,8 +28,6 @@ import (
 
 // Times of a Cluster.
 const (
-	// lease is how long the directory outlives an instance.
-	lease = 10 * time.Second
 	// keepNote is how long the last note of a name is kept.
 	keepNote = time.Minute
 	// answerTime is how long another instance may take to answer.
@@ -45,6 +43,7 @@ type Cluster struct {
 	db       redis.UniversalClient
 	prefix   string
 	instance string
+	lease    time.Duration
 	log      *slog.Logger
 
 	mu      sync.Mutex
@@ -55,9 +54,13 @@ type Cluster struct {
 	away    atomic.Int64             // until when the database is taken to be away, Unix nanoseconds
 }
 
-// New makes a member with a name that no other one has.
-func New(db redis.UniversalClient, prefix, instance string, log *slog.Logger) *Cluster {
-	return &Cluster{db: db, prefix: prefix, instance: instance, log: log, has: map[string]string{}, had: map[string]string{}, pending: map[string]chan<- []byte{},
+// DefaultLease is how long the directory outlives an instance.
+const DefaultLease = 10 * time.Second
+
+// New makes a member with a name that no other one has. lease is how long the
+// directory outlives it.
+func New(db redis.UniversalClient, prefix, instance string, lease time.Duration, log *slog.Logger) *Cluster {
+	return &Cluster{db: db, prefix: prefix, instance: instance, lease: lease, log: log, has: map[string]string{}, had: map[string]string{}, pending: map[string]chan<- []byte{},
 		changed: make(chan string, 4096)}
 }
 
@@ -109,7 +112,7 @@ func (c *Cluster) Run(ctx context.Context, handle Handler) {
 // tell keeps the directory: a call at once, all of them again before their lease is
 // over.
 func (c *Cluster) tell(ctx context.Context) {
-	tick := time.NewTicker(lease / 3)
+	tick := time.NewTicker(c.lease / 3)
 	defer tick.Stop()
 	for {
 		var names []string
@@ -147,7 +150,7 @@ func (c *Cluster) write(ctx context.Context, names []string) {
 			c.mu.Unlock()
 			switch {
 			case has:
-				p.Set(ctx, c.entry(name), c.instance+"\n"+note, lease)
+				p.Set(ctx, c.entry(name), c.instance+"\n"+note, c.lease)
 			case had && last != "":
 				p.Set(ctx, c.entry(name), "\n"+last, keepNote)
 				over[name] = last

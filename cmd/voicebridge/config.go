@@ -27,6 +27,7 @@ import (
 
 	"voicebridge/agent"
 	"voicebridge/bench"
+	"voicebridge/cluster"
 	"voicebridge/media"
 	"voicebridge/notify"
 	"voicebridge/providers"
@@ -94,6 +95,7 @@ type transfersConfig struct {
 	CallerID     string                       `yaml:"caller_id"`
 	Hold         string                       `yaml:"hold"`
 	Music        string                       `yaml:"music"`
+	Keep         duration                     `yaml:"keep"`
 }
 
 type destinationConfig struct {
@@ -112,6 +114,7 @@ type redisConfig struct {
 	DB               whole    `yaml:"db"`
 	TLS              bool     `yaml:"tls"`
 	Prefix           string   `yaml:"prefix"`
+	Lease            duration `yaml:"lease"`
 }
 
 type fallbackConfig struct {
@@ -215,8 +218,8 @@ func defaultConfig() *config {
 			Write: duration(m.Write), Drain: duration(m.Drain), MaxDuration: duration(s.MaxDuration),
 			Lead: duration(s.Lead), CallerQueue: duration(s.CallerQueue),
 		},
-		Transfers: transfersConfig{Ring: duration(media.DefaultRingTime), CallerID: "own", Hold: media.HoldAgent},
-		Redis:     redisConfig{Prefix: "{voicebridge}:"},
+		Transfers: transfersConfig{Ring: duration(media.DefaultRingTime), CallerID: "own", Hold: media.HoldAgent, Keep: duration(transfer.Tombstone)},
+		Redis:     redisConfig{Prefix: "{voicebridge}:", Lease: duration(cluster.DefaultLease)},
 		Log:       logConfig{Level: "info", Format: "text"},
 	}
 }
@@ -698,6 +701,12 @@ func (c *config) checkTransfers(wrong func(field, format string, args ...any)) {
 	if d := time.Duration(t.Ring); d < 5*time.Second || d > 2*time.Minute {
 		wrong("transfers.timeout", "%v must be between 5s and 2m", d)
 	}
+	if d := time.Duration(t.Keep); d < time.Second || d > 24*time.Hour {
+		wrong("transfers.keep", "%v must be between 1s and 24h", d)
+	}
+	if d := time.Duration(c.Redis.Lease); d < time.Second || d > time.Minute {
+		wrong("redis.lease", "%v must be between 1s and 1m", d)
+	}
 	if t.CallerID != "own" && t.CallerID != "caller" {
 		wrong("transfers.caller_id", "%q must be own or caller", t.CallerID)
 	}
@@ -755,14 +764,15 @@ func (c *config) transfers(db redis.UniversalClient, instance string) (*media.Tr
 		Manager: transfer.Defaults, Allow: c.Transfers.Allow, Ring: time.Duration(c.Transfers.Ring), ShowCaller: c.Transfers.CallerID == "caller",
 		Hold: c.Transfers.Hold, Destinations: map[string]media.Destination{},
 	}
-	t.Manager.Instance = instance
+	t.Manager.Instance, t.Manager.Lease = instance, time.Duration(c.Redis.Lease)
+	keep := time.Duration(c.Transfers.Keep)
 	for name, d := range c.Transfers.Destinations {
 		t.Destinations[name] = media.Destination(d)
 	}
 	if db == nil {
-		t.Store = transfer.NewMemory(time.Now, transfer.Tombstone)
+		t.Store = transfer.NewMemory(time.Now, keep)
 	} else {
-		t.Store = transfer.NewRedis(db, c.Redis.Prefix, transfer.Tombstone)
+		t.Store = transfer.NewRedis(db, c.Redis.Prefix, keep)
 	}
 	if c.Transfers.Music != "" {
 		var err error

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -58,7 +59,7 @@ func (c *serveCmd) Run(ctx context.Context, out output) error {
 	var others *cluster.Cluster
 	if db != nil {
 		defer db.Close()
-		others = cluster.New(db, cfg.Redis.Prefix, instance, log)
+		others = cluster.New(db, cfg.Redis.Prefix, instance, time.Duration(cfg.Redis.Lease), log)
 		log.Info("one of several instances", "instance", instance, "redis", cfg.Redis.Addresses)
 	}
 	transfers, err := cfg.transfers(db, instance)

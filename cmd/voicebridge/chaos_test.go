@@ -1,0 +1,666 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/goccy/go-yaml"
+	"github.com/redis/go-redis/v9"
+
+	"voicebridge/bench"
+	"voicebridge/codec"
+	"voicebridge/providers"
+	"voicebridge/providers/all"
+	"voicebridge/transfer"
+)
+
+// The chaos runs: three bridges as processes of their own, a real redis-server, and
+// carriers whose calls are transferred while all of these die. VOICEBRIDGE_CHAOS is
+// short (some of it, as in CI) or long.
+
+const (
+	chaosPublic = "http://127.0.0.1:1" // nothing is there: the carrier goes to a live instance
+	chaosHuman  = "+15550100700"
+	chaosBusy   = "+15550100701"
+	chaosAway   = "+15550100702"
+	humanTone   = 1000
+	chaosKeep   = 2 * time.Second
+)
+
+// chaos is the whole arrangement.
+type chaos struct {
+	t         *testing.T
+	spec      *providers.Spec
+	redis     *bench.Redis
+	proxy     *bench.Proxy
+	db        *redis.Client
+	sim       *bench.Exchange
+	token     string
+	instances []*instance
+	agents    agentDesk
+	turn      atomic.Uint64
+}
+
+// instance is one bridge.
+type instance struct {
+	name, addr, config string
+	mu                 sync.Mutex
+	cmd                *exec.Cmd // nil: dead
+}
+
+func (i *instance) live() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.cmd != nil
+}
+
+// agentDesk knows which calls have come to an agent, and how often.
+type agentDesk struct {
+	mu    sync.Mutex
+	calls map[string]int // by session
+	live  map[string]int
+	named chan string // sessions, as they come
+}
+
+func (d *agentDesk) talk(_ context.Context, c *bench.AgentConn) error {
+	d.mu.Lock()
+	d.calls[c.Session]++
+	d.live[c.Session]++
+	first := d.calls[c.Session] == 1
+	d.mu.Unlock()
+	if first {
+		d.named <- c.Session
+	}
+	defer func() {
+		d.mu.Lock()
+		d.live[c.Session]--
+		d.mu.Unlock()
+	}()
+	return bench.Echo(context.Background(), c)
+}
+
+func (d *agentDesk) has(session string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.live[session] > 0
+}
+
+var chaosBinary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "voicebridge")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "voicebridge")
+	out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%w: %s", err, out)
+	}
+	return path, err
+})
+
+func startChaos(t *testing.T, spec *providers.Spec, phone func(providers.ExchangeCall) bench.Phone) *chaos {
+	t.Helper()
+	dir := t.TempDir()
+	x := &chaos{t: t, spec: spec, token: "a token of the API for chaos"}
+	x.agents = agentDesk{calls: map[string]int{}, live: map[string]int{}, named: make(chan string, 1000)}
+	var err error
+	must := func(what string) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+	x.redis, err = bench.StartRedis(t.Context(), dir)
+	must("redis")
+	t.Cleanup(func() { _ = x.redis.Stop() })
+	x.proxy, err = bench.NewProxy(x.redis.Addr)
+	must("proxy")
+	t.Cleanup(x.proxy.Close)
+	x.db = redis.NewClient(&redis.Options{Addr: x.redis.Addr})
+	t.Cleanup(func() { x.db.Close() })
+	x.sim = &bench.Exchange{Spec: spec, Phone: phone, Status: chaosPublic + "/hooks/" + spec.Name + "/main/status"}
+	rest := httptest.NewServer(x.sim)
+	t.Cleanup(func() { rest.Close(); http.DefaultClient.CloseIdleConnections() })
+	decode := spec.Sample(rest.URL, spec.Formats[0])
+	account := map[string]any{}
+	_, err = spec.NewAccount(func(c any) error {
+		if err := decode(c); err != nil {
+			return err
+		}
+		b, err := yaml.Marshal(c)
+		if err == nil {
+			err = yaml.Unmarshal(b, &account)
+		}
+		return err
+	})
+	must("account")
+	_, err = x.sim.Open(rest.URL, spec.Formats[0])
+	must("exchange")
+	x.sim.Office, err = spec.NewExchange(decode)
+	must("exchange")
+	account["provider"], account["from"] = spec.Name, "+15550100999"
+	for k, v := range account {
+		if v == "" || v == 0 || v == uint64(0) {
+			delete(account, k)
+		}
+	}
+	desk := &bench.Agent{Talk: x.agents.talk, Log: newLogger(io.Discard, 0, false)}
+	agents := httptest.NewServer(desk)
+	t.Cleanup(func() { agents.Close(); desk.Wait() })
+	x.sim.Reach = func(u string) string {
+		i := x.pick()
+		u = strings.Replace(u, "ws"+strings.TrimPrefix(chaosPublic, "http"), "ws://"+i.addr, 1)
+		return strings.Replace(u, chaosPublic, "http://"+i.addr, 1)
+	}
+	sum := sha256Hex(x.token)
+	for n := range 3 {
+		l, lerr := net.Listen("tcp", "127.0.0.1:0")
+		err = lerr
+		must("port")
+		i := &instance{name: fmt.Sprint("i", n), addr: l.Addr().String(), config: filepath.Join(dir, fmt.Sprint("i", n, ".yaml"))}
+		l.Close()
+		var b []byte
+		b, err = yaml.Marshal(map[string]any{
+			"listen": i.addr, "public_url": chaosPublic, "instance": i.name, "token_secret": "a secret that all share",
+			"accounts":  map[string]any{"main": account},
+			"agent":     map[string]any{"url": "ws" + strings.TrimPrefix(agents.URL, "http")},
+			"api":       map[string]any{"tokens": []any{map[string]any{"name": "t", "sha256": sum}}},
+			"transfers": map[string]any{"allow": []string{"+1555010*"}, "keep": chaosKeep.String(), "timeout": "8s"},
+			"redis":     map[string]any{"addresses": []string{x.proxy.Addr}, "lease": "2s"},
+			"log":       map[string]any{"level": "debug"},
+			"limits":    map[string]any{"handshakes_per_second": 1000},
+		})
+		must("config")
+		err = os.WriteFile(i.config, b, 0o600)
+		must("config")
+		x.instances = append(x.instances, i)
+		x.start(i)
+		t.Cleanup(func() { x.kill(i) })
+	}
+	t.Cleanup(func() {
+		if t.Failed() && os.Getenv("VOICEBRIDGE_CHAOS_LOGS") != "" {
+			for _, i := range x.instances {
+				b, _ := os.ReadFile(i.config + ".log")
+				_ = os.WriteFile(filepath.Join(os.Getenv("VOICEBRIDGE_CHAOS_LOGS"), i.name+".log"), b, 0o600)
+			}
+		}
+	})
+	return x
+}
+
+// pick gives a live instance, each in turn, as a load balancer does.
+func (x *chaos) pick() *instance {
+	for {
+		if i := x.instances[x.turn.Add(1)%3]; i.live() {
+			return i
+		}
+	}
+}
+
+func (x *chaos) start(i *instance) {
+	x.t.Helper()
+	bin, err := chaosBinary()
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	log, err := os.OpenFile(i.config+".log", os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	defer log.Close()
+	cmd := exec.Command(bin, "serve", "--config", i.config)
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		x.t.Fatal(err)
+	}
+	for limit := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if resp, err := http.Get("http://" + i.addr + "/readyz"); err == nil {
+			resp.Body.Close()
+			break
+		}
+		if time.Now().After(limit) {
+			b, _ := os.ReadFile(i.config + ".log")
+			x.t.Fatalf("%s does not start: %s", i.name, b)
+		}
+	}
+	i.mu.Lock()
+	i.cmd = cmd
+	i.mu.Unlock()
+}
+
+// kill ends an instance as a power cut does.
+func (x *chaos) kill(i *instance) {
+	i.mu.Lock()
+	cmd := i.cmd
+	i.cmd = nil
+	i.mu.Unlock()
+	if cmd != nil {
+		_ = cmd.Process.Signal(syscall.SIGKILL)
+		_ = cmd.Wait() // it says that it was killed
+	}
+}
+
+// api asks an instance.
+func (x *chaos) api(i *instance, method, path string, body any) (int, map[string]any) {
+	var b []byte
+	if body != nil {
+		b, _ = json.Marshal(body)
+	}
+	ctx, stop := context.WithTimeout(context.Background(), 10*time.Second)
+	defer stop()
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+i.addr+path, bytes.NewReader(b))
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+x.token)
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, nil
+	}
+	defer resp.Body.Close()
+	var answer map[string]any
+	_ = json.NewDecoder(resp.Body).Decode(&answer)
+	return resp.StatusCode, answer
+}
+
+// has gives the instance that has the session of a call.
+func (x *chaos) has(session string) *instance {
+	for limit := time.Now().Add(5 * time.Second); time.Now().Before(limit); time.Sleep(10 * time.Millisecond) {
+		v, err := x.db.Get(context.Background(), "{voicebridge}:call:session:"+session).Result()
+		name, _, _ := strings.Cut(v, "\n")
+		for _, i := range x.instances {
+			if err == nil && i.name == name {
+				return i
+			}
+		}
+	}
+	return nil
+}
+
+// call makes a call; it is with its agent when this returns.
+func (x *chaos) call() (sim *bench.SimCall, session string) {
+	rate := x.spec.Formats[0].Rate
+	sim = x.sim.Call("+15550001111", "+15550002222", chaosPublic+"/hooks/"+x.spec.Name+"/main/inbound",
+		bench.Phone{Voice: bench.Sine(rate, 440, time.Second), Length: 60 * time.Second})
+	return sim, <-x.agents.named
+}
+
+// state asks for a transfer at any live instance.
+func (x *chaos) state(id string) (state, reason string) {
+	status, tr := x.api(x.pick(), "GET", "/v1/transfers/"+id, nil)
+	if status != 200 {
+		return "", ""
+	}
+	state, _ = tr["state"].(string)
+	reason, _ = tr["reason"].(string)
+	return state, reason
+}
+
+// until waits for one of some states, or the end.
+func (x *chaos) until(id string, limit time.Duration, want ...transfer.State) string {
+	last := ""
+	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if s, _ := x.state(id); s != "" {
+			last = s
+			if slices.Contains(want, transfer.State(s)) || transfer.State(s).Final() {
+				return s
+			}
+		}
+	}
+	return last
+}
+
+// tally is what became of transfers.
+type tally struct {
+	states              map[string]int
+	orphans, lost, keys int
+}
+
+// settle waits until nothing goes on any more, and counts what is left.
+func (x *chaos) settle(sums *tally) {
+	x.t.Helper()
+	done := make(chan struct{})
+	go func() { x.sim.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(45 * time.Second):
+		for _, c := range x.sim.Calls() {
+			if call := c.Call(); !call.Status.Final() {
+				sums.orphans++
+				x.t.Errorf("still live: %+v", call)
+				c.Hangup()
+			}
+		}
+		<-done
+	}
+	if rooms := x.sim.Rooms(); len(rooms) > 0 {
+		x.t.Errorf("rooms are left: %v", rooms)
+	}
+	for limit := time.Now().Add(chaosKeep + 10*time.Second); ; time.Sleep(100 * time.Millisecond) {
+		keys, err := x.db.Keys(context.Background(), "{voicebridge}:transfer:*").Result()
+		if err == nil && len(keys) == 0 {
+			break
+		}
+		if time.Now().After(limit) {
+			sums.keys += len(keys)
+			x.t.Errorf("keys are left: %v", keys)
+			break
+		}
+	}
+}
+
+// loud tells whether a tone is heard somewhere.
+func loud(pcm []int16, rate int, hz float64) bool {
+	n := rate / 5
+	for from := 0; from+n <= len(pcm); from += n {
+		var re, im, all float64
+		for i, s := range pcm[from : from+n] {
+			a := 2 * math.Pi * hz * float64(i) / float64(rate)
+			re, im, all = re+float64(s)*math.Cos(a), im+float64(s)*math.Sin(a), all+float64(s)*float64(s)
+		}
+		if p := (re*re + im*im) * 2 / float64(n); p > 1e6*float64(n)/4 && p > 0.3*all {
+			return true
+		}
+	}
+	return false
+}
+
+func humanPhone(spec *providers.Spec, talk time.Duration) bench.Phone {
+	return bench.Phone{Ring: 700 * time.Millisecond, Voice: bench.Sine(spec.Formats[0].Rate, humanTone, talk), Length: talk, Press: '1', After: 500 * time.Millisecond}
+}
+
+// mode gives how the chaos runs, or skips.
+func chaosMode(t *testing.T) (long bool) {
+	t.Helper()
+	switch os.Getenv("VOICEBRIDGE_CHAOS") {
+	case "long":
+		return true
+	case "short":
+		return false
+	}
+	t.Skip("set VOICEBRIDGE_CHAOS to short or long, as make chaos does")
+	return false
+}
+
+// eachCarrier runs a test with every carrier, or with one of them.
+func eachCarrier(t *testing.T, long bool, test func(t *testing.T, spec *providers.Spec)) {
+	for _, spec := range all.Specs {
+		if long || spec.Name == "twilio" {
+			t.Run(spec.Name, func(t *testing.T) { test(t, spec) })
+		}
+	}
+}
+
+// TestChaosKill kills the instance that has the call and owns its transfer, at each
+// step: the transfer goes on elsewhere, the caller comes back or meets the human.
+func TestChaosKill(t *testing.T) {
+	long := chaosMode(t)
+	eachCarrier(t, long, func(t *testing.T, spec *providers.Spec) {
+		x := startChaos(t, spec, func(providers.ExchangeCall) bench.Phone { return humanPhone(spec, 6*time.Second) })
+		sums := tally{states: map[string]int{}}
+		steps := []transfer.State{transfer.Requested, transfer.Dialing, transfer.Ringing, transfer.Answered, transfer.Briefing, transfer.Accepted, transfer.Bridging, transfer.Bridged}
+		if !long {
+			steps = []transfer.State{transfer.Dialing, transfer.Ringing, transfer.Bridged}
+		}
+		for _, step := range steps {
+			for _, mode := range []transfer.Mode{transfer.Conference, transfer.Attended} {
+				if (mode == transfer.Attended) != (step == transfer.Briefing || step == transfer.Accepted) && step != transfer.Bridged {
+					continue
+				}
+				sim, session := x.call()
+				owner := x.has(session)
+				if owner == nil {
+					t.Fatal("nobody has the call")
+				}
+				other := x.pick()
+				for other == owner {
+					other = x.pick()
+				}
+				status, tr := x.api(other, "POST", "/v1/calls/"+session+"/transfers", map[string]any{"to": chaosHuman, "mode": mode})
+				if status != 201 {
+					t.Fatalf("%d %v", status, tr)
+				}
+				id := tr["id"].(string)
+				reached := x.until(id, 10*time.Second, append(steps[slices.Index(steps, step):], step)...)
+				x.kill(owner)
+				killed := time.Now()
+				end := x.until(id, 40*time.Second)
+				took := time.Since(killed)
+				out := sim.Call()
+				human := false
+				if out.Status.Final() {
+					human = loud(sim.Wait().Heard, spec.Formats[0].Rate, humanTone)
+				}
+				if !transfer.State(end).Final() {
+					t.Errorf("killed at %s: the transfer is still %s", reached, end)
+				}
+				back := false
+				for limit := time.Now().Add(10 * time.Second); !human && !back && time.Now().Before(limit); time.Sleep(20 * time.Millisecond) {
+					back = x.agents.has(session)
+				}
+				if !human && !back {
+					sums.lost++
+					t.Errorf("killed at %s: the caller is lost", reached)
+				}
+				sim.Hangup()
+				sums.states[end]++
+				t.Logf("%s, killed at %s (wanted %s): %s after %.1f s; human %v, agent again %v", mode, reached, step, end, took.Seconds(), human, back)
+				x.start(owner)
+			}
+		}
+		x.settle(&sums)
+		t.Logf("killed: %+v", sums)
+	})
+}
+
+// TestChaosRedis stops, restarts and partitions the database in the middle of
+// transfers.
+func TestChaosRedis(t *testing.T) {
+	long := chaosMode(t)
+	eachCarrier(t, long, func(t *testing.T, spec *providers.Spec) {
+		x := startChaos(t, spec, func(providers.ExchangeCall) bench.Phone { return humanPhone(spec, 6*time.Second) })
+		sums := tally{states: map[string]int{}}
+		for _, how := range []string{"restart", "partition"} {
+			for _, step := range []transfer.State{transfer.Dialing, transfer.Ringing, transfer.Bridged} {
+				sim, session := x.call()
+				status, tr := x.api(x.pick(), "POST", "/v1/calls/"+session+"/transfers", map[string]any{"to": chaosHuman})
+				if status != 201 {
+					t.Fatalf("%d %v", status, tr)
+				}
+				id := tr["id"].(string)
+				x.until(id, 10*time.Second, step, transfer.Answered, transfer.Bridging, transfer.Bridged)
+				away := func() { x.proxy.Cut() }
+				back := func() { x.proxy.Mend() }
+				if how == "restart" {
+					away = func() { _ = x.redis.Stop() }
+					back = func() {
+						if err := x.redis.Start(context.Background()); err != nil {
+							t.Error(err)
+						}
+					}
+				}
+				away()
+				began := time.Now()
+				if status, _ := x.api(x.pick(), "POST", "/v1/calls/"+session+"/transfers", map[string]any{"to": chaosHuman}); status == 201 {
+					t.Error("a transfer was begun without a store")
+				}
+				if d := time.Since(began); d > 8*time.Second {
+					t.Errorf("the refusal took %v", d)
+				}
+				time.Sleep(max(0, 3*time.Second-time.Since(began)))
+				back()
+				end := x.until(id, 40*time.Second)
+				if !transfer.State(end).Final() {
+					t.Errorf("%s at %s: the transfer is still %s", how, step, end)
+				}
+				human := sim.Call().Status.Final() && loud(sim.Wait().Heard, spec.Formats[0].Rate, humanTone)
+				if !human && !x.agents.has(session) {
+					sums.lost++
+					t.Errorf("%s at %s: the caller is lost", how, step)
+				}
+				sim.Hangup()
+				sums.states[end]++
+				t.Logf("%s at %s: %s; human %v", how, step, end, human)
+			}
+		}
+		x.settle(&sums)
+		t.Logf("redis away: %+v", sums)
+	})
+}
+
+// TestChaosMany transfers many calls at once, to people who answer, are busy, or do
+// not answer, while reports come twice and in disorder, and an instance dies.
+func TestChaosMany(t *testing.T) {
+	long := chaosMode(t)
+	n := 30
+	if long {
+		n = 200
+	}
+	eachCarrier(t, long, func(t *testing.T, spec *providers.Spec) {
+		x := startChaos(t, spec, func(c providers.ExchangeCall) bench.Phone {
+			switch c.To {
+			case chaosBusy:
+				return bench.Phone{Ring: 300 * time.Millisecond, Reject: providers.StatusBusy}
+			case chaosAway:
+				return bench.Phone{Ring: time.Minute}
+			}
+			return humanPhone(spec, 4*time.Second)
+		})
+		x.sim.Faults = bench.Faults{Duplicate: true, Reorder: true, Delay: 50 * time.Millisecond}
+		sums := tally{states: map[string]int{}}
+		var mu sync.Mutex
+		type one struct {
+			sim         *bench.SimCall
+			session, id string
+		}
+		var all []one
+		for range n {
+			sim, session := x.call()
+			all = append(all, one{sim: sim, session: session})
+		}
+		var group sync.WaitGroup
+		places := make(chan struct{}, 32)
+		for k := range all {
+			group.Go(func() {
+				places <- struct{}{}
+				defer func() { <-places }()
+				to := []string{chaosHuman, chaosHuman, chaosBusy, chaosAway}[rand.IntN(4)]
+				for limit := time.Now().Add(20 * time.Second); time.Now().Before(limit); time.Sleep(50 * time.Millisecond) {
+					status, tr := x.api(x.pick(), "POST", "/v1/calls/"+all[k].session+"/transfers", map[string]any{"to": to})
+					if status == 201 {
+						all[k].id = tr["id"].(string)
+						return
+					}
+					if status == 409 && tr["code"] == "busy" { // begun, although the answer was lost
+						detail, _ := tr["detail"].(string)
+						all[k].id = detail[strings.LastIndex(detail, " ")+1:]
+						return
+					}
+				}
+			})
+		}
+		group.Wait()
+		x.kill(x.instances[0])
+		x.start(x.instances[0])
+		for _, o := range all {
+			group.Go(func() {
+				if o.id == "" {
+					mu.Lock()
+					sums.states["not begun"]++
+					mu.Unlock()
+				} else {
+					end := ""
+					for limit := time.Now().Add(60 * time.Second); time.Now().Before(limit); time.Sleep(200 * time.Millisecond) {
+						if s, _ := x.state(o.id); transfer.State(s).Final() {
+							end = s
+							break
+						} else if s != "" {
+							end = s
+						} else if end != "" { // the tombstone has gone already
+							break
+						}
+					}
+					mu.Lock()
+					sums.states[end]++
+					mu.Unlock()
+				}
+				human, back := false, false
+				for limit := time.Now().Add(15 * time.Second); !human && !back && time.Now().Before(limit); time.Sleep(50 * time.Millisecond) {
+					human = o.sim.Call().Status.Final() && loud(o.sim.Wait().Heard, spec.Formats[0].Rate, humanTone)
+					back = x.agents.has(o.session)
+				}
+				if !human && !back {
+					mu.Lock()
+					sums.lost++
+					mu.Unlock()
+					t.Errorf("the caller of %s (%s) is lost: %+v", o.session, o.id, o.sim.Call())
+				}
+				o.sim.Hangup()
+			})
+		}
+		group.Wait()
+		x.settle(&sums)
+		t.Logf("%d transfers at once, one instance killed among them: %+v", n, sums)
+	})
+}
+
+// TestChaosCalls: calls without transfers do not notice that the database goes away.
+func TestChaosCalls(t *testing.T) {
+	chaosMode(t)
+	spec := all.Lookup("twilio")
+	x := startChaos(t, spec, nil)
+	voice, err := bench.Speech(spec.Formats[0].Rate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	delays := func() (median, p99 time.Duration) {
+		var all []time.Duration
+		for range 4 {
+			sim := x.sim.Call("+15550001111", "+15550002222", chaosPublic+"/hooks/twilio/main/inbound", bench.Phone{Voice: voice, Length: 4 * time.Second})
+			out := sim.Wait()
+			if out.Fault != nil || len(out.Streams) != 1 {
+				t.Fatalf("%+v", out)
+			}
+			r := out.Streams[0]
+			if lost := len(r.SentAt) - len(r.ReceivedAt); lost > 3 {
+				t.Errorf("%d frames lost", lost)
+			}
+			all = append(all, r.AddedDelay()...)
+		}
+		return bench.Quantile(all, 0.5), bench.Quantile(all, 0.99)
+	}
+	m0, p0 := delays()
+	x.proxy.Cut()
+	m1, p1 := delays()
+	x.proxy.Mend()
+	t.Logf("added delay: with the database %v median, %v p99; without %v, %v", m0, p0, m1, p1)
+	if m1 > m0+codec.FrameTime/4 {
+		t.Errorf("calls notice: %v median, was %v", m1, m0)
+	}
+}
+
+func sha256Hex(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return hex.EncodeToString(sum[:])
+}
