@@ -40,6 +40,8 @@ import (
 
 const apiToken = "a token of the API"
 
+var apiTokens = []media.APIToken{{Name: "test", SHA256: sha256.Sum256([]byte(apiToken))}}
+
 // exchange is a bridge with an account at a simulated carrier.
 type exchange struct {
 	*bridge
@@ -82,7 +84,7 @@ func startExchange(t *testing.T, spec *providers.Spec, agentURL string, change f
 	x.bridge = startBridge(t, agentURL, func(o *options) {
 		o.public = publicURL
 		o.accounts = map[string]media.Account{"main": {Spec: spec, Account: account, From: "+15550100999"}}
-		o.tokens = []media.APIToken{{Name: "test", SHA256: sha256.Sum256([]byte(apiToken))}}
+		o.tokens = apiTokens
 		if change != nil {
 			change(o, sim)
 		}

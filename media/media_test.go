@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -31,7 +32,12 @@ import (
 
 func TestMain(m *testing.M) {
 	// After an answer that cuts a request short, net/http waits half a second.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"), goleak.Cleanup(func(code int) {
+		if server, err := realRedis(); err == nil {
+			_ = server.Stop()
+		}
+		os.Exit(code)
+	}))
 }
 
 // bridge is a media server on a real port.

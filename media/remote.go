@@ -136,8 +136,22 @@ func (s *Server) pass(w http.ResponseWriter, a *apiCall, pattern string) bool {
 		return false
 	}
 	where, err := s.cfg.Cluster.Where(a.Context(), sessionKey(id))
-	if _, here := s.book.Get(id); err == nil && where == "" && !here {
+	call, here := s.book.Get(id)
+	if err == nil && where == "" && !here {
 		where, err = s.cfg.Cluster.Where(a.Context(), recordKey(id))
+	}
+	// A call that was answered here may have its stream elsewhere since a moment.
+	begins := here && !call.Status.Final() && (call.Direction == calls.Inbound || call.Status == providers.StatusInProgress)
+	for try := 0; try < 10 && begins && err == nil && where == "" && s.session(id) == nil && a.Method == "POST"; try++ {
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-a.Context().Done():
+			return true
+		}
+		where, err = s.cfg.Cluster.Where(a.Context(), sessionKey(id))
+	}
+	if s.session(id) != nil {
+		return false
 	}
 	if err != nil || where == "" {
 		if err != nil {

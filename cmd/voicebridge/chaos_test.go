@@ -489,7 +489,7 @@ func TestChaosRedis(t *testing.T) {
 					t.Fatalf("%d %v", status, tr)
 				}
 				id := tr["id"].(string)
-				x.until(id, 10*time.Second, step, transfer.Answered, transfer.Bridging, transfer.Bridged)
+				x.until(id, 10*time.Second, transfer.States[slices.Index(transfer.States, step):]...)
 				away := func() { x.proxy.Cut() }
 				back := func() { x.proxy.Mend() }
 				if how == "restart" {
