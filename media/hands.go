@@ -59,11 +59,11 @@ func (h hands) Dial(ctx context.Context, r *transfer.Record) (string, error) {
 	return leg, err
 }
 
-// room is where caller and destination meet. It ends with the caller; with the
-// destination only where the call is to end then.
+// room is where caller and destination meet. It ends with the caller, but not with
+// the destination: what becomes of the caller then is not the carrier's to say.
 func (s *Server) room(r *transfer.Record, caller bool) *providers.Answer {
 	return &providers.Answer{Room: &providers.Room{
-		Name: r.Room, End: caller || r.OnEnd == transfer.Hangup, Events: s.transferHook(r, "room"), Hold: s.hookURL("/hold.wav"),
+		Name: r.Room, End: caller, Events: s.transferHook(r, "room"), Hold: s.hookURL("/hold.wav"),
 	}}
 }
 

@@ -87,7 +87,10 @@ func (s *Server) destinationAnswered(w http.ResponseWriter, h *accountHook, r *t
 	if r.Mode == transfer.Attended {
 		evs = append(evs, transfer.Event{Kind: transfer.Brief})
 	}
-	if r, err = s.happen(h.request.Context(), r, evs...); err != nil {
+	if r, err = s.happen(h.request.Context(), r, evs...); err == nil {
+		r, err = s.meets(h.request.Context(), r)
+	}
+	if err != nil {
 		return unstored(w, h, err)
 	}
 	switch {
@@ -174,6 +177,9 @@ func (s *Server) decided(w http.ResponseWriter, h *accountHook, r *transfer.Reco
 		ev.Kind = transfer.Accept
 	}
 	r, err := s.happen(h.request.Context(), r, ev)
+	if err == nil {
+		r, err = s.meets(h.request.Context(), r)
+	}
 	switch {
 	case err != nil:
 		return unstored(w, h, err)
@@ -203,11 +209,21 @@ func (s *Server) meeting(ctx context.Context, r *transfer.Record, report *provid
 	var err error
 	switch {
 	case report.Joined && report.Call == r.Caller:
-		_, err = s.happen(ctx, r, transfer.Event{Kind: transfer.Moved, Place: transfer.InRoom}, transfer.Event{Kind: transfer.Joined})
+		if r, err = s.happen(ctx, r, transfer.Event{Kind: transfer.CallerIn}); err == nil {
+			_, err = s.meets(ctx, r)
+		}
 	case report.Left && report.Call == r.Leg:
 		_, err = s.happen(ctx, r, transfer.Event{Kind: transfer.LegDown, Reason: transfer.ReasonDestination})
 	}
 	return err
+}
+
+// meets tells of the meeting of caller and destination, if it has come about.
+func (s *Server) meets(ctx context.Context, r *transfer.Record) (*transfer.Record, error) {
+	if !r.Meets() {
+		return r, nil
+	}
+	return s.happen(ctx, r, transfer.Event{Kind: transfer.Bridge}, transfer.Event{Kind: transfer.Joined})
 }
 
 // afterStream says what a call with a live transfer does once its stream, its room

@@ -292,3 +292,58 @@ func TestDigitsUnknown(t *testing.T) {
 		t.Errorf("%s", got)
 	}
 }
+
+// TestHold: music in place of the agent, whose audio waits and goes on after it;
+// tones still come through, and the music keeps to the lead.
+func TestHold(t *testing.T) {
+	p, told := dialled(false)
+	p.push(0, ones(3))
+	p.mark("end")
+	if !p.hold(make([]byte, 2*320+7)) || len(p.held) != 2*320 {
+		t.Fatal("not held, or not by whole frames")
+	}
+	got := drive(p, 0, 1)
+	p.digits(one, true)
+	got += " " + drive(p, 10*time.Millisecond, 200*time.Millisecond)
+	if got != "tttttttt tttttttt"+"t" || acks(*told) != "d" { // music, then the digit, then music again
+		t.Errorf("%s", got)
+	}
+	for _, ev := range *told {
+		if ev.Kind == AgentMark {
+			t.Error("the mark was reached on hold")
+		}
+	}
+	p.hold(nil)
+	if got := drive(p, 200*time.Millisecond, 3*time.Second); got != "aaa" {
+		t.Errorf("after it %s", got)
+	}
+	if h := p.heard(3 * time.Second); h != 60*time.Millisecond || p.stats.Gaps != 0 {
+		t.Errorf("heard %v, %d gaps", h, p.stats.Gaps)
+	}
+}
+
+// TestTransferInLine: a transfer comes when what was said before it has been handed
+// out, at once with a clear, and can be withdrawn.
+func TestTransferInLine(t *testing.T) {
+	p, _ := dialled(false)
+	p.push(0, ones(20))
+	p.items = append(p.items, item{at: p.pushed, id: "t1", transfer: &Transfer{}}, item{at: p.pushed, id: "t2", transfer: &Transfer{}})
+	drive(p, 0, 100*time.Millisecond)
+	if len(p.ready) > 0 {
+		t.Error("too early")
+	}
+	if !p.cancel("t2") {
+		t.Error("not withdrawn")
+	}
+	drive(p, 100*time.Millisecond, time.Second)
+	if len(p.ready) != 1 || p.ready[0].id != "t1" {
+		t.Errorf("%+v", p.ready)
+	}
+	p, _ = dialled(false)
+	p.push(0, ones(20))
+	p.items = append(p.items, item{at: p.pushed, id: "t1", transfer: &Transfer{}})
+	p.flush(0, "agent", "")
+	if len(p.ready) != 1 {
+		t.Error("a clear does not let it fall due")
+	}
+}

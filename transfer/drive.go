@@ -190,6 +190,8 @@ func (d *driver) do(ctx context.Context, r *Record, duty Duty) bool {
 		return d.tell(ctx, Event{Kind: Begin})
 	case DoBridge:
 		return d.tell(ctx, Event{Kind: Bridge})
+	case DoMeet:
+		return d.tell(ctx, Event{Kind: Joined})
 	case DoClear:
 		if r.Leg != "" && !r.LegDown || !r.Settled {
 			d.log.Error("transfer ends although the carrier has not done all", "transfer", d.id, "leg_up", r.Leg != "" && !r.LegDown, "caller_settled", r.Settled)

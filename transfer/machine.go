@@ -51,16 +51,17 @@ const (
 	Timeout    Kind = "timeout"     // the state has lasted too long
 	Cleared    Kind = "cleared"     // nothing is left to be cleared
 
-	Placed  Kind = "placed"  // the carrier calls the destination: Leg
-	Human   Kind = "human"   // a human has answered
-	Unsure  Kind = "unsure"  // nobody knows whether the carrier calls the destination
-	Moved   Kind = "moved"   // the caller has been taken to Place
-	Settled Kind = "settled" // the caller has been taken care of
-	dialing Kind = "dialing" // the carrier is about to be asked to call the destination
+	Placed   Kind = "placed"    // the carrier calls the destination: Leg
+	Human    Kind = "human"     // a human has answered
+	Unsure   Kind = "unsure"    // nobody knows whether the carrier calls the destination
+	Moved    Kind = "moved"     // the caller has been taken to Place
+	CallerIn Kind = "caller_in" // the caller is in the room
+	Settled  Kind = "settled"   // the caller has been taken care of
+	dialing  Kind = "dialing"   // the carrier is about to be asked to call the destination
 )
 
 // notes are the kinds of entries that are no moves.
-var notes = []Kind{Placed, Human, Unsure, Moved, Settled, dialing, claimed}
+var notes = []Kind{Placed, Human, Unsure, Moved, CallerIn, Settled, dialing, claimed}
 
 // claimed is the entry of a new owner, create that of the request.
 const (
@@ -212,11 +213,14 @@ func (r *Record) note(ev Event, now int64) (news bool) {
 		r.CallerGone = true
 	case Moved:
 		r.At = ev.Place
+		r.CallerIn = r.CallerIn && ev.Place == InRoom
+	case CallerIn:
+		r.At, r.CallerIn = InRoom, true
 	case Settled:
 		r.Settled = true
 	}
 	return r.Leg != before.Leg || r.Due != before.Due || r.Dialed != before.Dialed || r.Human != before.Human || r.LegDown != before.LegDown ||
-		r.CallerGone != before.CallerGone || r.At != before.At || r.Settled != before.Settled
+		r.CallerGone != before.CallerGone || r.At != before.At || r.CallerIn != before.CallerIn || r.Settled != before.Settled
 }
 
 // outcome is what a transfer comes to by an event that ends it.
@@ -259,6 +263,7 @@ const (
 	Nothing  Duty = ""
 	DoBegin  Duty = "begin"
 	DoBridge Duty = "bridge"
+	DoMeet   Duty = "meet"
 	DoClear  Duty = "clear"
 
 	DoDial   Duty = "dial"   // call the destination
@@ -278,7 +283,7 @@ func (r *Record) duty(now int64) Duty {
 			return DoDial
 		}
 	case Answered:
-		if r.Mode == Conference && (!r.Detect || r.Human || now >= r.Due-(times[Answered]-humanTime).Milliseconds()) {
+		if r.Mode == Conference && (r.wanted() || now >= r.Due-(times[Answered]-humanTime).Milliseconds()) {
 			return DoBridge
 		}
 	case Accepted:
@@ -287,12 +292,17 @@ func (r *Record) duty(now int64) Duty {
 		if r.At == AtAgent || r.At == Moving {
 			return DoJoin
 		}
+		if r.CallerIn { // and the destination is since it has answered
+			return DoMeet
+		}
 	case Compensating:
 		entered := r.Due - times[Compensating].Milliseconds()
 		waiting := r.Dialed && r.Leg == "" && !r.LegDown && now < entered+unsureTime.Milliseconds()
 		switch {
 		case now >= r.Due: // the carrier does not do what it is asked to
 			return DoClear
+		case !r.Settled && r.At != AtAgent: // it may be alone
+			return DoSettle
 		case r.Leg != "" && !r.LegDown:
 			return DoHangup
 		case !r.Settled:
@@ -302,6 +312,15 @@ func (r *Record) duty(now int64) Duty {
 		}
 	}
 	return Nothing
+}
+
+// wanted tells whether a destination that has answered is who is looked for.
+func (r *Record) wanted() bool { return !r.Detect || r.Human }
+
+// Meets tells whether caller and destination are, or will be, in the room, and want
+// to be: whoever sees that may say so, without waiting for the owner.
+func (r *Record) Meets() bool {
+	return r.CallerIn && (r.State == Answered && r.Mode == Conference && r.wanted() || r.State == Accepted || r.State == Bridging)
 }
 
 // What becomes of the caller in the end: one of these, or a number in E.164.

@@ -32,7 +32,7 @@ func record() *Record {
 
 // kinds are all events.
 var kinds = []Kind{Begin, Divert, Rang, Picked, Brief, Accept, Decline, Machine, Bridge, Joined, LegDown, Refused, CallerLeft, Cancel, Timeout, Cleared,
-	Placed, Human, Unsure, Moved, Settled, dialing}
+	Placed, Human, Unsure, Moved, CallerIn, Settled, dialing}
 
 // TestMoves: the table knows each state and event, every state but the final ones
 // can be left by the caller's hang-up, and nothing leaves a final one.
@@ -130,7 +130,7 @@ func TestDisposition(t *testing.T) {
 func TestFields(t *testing.T) {
 	r := record()
 	r.OnFail, r.Context = map[string]string{"busy": Hangup, "": Resume}, map[string]string{"who": "Ann"}
-	r.Detect, r.Dialed, r.LegDown, r.Human, r.CallerGone, r.Settled = true, true, true, true, true, true
+	r.Detect, r.Dialed, r.LegDown, r.Human, r.CallerGone, r.Settled, r.CallerIn = true, true, true, true, true, true, true
 	for _, s := range []*string{&r.Name, &r.Whisper, &r.Brief, &r.Accept, &r.Digits, &r.Hold, &r.OnEnd, &r.Ref, &r.Reason, &r.Detail, &r.Leg} {
 		*s = "x"
 	}
@@ -155,4 +155,23 @@ func TestFields(t *testing.T) {
 	if _, err := load(map[string]string{"version": "x"}); err == nil {
 		t.Error("nonsense was read")
 	}
+}
+
+// FuzzLoad: whatever is stored, it is read or refused.
+func FuzzLoad(f *testing.F) {
+	for name, v := range record().store() {
+		f.Add(name, v)
+	}
+	f.Add("on_fail", `{"busy":1}`)
+	f.Fuzz(func(t *testing.T, name, value string) {
+		m := record().store()
+		m[name] = value
+		r, err := load(m)
+		if err != nil {
+			return
+		}
+		if again, err := load(r.store()); err != nil || len(changes(r, again)) > 0 {
+			t.Fatalf("%q: %q does not come back as it was: %v", name, value, err)
+		}
+	})
 }

@@ -87,6 +87,7 @@ type Record struct {
 	LegDown    bool
 	Human      bool
 	At         Place
+	CallerIn   bool // the carrier has told that the caller is in the room
 	CallerGone bool
 	Settled    bool
 }
@@ -176,6 +177,7 @@ var fields = []field{
 	flag("leg_down", func(r *Record) *bool { return &r.LegDown }),
 	flag("human", func(r *Record) *bool { return &r.Human }),
 	text("at", func(r *Record) *Place { return &r.At }),
+	flag("caller_in", func(r *Record) *bool { return &r.CallerIn }),
 	flag("caller_gone", func(r *Record) *bool { return &r.CallerGone }),
 	flag("settled", func(r *Record) *bool { return &r.Settled }),
 }

@@ -102,7 +102,7 @@ func (w *world) Join(_ context.Context, r *Record) error {
 // meet reports that both are in the room, if they are.
 func (w *world) meet() {
 	if w.caller == "room" && w.leg == "up" {
-		w.pending = append(w.pending, Event{Kind: Joined})
+		w.pending = append(w.pending, Event{Kind: CallerIn})
 	}
 }
 

@@ -198,7 +198,7 @@ func startChaos(t *testing.T, spec *providers.Spec, phone func(providers.Exchang
 		t.Cleanup(func() { x.kill(i) })
 	}
 	t.Cleanup(func() {
-		if t.Failed() && os.Getenv("VOICEBRIDGE_CHAOS_LOGS") != "" {
+		if os.Getenv("VOICEBRIDGE_CHAOS_LOGS") != "" {
 			for _, i := range x.instances {
 				b, _ := os.ReadFile(i.config + ".log")
 				_ = os.WriteFile(filepath.Join(os.Getenv("VOICEBRIDGE_CHAOS_LOGS"), i.name+".log"), b, 0o600)
@@ -592,8 +592,8 @@ func TestChaosMany(t *testing.T) {
 				} else {
 					end := ""
 					for limit := time.Now().Add(60 * time.Second); time.Now().Before(limit); time.Sleep(200 * time.Millisecond) {
-						if s, _ := x.state(o.id); transfer.State(s).Final() {
-							end = s
+						if s, reason := x.state(o.id); transfer.State(s).Final() {
+							end = s + " " + reason
 							break
 						} else if s != "" {
 							end = s

@@ -326,7 +326,7 @@ func TestHelp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []string{"serve", "demo", "agent", "call", "calls", "hangup", "digits", "events", "check", "token", "providers", "version"} {
+	for _, c := range []string{"serve", "demo", "agent", "call", "calls", "hangup", "digits", "transfer", "events", "check", "token", "providers", "version"} {
 		if !strings.Contains(out, c) {
 			t.Errorf("--help does not show %s:\n%s", c, out)
 		}
