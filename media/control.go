@@ -43,6 +43,9 @@ func (s *Server) prepare(sess *session.Session, tk *ticket) calls.Call {
 		control.Ending = func(end session.End) {
 			s.book.StreamEnded(sess.ID, string(end.Cause), true)
 			s.cfg.Cluster.Lost(sessionKey(sess.ID), string(end.Cause))
+			if tk.Party != "" && end.Cause == session.CallerHangup {
+				s.partyLeft(tk.Transfer)
+			}
 		}
 	}
 	if account.Account != nil && account.Calls != nil && account.Calls.SendsDigits() {

@@ -239,7 +239,7 @@ func (s *Server) changed(c transferChange) {
 		sess.TransferStatus(c.Ref, c.Info.ID, c.Info.State, c.Info.Reason)
 	}
 	switch {
-	case c.Final:
+	case c.Final, c.Info.State == string(transfer.Bridged):
 		sess.Hold(nil)
 	case c.Info.State == string(transfer.Dialing) && c.Hold == HoldMusic:
 		sess.Hold(s.transfers.hold.in)

@@ -95,6 +95,9 @@ type Config struct {
 	Cluster *cluster.Cluster
 	// PublicURL is how carriers reach Public: https://host, perhaps with a path.
 	PublicURL string
+	// InstanceURL is how carriers reach this very instance, where there are several;
+	// empty: they cannot.
+	InstanceURL string
 	// Secret makes the tokens; instances that share it take each other's.
 	Secret string
 	Limits Limits
@@ -270,8 +273,15 @@ func (s *Server) admit(r *http.Request) (*providers.Spec, *ticket, *refusal) {
 
 // agent is who answers a call with this ticket, or with none.
 func (s *Server) agent(tk *ticket) Agent {
-	if tk == nil {
+	switch {
+	case tk == nil:
 		return s.cfg.Agents[""]
+	case tk.Party != "":
+		main := s.session(tk.Party)
+		if main == nil { // it has ended, or is another instance's
+			return Agent{}
+		}
+		return Agent{Dialer: &partyLine{main.NewParty(tk.Listen), s, tk.Transfer}, Session: session.Defaults}
 	}
 	return s.cfg.Agents[tk.Agent]
 }
@@ -291,6 +301,9 @@ func (s *Server) signed(r *http.Request, tk *ticket) bool {
 		return known
 	}
 	h := &providers.Hook{Method: r.Method, Host: r.Host, Header: r.Header, URL: s.socketURL(r.RequestURI)}
+	if tk.Own {
+		h.URL = socketURL(s.cfg.InstanceURL, r.RequestURI)
+	}
 	err := account.Webhooks.Authenticate(h, time.Now())
 	if err != nil {
 		s.refused.add(tk.Account, h, err)
@@ -303,8 +316,10 @@ func (s *Server) signed(r *http.Request, tk *ticket) bool {
 func (s *Server) hookURL(path string) string { return strings.TrimSuffix(s.cfg.PublicURL, "/") + path }
 
 // socketURL is the public URL of a path for WebSockets: https becomes wss.
-func (s *Server) socketURL(path string) string {
-	return "ws" + strings.TrimPrefix(s.hookURL(path), "http")
+func (s *Server) socketURL(path string) string { return socketURL(s.cfg.PublicURL, path) }
+
+func socketURL(base, path string) string {
+	return "ws" + strings.TrimPrefix(strings.TrimSuffix(base, "/"), "http") + path
 }
 
 // serve carries one call.

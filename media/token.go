@@ -30,7 +30,11 @@ type ticket struct {
 	Metadata map[string]string `json:"m,omitempty"` // not in that for media: the carrier tells it
 	Returned string            `json:"r,omitempty"` // why the call comes back to an agent
 	Returns  int               `json:"n,omitempty"` // how often it has
-	Brief    bool              `json:"b,omitempty"` // the destination of a transfer is told about it
+	Brief    bool              `json:"b,omitempty"` // it is the destination's of a transfer, which is told about it
+	Party    string            `json:"d,omitempty"` // or joins this call of ours, whose agent stays
+	Listen   bool              `json:"l,omitempty"` // or only listens
+	Transfer string            `json:"x,omitempty"`
+	Own      bool              `json:"w,omitempty"` // for this instance, by Config.InstanceURL
 	Expires  int64             `json:"e"`           // Unix seconds
 	nonce    string            // of the token that it was read from
 }

@@ -179,6 +179,12 @@ func (s *Server) transferRequest(call *calls.Call, t *session.Transfer) (*transf
 	if req.Mode == "" {
 		req.Mode = transfer.Conference
 	}
+	if t.Agent != "leave" {
+		req.Agent = t.Agent
+	}
+	if req.Host = s.cfg.InstanceURL; req.Host == "" && s.cfg.Cluster == nil {
+		req.Host = s.cfg.PublicURL
+	}
 	if req.Ring == 0 {
 		req.Ring = cfg.Ring
 	}
@@ -208,8 +214,12 @@ func (s *Server) transferRequest(call *calls.Call, t *session.Transfer) (*transf
 	switch {
 	case !slices.Contains(transfer.Modes, req.Mode):
 		return bad("mode: must be one of %v", transfer.Modes)
-	case t.Agent != "" && t.Agent != "leave":
-		return nil, refuseTransfer(http.StatusUnprocessableEntity, "unsupported", "agent: only leave is supported")
+	case !slices.Contains([]string{"", "leave", transfer.AgentListens, transfer.AgentStays}, t.Agent):
+		return bad("agent: must be leave, listen or stay")
+	case req.Agent != "" && req.Mode == transfer.Blind:
+		return bad("agent: leaves with mode blind")
+	case req.Agent != "" && req.Host == "":
+		return nil, refuseTransfer(http.StatusUnprocessableEntity, "unsupported", "agent: to listen or stay, instance_url must be set where there are several instances")
 	case !providers.ValidNumber(req.From):
 		return bad("from: must be a number in E.164; the call's own is none")
 	case req.Ring < minRing*time.Second || req.Ring > maxRing*time.Second:
@@ -245,6 +255,9 @@ func (s *Server) transferRequest(call *calls.Call, t *session.Transfer) (*transf
 	}
 	if req.OnEnd == "" {
 		req.OnEnd = transfer.Hangup
+		if req.Agent != "" { // they are alone again
+			req.OnEnd = transfer.Resume
+		}
 	}
 	if req.Mode == transfer.Attended {
 		if req.Accept == "" {

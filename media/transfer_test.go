@@ -13,6 +13,7 @@ import (
 	"voicebridge/agent"
 	"voicebridge/bench"
 	"voicebridge/calls"
+	"voicebridge/codec"
 	"voicebridge/media"
 	"voicebridge/providers"
 	"voicebridge/providers/twilio"
@@ -430,7 +431,8 @@ func TestTransferRefused(t *testing.T) {
 		`{"to":"name:sales"}`:                                                        "422 invalid_destination",
 		`{"to":"sip:x@y.example"}`:                                                   "422 invalid_destination",
 		`{"to":"` + human + `","mode":"warm"}`:                                       "422 invalid",
-		`{"to":"` + human + `","agent":"stay"}`:                                      "422 unsupported",
+		`{"to":"` + human + `","agent":"sing"}`:                                      "422 invalid",
+		`{"to":"` + human + `","agent":"stay","mode":"blind"}`:                       "422 invalid",
 		`{"to":"` + human + `","on_fail":"+15551112222"}`:                            "422 invalid",
 		`{"to":"` + human + `","on_fail":{"rain":"hangup"}}`:                         "422 invalid",
 		`{"to":"` + human + `","whisper":"x"}`:                                       "422 invalid",
@@ -556,4 +558,55 @@ func formOf(t *testing.T, r *http.Request) url.Values {
 		t.Fatal(err)
 	}
 	return r.PostForm
+}
+
+// TestTransferAgentStays: caller, agent and human are together; when the human
+// leaves, caller and agent are alone again, over the same connection.
+func TestTransferAgentStays(t *testing.T) {
+	t.Parallel()
+	const agentHz = 1600
+	for _, how := range []string{"stay", "listen"} {
+		t.Run(how, func(t *testing.T) {
+			carriers(t, func(t *testing.T, spec *providers.Spec) {
+				s, agentURL := newScript(t)
+				x := desk(t, spec, agentURL, map[string]bench.Phone{human: {Ring: 300 * time.Millisecond, Press: '1', After: 100 * time.Millisecond,
+					Voice: voice(spec, humanHz, 3*time.Second), Length: 3 * time.Second}}, nil)
+				sim := x.inboundCall(callerPhone(spec, 20*time.Second))
+				a := <-s.conn
+				status, tr := x.api("POST", "/v1/calls/"+a.Session+"/transfers", `{"to":"`+human+`","mode":"attended","agent":"`+how+`"}`)
+				if status != 201 {
+					t.Fatalf("%d %v", status, tr)
+				}
+				s.states(t, "bridged")
+				if err := a.Audio(codec.L16LE.AppendEncode(nil, bench.Sine(16000, agentHz, 1500*time.Millisecond))); err != nil {
+					t.Fatal(err)
+				}
+				if _, reason := s.states(t, "ended"); reason != "destination_left" {
+					t.Errorf("ended by %s", reason)
+				}
+				s.mu.Lock()
+				heard := codec.L16LE.AppendDecode(nil, s.pcm)
+				s.mu.Unlock()
+				rate := spec.Formats[0].Rate
+				leg := x.legTo(human).Wait()
+				if !hears(heard, 16000, humanHz) || !hears(leg.Heard, rate, callerHz) {
+					t.Errorf("the agent hears the human: %v, the human the caller: %v", hears(heard, 16000, humanHz), hears(leg.Heard, rate, callerHz))
+				}
+				if told := hears(leg.Heard, rate, agentHz); told != (how == "stay") {
+					t.Errorf("the human hears the agent: %v", told)
+				}
+				if err := a.Audio(codec.L16LE.AppendEncode(nil, bench.Sine(16000, 2500, 500*time.Millisecond))); err != nil { // alone again
+					t.Error(err)
+				}
+				s.wait("playback")
+				time.Sleep(800 * time.Millisecond) // in real time
+				sim.Hangup()
+				out := sim.Wait()
+				if !hears(out.Heard, rate, humanHz) || hears(out.Heard, rate, agentHz) != (how == "stay") || !hears(out.Heard, rate, 2500) || len(out.Streams) != 1 {
+					t.Errorf("the caller hears the human: %v, the agent meanwhile: %v, and after: %v", hears(out.Heard, rate, humanHz), hears(out.Heard, rate, agentHz), hears(out.Heard, rate, 2500))
+				}
+				x.settled(t)
+			})
+		})
+	}
 }

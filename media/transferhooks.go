@@ -45,6 +45,8 @@ func (s *Server) transferHooks(w http.ResponseWriter, h *accountHook) string {
 		return s.destinationBriefed(w, h, r)
 	case "room":
 		return s.roomChanged(w, h, r)
+	case "party":
+		return s.partyOver(w, h, r)
 	}
 	return s.noTransfer(w)
 }
@@ -97,7 +99,7 @@ func (s *Server) destinationAnswered(w http.ResponseWriter, h *accountHook, r *t
 	case over(r):
 		return s.write(w, h, &providers.Answer{}, "refused")
 	case r.Mode != transfer.Attended:
-		return s.write(w, h, s.room(r, false), "ok")
+		return s.write(w, h, s.meetingPlace(r), "ok")
 	case r.Brief != "":
 		return s.write(w, h, s.briefing(r), "ok")
 	}
@@ -186,7 +188,7 @@ func (s *Server) decided(w http.ResponseWriter, h *accountHook, r *transfer.Reco
 	case over(r) || !takes:
 		return s.write(w, h, &providers.Answer{}, "refused")
 	}
-	return s.write(w, h, s.room(r, false), "ok")
+	return s.write(w, h, s.meetingPlace(r), "ok")
 }
 
 // roomChanged takes word of who comes into the conference, and who leaves it.
@@ -224,6 +226,76 @@ func (s *Server) meets(ctx context.Context, r *transfer.Record) (*transfer.Recor
 		return r, nil
 	}
 	return s.happen(ctx, r, transfer.Event{Kind: transfer.Bridge}, transfer.Event{Kind: transfer.Joined})
+}
+
+// meetingPlace is where a destination that takes the call meets the caller: in the
+// carrier's conference, or here, where the agent stays.
+func (s *Server) meetingPlace(r *transfer.Record) *providers.Answer {
+	if r.Agent == "" {
+		return s.room(r, false)
+	}
+	tk := ticket{Use: useMedia, Provider: r.Provider, Account: r.Account, ID: "pa_" + strings.TrimPrefix(r.ID, "tr_"), Call: r.Leg, From: r.From, To: r.To,
+		Outbound: true, Brief: true, Party: r.Call, Listen: r.Agent == transfer.AgentListens, Transfer: r.ID, Own: r.Host != s.cfg.PublicURL}
+	return &providers.Answer{
+		Media: socketURL(r.Host, "/media/"+r.Provider+"/"+s.tokens.make(tk, time.Now())),
+		Next:  s.transferHook(r, "party"),
+	}
+}
+
+// partyLine is a party whose coming is told to its transfer.
+type partyLine struct {
+	*session.Party
+	server   *Server
+	transfer string
+}
+
+// Dial implements session.Dialer.
+func (p *partyLine) Dial(ctx context.Context, call *session.Call) (session.Agent, error) {
+	a, err := p.Party.Dial(ctx, call)
+	if err != nil {
+		return nil, err
+	}
+	p.server.later(func(ctx context.Context) {
+		_, err := p.server.happen(ctx, &transfer.Record{ID: p.transfer}, transfer.Event{Kind: transfer.Bridge},
+			transfer.Event{Kind: transfer.Moved, Place: transfer.Here}, transfer.Event{Kind: transfer.Joined})
+		if err != nil {
+			p.server.cfg.Log.Warn("a meeting is not noted", "transfer", p.transfer, "err", err)
+		}
+	})
+	return a, nil
+}
+
+// partyLeft tells a transfer that its destination has hung up.
+func (s *Server) partyLeft(id string) {
+	s.later(func(ctx context.Context) {
+		_, err := s.happen(ctx, &transfer.Record{ID: id}, transfer.Event{Kind: transfer.LegDown, Reason: transfer.ReasonDestination})
+		if err != nil {
+			s.cfg.Log.Debug("the destination's end is not noted", "transfer", id, "err", err) // its status tells, too
+		}
+	})
+}
+
+// partyOver is asked when the stream of a destination is over that was with caller
+// and agent, and it is still there: its instance has gone, or it could not join.
+func (s *Server) partyOver(w http.ResponseWriter, h *accountHook, r *transfer.Record) string {
+	report, err := h.Webhooks.Next(h.Hook)
+	if err != nil {
+		return malformed(w, h, err)
+	}
+	ctx := h.request.Context()
+	switch {
+	case !report.Ended:
+		w.WriteHeader(http.StatusNoContent)
+		return "ok"
+	case over(r):
+		return s.write(w, h, &providers.Answer{}, "ok")
+	case !s.streams(ctx, r.Call): // the caller will wait in the room
+		return s.write(w, h, s.room(r, false), "ok")
+	}
+	if _, err := s.happen(ctx, r, transfer.Event{Kind: transfer.Refused, Reason: transfer.ReasonCarrier, Detail: "the destination's audio did not reach the call"}); err != nil {
+		return unstored(w, h, err)
+	}
+	return s.write(w, h, &providers.Answer{}, "refused")
 }
 
 // afterStream says what a call with a live transfer does once its stream, its room

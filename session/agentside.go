@@ -142,6 +142,9 @@ func (s *Session) nextForAgent(now time.Duration, buf []byte, ev *AgentEvent) (o
 		return true, 0
 	}
 	ok, wait = s.in.next(now, buf, ev)
+	if ok && s.mix != nil && ev.Kind == AgentAudio {
+		s.mix.agent.addTo(ev.Audio)
+	}
 	if ok {
 		ev.Out = s.out.heard(now)
 	}

@@ -81,6 +81,9 @@ func (s *Session) carrierEvent(ev *providers.Event) {
 	now := s.now()
 	switch ev.Kind {
 	case providers.EventAudio:
+		if s.mix != nil {
+			s.mix.callerSays(ev.Audio)
+		}
 		if s.agentGone {
 			s.stats.FramesIn++
 			break

@@ -66,6 +66,11 @@ type playout struct {
 	signalling bool          // the carrier is still to confirm it
 	held       []byte        // what the caller hears instead of the agent, over and over; nil: it is not held
 	heldAt     int
+	party      *fifo              // audio of a third party, as samples at the carrier's rate; nil: there is none
+	tap        func(frame []byte) // is given each frame of the agent's; nil: nobody wants them
+	muted      bool               // the agent is not heard: what it says is discarded
+	mixed      []byte
+	samplesBuf []int16
 	ready      []item // transfers whose time has come
 	clear      bool   // a clear is to be sent
 	paused     bool
@@ -184,7 +189,7 @@ func (p *playout) push(now time.Duration, pcm []byte) (discarded time.Duration) 
 func (p *playout) whole(now time.Duration, pcm []byte) (discarded time.Duration) {
 	samples := int64(len(pcm) / 2)
 	fits := min(samples, p.toAgent(max(0, p.limit-(p.pushed-p.taken))))
-	if p.finishing {
+	if p.finishing || p.muted {
 		fits = 0
 	}
 	if fits > 0 {
@@ -208,7 +213,7 @@ func (p *playout) whole(now time.Duration, pcm []byte) (discarded time.Duration)
 		return 0
 	}
 	p.jump = true
-	if p.finishing {
+	if p.finishing || p.muted {
 		return 0
 	}
 	discarded = p.agentTime(samples - fits)
@@ -365,6 +370,18 @@ func (p *playout) next(now time.Duration, buf []byte, cmd *providers.Command) (o
 		p.sendHold(now, buf, cmd)
 		return true, 0
 	}
+	if p.partyReady() && (p.paused || p.queue.len() < p.frame) {
+		due := now
+		if p.run && now <= p.dry() {
+			due = p.dry() - p.lead + codec.FrameTime
+		}
+		if now < due {
+			return false, min(wait, due)
+		}
+		p.aside(now)
+		*cmd = providers.Command{Kind: providers.CommandAudio, Audio: p.mixParty(nil, buf)}
+		return true, 0
+	}
 	if !p.paused {
 		if p.queue.len() >= p.frame || p.flushTail(now, &wait) {
 			due := p.due(now)
@@ -451,6 +468,12 @@ func (p *playout) send(now time.Duration, buf []byte, cmd *providers.Command) {
 		p.tell(AgentEvent{Kind: AgentPlayback, State: "started", Out: p.heard(now)})
 	}
 	*cmd = providers.Command{Kind: providers.CommandAudio, Audio: p.queue.take(buf, p.frame)}
+	if p.tap != nil {
+		p.tap(cmd.Audio)
+	}
+	if p.partyReady() {
+		cmd.Audio = p.mixParty(cmd.Audio, buf)
+	}
 	p.taken += p.step
 	p.stats.FramesOut++
 	p.levels(now)

@@ -87,6 +87,7 @@ type Session struct {
 	discarded time.Duration
 	agentGone bool // its connection has ended: there is nobody to talk to
 	over      bool // the end has been told
+	mix       *mix // there is a party
 	stats     Stats
 	warned    time.Time
 	quiet     int // warnings that were not logged
@@ -291,6 +292,9 @@ func (s *Session) ending(end End) {
 	s.told.Do(func() {
 		s.mu.Lock()
 		s.over = true
+		if s.mix != nil {
+			s.mix.party.once.Do(func() { close(s.mix.party.done) })
+		}
 		s.mu.Unlock()
 		if s.control.Ending != nil {
 			s.control.Ending(end)

@@ -145,6 +145,7 @@ type Place string
 const (
 	AtAgent Place = "agent"  // on the media stream
 	Moving  Place = "moving" // the carrier is being asked to take it away
+	Here    Place = "here"   // with its agent and the destination
 	InRoom  Place = "room"   // in the conference
 	Away    Place = "away"   // the carrier connects it to a number, or has ended it
 )
@@ -283,12 +284,17 @@ func (r *Record) duty(now int64) Duty {
 			return DoDial
 		}
 	case Answered:
-		if r.Mode == Conference && (r.wanted() || now >= r.Due-(times[Answered]-humanTime).Milliseconds()) {
+		if r.Mode == Conference && r.Agent == "" && (r.wanted() || now >= r.Due-(times[Answered]-humanTime).Milliseconds()) {
 			return DoBridge
 		}
 	case Accepted:
-		return DoBridge
+		if r.Agent == "" {
+			return DoBridge
+		}
 	case Bridging:
+		if r.Agent != "" && r.At != InRoom { // the destination comes to the bridge
+			break
+		}
 		if r.At == AtAgent || r.At == Moving {
 			return DoJoin
 		}
@@ -346,7 +352,7 @@ func (r *Record) Disposition() string {
 	if d == "" {
 		d = Resume
 	}
-	if d == Resume && r.At == AtAgent {
+	if d == Resume && (r.At == AtAgent || r.At == Here) {
 		return ""
 	}
 	return d

@@ -131,7 +131,7 @@ func TestFields(t *testing.T) {
 	r := record()
 	r.OnFail, r.Context = map[string]string{"busy": Hangup, "": Resume}, map[string]string{"who": "Ann"}
 	r.Detect, r.Dialed, r.LegDown, r.Human, r.CallerGone, r.Settled, r.CallerIn = true, true, true, true, true, true, true
-	for _, s := range []*string{&r.Name, &r.Whisper, &r.Brief, &r.Accept, &r.Digits, &r.Hold, &r.OnEnd, &r.Ref, &r.Reason, &r.Detail, &r.Leg} {
+	for _, s := range []*string{&r.Name, &r.Agent, &r.Host, &r.Whisper, &r.Brief, &r.Accept, &r.Digits, &r.Hold, &r.OnEnd, &r.Ref, &r.Reason, &r.Detail, &r.Leg} {
 		*s = "x"
 	}
 	r.Want = Failed

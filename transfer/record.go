@@ -41,6 +41,8 @@ type Request struct {
 	To, From string // E.164: the destination, and who seems to call it
 	Name     string // of the destination, if it has one
 	Mode     Mode
+	Agent    string // AgentListens, AgentStays; empty: it leaves
+	Host     string // where the destination is streamed to, if the agent does not leave
 	Whisper  string // attended: what the destination is told
 	Brief    string // attended: the agent that tells it instead of a whisper
 	Accept   string // attended: AcceptDigit, AcceptStay
@@ -57,6 +59,13 @@ type Request struct {
 	By      string            // ReasonAgent, ReasonAPI: who has asked
 	Ref     string            // the agent's id of its command
 }
+
+// What an agent may do instead of leaving. Caller, agent and destination then meet
+// in the bridge, not in a conference of the carrier's.
+const (
+	AgentListens = "listen" // it hears both, and is not heard
+	AgentStays   = "stay"
+)
 
 // How a destination accepts a call.
 const (
@@ -148,6 +157,8 @@ var fields = []field{
 	text("from", func(r *Record) *string { return &r.From }),
 	text("name", func(r *Record) *string { return &r.Name }),
 	text("mode", func(r *Record) *Mode { return &r.Mode }),
+	text("agent", func(r *Record) *string { return &r.Agent }),
+	text("host", func(r *Record) *string { return &r.Host }),
 	text("whisper", func(r *Record) *string { return &r.Whisper }),
 	text("brief", func(r *Record) *string { return &r.Brief }),
 	text("accept", func(r *Record) *string { return &r.Accept }),

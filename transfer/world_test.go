@@ -299,6 +299,8 @@ func (r *run) answer() {
 			if _, _, err := r.m.HandleEvent(context.Background(), r.id, Event{Kind: Brief}); err != nil {
 				r.w.leg = "down"
 			}
+		case rec.Agent != "":
+			r.party()
 		default:
 			r.w.meet()
 		}
@@ -308,6 +310,15 @@ func (r *run) answer() {
 	}
 	if r.w.leg == "down" {
 		r.w.pending = append(r.w.pending, Event{Kind: LegDown, Leg: "L1", Reason: ReasonDestination})
+	}
+}
+
+// party is the destination coming to the bridge, where the agent stays.
+func (r *run) party() {
+	for _, ev := range []Event{{Kind: Bridge}, {Kind: Moved, Place: Here}, {Kind: Joined}} {
+		if _, _, err := r.m.HandleEvent(context.Background(), r.id, ev); err != nil {
+			return
+		}
 	}
 }
 
@@ -324,6 +335,8 @@ func (r *run) reply(yes bool) {
 	r.survive(func() {
 		if rec, _, err := r.m.HandleEvent(context.Background(), r.id, ev); err != nil || rec.State.Final() || !yes {
 			r.hangup(ReasonDestination)
+		} else if rec.Agent != "" {
+			r.party()
 		} else {
 			r.w.meet()
 		}
@@ -355,6 +368,9 @@ func TestAnyHistory(t *testing.T) {
 		mem := NewMemory(func() time.Time { return w.now }, 24*time.Hour)
 		req := request()
 		req.Mode = rapid.SampledFrom([]Mode{Conference, Conference, Attended, Blind}).Draw(t, "mode")
+		if req.Mode != Blind && rapid.IntRange(0, 2).Draw(t, "agent") == 0 {
+			req.Agent = AgentStays
+		}
 		req.OnEnd = rapid.SampledFrom([]string{Hangup, Resume, ""}).Draw(t, "on_end")
 		req.Detect = rapid.Bool().Draw(t, "detect")
 		if rapid.Bool().Draw(t, "on_fail") {

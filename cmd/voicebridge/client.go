@@ -324,6 +324,7 @@ type transferCmd struct {
 	ID       string            `arg:"" help:"The call's id; with --cancel or --show the transfer's."`
 	To       string            `arg:"" optional:"" help:"A number in E.164, or name:NAME of transfers.destinations."`
 	Mode     string            `help:"${enum} (default ${default})." enum:"blind,conference,attended" default:"conference"`
+	Agent    string            `help:"What the agent does once the destination has answered: ${enum} (default ${default})." enum:"leave,listen,stay" default:"leave"`
 	Whisper  string            `help:"attended: what the destination is told." placeholder:"TEXT"`
 	Accept   string            `help:"attended: digit (by pressing 1) or stay (by not hanging up)." placeholder:"HOW"`
 	Ring     int               `help:"Seconds to let it ring." placeholder:"SECONDS"`
@@ -355,7 +356,7 @@ func (c *transferCmd) Run(ctx context.Context, out output) error {
 	if c.To == "" {
 		return errors.New("TO is missing: a number in E.164, or name:NAME")
 	}
-	body := map[string]any{"to": c.To, "mode": c.Mode}
+	body := map[string]any{"to": c.To, "mode": c.Mode, "agent": c.Agent}
 	for k, v := range map[string]string{"whisper": c.Whisper, "accept": c.Accept, "from": c.From, "digits": c.Digits, "hold": c.Hold, "on_end": c.OnEnd} {
 		if v != "" {
 			body[k] = v

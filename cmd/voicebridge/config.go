@@ -53,6 +53,7 @@ type config struct {
 	API         apiConfig                `yaml:"api"`
 	Transfers   transfersConfig          `yaml:"transfers"`
 	Instance    string                   `yaml:"instance"`
+	InstanceURL string                   `yaml:"instance_url"`
 	Redis       redisConfig              `yaml:"redis"`
 	Limits      limitsConfig             `yaml:"limits"`
 	Log         logConfig                `yaml:"log"`
@@ -336,7 +337,7 @@ func parseConfig(b []byte, env func(string) string) (*config, error) {
 		})
 	}
 	for _, s := range []*string{&cfg.Listen, &cfg.Admin, &cfg.PublicURL, &cfg.TokenSecret, &cfg.Media.Token,
-		&cfg.Router.URL, &cfg.Router.Secret, &cfg.Events.URL, &cfg.Events.Secret, &cfg.Instance,
+		&cfg.Router.URL, &cfg.Router.Secret, &cfg.Events.URL, &cfg.Events.Secret, &cfg.Instance, &cfg.InstanceURL,
 		&cfg.Redis.Username, &cfg.Redis.Password, &cfg.Redis.SentinelPassword} {
 		expand(s)
 	}
@@ -717,6 +718,9 @@ func (c *config) checkTransfers(wrong func(field, format string, args ...any)) {
 		if _, _, err := bench.ReadWAV(t.Music); err != nil {
 			wrong("transfers.music", "must be a WAV file of 16-bit PCM: %v", err)
 		}
+	}
+	if c.InstanceURL != "" && !publicURL(c.InstanceURL) {
+		wrong("instance_url", "must be the https:// URL at which carriers reach this very instance")
 	}
 	r := &c.Redis
 	for i, a := range r.Addresses {

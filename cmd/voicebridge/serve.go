@@ -67,21 +67,22 @@ func (c *serveCmd) Run(ctx context.Context, out output) error {
 		return err
 	}
 	server := media.New(media.Config{
-		Providers: all.Specs,
-		Agents:    agents,
-		Route:     cfg.route,
-		Router:    cfg.Router.target(),
-		Events:    cfg.Events.target(),
-		Tokens:    tokens,
-		Insecure:  cfg.Media.Insecure,
-		Token:     cfg.Media.Token,
-		Accounts:  accounts,
-		Transfers: transfers,
-		Cluster:   others,
-		PublicURL: cfg.PublicURL,
-		Secret:    cfg.secret(),
-		Limits:    cfg.limits(),
-		Log:       log,
+		Providers:   all.Specs,
+		Agents:      agents,
+		Route:       cfg.route,
+		Router:      cfg.Router.target(),
+		Events:      cfg.Events.target(),
+		Tokens:      tokens,
+		Insecure:    cfg.Media.Insecure,
+		Token:       cfg.Media.Token,
+		Accounts:    accounts,
+		Transfers:   transfers,
+		Cluster:     others,
+		PublicURL:   cfg.PublicURL,
+		InstanceURL: cfg.InstanceURL,
+		Secret:      cfg.secret(),
+		Limits:      cfg.limits(),
+		Log:         log,
 	})
 	public, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
