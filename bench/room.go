@@ -151,8 +151,12 @@ func (c *SimCall) connect(ctx context.Context, a *providers.Answer) providers.St
 	}
 	left := time.NewTimer(time.Until(c.hangAt))
 	defer left.Stop()
+	ring := other.phone.Ring
+	if most := time.Duration(a.RingTime()) * time.Second; ring > most {
+		ring, other.phone.Reject = most, providers.StatusNoAnswer
+	}
 	select {
-	case <-time.After(other.phone.Ring):
+	case <-time.After(ring):
 	case <-left.C:
 		c.end(providers.StatusCompleted)
 		return providers.StatusCanceled

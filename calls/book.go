@@ -343,7 +343,7 @@ func (b *Book) Return(id, why string) Call {
 	if c == nil {
 		return Call{}
 	}
-	c.Returned = why
+	c.Returned, c.Cause = why, ""
 	c.Returns++
 	return c.copy()
 }

@@ -35,6 +35,7 @@ const (
 	// onceTime bounds a question that a call waits for; backOff is how long none is
 	// asked after one that failed.
 	onceTime = 150 * time.Millisecond
+	lookTime = 500 * time.Millisecond
 	backOff  = 5 * time.Second
 )
 
@@ -222,10 +223,14 @@ func (c *Cluster) look(ctx context.Context, name string) (instance, note string,
 	if c == nil {
 		return "", "", nil
 	}
-	ctx, stop := context.WithTimeout(ctx, 2*time.Second)
+	if c.isAway() {
+		return "", "", errAway
+	}
+	ctx, stop := context.WithTimeout(ctx, lookTime)
 	defer stop()
 	v, err := c.db.Get(ctx, c.entry(name)).Result()
 	if err != nil && !errors.Is(err, redis.Nil) {
+		c.gone(err)
 		return "", "", fmt.Errorf("cluster: directory: %w", err)
 	}
 	instance, note, _ = strings.Cut(v, "\n")
@@ -252,8 +257,12 @@ type RemoteError string
 
 func (e RemoteError) Error() string { return "another instance: " + string(e) }
 
-// ErrNoAnswer is the error of an instance that does not answer.
-var ErrNoAnswer = errors.New("cluster: the instance that has the call does not answer")
+// ErrNoAnswer is the error of an instance that does not answer: whether it has got
+// the request is not known. ErrNobody: it has not, it is dead.
+var (
+	ErrNoAnswer = errors.New("cluster: the instance that has the call does not answer")
+	ErrNobody   = errors.New("cluster: the instance that had the call is not there any more")
+)
 
 // Ask passes a request on to another instance and reads its answer.
 func (c *Cluster) Ask(ctx context.Context, instance, kind string, body, answer any) error {
@@ -273,8 +282,8 @@ func (c *Cluster) Ask(ctx context.Context, instance, kind string, body, answer a
 	switch {
 	case err != nil:
 		return err
-	case n == 0: // nobody listens there
-		return ErrNoAnswer
+	case n == 0:
+		return ErrNobody
 	}
 	select {
 	case b := <-got:
@@ -350,7 +359,7 @@ func (c *Cluster) answered(e *envelope) {
 // waits for it, so a database that does not answer at once is not asked again for a
 // while, and each instance then knows only of its own tokens.
 func (c *Cluster) First(nonce string, until time.Time) bool {
-	if c == nil || time.Now().UnixNano() < c.away.Load() {
+	if c == nil || c.isAway() {
 		return true
 	}
 	ctx, stop := context.WithTimeout(context.Background(), onceTime)
@@ -360,8 +369,18 @@ func (c *Cluster) First(nonce string, until time.Time) bool {
 	case errors.Is(err, redis.Nil):
 		return false
 	case err != nil:
-		c.away.Store(time.Now().Add(backOff).UnixNano())
-		c.log.Warn("tokens are checked by this instance alone for a while", "err", err)
+		c.gone(err)
 	}
 	return true
+}
+
+// errAway is the error of a database that has not answered just now.
+var errAway = errors.New("cluster: the database is away")
+
+func (c *Cluster) isAway() bool { return time.Now().UnixNano() < c.away.Load() }
+
+// gone takes the database to be away for a while.
+func (c *Cluster) gone(err error) {
+	c.away.Store(time.Now().Add(backOff).UnixNano())
+	c.log.Warn("the database is away: for a while this instance knows only of itself", "err", err)
 }

@@ -137,7 +137,7 @@ func TestAsk(t *testing.T) {
 	if _, err := ask(b, t.Context(), "a", "else"); !errors.As(err, &remote) || remote != "unknown else" {
 		t.Errorf("%v", err)
 	}
-	if _, err := ask(b, t.Context(), "nobody", "double"); !errors.Is(err, ErrNoAnswer) {
+	if _, err := ask(b, t.Context(), "nobody", "double"); !errors.Is(err, ErrNobody) {
 		t.Errorf("%v", err)
 	}
 	ctx, stop := context.WithTimeout(t.Context(), 50*time.Millisecond)

@@ -69,11 +69,14 @@ func (s *Server) ending(id, carrierID string, account Account, cause session.Cau
 	call, known := s.book.Get(id)
 	call.Cause = string(cause)
 	over := !known || account.Account == nil || cause != session.Transferred && s.fallback(&call).Empty()
-	if cause == session.CallerHangup || cause == session.APIHangup {
-		s.callerLeft(id)
-	} else if s.transfers.of(id) != "" {
-		over = false // the carrier asks what comes next: it waits for the destination
+	if _, has := s.transfers.of(id); has {
+		if cause == session.CallerHangup || cause == session.APIHangup {
+			s.callerLeft(id, cause == session.APIHangup)
+		} else {
+			over = false // the carrier asks what comes next: it waits for the destination
+		}
 	}
+	s.transfers.forget(id)
 	s.book.StreamEnded(id, string(cause), over)
 	s.cfg.Cluster.Lost(sessionKey(id), string(cause))
 	if !over || cause == session.CallerHangup || account.Account == nil || account.Calls == nil || carrierID == "" {
@@ -142,7 +145,7 @@ func (s *Server) report(id string, r *providers.StatusReport) bool {
 		s.detected(id, r.AnsweredBy)
 	}
 	if r.Status.Final() {
-		s.callerLeft(id)
+		s.callerLeft(id, true)
 		if sess := s.registry.Get(id); sess != nil {
 			sess.Over()
 		}

@@ -63,7 +63,7 @@ func (h hands) Dial(ctx context.Context, r *transfer.Record) (string, error) {
 // the destination: what becomes of the caller then is not the carrier's to say.
 func (s *Server) room(r *transfer.Record, caller bool) *providers.Answer {
 	return &providers.Answer{Room: &providers.Room{
-		Name: r.Room, End: caller, Events: s.transferHook(r, "room"), Hold: s.hookURL("/hold.wav"),
+		Name: r.Room, End: caller, Wait: caller, Events: s.transferHook(r, "room"), Hold: s.hookURL("/hold.wav"),
 	}}
 }
 
@@ -71,7 +71,7 @@ func (s *Server) room(r *transfer.Record, caller bool) *providers.Answer {
 func (h hands) Join(ctx context.Context, r *transfer.Record) error {
 	answer := h.room(r, true)
 	if r.Mode == transfer.Blind {
-		answer = &providers.Answer{Dial: r.To, Caller: r.From, Next: h.nextURL(h.recordOf(r))}
+		answer = &providers.Answer{Dial: r.To, Caller: r.From, Ring: r.Ring, Next: h.nextURL(h.recordOf(r))}
 	}
 	return known(h.moveCaller(ctx, r, answer))
 }
@@ -127,10 +127,14 @@ func (h hands) Settle(ctx context.Context, r *transfer.Record) error {
 		if err := rest.Hangup(ctx, r.Caller); err != nil {
 			return known(err)
 		}
-		if sess := h.session(r.Call); sess != nil {
-			sess.Hangup(false)
-		} else {
+		sess := h.session(r.Call)
+		switch {
+		case sess == nil:
 			h.book.StreamEnded(r.Call, r.Reason, true)
+		case r.At == transfer.AtAgent || r.At == transfer.Here:
+			sess.Hangup(false)
+		default: // the carrier has left it alone
+			sess.StreamOver()
 		}
 		return nil
 	default:
@@ -143,6 +147,8 @@ func (s *Server) returned(r *transfer.Record) *providers.Answer {
 	call := *s.recordOf(r)
 	if again := s.book.Return(r.Call, r.Reason); again.ID != "" {
 		call = again
+	} else {
+		call.Returns++
 	}
 	call.CarrierID, call.Returned = r.Caller, r.Reason
 	return s.stream(&call)
@@ -212,7 +218,7 @@ func (h hands) Changed(r *transfer.Record, e transfer.Entry) {
 		h.book.Transferred(r.Call, info)
 		h.totals.transfer(r.Provider, string(e.State))
 	}
-	change := transferChange{Call: r.Call, Ref: r.Ref, Hold: r.Hold, Move: move, Info: info, Final: e.State.Final()}
+	change := transferChange{Version: e.Version, Call: r.Call, Ref: r.Ref, Hold: r.Hold, Move: move, Info: info, Final: e.State.Final()}
 	if h.session(r.Call) == nil && h.remoteChange(change) {
 		return
 	}
@@ -222,6 +228,7 @@ func (h hands) Changed(r *transfer.Record, e transfer.Entry) {
 // transferChange tells the instance that has the call's session how its transfer
 // is.
 type transferChange struct {
+	Version         int64
 	Call, Ref, Hold string
 	Move, Final     bool
 	Info            calls.Transfer
@@ -230,7 +237,9 @@ type transferChange struct {
 // changed tells the agent how a transfer of its call is, and holds the call
 // meanwhile.
 func (s *Server) changed(c transferChange) {
-	s.transfers.note(c.Call, c.Info.ID, !c.Final)
+	if !s.transfers.note(&c) {
+		return
+	}
 	sess := s.session(c.Call)
 	if sess == nil {
 		return
@@ -241,7 +250,7 @@ func (s *Server) changed(c transferChange) {
 	switch {
 	case c.Final, c.Info.State == string(transfer.Bridged):
 		sess.Hold(nil)
-	case c.Info.State == string(transfer.Dialing) && c.Hold == HoldMusic:
+	case c.Move && c.Info.State == string(transfer.Dialing) && c.Hold == HoldMusic:
 		sess.Hold(s.transfers.hold.in)
 	}
 }

@@ -1,6 +1,7 @@
 package media
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"voicebridge/calls"
 	"voicebridge/providers"
 	"voicebridge/session"
+	"voicebridge/transfer"
 )
 
 // Account is one account at a carrier.
@@ -263,17 +265,24 @@ func (s *Server) next(w http.ResponseWriter, h *accountHook) string {
 		return "ok"
 	}
 	ctx := h.request.Context()
-	cause := ""
+	cause, here := "", false
 	if report.Dial == "" {
-		if cause = s.streamEnded(ctx, tk.ID); cause == string(session.Transferred) {
+		if cause, here = s.streamEnded(ctx, tk.ID, tk.Returns); cause == string(session.Transferred) {
 			return s.write(w, h, &providers.Answer{}, "ok") // it has been taken elsewhere
 		}
 	}
 	call := s.book.Add(tk.record())
-	if s.transfers != nil && cause != string(session.CallerHangup) && cause != string(session.APIHangup) {
-		r, err := s.transfers.manager.ByCall(ctx, tk.ID)
+	_, has := s.transfers.of(tk.ID) // known where the stream was, without asking anybody
+	if s.transfers != nil && (has || !here) && cause != string(session.CallerHangup) && cause != string(session.APIHangup) {
+		look, stop := context.WithTimeout(ctx, byCallTime)
+		r, err := s.transfers.manager.ByCall(look, tk.ID)
+		stop()
 		if err != nil {
 			h.log.Warn("transfers cannot be looked for: the call goes on without", "session", tk.ID, "err", err)
+			if report.Dial != "" { // it was connected to a number, and is alone again
+				call.Returned, call.Returns = transfer.ReasonLost, tk.Returns+1
+				return s.write(w, h, s.stream(&call), "ok")
+			}
 		}
 		if r != nil {
 			answer, err := s.afterStream(ctx, r, report)
@@ -300,6 +309,9 @@ func (s *Server) next(w http.ResponseWriter, h *accountHook) string {
 	}
 	return s.write(w, h, answer, "ok")
 }
+
+// byCallTime is how long a call waits for word of its transfers.
+const byCallTime = 500 * time.Millisecond
 
 // maxReturns is how often a call comes back whose instance has gone.
 const maxReturns = 3

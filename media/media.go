@@ -149,7 +149,7 @@ func New(cfg Config) *Server {
 		}
 		s.transfers = &transfers{
 			manager: transfer.NewManager(t.Store, hands{s}, t.Manager, cfg.Log),
-			hold:    holdAudio{pcm: music, rate: rate}, byCall: map[string]string{},
+			hold:    holdAudio{pcm: music, rate: rate}, byCall: map[string]*noted{}, queues: map[string][]transferChange{},
 		}
 	}
 	return s
@@ -412,6 +412,35 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener) error {
 	return err
 }
 
+// finishTransfers waits for the transfers that this instance acts for, up to the
+// limit. Then the rest are another instance's; one alone takes them back.
+func (s *Server) finishTransfers(limit *time.Timer) {
+	if s.transfers == nil {
+		return
+	}
+	look := time.NewTicker(50 * time.Millisecond)
+	defer look.Stop()
+	for canceled := false; len(s.transfers.manager.Unsettled()) > 0; {
+		select {
+		case <-look.C:
+		case <-limit.C:
+			if s.cfg.Cluster != nil || canceled {
+				return
+			}
+			canceled = true
+			for _, id := range s.transfers.manager.Unsettled() {
+				if _, _, err := s.transfers.manager.Cancel(context.Background(), id, transfer.ReasonShutdown); err != nil {
+					s.cfg.Log.Error("transfer is not canceled", "transfer", id, "err", err)
+				}
+			}
+			limit.Reset(takeBack)
+		}
+	}
+}
+
+// takeBack is how long it may take to cancel transfers when the bridge stops.
+const takeBack = 5 * time.Second
+
 // work moves transfers on, and listens to the other instances, until it is stopped.
 func (s *Server) work(group *sync.WaitGroup) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -449,7 +478,9 @@ func (s *Server) drain() {
 	case <-s.registry.Empty():
 	case <-limit.C:
 		s.cfg.Log.Warn("ending the calls that are left", "calls", s.registry.Len())
+		limit.Reset(0)
 	}
+	s.finishTransfers(limit)
 	s.gate.Lock()
 	s.closed = true
 	s.gate.Unlock()

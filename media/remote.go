@@ -208,16 +208,13 @@ func (h hands) remoteMove(ctx context.Context, r *transfer.Record, a *providers.
 	}
 	var how string
 	err = h.cfg.Cluster.Ask(ctx, where, "move", remoteMove{r.Call, r.Caller, r.Account, *a}, &how)
-	var remote cluster.RemoteError
 	switch {
 	case err == nil && how == "gone":
 		return true, transfer.ErrGone
-	case err == nil:
-		return true, nil
-	case errors.As(err, &remote):
-		return true, err
+	case errors.Is(err, cluster.ErrNobody): // it is dead
+		return false, nil
 	}
-	return false, nil
+	return true, err // without an answer it may have been moved
 }
 
 // remoteChange tells the instance that has the session of a call how its transfer
@@ -226,7 +223,7 @@ func (h hands) remoteChange(c transferChange) bool {
 	if h.cfg.Cluster == nil {
 		return false
 	}
-	h.later(func(ctx context.Context) {
+	h.transfers.tell(h.Server, c, func(ctx context.Context, c transferChange) {
 		where, err := h.cfg.Cluster.Where(ctx, sessionKey(c.Call))
 		if err != nil || where == "" {
 			return
@@ -247,31 +244,32 @@ func (s *Server) streams(ctx context.Context, id string) bool {
 	return err == nil && where != ""
 }
 
-// streamEnd gives how the stream of a call has ended, on whatever instance; empty:
-// there has been none, or its instance is gone.
-func (s *Server) streamEnded(ctx context.Context, id string) string {
+// streamEnded gives how the last stream of a call has ended, on whatever instance,
+// and whether it was on this one; empty: there has been none, or its instance is
+// gone. returns says which stream it is.
+func (s *Server) streamEnded(ctx context.Context, id string, returns int) (cause string, here bool) {
 	if sess := s.registry.Get(id); sess != nil {
 		s.await(sess)
 		call, _ := s.book.Get(id)
-		return call.Cause
+		return call.Cause, true
 	}
-	call, _ := s.book.Get(id)
-	if s.cfg.Cluster == nil || call.Cause != "" {
-		return call.Cause
+	call, known := s.book.Get(id)
+	if s.cfg.Cluster == nil || call.Cause != "" && call.Returns == returns {
+		return call.Cause, known
 	}
 	key := sessionKey(id)
 	if where, err := s.cfg.Cluster.Where(ctx, key); err == nil && where != "" {
 		var end remoteEnd
 		if s.cfg.Cluster.Ask(ctx, where, "end", id, &end) == nil {
-			return end.Cause
+			return end.Cause, false
 		}
-		return ""
+		return "", false
 	}
 	cause, err := s.cfg.Cluster.Note(ctx, key)
 	if err != nil {
-		return ""
+		return "", false
 	}
-	return cause
+	return cause, false
 }
 
 // instanceLost is why a call comes back to an agent whose instance has gone.

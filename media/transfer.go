@@ -63,28 +63,106 @@ type transfers struct {
 	hold    holdAudio
 
 	mu     sync.Mutex
-	byCall map[string]string // live ones of calls whose session is here
+	byCall map[string]*noted           // of calls whose session is here
+	queues map[string][]transferChange // for other instances, by transfer
 }
 
-// note keeps which calls have a live transfer.
-func (t *transfers) note(call, id string, live bool) {
+// noted is the last transfer of a call, as it is known here.
+type noted struct {
+	id      string
+	version int64
+	live    bool
+	pending int // wishes of the agent that are being looked at
+}
+
+// wish notes, before all else, that the agent wants a transfer: a call that it
+// leaves now is not over. done takes that back.
+func (t *transfers) wish(call string) (done func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if live {
-		t.byCall[call] = id
-	} else if t.byCall[call] == id {
+	n := t.entry(call)
+	n.pending++
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		n.pending--
+	}
+}
+
+func (t *transfers) entry(call string) *noted {
+	n := t.byCall[call]
+	if n == nil {
+		n = &noted{}
+		t.byCall[call] = n
+	}
+	return n
+}
+
+// note keeps how a transfer is. It is false for what is older than what is known.
+func (t *transfers) note(c *transferChange) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := t.entry(c.Call)
+	if n.id == c.Info.ID && c.Version <= n.version {
+		return false
+	}
+	n.id, n.version, n.live = c.Info.ID, c.Version, !c.Final
+	return true
+}
+
+// forget is for the end of a session.
+func (t *transfers) forget(call string) {
+	if t == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if n := t.byCall[call]; n != nil && !n.live && n.pending == 0 {
 		delete(t.byCall, call)
 	}
 }
 
-// of gives the live transfer of a call, as far as it is known here.
-func (t *transfers) of(call string) string {
+// of gives the live transfer of a call, as far as it is known here; has tells
+// whether there is one, or soon may be.
+func (t *transfers) of(call string) (id string, has bool) {
 	if t == nil {
-		return ""
+		return "", false
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.byCall[call]
+	n := t.byCall[call]
+	switch {
+	case n == nil:
+		return "", false
+	case n.live:
+		return n.id, true
+	}
+	return "", n.pending > 0
+}
+
+// tell passes changes of a transfer on, one after the other.
+func (t *transfers) tell(s *Server, c transferChange, pass func(context.Context, transferChange)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	list, running := t.queues[c.Info.ID]
+	t.queues[c.Info.ID] = append(list, c)
+	if running {
+		return
+	}
+	s.later(func(ctx context.Context) {
+		for {
+			t.mu.Lock()
+			list := t.queues[c.Info.ID]
+			if len(list) == 0 {
+				delete(t.queues, c.Info.ID)
+				t.mu.Unlock()
+				return
+			}
+			t.queues[c.Info.ID] = list[1:]
+			t.mu.Unlock()
+			pass(ctx, list[0])
+		}
+	})
 }
 
 // transferInfo is a transfer as the API tells it.
@@ -155,6 +233,16 @@ func (s *Server) beginTransfer(ctx context.Context, id string, t *session.Transf
 	req.By, req.Ref = by, ref
 	r, err := s.transfers.manager.Start(ctx, *req)
 	var busy *transfer.BusyError
+	if errors.As(err, &busy) { // one that is all but over is waited for
+		wait, stop := context.WithTimeout(ctx, clearTime)
+		before, gerr := s.transfers.manager.Get(wait, busy.ID)
+		if gerr == nil && (before.State == transfer.Compensating || before.State.Final()) {
+			if _, gerr = s.transfers.manager.Wait(wait, busy.ID, func(*transfer.Record) bool { return false }); gerr == nil {
+				r, err = s.transfers.manager.Start(ctx, *req)
+			}
+		}
+		stop()
+	}
 	switch {
 	case errors.As(err, &busy):
 		return nil, refuseTransfer(http.StatusConflict, "busy", "the call has a transfer already: %s", busy.ID)
@@ -164,6 +252,9 @@ func (s *Server) beginTransfer(ctx context.Context, id string, t *session.Transf
 	s.cfg.Log.Info("transfer begun", "session", id, "transfer", r.ID, "mode", r.Mode, "to", mask(r.To), "name", r.Name, "by", by)
 	return r, nil
 }
+
+// clearTime is how long a second transfer waits for the end of the first.
+const clearTime = 2 * time.Second
 
 // transferRequest checks a wish.
 func (s *Server) transferRequest(call *calls.Call, t *session.Transfer) (*transfer.Request, error) {
@@ -244,6 +335,8 @@ func (s *Server) transferRequest(call *calls.Call, t *session.Transfer) (*transf
 		return bad("hold: must be agent or music")
 	case req.OnEnd != "" && req.OnEnd != transfer.Resume && req.OnEnd != transfer.Hangup:
 		return bad("on_end: must be hangup or resume")
+	case req.OnEnd != "" && req.Mode == transfer.Blind:
+		return bad("on_end: not with mode blind: the bridge has left")
 	}
 	for reason, d := range req.OnFail {
 		if reason != "" && !slices.Contains(transfer.Reasons, reason) {
@@ -290,7 +383,9 @@ func (s *Server) allowed(number string) bool {
 
 // agentTransfer begins a transfer that an agent wants, beside its session.
 func (s *Server) agentTransfer(sess *session.Session, ref string, t *session.Transfer) {
+	done := s.transfers.wish(sess.ID)
 	s.later(func(ctx context.Context) {
+		defer done()
 		_, err := s.beginTransfer(ctx, sess.ID, t, transfer.ReasonAgent, ref)
 		if err == nil {
 			return // the states follow
@@ -309,7 +404,7 @@ func (s *Server) agentTransfer(sess *session.Session, ref string, t *session.Tra
 
 // agentCancel withdraws a transfer that an agent has asked for.
 func (s *Server) agentCancel(call, ref string) bool {
-	id := s.transfers.of(call)
+	id, _ := s.transfers.of(call)
 	if id == "" || ref == "" {
 		return false
 	}
@@ -381,8 +476,9 @@ func (s *Server) apiCancelTransfer(a *apiCall) (reply, error) {
 }
 
 // callerLeft tells the transfer of a call, if it has one, that the caller has hung
-// up.
-func (s *Server) callerLeft(call string) {
+// up. Where only its stream has ended, the carrier is asked first: another instance
+// may have had the caller moved.
+func (s *Server) callerLeft(call string, sure bool) {
 	if s.transfers == nil {
 		return
 	}
@@ -390,7 +486,7 @@ func (s *Server) callerLeft(call string) {
 		for try := 0; ; try++ {
 			r, err := s.transfers.manager.ByCall(ctx, call)
 			if err == nil && r != nil {
-				_, _, err = s.transfers.manager.HandleEvent(ctx, r.ID, transfer.Event{Kind: transfer.CallerLeft})
+				err = s.left(ctx, r, sure)
 			}
 			if err == nil || try == 5 || ctx.Err() != nil { // the owner asks the carrier, too
 				return
@@ -401,4 +497,15 @@ func (s *Server) callerLeft(call string) {
 			}
 		}
 	})
+}
+
+func (s *Server) left(ctx context.Context, r *transfer.Record, sure bool) error {
+	if !sure && r.At != transfer.AtAgent && r.At != transfer.Here {
+		ev, err := hands{s}.Caller(ctx, r)
+		if err != nil || ev.Kind == "" {
+			return err
+		}
+	}
+	_, _, err := s.transfers.manager.HandleEvent(ctx, r.ID, transfer.Event{Kind: transfer.CallerLeft})
+	return err
 }

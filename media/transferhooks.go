@@ -169,7 +169,8 @@ func (s *Server) destinationBriefed(w http.ResponseWriter, h *accountHook, r *tr
 		return "ok"
 	}
 	// An agent that has failed has told nothing.
-	cause := session.Cause(s.streamEnded(h.request.Context(), briefingID(r)))
+	told, _ := s.streamEnded(h.request.Context(), briefingID(r), 0)
+	cause := session.Cause(told)
 	return s.decided(w, h, r, cause == session.AgentHangup || cause == session.APIHangup)
 }
 
@@ -210,7 +211,8 @@ func (s *Server) roomChanged(w http.ResponseWriter, h *accountHook, r *transfer.
 func (s *Server) meeting(ctx context.Context, r *transfer.Record, report *providers.RoomReport) error {
 	var err error
 	switch {
-	case report.Joined && report.Call == r.Caller:
+	// Where nobody has taken it to the room, it has come into another one.
+	case report.Joined && report.Call == r.Caller && r.At != transfer.AtAgent && r.At != transfer.Here:
 		if r, err = s.happen(ctx, r, transfer.Event{Kind: transfer.CallerIn}); err == nil {
 			_, err = s.meets(ctx, r)
 		}
@@ -313,18 +315,24 @@ func (s *Server) afterStream(ctx context.Context, r *transfer.Record, report *pr
 		return s.disposed(r), nil
 	}
 	if over(r) {
-		r, err := s.happen(ctx, r, transfer.Event{Kind: transfer.Settled})
-		if err != nil {
-			return nil, err
+		if !r.State.Final() {
+			var err error
+			if r, err = s.happen(ctx, r, transfer.Event{Kind: transfer.Settled}); err != nil {
+				return nil, err
+			}
 		}
 		return s.disposed(r), nil
 	}
 	// It has lost its agent, or its instance: it waits for the destination.
 	if r.Mode == transfer.Blind {
-		return &providers.Answer{Dial: r.To, Caller: r.From, Next: s.nextURL(s.recordOf(r))}, nil
+		return &providers.Answer{Dial: r.To, Caller: r.From, Ring: r.Ring, Next: s.nextURL(s.recordOf(r))}, nil
 	}
-	if _, err := s.happen(ctx, r, transfer.Event{Kind: transfer.Moved, Place: transfer.InRoom}); err != nil {
+	r, err := s.happen(ctx, r, transfer.Event{Kind: transfer.Moved, Place: transfer.InRoom})
+	switch {
+	case err != nil:
 		return nil, err
+	case over(r): // meanwhile
+		return s.afterStream(ctx, r, report)
 	}
 	return s.room(r, true), nil
 }

@@ -153,6 +153,19 @@ type Answer struct {
 	Say    string // spoken text
 	Dial   string // E.164
 	Caller string // E.164: who seems to call Dial; empty: the carrier chooses
+	// Ring is how long Dial may ring, in whole seconds; 0: DefaultRing.
+	Ring time.Duration
+}
+
+// DefaultRing is how long the number of an Answer rings.
+const DefaultRing = 30 * time.Second
+
+// RingTime is how long Dial may ring, in seconds.
+func (a *Answer) RingTime() int {
+	if a.Ring == 0 {
+		return int(DefaultRing / time.Second)
+	}
+	return int(a.Ring / time.Second)
 }
 
 // Question asks the other party to press one key.
@@ -165,6 +178,7 @@ type Question struct {
 type Room struct {
 	Name   string
 	End    bool   // it ends when this call leaves
+	Wait   bool   // this call waits for the other one: it does not begin with it
 	Events string // URL told who comes and goes; empty: nobody is told
 	Hold   string // URL of the audio that one hears who is alone; empty: the carrier's
 }
@@ -213,7 +227,7 @@ func (a *Answer) Empty() bool {
 // Equal tells whether two answers are the same.
 func (a *Answer) Equal(b *Answer) bool {
 	same := (a.Ask == nil) == (b.Ask == nil) && (a.Room == nil) == (b.Room == nil)
-	return same && a.Media == b.Media && a.Next == b.Next && a.Say == b.Say && a.Dial == b.Dial && a.Caller == b.Caller && maps.Equal(a.Params, b.Params) &&
+	return same && a.Media == b.Media && a.Next == b.Next && a.Say == b.Say && a.Dial == b.Dial && a.Caller == b.Caller && (a.Dial == "" || a.RingTime() == b.RingTime()) && maps.Equal(a.Params, b.Params) &&
 		(a.Ask == nil || *a.Ask == *b.Ask) && (a.Room == nil || *a.Room == *b.Room)
 }
 

@@ -9,21 +9,30 @@ import (
 // stepTime is how long the carrier may take for one step, all attempts together.
 const stepTime = 20 * time.Second
 
+// joinTime is how long word of a caller's move is waited for before it is asked for
+// again.
+const joinTime = 3 * time.Second
+
 // driver acts for one transfer.
 type driver struct {
 	*Manager
-	id    string
-	fence int64
-	last  *Record // as it was last seen
-	told  int64   // version of the last entry that Changed was told of
-	asked int64   // when the carrier was last asked how the legs are
-	begun bool    // this owner may dial: nobody has before
-	done  bool    // and has
+	id     string
+	fence  int64
+	last   *Record // as it was last seen
+	told   int64   // version of the last entry that Changed was told of
+	asked  int64   // when the carrier was last asked how the legs are
+	asking int64   // the time of the step
+	begun  bool    // this owner may dial: nobody has before
+	done   bool    // and has
+	joins  int64   // when the carrier was last asked to move the caller
+	moved  bool    // and has done it
+	seen   func(State)
 }
 
 // drive acts for a transfer until it is over, or belongs to another instance.
-func (m *Manager) drive(ctx context.Context, r *Record) {
+func (m *Manager) drive(ctx context.Context, r *Record, told int64, seen func(State)) {
 	d := m.driver(r)
+	d.told, d.seen = told, seen
 	woken, stop := m.listen(r.ID)
 	defer stop()
 	for ctx.Err() == nil {
@@ -40,7 +49,7 @@ func (m *Manager) drive(ctx context.Context, r *Record) {
 }
 
 func (m *Manager) driver(r *Record) *driver {
-	return &driver{Manager: m, id: r.ID, fence: r.Fence, last: r}
+	return &driver{Manager: m, id: r.ID, fence: r.Fence, last: r, seen: func(State) {}}
 }
 
 // step does what is due, and gives the time until there may be something else to
@@ -56,6 +65,12 @@ func (d *driver) step(ctx context.Context) time.Duration {
 	case err != nil:
 		return d.cfg.Retry
 	case r.Fence != d.fence:
+		if r.Leg == "" && d.last.Leg != "" { // only this one knows of it
+			_, _, err = d.apply(ctx, d.id, Event{Kind: Placed, Leg: d.last.Leg}, 0)
+			if err != nil {
+				return d.cfg.Retry
+			}
+		}
 		return -1
 	}
 	if r.Leg == "" && d.last.Leg != "" { // the store has lost what it had acknowledged
@@ -63,6 +78,7 @@ func (d *driver) step(ctx context.Context) time.Duration {
 		r.Leg = d.last.Leg
 	}
 	d.last = r
+	d.seen(r.State)
 	d.changed(ctx, r)
 	if r.State.Final() {
 		return -1
@@ -76,7 +92,18 @@ func (d *driver) step(ctx context.Context) time.Duration {
 			d.tell(ctx, Event{Kind: Unsure})
 		}
 	}
+	if duty == DoJoin && r.At == Moving && !d.moved {
+		// It was asked for, by this owner or the one before: another time would take
+		// a caller out of the room again, or ring a phone twice. Word of it comes soon.
+		if d.joins == 0 {
+			d.joins = now
+		}
+		if wait := d.joins + joinTime.Milliseconds() - now; wait > 0 {
+			return min(d.cfg.Look, time.Duration(wait)*time.Millisecond)
+		}
+	}
 	if duty != Nothing {
+		d.asking = now
 		if d.do(ctx, r, duty) {
 			return 0
 		}
@@ -265,7 +292,19 @@ func (d *driver) join(ctx context.Context, r *Record) bool {
 	if r.At == AtAgent && !d.tell(ctx, Event{Kind: Moved, Place: Moving}) {
 		return d.last.State != Bridging
 	}
-	err := d.hands.Join(ctx, r)
+	var err error
+	switch {
+	case d.moved: // it could not be noted
+	case r.At == Moving && r.Mode == Blind: // a phone would ring twice
+		var ev Event
+		if ev, err = d.hands.Caller(ctx, r); err == nil && ev.Kind != "" {
+			err = ErrGone
+		}
+	default:
+		d.joins = d.asking
+		err = d.hands.Join(ctx, r)
+	}
+	d.moved = d.moved || err == nil
 	var known *DialError
 	switch {
 	case err == nil && r.Mode == Blind:

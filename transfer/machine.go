@@ -92,7 +92,7 @@ var moves = map[State]map[Kind]State{
 var times = map[State]time.Duration{
 	Requested:    10 * time.Second,
 	Answered:     15 * time.Second,
-	Briefing:     60 * time.Second,
+	Briefing:     3 * time.Minute,
 	Accepted:     10 * time.Second,
 	Bridging:     20 * time.Second,
 	Compensating: 60 * time.Second,
@@ -129,14 +129,15 @@ const (
 	ReasonTimeout     = "timeout"
 	ReasonCaller      = "caller_left"
 	ReasonDestination = "destination_left"
-	ReasonAgent       = "agent" // canceled by it
-	ReasonAPI         = "api"   // canceled by it
-	ReasonLost        = "lost"  // the record has gone
+	ReasonAgent       = "agent"    // canceled by it
+	ReasonAPI         = "api"      // canceled by it
+	ReasonLost        = "lost"     // the record has gone
+	ReasonShutdown    = "shutdown" // the bridge stops
 )
 
 // Reasons lists them.
 var Reasons = []string{ReasonBusy, ReasonNoAnswer, ReasonDeclined, ReasonMachine, ReasonInvalid, ReasonCarrier, ReasonTimeout,
-	ReasonCaller, ReasonDestination, ReasonAgent, ReasonAPI, ReasonLost}
+	ReasonCaller, ReasonDestination, ReasonAgent, ReasonAPI, ReasonLost, ReasonShutdown}
 
 // Place is where the caller is.
 type Place string

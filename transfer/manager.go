@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -84,8 +87,14 @@ type Manager struct {
 
 // owned is a transfer that this instance acts for.
 type owned struct {
-	r    *Record // as it was when it was last seen
-	stop context.CancelFunc
+	r     *Record      // as it was when this instance began to
+	state atomic.Value // State, as it was last seen
+	stop  context.CancelFunc
+}
+
+func (o *owned) seen() State {
+	s, _ := o.state.Load().(State)
+	return s
 }
 
 // NewManager makes a manager; it acts while Run does.
@@ -119,8 +128,17 @@ func (m *Manager) Run(ctx context.Context) {
 	}
 	m.mu.Lock()
 	m.ctx = nil
+	left := slices.Collect(maps.Values(m.owned))
 	m.mu.Unlock()
 	m.drivers.Wait()
+	for _, o := range left { // others need not wait for the lease
+		one, stop := context.WithTimeout(context.Background(), storeTime/4)
+		_, err := m.store.Renew(one, o.r, time.Millisecond)
+		stop()
+		if err != nil {
+			break
+		}
+	}
 	group.Wait()
 }
 
@@ -152,15 +170,15 @@ func (m *Manager) claim(ctx context.Context) {
 	list, err := m.store.Claim(ctx, m.cfg.Instance, m.cfg.Lease, claimMost)
 	for _, r := range list {
 		m.log.Warn("transfer taken over", "transfer", r.ID, "session", r.Call, "state", r.State, "fence", r.Fence)
-		m.own(r)
+		m.own(r, r.Version)
 	}
 	if err != nil && ctx.Err() == nil {
 		m.log.Debug("transfers cannot be looked for", "err", err)
 	}
 }
 
-// own begins to act for a transfer.
-func (m *Manager) own(r *Record) {
+// own begins to act for a transfer, of whose log all up to a version has been told.
+func (m *Manager) own(r *Record, told int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.ctx == nil {
@@ -170,17 +188,31 @@ func (m *Manager) own(r *Record) {
 		before.stop()
 	}
 	ctx, stop := context.WithCancel(m.ctx)
-	o := &owned{r, stop}
+	o := &owned{r: r, stop: stop}
+	o.state.Store(r.State)
 	m.owned[r.ID] = o
 	m.drivers.Go(func() {
 		defer stop()
-		m.drive(ctx, r)
+		m.drive(ctx, r, told, func(s State) { o.state.Store(s) })
 		m.mu.Lock()
 		if m.owned[r.ID] == o {
 			delete(m.owned, r.ID)
 		}
 		m.mu.Unlock()
 	})
+}
+
+// Unsettled are the ids of the transfers that this instance acts for and that are
+// neither bridged nor over.
+func (m *Manager) Unsettled() (ids []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id, o := range m.owned {
+		if s := o.seen(); s != Bridged && !s.Final() {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 // Owned is the number of transfers that this instance acts for.
@@ -208,7 +240,7 @@ func (m *Manager) Start(ctx context.Context, req Request) (*Record, error) {
 	if err := m.store.Create(ctx, r, m.cfg.Lease); err != nil {
 		return nil, err
 	}
-	m.own(r.copy())
+	m.own(r.copy(), 0)
 	return r, nil
 }
 

@@ -316,7 +316,7 @@ func TestStoreForgets(t *testing.T) {
 			if _, err := s.Step(t.Context(), r, stepDial); err != nil {
 				t.Fatal(err)
 			}
-			r = move(t, s, move(t, s, r, Event{Kind: Cancel, Reason: ReasonAPI}), Event{Kind: Cleared})
+			move(t, s, move(t, s, r, Event{Kind: Cancel, Reason: ReasonAPI}), Event{Kind: Cleared})
 		}
 		if n := keys(t, s); n < 5 {
 			t.Errorf("%d keys: the tombstones are gone already", n)

@@ -167,18 +167,6 @@ func (w *world) Changed(_ *Record, e Entry) {
 	w.changed = append(w.changed, e)
 }
 
-// take gives the next report on its way.
-func (w *world) take() (Event, bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if len(w.pending) == 0 {
-		return Event{}, false
-	}
-	ev := w.pending[0]
-	w.pending = w.pending[1:]
-	return ev, true
-}
-
 // crashing is a store whose calls may be the last ones of their instance.
 type crashing struct {
 	Store

@@ -326,6 +326,8 @@ type transferCmd struct {
 	Mode     string            `help:"${enum} (default ${default})." enum:"blind,conference,attended" default:"conference"`
 	Agent    string            `help:"What the agent does once the destination has answered: ${enum} (default ${default})." enum:"leave,listen,stay" default:"leave"`
 	Whisper  string            `help:"attended: what the destination is told." placeholder:"TEXT"`
+	Brief    string            `help:"attended: an agent that tells it instead, by its name in agents." placeholder:"NAME"`
+	Detect   bool              `help:"An answering machine counts as a failure." name:"machine-detection"`
 	Accept   string            `help:"attended: digit (by pressing 1) or stay (by not hanging up)." placeholder:"HOW"`
 	Ring     int               `help:"Seconds to let it ring." placeholder:"SECONDS"`
 	From     string            `help:"Who seems to call the destination." placeholder:"+1..."`
@@ -357,10 +359,13 @@ func (c *transferCmd) Run(ctx context.Context, out output) error {
 		return errors.New("TO is missing: a number in E.164, or name:NAME")
 	}
 	body := map[string]any{"to": c.To, "mode": c.Mode, "agent": c.Agent}
-	for k, v := range map[string]string{"whisper": c.Whisper, "accept": c.Accept, "from": c.From, "digits": c.Digits, "hold": c.Hold, "on_end": c.OnEnd} {
+	for k, v := range map[string]string{"whisper": c.Whisper, "brief": c.Brief, "accept": c.Accept, "from": c.From, "digits": c.Digits, "hold": c.Hold, "on_end": c.OnEnd} {
 		if v != "" {
 			body[k] = v
 		}
+	}
+	if c.Detect {
+		body["machine_detection"] = true
 	}
 	if c.Ring > 0 {
 		body["timeout_s"] = c.Ring

@@ -276,7 +276,7 @@ func dial(a *providers.Answer, e *element, number string) error {
 		if number = strings.TrimSpace(n.Text); n.XMLName.Local != "Conference" {
 			continue
 		}
-		room := &providers.Room{Name: number, End: n.attr("endConferenceOnExit") == "true", Events: n.attr("statusCallback"), Hold: n.attr("waitUrl")}
+		room := &providers.Room{Name: number, End: n.attr("endConferenceOnExit") == "true", Wait: n.attr("startConferenceOnEnter") == "false", Events: n.attr("statusCallback"), Hold: n.attr("waitUrl")}
 		switch {
 		case room.Name == "" || len(room.Name) > 128:
 			return errors.New("twilio: 13233: the conference must have a name of at most 128 characters")
@@ -291,7 +291,11 @@ func dial(a *providers.Answer, e *element, number string) error {
 	if !providers.ValidNumber(number) {
 		return fmt.Errorf("twilio: 13223: Dial to %.40q", number)
 	}
-	a.Dial, a.Caller = number, e.attr("callerId")
+	ring, err := strconv.Atoi(e.attr("timeout"))
+	if err != nil || ring < 5 || ring > 600 {
+		return errors.New("twilio: 13212: Dial timeout")
+	}
+	a.Dial, a.Caller, a.Ring = number, e.attr("callerId"), time.Duration(ring)*time.Second
 	return nil
 }
 

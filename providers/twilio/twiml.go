@@ -48,6 +48,7 @@ type (
 		Conference *conferenceNoun `xml:"Conference"`
 	}
 	conferenceNoun struct {
+		Start        bool   `xml:"startConferenceOnEnter,attr"`
 		End          bool   `xml:"endConferenceOnExit,attr"`
 		Beep         bool   `xml:"beep,attr"`
 		WaitURL      string `xml:"waitUrl,attr,omitempty"`
@@ -67,9 +68,6 @@ type (
 		Say     string `xml:"Say,omitempty"`
 	}
 )
-
-// dialTimeout is how long the number of an answer rings, in seconds.
-const dialTimeout = 30
 
 // Document implements providers.Webhooks.
 func (*webhooks) Document(a *providers.Answer) (providers.Document, error) {
@@ -91,7 +89,7 @@ func marshal(a *providers.Answer) ([]byte, error) {
 	}
 	switch r := a.Room; {
 	case r != nil:
-		c := &conferenceNoun{Name: r.Name, End: r.End}
+		c := &conferenceNoun{Name: r.Name, Start: !r.Wait, End: r.End}
 		if r.Events != "" {
 			c.Events, c.EventNames, c.EventsMethod = r.Events, "join leave", "POST"
 		}
@@ -100,7 +98,7 @@ func marshal(a *providers.Answer) ([]byte, error) {
 		}
 		t.Dial = &dialVerb{Conference: c}
 	case a.Dial != "":
-		t.Dial = &dialVerb{CallerID: a.Caller, Timeout: dialTimeout, Number: a.Dial}
+		t.Dial = &dialVerb{CallerID: a.Caller, Timeout: a.RingTime(), Number: a.Dial}
 	}
 	switch {
 	case a.Next == "":

@@ -183,7 +183,7 @@ func readNCCO(list ncco) (*providers.Answer, error) {
 			act.DTMF.Timeout >= 1 && act.DTMF.Timeout <= maxInput && len(act.EventURL) == 1 && providers.Secure(act.EventURL[0], "https"):
 			a.Ask = &providers.Question{URL: act.EventURL[0], Wait: time.Duration(act.DTMF.Timeout) * time.Second}
 		case act.Action == "conversation" && act.Name != "" && len(act.EventURL) <= 1 && len(act.Hold) <= 1:
-			a.Room = &providers.Room{Name: act.Name, End: act.End}
+			a.Room = &providers.Room{Name: act.Name, End: act.End, Wait: act.Start != nil && !*act.Start}
 			if len(act.EventURL) == 1 {
 				a.Room.Events = act.EventURL[0]
 			}
@@ -209,7 +209,7 @@ func connectAction(a *providers.Answer, act *nccoAction) (err error) {
 		if !msisdn.MatchString(e.Number) {
 			return fmt.Errorf("vonage: ncco: number %.40q", e.Number)
 		}
-		a.Dial, a.Caller = "+"+e.Number, e164(act.From)
+		a.Dial, a.Caller, a.Ring = "+"+e.Number, e164(act.From), time.Duration(act.Timeout)*time.Second
 		if len(act.EventURL) == 1 {
 			a.Next = act.EventURL[0]
 		}

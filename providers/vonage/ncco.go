@@ -25,8 +25,8 @@ type (
 		BargeIn     bool       `json:"bargeIn,omitempty"` // talk: a key ends it
 		Type        []string   `json:"type,omitempty"`    // input
 		DTMF        *dtmfInput `json:"dtmf,omitempty"`
-		Name        string     `json:"name,omitempty"` // conversation
-		Start       bool       `json:"startOnEnter,omitempty"`
+		Name        string     `json:"name,omitempty"`         // conversation
+		Start       *bool      `json:"startOnEnter,omitempty"` // Vonage's default is true
 		End         bool       `json:"endOnExit,omitempty"`
 		Hold        []string   `json:"musicOnHoldUrl,omitempty"`
 	}
@@ -53,9 +53,6 @@ type (
 
 // maxInput is how long an input waits for a key at most, in seconds.
 const maxInput = 10
-
-// dialTimeout is how long the number of an answer rings, in seconds.
-const dialTimeout = 30
 
 // Document implements providers.Webhooks.
 func (w *webhooks) Document(a *providers.Answer) (providers.Document, error) {
@@ -90,7 +87,8 @@ func (w *webhooks) ncco(a *providers.Answer) ncco {
 			EventURL: []string{q.URL}, EventMethod: "POST"})
 	}
 	if r := a.Room; r != nil {
-		c := nccoAction{Action: "conversation", Name: r.Name, Start: true, End: r.End}
+		c := nccoAction{Action: "conversation", Name: r.Name, Start: new(bool), End: r.End}
+		*c.Start = !r.Wait
 		if r.Events != "" {
 			c.EventURL, c.EventMethod = []string{r.Events}, "POST"
 		}
@@ -100,7 +98,7 @@ func (w *webhooks) ncco(a *providers.Answer) ncco {
 		list = append(list, c)
 	}
 	if a.Dial != "" {
-		c := nccoAction{Action: "connect", From: national(a.Caller), Timeout: dialTimeout,
+		c := nccoAction{Action: "connect", From: national(a.Caller), Timeout: a.RingTime(),
 			Endpoint: []endpoint{{Type: "phone", Number: national(a.Dial)}}}
 		if a.Next != "" {
 			c.EventType, c.EventURL, c.EventMethod = "synchronous", []string{a.Next}, "POST"
