@@ -310,14 +310,17 @@ func (b *Book) StreamEnded(id, cause string, over bool) {
 	if c == nil {
 		return
 	}
-	if c.Cause == "" || c.Streaming {
-		c.Cause = cause
-	}
 	if c.Status.Final() {
+		if c.Cause == "" {
+			c.Cause = cause
+		}
 		return
 	}
-	c.Streaming, c.heard = false, b.now()
-	b.tell(EventStreamEnd, c)
+	news := c.Streaming || c.Cause != cause // a call that has come back has several streams
+	c.Cause, c.Streaming, c.heard = cause, false, b.now()
+	if news {
+		b.tell(EventStreamEnd, c)
+	}
 	switch {
 	case c.final != "":
 		b.end(c, c.final)

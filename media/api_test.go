@@ -327,3 +327,37 @@ func TestJSONErrors(t *testing.T) {
 		}
 	}
 }
+
+// TestTransferChanges: what is told late of a transfer does not undo what came
+// after it.
+func TestTransferChanges(t *testing.T) {
+	tr := &transfers{byCall: map[string]*noted{}}
+	change := func(id string, version int64, final bool) bool {
+		return tr.note(&transferChange{Call: "cs_1", Version: version, Final: final, Info: calls.Transfer{ID: id}})
+	}
+	if !change("tr_1", 2, false) || !change("tr_1", 5, true) || change("tr_1", 3, false) || change("tr_1", 5, true) {
+		t.Error("not just what is new")
+	}
+	if id, has := tr.of("cs_1"); id != "" || has {
+		t.Errorf("%q, %v after the end", id, has)
+	}
+	if !change("tr_2", 1, false) { // the next one begins anew
+		t.Error("a second transfer")
+	}
+	if id, _ := tr.of("cs_1"); id != "tr_2" {
+		t.Errorf("%q", id)
+	}
+	done := tr.wish("cs_2")
+	if _, has := tr.of("cs_2"); !has {
+		t.Error("a wish is not known")
+	}
+	tr.forget("cs_2")
+	done()
+	if _, has := tr.of("cs_2"); has {
+		t.Error("a wish that was refused is known")
+	}
+	tr.forget("cs_2")
+	if len(tr.byCall) != 1 {
+		t.Errorf("%d calls are remembered", len(tr.byCall))
+	}
+}

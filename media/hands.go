@@ -6,6 +6,7 @@ import (
 
 	"voicebridge/calls"
 	"voicebridge/providers"
+	"voicebridge/session"
 	"voicebridge/transfer"
 )
 
@@ -130,7 +131,7 @@ func (h hands) Settle(ctx context.Context, r *transfer.Record) error {
 		sess := h.session(r.Call)
 		switch {
 		case sess == nil:
-			h.book.StreamEnded(r.Call, r.Reason, true)
+			h.book.StreamEnded(r.Call, string(session.Transferred), true)
 		case r.At == transfer.AtAgent || r.At == transfer.Here:
 			sess.Hangup(false)
 		default: // the carrier has left it alone

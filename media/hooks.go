@@ -272,7 +272,9 @@ func (s *Server) next(w http.ResponseWriter, h *accountHook) string {
 		}
 	}
 	call := s.book.Add(tk.record())
-	_, has := s.transfers.of(tk.ID) // known where the stream was, without asking anybody
+	wish, stop := context.WithTimeout(ctx, clearTime)
+	has := s.transfers.decided(wish, tk.ID) // known where the stream was, without asking anybody
+	stop()
 	if s.transfers != nil && (has || !here) && cause != string(session.CallerHangup) && cause != string(session.APIHangup) {
 		look, stop := context.WithTimeout(ctx, byCallTime)
 		r, err := s.transfers.manager.ByCall(look, tk.ID)

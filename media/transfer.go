@@ -140,6 +140,23 @@ func (t *transfers) of(call string) (id string, has bool) {
 	return "", n.pending > 0
 }
 
+// decided waits until what the agent of a call wants is a transfer, or refused. It
+// tells whether it wanted anything.
+func (t *transfers) decided(ctx context.Context, call string) (wanted bool) {
+	for {
+		id, has := t.of(call)
+		if id != "" || !has {
+			return wanted || has
+		}
+		wanted = true
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return wanted
+		}
+	}
+}
+
 // tell passes changes of a transfer on, one after the other.
 func (t *transfers) tell(s *Server, c transferChange, pass func(context.Context, transferChange)) {
 	t.mu.Lock()
