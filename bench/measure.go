@@ -57,6 +57,24 @@ func Find(said, heard []int16) (likeness float64) {
 	return both / math.Sqrt(a*b)
 }
 
+// Hears tells whether a tone is in audio, at its loudest fifth of a second.
+func Hears(pcm []int16, rate int, hz float64) bool {
+	n := rate / 5
+	for from := 0; from+n <= len(pcm); from += n {
+		var re, im, all float64
+		for i, s := range pcm[from : from+n] {
+			a := 2 * math.Pi * hz * float64(i) / float64(rate)
+			re += float64(s) * math.Cos(a)
+			im += float64(s) * math.Sin(a)
+			all += float64(s) * float64(s)
+		}
+		if p := (re*re + im*im) * 2 / float64(n); p > 1e6*float64(n)/4 && p > 0.3*all {
+			return true
+		}
+	}
+	return false
+}
+
 func energy(s []int16) (e float64) {
 	for _, v := range s {
 		e += float64(v) * float64(v)

@@ -114,7 +114,7 @@ func TestInstances(t *testing.T) {
 		if all, _ := s.states(t, "bridging"); !slices.Contains(all, "ringing") {
 			t.Errorf("the agent is told of %v", all)
 		}
-		if out := sim.Wait(); !hears(out.Heard, spec.Formats[0].Rate, humanHz) {
+		if out := sim.Wait(); !bench.Hears(out.Heard, spec.Formats[0].Rate, humanHz) {
 			t.Error("caller and human did not meet")
 		}
 		third.ends(t, tr["id"].(string), "ended", reasonOf(t, third, tr["id"].(string)))

@@ -2,7 +2,6 @@ package media_test
 
 import (
 	"fmt"
-	"math"
 	"net/http"
 	"net/url"
 	"slices"
@@ -56,24 +55,6 @@ func desk(t *testing.T, spec *providers.Spec, agentURL string, phones map[string
 			change(o, sim)
 		}
 	})
-}
-
-// hears tells whether a tone is in audio, at its loudest fifth of a second.
-func hears(pcm []int16, rate int, hz float64) bool {
-	n := rate / 5
-	for from := 0; from+n <= len(pcm); from += n {
-		var re, im, all float64
-		for i, s := range pcm[from : from+n] {
-			a := 2 * math.Pi * hz * float64(i) / float64(rate)
-			re += float64(s) * math.Cos(a)
-			im += float64(s) * math.Sin(a)
-			all += float64(s) * float64(s)
-		}
-		if p := (re*re + im*im) * 2 / float64(n); p > 1e6*float64(n)/4 && p > 0.3*all {
-			return true
-		}
-	}
-	return false
 }
 
 // states are those that the agent was told of, and why it ended.
@@ -143,8 +124,8 @@ func TestTransferConference(t *testing.T) {
 				out := sim.Wait() // the human hangs up, and that ends it
 				leg := x.legTo(human).Wait()
 				rate := spec.Formats[0].Rate
-				if !hears(out.Heard, rate, humanHz) || !hears(leg.Heard, rate, callerHz) {
-					t.Errorf("the caller hears the human: %v, the human the caller: %v", hears(out.Heard, rate, humanHz), hears(leg.Heard, rate, callerHz))
+				if !bench.Hears(out.Heard, rate, humanHz) || !bench.Hears(leg.Heard, rate, callerHz) {
+					t.Errorf("the caller hears the human: %v, the human the caller: %v", bench.Hears(out.Heard, rate, humanHz), bench.Hears(leg.Heard, rate, callerHz))
 				}
 				var states []string
 				id := ""
@@ -313,11 +294,11 @@ func TestTransferAttended(t *testing.T) {
 				}
 				out, leg := sim.Wait(), x.legTo(human).Wait()
 				rate := spec.Formats[0].Rate
-				if !hears(out.Heard, rate, humanHz) || !hears(leg.Heard, rate, callerHz) || !hears(out.Heard, rate, 523.25) {
+				if !bench.Hears(out.Heard, rate, humanHz) || !bench.Hears(leg.Heard, rate, callerHz) || !bench.Hears(out.Heard, rate, 523.25) {
 					t.Errorf("caller and human do not hear each other, or there was no music: %v %v %v",
-						hears(out.Heard, rate, humanHz), hears(leg.Heard, rate, callerHz), hears(out.Heard, rate, 523.25))
+						bench.Hears(out.Heard, rate, humanHz), bench.Hears(leg.Heard, rate, callerHz), bench.Hears(out.Heard, rate, 523.25))
 				}
-				if told := hears(leg.Heard, rate, 1500); told != (name == "agent") {
+				if told := bench.Hears(leg.Heard, rate, 1500); told != (name == "agent") {
 					t.Errorf("the agent has told the human: %v", told)
 				}
 				if name != "agent" && (len(leg.Said) != 1 || !strings.Contains(leg.Said[0], "refund")) {
@@ -346,7 +327,7 @@ func TestTransferBlind(t *testing.T) {
 		if stop := s.wait("stop"); stop["reason"] != "transferred" {
 			t.Errorf("%v", stop)
 		}
-		if out := sim.Wait(); !hears(out.Heard, spec.Formats[0].Rate, humanHz) || !slices.Equal(out.Dialled, []string{human}) {
+		if out := sim.Wait(); !bench.Hears(out.Heard, spec.Formats[0].Rate, humanHz) || !slices.Equal(out.Dialled, []string{human}) {
 			t.Errorf("%+v", out.Dialled)
 		}
 		sim = x.inboundCall(callerPhone(spec, 20*time.Second))
@@ -508,7 +489,7 @@ func TestTransferAgentLeaves(t *testing.T) {
 		if err := a.Command(map[string]any{"type": "hangup"}); err != nil {
 			t.Fatal(err)
 		}
-		if out := sim.Wait(); !hears(out.Heard, spec.Formats[0].Rate, humanHz) {
+		if out := sim.Wait(); !bench.Hears(out.Heard, spec.Formats[0].Rate, humanHz) {
 			t.Errorf("the caller never hears the human: %+v", out.Call)
 		}
 		x.settled(t)
@@ -589,10 +570,10 @@ func TestTransferAgentStays(t *testing.T) {
 				s.mu.Unlock()
 				rate := spec.Formats[0].Rate
 				leg := x.legTo(human).Wait()
-				if !hears(heard, 16000, humanHz) || !hears(leg.Heard, rate, callerHz) {
-					t.Errorf("the agent hears the human: %v, the human the caller: %v", hears(heard, 16000, humanHz), hears(leg.Heard, rate, callerHz))
+				if !bench.Hears(heard, 16000, humanHz) || !bench.Hears(leg.Heard, rate, callerHz) {
+					t.Errorf("the agent hears the human: %v, the human the caller: %v", bench.Hears(heard, 16000, humanHz), bench.Hears(leg.Heard, rate, callerHz))
 				}
-				if told := hears(leg.Heard, rate, agentHz); told != (how == "stay") {
+				if told := bench.Hears(leg.Heard, rate, agentHz); told != (how == "stay") {
 					t.Errorf("the human hears the agent: %v", told)
 				}
 				if err := a.Audio(codec.L16LE.AppendEncode(nil, bench.Sine(16000, 2500, 500*time.Millisecond))); err != nil { // alone again
@@ -602,8 +583,8 @@ func TestTransferAgentStays(t *testing.T) {
 				time.Sleep(800 * time.Millisecond) // in real time
 				sim.Hangup()
 				out := sim.Wait()
-				if !hears(out.Heard, rate, humanHz) || hears(out.Heard, rate, agentHz) != (how == "stay") || !hears(out.Heard, rate, 2500) || len(out.Streams) != 1 {
-					t.Errorf("the caller hears the human: %v, the agent meanwhile: %v, and after: %v", hears(out.Heard, rate, humanHz), hears(out.Heard, rate, agentHz), hears(out.Heard, rate, 2500))
+				if !bench.Hears(out.Heard, rate, humanHz) || bench.Hears(out.Heard, rate, agentHz) != (how == "stay") || !bench.Hears(out.Heard, rate, 2500) || len(out.Streams) != 1 {
+					t.Errorf("the caller hears the human: %v, the agent meanwhile: %v, and after: %v", bench.Hears(out.Heard, rate, humanHz), bench.Hears(out.Heard, rate, agentHz), bench.Hears(out.Heard, rate, 2500))
 				}
 				x.settled(t)
 			})

@@ -176,7 +176,7 @@ func TestTransferAgentLeavesAtOnce(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if out := sim.Wait(); !hears(out.Heard, spec.Formats[0].Rate, humanHz) {
+		if out := sim.Wait(); !bench.Hears(out.Heard, spec.Formats[0].Rate, humanHz) {
 			t.Errorf("the caller never hears the human: %+v", out.Call)
 		}
 		x.settled(t)
@@ -197,7 +197,7 @@ func TestTransferBlindOnce(t *testing.T) {
 		sim := x.inboundCall(callerPhone(spec, 20*time.Second))
 		a := <-s.conn
 		x.begin(t, a.Session, `,"mode":"blind"`)
-		if out := sim.Wait(); !slices.Equal(out.Dialled, []string{human}) || !hears(out.Heard, spec.Formats[0].Rate, humanHz) {
+		if out := sim.Wait(); !slices.Equal(out.Dialled, []string{human}) || !bench.Hears(out.Heard, spec.Formats[0].Rate, humanHz) {
 			t.Errorf("%v was called", out.Dialled)
 		}
 		x.settled(t)
@@ -252,7 +252,7 @@ func TestTransferOtherRoom(t *testing.T) {
 		t.Fatalf("%v, %v", resp, err)
 	}
 	resp.Body.Close()
-	if out := sim.Wait(); !hears(out.Heard, spec.Formats[0].Rate, humanHz) {
+	if out := sim.Wait(); !bench.Hears(out.Heard, spec.Formats[0].Rate, humanHz) {
 		t.Error("caller and human did not meet")
 	}
 	x.settled(t)

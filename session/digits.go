@@ -74,10 +74,53 @@ func (p *playout) signal(cmd *providers.Command) {
 // digitsLeft tells whether digits are on their way that a hang-up must not cut.
 func (p *playout) digitsLeft() bool { return p.signalling || len(p.signals) > 0 || len(p.tones) > 0 }
 
-// sendTone hands one frame of tones to the carrier. It takes no place on the
-// agent's timeline: what was handed out before only seems to have begun earlier.
-func (p *playout) sendTone(now time.Duration, buf []byte, cmd *providers.Command) {
-	p.aside(now)
+// source is who a frame is of that is not the agent's.
+type source uint8
+
+const (
+	nobody source = iota
+	ofTones
+	ofHold
+	ofParty
+)
+
+// beside gives whose frame comes before the agent's, if any does.
+func (p *playout) beside() source {
+	switch {
+	case len(p.tones) > 0:
+		return ofTones
+	case p.held != nil:
+		return ofHold
+	case p.partyReady() && (p.paused || p.queue.len() < p.frame): // otherwise both are mixed
+		return ofParty
+	}
+	return nobody
+}
+
+// sendBeside hands one frame to the carrier that is not the agent's. It takes no
+// place on the agent's timeline: what was handed out before only seems to have begun
+// earlier.
+func (p *playout) sendBeside(now time.Duration, from source, buf []byte, cmd *providers.Command) {
+	if !p.run || now > p.dry() {
+		p.run, p.t0, p.base = true, now, p.taken
+	}
+	p.base -= p.step
+	p.stats.FramesOut++
+	p.fresh = true // the silence around it is no hole
+	*cmd = providers.Command{Kind: providers.CommandAudio}
+	switch from {
+	case ofTones:
+		cmd.Audio = p.tone(now, buf)
+	case ofHold:
+		cmd.Audio = append(buf[:0], p.held[p.heldAt:p.heldAt+p.frame]...)
+		p.heldAt = (p.heldAt + p.frame) % len(p.held)
+	case ofParty:
+		cmd.Audio = p.mixParty(nil, buf)
+	}
+}
+
+// tone gives the next frame of tones.
+func (p *playout) tone(now time.Duration, buf []byte) []byte {
 	t := &p.tones[0]
 	for len(t.audio) < p.frame && t.digits != "" {
 		t.audio = codec.AppendDTMF(t.audio, p.format, t.digits[:1], t.tone, t.gap)
@@ -86,7 +129,7 @@ func (p *playout) sendTone(now time.Duration, buf []byte, cmd *providers.Command
 	if missing := p.frame - len(t.audio); missing > 0 {
 		t.audio = p.format.Encoding.AppendSilence(t.audio, missing)
 	}
-	*cmd = providers.Command{Kind: providers.CommandAudio, Audio: append(buf[:0], t.audio[:p.frame]...)}
+	frame := append(buf[:0], t.audio[:p.frame]...)
 	p.toned = p.dry()
 	if t.audio = t.audio[p.frame:]; len(t.audio) == 0 && t.digits == "" {
 		if t.id != "" {
@@ -94,16 +137,7 @@ func (p *playout) sendTone(now time.Duration, buf []byte, cmd *providers.Command
 		}
 		p.tones = p.tones[1:]
 	}
-}
-
-// aside makes place for a frame that is not the agent's.
-func (p *playout) aside(now time.Duration) {
-	if !p.run || now > p.dry() {
-		p.run, p.t0, p.base = true, now, p.taken
-	}
-	p.base -= p.step
-	p.stats.FramesOut++
-	p.fresh = true // the silence around it is no hole
+	return frame
 }
 
 // hold plays frames over and over in place of the agent's audio; nil ends that. It
@@ -114,11 +148,4 @@ func (p *playout) hold(frames []byte) bool {
 		p.held = nil
 	}
 	return p.held != nil
-}
-
-// sendHold hands one frame of what the caller hears on hold to the carrier.
-func (p *playout) sendHold(now time.Duration, buf []byte, cmd *providers.Command) {
-	p.aside(now)
-	*cmd = providers.Command{Kind: providers.CommandAudio, Audio: append(buf[:0], p.held[p.heldAt:p.heldAt+p.frame]...)}
-	p.heldAt = (p.heldAt + p.frame) % len(p.held)
 }

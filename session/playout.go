@@ -348,7 +348,7 @@ func (p *playout) next(now time.Duration, buf []byte, cmd *providers.Command) (o
 		p.levels(now)
 		wait = min(wait, p.reported+p.report)
 	}
-	if len(p.tones) > 0 {
+	if from := p.beside(); from != nobody {
 		due := now
 		if p.run && now <= p.dry() {
 			due = p.dry() - p.lead + codec.FrameTime
@@ -356,30 +356,7 @@ func (p *playout) next(now time.Duration, buf []byte, cmd *providers.Command) (o
 		if now < due {
 			return false, min(wait, due)
 		}
-		p.sendTone(now, buf, cmd)
-		return true, 0
-	}
-	if p.held != nil {
-		due := now
-		if p.run && now <= p.dry() {
-			due = p.dry() - p.lead + codec.FrameTime
-		}
-		if now < due {
-			return false, min(wait, due)
-		}
-		p.sendHold(now, buf, cmd)
-		return true, 0
-	}
-	if p.partyReady() && (p.paused || p.queue.len() < p.frame) {
-		due := now
-		if p.run && now <= p.dry() {
-			due = p.dry() - p.lead + codec.FrameTime
-		}
-		if now < due {
-			return false, min(wait, due)
-		}
-		p.aside(now)
-		*cmd = providers.Command{Kind: providers.CommandAudio, Audio: p.mixParty(nil, buf)}
+		p.sendBeside(now, from, buf, cmd)
 		return true, 0
 	}
 	if !p.paused {

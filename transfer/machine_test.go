@@ -1,7 +1,9 @@
 package transfer
 
 import (
+	"maps"
 	"os"
+	"regexp"
 	"slices"
 	"testing"
 	"time"
@@ -67,6 +69,34 @@ func TestMoves(t *testing.T) {
 				t.Errorf("%s left %s", k, s)
 			}
 		}
+	}
+}
+
+// TestMovesDrawn: docs/transfers.md draws the moves that there are.
+func TestMovesDrawn(t *testing.T) {
+	doc, err := os.ReadFile("../docs/transfers.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	drawn := map[[2]State]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^    (\w+) --> (\w+)`).FindAllSubmatch(doc, -1) {
+		drawn[[2]State{State(m[1]), State(m[2])}] = true
+	}
+	want := map[[2]State]bool{{Bridged, Compensating}: true} // as all others, but a part of the way of most
+	for from, row := range moves {
+		for _, to := range row {
+			if to != Compensating && to != "" {
+				want[[2]State{from, to}] = true
+			}
+		}
+	}
+	for _, s := range States {
+		if s.Final() {
+			want[[2]State{Compensating, s}] = true
+		}
+	}
+	if !maps.Equal(drawn, want) {
+		t.Errorf("drawn are %v\nwant %v", drawn, want)
 	}
 }
 

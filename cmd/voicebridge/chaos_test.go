@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -370,22 +369,6 @@ func (x *chaos) settle(sums *tally) {
 	}
 }
 
-// loud tells whether a tone is heard somewhere.
-func loud(pcm []int16, rate int, hz float64) bool {
-	n := rate / 5
-	for from := 0; from+n <= len(pcm); from += n {
-		var re, im, all float64
-		for i, s := range pcm[from : from+n] {
-			a := 2 * math.Pi * hz * float64(i) / float64(rate)
-			re, im, all = re+float64(s)*math.Cos(a), im+float64(s)*math.Sin(a), all+float64(s)*float64(s)
-		}
-		if p := (re*re + im*im) * 2 / float64(n); p > 1e6*float64(n)/4 && p > 0.3*all {
-			return true
-		}
-	}
-	return false
-}
-
 func humanPhone(spec *providers.Spec, talk time.Duration) bench.Phone {
 	return bench.Phone{Ring: 700 * time.Millisecond, Voice: bench.Sine(spec.Formats[0].Rate, humanTone, talk), Length: talk, Press: '1', After: 500 * time.Millisecond}
 }
@@ -450,7 +433,7 @@ func TestChaosKill(t *testing.T) {
 				out := sim.Call()
 				human := false
 				if out.Status.Final() {
-					human = loud(sim.Wait().Heard, spec.Formats[0].Rate, humanTone)
+					human = bench.Hears(sim.Wait().Heard, spec.Formats[0].Rate, humanTone)
 				}
 				if !transfer.State(end).Final() {
 					t.Errorf("killed at %s: the transfer is still %s", reached, end)
@@ -514,7 +497,7 @@ func TestChaosRedis(t *testing.T) {
 				if !transfer.State(end).Final() {
 					t.Errorf("%s at %s: the transfer is still %s", how, step, end)
 				}
-				human := sim.Call().Status.Final() && loud(sim.Wait().Heard, spec.Formats[0].Rate, humanTone)
+				human := sim.Call().Status.Final() && bench.Hears(sim.Wait().Heard, spec.Formats[0].Rate, humanTone)
 				if !human && !x.agents.has(session) {
 					sums.lost++
 					t.Errorf("%s at %s: the caller is lost", how, step)
@@ -607,7 +590,7 @@ func TestChaosMany(t *testing.T) {
 				}
 				human, back := false, false
 				for limit := time.Now().Add(15 * time.Second); !human && !back && time.Now().Before(limit); time.Sleep(50 * time.Millisecond) {
-					human = o.sim.Call().Status.Final() && loud(o.sim.Wait().Heard, spec.Formats[0].Rate, humanTone)
+					human = o.sim.Call().Status.Final() && bench.Hears(o.sim.Wait().Heard, spec.Formats[0].Rate, humanTone)
 					back = x.agents.has(o.session)
 				}
 				if !human && !back {
