@@ -228,8 +228,12 @@ func TestFeed(t *testing.T) {
 		f.Close()
 		f.Close()
 	}
-	for range keepEvents {
-		b.StreamEnded(a.ID, "x", false)
+	for i := range keepEvents {
+		b.StreamEnded(a.ID, fmt.Sprint(i), false) // each is news
+	}
+	b.StreamEnded(a.ID, fmt.Sprint(keepEvents-1), false) // this is not
+	if last := b.events[len(b.events)-1].ID; last != b.id(3+keepEvents) {
+		t.Errorf("the last event is %s", last)
 	}
 	if _, complete := b.Listen(first.ID); complete {
 		t.Error("events that are not kept were not missed")
