@@ -369,6 +369,20 @@ func (x *chaos) settle(sums *tally) {
 	}
 }
 
+// fate tells whether the caller has talked to the human, or is with an agent. A
+// caller who is neither within a while is lost.
+func (x *chaos) fate(sim *bench.SimCall, session string) (human, agent bool) {
+	for limit := time.Now().Add(15 * time.Second); time.Now().Before(limit); time.Sleep(20 * time.Millisecond) {
+		switch {
+		case x.agents.has(session):
+			return false, true
+		case sim.Call().Status.Final():
+			return bench.Hears(sim.Wait().Heard, x.spec.Formats[0].Rate, humanTone), false
+		}
+	}
+	return false, false
+}
+
 func humanPhone(spec *providers.Spec, talk time.Duration) bench.Phone {
 	return bench.Phone{Ring: 700 * time.Millisecond, Voice: bench.Sine(spec.Formats[0].Rate, humanTone, talk), Length: talk, Press: '1', After: 500 * time.Millisecond}
 }
@@ -430,18 +444,10 @@ func TestChaosKill(t *testing.T) {
 				killed := time.Now()
 				end := x.until(id, 40*time.Second)
 				took := time.Since(killed)
-				out := sim.Call()
-				human := false
-				if out.Status.Final() {
-					human = bench.Hears(sim.Wait().Heard, spec.Formats[0].Rate, humanTone)
-				}
 				if !transfer.State(end).Final() {
 					t.Errorf("killed at %s: the transfer is still %s", reached, end)
 				}
-				back := false
-				for limit := time.Now().Add(10 * time.Second); !human && !back && time.Now().Before(limit); time.Sleep(20 * time.Millisecond) {
-					back = x.agents.has(session)
-				}
+				human, back := x.fate(sim, session)
 				if !human && !back {
 					sums.lost++
 					t.Errorf("killed at %s: the caller is lost", reached)
@@ -474,10 +480,10 @@ func TestChaosRedis(t *testing.T) {
 				id := tr["id"].(string)
 				x.until(id, 10*time.Second, transfer.States[slices.Index(transfer.States, step):]...)
 				away := func() { x.proxy.Cut() }
-				back := func() { x.proxy.Mend() }
+				mend := func() { x.proxy.Mend() }
 				if how == "restart" {
 					away = func() { _ = x.redis.Stop() }
-					back = func() {
+					mend = func() {
 						if err := x.redis.Start(context.Background()); err != nil {
 							t.Error(err)
 						}
@@ -492,19 +498,19 @@ func TestChaosRedis(t *testing.T) {
 					t.Errorf("the refusal took %v", d)
 				}
 				time.Sleep(max(0, 3*time.Second-time.Since(began)))
-				back()
+				mend()
 				end := x.until(id, 40*time.Second)
 				if !transfer.State(end).Final() {
 					t.Errorf("%s at %s: the transfer is still %s", how, step, end)
 				}
-				human := sim.Call().Status.Final() && bench.Hears(sim.Wait().Heard, spec.Formats[0].Rate, humanTone)
-				if !human && !x.agents.has(session) {
+				human, back := x.fate(sim, session)
+				if !human && !back {
 					sums.lost++
 					t.Errorf("%s at %s: the caller is lost", how, step)
 				}
 				sim.Hangup()
 				sums.states[end]++
-				t.Logf("%s at %s: %s; human %v", how, step, end, human)
+				t.Logf("%s at %s: %s; human %v, agent again %v", how, step, end, human, back)
 			}
 		}
 		x.settle(&sums)
@@ -588,11 +594,7 @@ func TestChaosMany(t *testing.T) {
 					sums.states[end]++
 					mu.Unlock()
 				}
-				human, back := false, false
-				for limit := time.Now().Add(15 * time.Second); !human && !back && time.Now().Before(limit); time.Sleep(50 * time.Millisecond) {
-					human = o.sim.Call().Status.Final() && bench.Hears(o.sim.Wait().Heard, spec.Formats[0].Rate, humanTone)
-					back = x.agents.has(o.session)
-				}
+				human, back := x.fate(o.sim, o.session)
 				if !human && !back {
 					mu.Lock()
 					sums.lost++
