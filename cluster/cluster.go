@@ -152,11 +152,8 @@ func (c *Cluster) write(ctx context.Context, names []string) {
 			switch {
 			case has:
 				p.Set(ctx, c.entry(name), c.instance+"\n"+note, c.lease)
-			case had && last != "":
-				p.Set(ctx, c.entry(name), "\n"+last, keepNote)
-				over[name] = last
 			case had:
-				p.Del(ctx, c.entry(name))
+				p.Eval(ctx, lostLua, []string{c.entry(name)}, c.instance+"\n", last, keepNote.Milliseconds())
 				over[name] = last
 			}
 		}
@@ -176,6 +173,15 @@ func (c *Cluster) write(ctx context.Context, names []string) {
 		}
 	}
 }
+
+// lostLua takes an entry out, unless it is another instance's by now. KEYS: 1 entry; ARGV: 1 how one's own begins, 2 the last note, 3 how long it
+// is kept, ms.
+const lostLua = `
+local is = redis.call('GET', KEYS[1])
+if not is or string.sub(is, 1, #ARGV[1]) == ARGV[1] then
+  if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], '\n' .. ARGV[2], 'PX', ARGV[3]) end
+end
+return 0`
 
 // Has puts a name into the directory, with a note: this instance has what it
 // stands for. Lost takes it out again; a last note stays for a while. Neither waits

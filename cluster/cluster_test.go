@@ -85,6 +85,11 @@ func TestDirectory(t *testing.T) {
 	}
 	b.Has("session:1", "") // it comes again, elsewhere
 	becomes(t, "there", func() bool { return where(a, "session:1") == "b" })
+	a.mu.Lock()
+	a.had["session:1"] = "transferred" // as a stream that lingers
+	a.mu.Unlock()
+	a.tellOf("session:1")
+	becomes(t, "the old one is over", func() bool { a.mu.Lock(); defer a.mu.Unlock(); return len(a.had) == 0 })
 	time.Sleep(2 * testLease) // in real time: so is the lease
 	if where(b, "carrier:x") != "a" || where(a, "session:1") != "b" {
 		t.Error("forgotten although they live")

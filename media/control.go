@@ -31,7 +31,7 @@ func (s *Server) prepare(sess *session.Session, tk *ticket) calls.Call {
 	record := calls.Call{ID: sess.ID, Provider: sess.Spec().Name}
 	if tk != nil {
 		record, account = tk.record(), s.cfg.Accounts[tk.Account]
-		sess.Expect(session.Known{Call: tk.Call, Account: account.ID, Direction: record.Direction, From: tk.From, To: tk.To, Returned: tk.Returned})
+		sess.Expect(session.Known{Call: tk.Call, Account: account.ID, Direction: record.Direction, From: tk.From, To: tk.To, Returned: tk.Returned, Returns: tk.Returns})
 	}
 	carrierID := record.CarrierID
 	control.Streaming = func(c *session.Call) {

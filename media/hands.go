@@ -90,7 +90,7 @@ func (s *Server) recordOf(r *transfer.Record) *calls.Call {
 func (h hands) moveCaller(ctx context.Context, r *transfer.Record, a *providers.Answer) error {
 	account := h.cfg.Accounts[r.Account]
 	if account.Account == nil || account.Calls == nil {
-		return errNoREST
+		return &transfer.DialError{Reason: transfer.ReasonCarrier, Err: errNoREST}
 	}
 	if h.session(r.Call) == nil {
 		done, err := h.remoteMove(ctx, r, a)
@@ -243,6 +243,7 @@ func (s *Server) changed(c transferChange) {
 	}
 	sess := s.session(c.Call)
 	if sess == nil {
+		s.transfers.forget(c.Call)
 		return
 	}
 	if c.Move {

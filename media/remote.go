@@ -11,6 +11,7 @@ import (
 	"voicebridge/calls"
 	"voicebridge/cluster"
 	"voicebridge/providers"
+	"voicebridge/session"
 	"voicebridge/transfer"
 )
 
@@ -49,7 +50,13 @@ type remoteMove struct {
 	Answer                 providers.Answer
 }
 
-// remoteEnd is how a stream has ended.
+// remoteStream is a stream of a call: the first one, or that after so many returns.
+type remoteStream struct {
+	Call    string
+	Returns int
+}
+
+// remoteEnd is how it has ended.
 type remoteEnd struct{ Cause string }
 
 // handle answers what other instances ask.
@@ -78,8 +85,12 @@ func (s *Server) handle(ctx context.Context, kind string, body json.RawMessage) 
 			return nil, errNoREST
 		}
 		err := s.move(ctx, &calls.Call{ID: r.Call, Account: r.Account, CarrierID: r.Carrier}, account, &r.Answer)
-		if known(err) == transfer.ErrGone {
+		var refused *transfer.DialError
+		switch err = known(err); {
+		case errors.Is(err, transfer.ErrGone):
 			return "gone", nil
+		case errors.As(err, &refused) && !refused.Unsure:
+			return "refused: " + err.Error(), nil
 		}
 		return "moved", err
 	case "change":
@@ -90,15 +101,18 @@ func (s *Server) handle(ctx context.Context, kind string, body json.RawMessage) 
 		s.changed(c)
 		return nil, nil
 	case "end": // of the stream: at the carrier it has
+		var r remoteStream
+		if err := json.Unmarshal(body, &r); err != nil {
+			return nil, err
+		}
+		cause, _ := s.ended(r.Call, r.Returns)
+		return remoteEnd{cause}, nil
+	case "has":
 		var id string
 		if err := json.Unmarshal(body, &id); err != nil {
 			return nil, err
 		}
-		if sess := s.registry.Get(id); sess != nil {
-			s.await(sess)
-		}
-		call, _ := s.book.Get(id)
-		return remoteEnd{call.Cause}, nil
+		return s.session(id) != nil, nil
 	}
 	return nil, errors.New("unknown request " + clip(kind))
 }
@@ -211,6 +225,8 @@ func (h hands) remoteMove(ctx context.Context, r *transfer.Record, a *providers.
 	switch {
 	case err == nil && how == "gone":
 		return true, transfer.ErrGone
+	case err == nil && strings.HasPrefix(how, "refused: "):
+		return true, &transfer.DialError{Reason: transfer.ReasonCarrier, Err: errors.New(how)}
 	case errors.Is(err, cluster.ErrNobody): // it is dead
 		return false, nil
 	}
@@ -241,17 +257,33 @@ func (s *Server) streams(ctx context.Context, id string) bool {
 		return true
 	}
 	where, err := s.cfg.Cluster.Where(ctx, sessionKey(id))
-	return err == nil && where != ""
+	if err != nil || where == "" {
+		return false
+	}
+	var has bool // the directory outlives an instance
+	return s.cfg.Cluster.Ask(ctx, where, "has", id, &has) == nil && has
+}
+
+// ended gives how a stream of this instance's has ended, for which it is waited.
+func (s *Server) ended(id string, returns int) (cause string, here bool) {
+	sess := s.registry.Get(id)
+	switch {
+	case sess == nil:
+		return "", false
+	case sess.Returns() > returns: // the call has a newer one
+		return string(session.Transferred), true
+	}
+	s.await(sess)
+	call, _ := s.book.Get(id)
+	return call.Cause, true
 }
 
 // streamEnded gives how the last stream of a call has ended, on whatever instance,
 // and whether it was on this one; empty: there has been none, or its instance is
 // gone. returns says which stream it is.
 func (s *Server) streamEnded(ctx context.Context, id string, returns int) (cause string, here bool) {
-	if sess := s.registry.Get(id); sess != nil {
-		s.await(sess)
-		call, _ := s.book.Get(id)
-		return call.Cause, true
+	if cause, here := s.ended(id, returns); here {
+		return cause, true
 	}
 	call, known := s.book.Get(id)
 	if s.cfg.Cluster == nil || call.Cause != "" && call.Returns == returns {
@@ -260,7 +292,7 @@ func (s *Server) streamEnded(ctx context.Context, id string, returns int) (cause
 	key := sessionKey(id)
 	if where, err := s.cfg.Cluster.Where(ctx, key); err == nil && where != "" {
 		var end remoteEnd
-		if s.cfg.Cluster.Ask(ctx, where, "end", id, &end) == nil {
+		if s.cfg.Cluster.Ask(ctx, where, "end", remoteStream{id, returns}, &end) == nil {
 			return end.Cause, false
 		}
 		return "", false

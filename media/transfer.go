@@ -248,6 +248,7 @@ func (s *Server) beginTransfer(ctx context.Context, id string, t *session.Transf
 		return nil, err
 	}
 	req.By, req.Ref = by, ref
+	defer s.wish(id)()
 	r, err := s.transfers.manager.Start(ctx, *req)
 	var busy *transfer.BusyError
 	if errors.As(err, &busy) { // one that is all but over is waited for
@@ -266,6 +267,8 @@ func (s *Server) beginTransfer(ctx context.Context, id string, t *session.Transf
 	case err != nil:
 		return nil, storeAway(err)
 	}
+	// Known before anybody is told: a call that its agent leaves now is not over.
+	s.transfers.note(&transferChange{Call: id, Info: calls.Transfer{ID: r.ID}})
 	s.cfg.Log.Info("transfer begun", "session", id, "transfer", r.ID, "mode", r.Mode, "to", mask(r.To), "name", r.Name, "by", by)
 	return r, nil
 }
@@ -398,9 +401,20 @@ func (s *Server) allowed(number string) bool {
 	})
 }
 
+// wish notes that somebody wants a transfer of a call, until it is done.
+func (s *Server) wish(call string) (done func()) {
+	over := s.transfers.wish(call)
+	return func() {
+		over()
+		if s.session(call) == nil {
+			s.transfers.forget(call)
+		}
+	}
+}
+
 // agentTransfer begins a transfer that an agent wants, beside its session.
 func (s *Server) agentTransfer(sess *session.Session, ref string, t *session.Transfer) {
-	done := s.transfers.wish(sess.ID)
+	done := s.wish(sess.ID)
 	s.later(func(ctx context.Context) {
 		defer done()
 		_, err := s.beginTransfer(ctx, sess.ID, t, transfer.ReasonAgent, ref)

@@ -171,6 +171,7 @@ func TestTransferFails(t *testing.T) {
 			"no answer":      {bench.Phone{Ring: time.Minute}, nil, `,"timeout_s":5`, "no_answer", "agent"},
 			"refused":        {bench.Phone{}, rejected, ``, "invalid_destination", "agent"},
 			"machine":        {bench.Phone{AnsweredBy: providers.AnsweredByMachine, Length: 10 * time.Second}, nil, `,"machine_detection":true`, "machine", "agent"},
+			"machine, stay":  {bench.Phone{AnsweredBy: providers.AnsweredByMachine, Length: 10 * time.Second}, nil, `,"machine_detection":true,"agent":"stay"`, "machine", "agent"},
 			"busy, hang up":  {bench.Phone{Reject: providers.StatusBusy}, nil, `,"on_fail":"hangup"`, "busy", "gone"},
 			"busy, number":   {bench.Phone{Reject: providers.StatusBusy}, nil, `,"on_fail":{"busy":"+15550100779","default":"hangup"}`, "busy", "number"},
 			"declined":       {bench.Phone{Press: '2', Length: 10 * time.Second}, nil, `,"mode":"attended","whisper":"A call."`, "declined", "agent"},

@@ -258,10 +258,17 @@ func (p *partyLine) Dial(ctx context.Context, call *session.Call) (session.Agent
 		return nil, err
 	}
 	p.server.later(func(ctx context.Context) {
-		_, err := p.server.happen(ctx, &transfer.Record{ID: p.transfer}, transfer.Event{Kind: transfer.Bridge},
-			transfer.Event{Kind: transfer.Moved, Place: transfer.Here}, transfer.Event{Kind: transfer.Joined})
-		if err != nil {
-			p.server.cfg.Log.Warn("a meeting is not noted", "transfer", p.transfer, "err", err)
+		for ctx.Err() == nil {
+			_, err := p.server.happen(ctx, &transfer.Record{ID: p.transfer}, transfer.Event{Kind: transfer.Bridge},
+				transfer.Event{Kind: transfer.Moved, Place: transfer.Here}, transfer.Event{Kind: transfer.Joined})
+			if err == nil || errors.Is(err, transfer.ErrNotFound) {
+				return
+			}
+			p.server.cfg.Log.Warn("a meeting is not noted yet", "transfer", p.transfer, "err", err)
+			select {
+			case <-time.After(time.Second):
+			case <-ctx.Done():
+			}
 		}
 	})
 	return a, nil

@@ -35,6 +35,8 @@ type Known struct {
 	// Returned says why the call has come back to an agent: the reason of a
 	// transfer, or of the end of its first stream; empty: it is new.
 	Returned string
+	// Returns is how often it has.
+	Returns int
 }
 
 // Dialer reaches the agent of a call.

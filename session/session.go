@@ -156,6 +156,9 @@ func (s *Session) StreamOver() {
 // Done is closed once the end of the session has been told.
 func (s *Session) Done() <-chan struct{} { return s.done }
 
+// Returns is how often the call has come back to an agent before.
+func (s *Session) Returns() int { return s.known.Returns }
+
 // Ended tells whether the end of the session has been told.
 func (s *Session) Ended() bool {
 	select {

@@ -353,6 +353,6 @@ func (d *driver) rescue(ctx context.Context) {
 		case <-ctx.Done():
 		}
 	}
-	r.State = Failed
+	r.State, r.Version = Failed, max(r.Version, d.told)+1
 	d.hands.Changed(r, r.entry(Cleared))
 }

@@ -82,8 +82,8 @@ var moves = map[State]map[Kind]State{
 	Briefing: {Accept: Accepted, Decline: Compensating, Machine: Compensating,
 		LegDown: Compensating, Refused: Compensating, CallerLeft: Compensating, Cancel: Compensating, Timeout: Compensating},
 	Accepted:     {Bridge: Bridging, LegDown: Compensating, Refused: Compensating, CallerLeft: Compensating, Cancel: Compensating, Timeout: Compensating},
-	Bridging:     {Joined: Bridged, LegDown: Compensating, Refused: Compensating, CallerLeft: Compensating, Cancel: Compensating, Timeout: Compensating},
-	Bridged:      {LegDown: Compensating, CallerLeft: Compensating, Cancel: Compensating},
+	Bridging:     {Joined: Bridged, Machine: Compensating, LegDown: Compensating, Refused: Compensating, CallerLeft: Compensating, Cancel: Compensating, Timeout: Compensating},
+	Bridged:      {Machine: Compensating, LegDown: Compensating, CallerLeft: Compensating, Cancel: Compensating},
 	Compensating: {Cleared: ""}, // to Want
 }
 
@@ -166,6 +166,8 @@ func (r *Record) apply(ev Event, now int64) (*Record, bool) {
 		return &next, noted
 	}
 	switch {
+	case r.State == Bridged && ev.Kind == Machine && r.Agent == "":
+		return &next, noted // nobody is left to come back to at once
 	case ev.Kind == Cleared:
 		to = r.Want
 	case ev.Kind == Timeout && now < r.Due:
@@ -293,6 +295,9 @@ func (r *Record) duty(now int64) Duty {
 			return DoBridge
 		}
 	case Bridging:
+		if now >= r.Due { // it has been tried for long enough
+			break
+		}
 		if r.Agent != "" && r.At != InRoom { // the destination comes to the bridge
 			break
 		}

@@ -139,6 +139,9 @@ func (m *Manager) Run(ctx context.Context) {
 			break
 		}
 	}
+	m.mu.Lock()
+	clear(m.owned)
+	m.mu.Unlock()
 	group.Wait()
 }
 
@@ -195,7 +198,7 @@ func (m *Manager) own(r *Record, told int64) {
 		defer stop()
 		m.drive(ctx, r, told, func(s State) { o.state.Store(s) })
 		m.mu.Lock()
-		if m.owned[r.ID] == o {
+		if m.owned[r.ID] == o && m.ctx != nil && m.ctx.Err() == nil { // Run lets go of those that are left
 			delete(m.owned, r.ID)
 		}
 		m.mu.Unlock()

@@ -252,6 +252,9 @@ func TestStoreLoses(t *testing.T) {
 	idle(t, m)
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if n := len(w.changed); w.changed[n-1].State != Failed || w.changed[n-1].Version <= w.changed[n-2].Version {
+		t.Errorf("told last: %+v after %+v", w.changed[n-1], w.changed[n-2])
+	}
 	if w.leg != "down" || w.caller != "agent" {
 		t.Errorf("the leg is %s, the caller at %s", w.leg, w.caller)
 	}
