@@ -320,6 +320,12 @@ func (s *Server) move(ctx context.Context, call *calls.Call, account Account, a 
 	if sess == nil {
 		return account.Calls.Redirect(ctx, call.CarrierID, a)
 	}
+	done := make(chan struct{})
+	s.moves.Store(call.ID, done)
+	defer func() {
+		s.moves.CompareAndDelete(call.ID, done)
+		close(done)
+	}()
 	stays := sess.Leaving()
 	err := account.Calls.Redirect(ctx, call.CarrierID, a)
 	var e *providers.CallError

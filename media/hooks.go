@@ -268,6 +268,7 @@ func (s *Server) next(w http.ResponseWriter, h *accountHook) string {
 	cause, here := "", false
 	if report.Dial == "" {
 		if cause, here = s.streamEnded(ctx, tk.ID, tk.Returns); cause == string(session.Transferred) {
+			s.awaitMove(ctx, tk.ID)
 			return s.write(w, h, &providers.Answer{}, "ok") // it has been taken elsewhere
 		}
 	}
@@ -326,6 +327,24 @@ func (s *Server) await(sess *session.Session) {
 	late := time.AfterFunc(streamEnd, sess.StreamOver)
 	defer late.Stop()
 	<-sess.Done()
+}
+
+// moveTime is how long a carrier may wait for an answer while it is asked to take the
+// call elsewhere: less than it gives a webhook.
+const moveTime = 10 * time.Second
+
+// awaitMove waits for the end of such a request: what is answered before would count.
+func (s *Server) awaitMove(ctx context.Context, call string) {
+	done, moving := s.moves.Load(call)
+	if !moving {
+		return
+	}
+	ctx, stop := context.WithTimeout(ctx, moveTime)
+	defer stop()
+	select {
+	case <-done.(chan struct{}):
+	case <-ctx.Done():
+	}
 }
 
 // mask keeps the last two digits of a number.

@@ -118,6 +118,7 @@ type Server struct {
 	strangers  *rate.Limiter // of those who show wrong tokens
 	totals     totals
 	transfers  *transfers     // nil: none
+	moves      sync.Map       // calls that the carrier is being asked to take elsewhere, with a channel that is closed then
 	background sync.WaitGroup // REST requests and the like, bounded by time
 
 	ctx      context.Context // of all sessions

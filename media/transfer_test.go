@@ -215,10 +215,7 @@ func TestTransferFails(t *testing.T) {
 						t.Errorf("%+v", out)
 					}
 				}
-				_, tr = x.api("GET", "/v1/transfers/"+tr["id"].(string), "")
-				if tr["state"] != "failed" || tr["reason"] != tt.reason {
-					t.Errorf("%v", tr)
-				}
+				x.ends(t, tr["id"].(string), "failed", tt.reason)
 				x.settled(t)
 			})
 		}
