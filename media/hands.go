@@ -220,10 +220,10 @@ func (h hands) Changed(r *transfer.Record, e transfer.Entry) {
 		h.totals.transfer(r.Provider, string(e.State))
 	}
 	change := transferChange{Version: e.Version, Call: r.Call, Ref: r.Ref, Hold: r.Hold, Move: move, Info: info, Final: e.State.Final()}
-	if h.session(r.Call) == nil && h.remoteChange(change) {
-		return
+	if h.session(r.Call) == nil {
+		h.remoteChange(change)
 	}
-	h.changed(change)
+	h.changed(change) // what is known here is kept, too
 }
 
 // transferChange tells the instance that has the call's session how its transfer

@@ -233,11 +233,11 @@ func (h hands) remoteMove(ctx context.Context, r *transfer.Record, a *providers.
 	return true, err // without an answer it may have been moved
 }
 
-// remoteChange tells the instance that has the session of a call how its transfer
-// is. It is false where there is none.
-func (h hands) remoteChange(c transferChange) bool {
+// remoteChange tells the instance that has the session of a call, if there is one,
+// how its transfer is.
+func (h hands) remoteChange(c transferChange) {
 	if h.cfg.Cluster == nil {
-		return false
+		return
 	}
 	h.transfers.tell(h.Server, c, func(ctx context.Context, c transferChange) {
 		where, err := h.cfg.Cluster.Where(ctx, sessionKey(c.Call))
@@ -248,7 +248,6 @@ func (h hands) remoteChange(c transferChange) bool {
 			h.cfg.Log.Warn("the instance that has the call is not told of its transfer", "transfer", c.Info.ID, "err", err)
 		}
 	})
-	return false // what is known here is kept, too
 }
 
 // streams tells whether a call has a live stream, on whatever instance.
