@@ -154,13 +154,19 @@ func TestHandshake(t *testing.T) {
 	if !reflect.DeepEqual(s.first, want) {
 		t.Errorf("start is\n%v\nwant\n%v", s.first, want)
 	}
+	gone := make(gone, 1)
+	a.Serve(nil, gone)
 	a.Close(session.AgentHangup)
-	var cmd session.AgentCommand
-	for err := error(nil); err == nil; {
-		err = a.Receive(&cmd)
-	}
+	<-gone
 	a.Release()
 }
+
+// gone is what hears of the end of an agent only.
+type gone chan error
+
+func (gone) Command(*session.AgentCommand) {}
+func (gone) Writable()                     {}
+func (g gone) Gone(err error)              { g <- err }
 
 // TestRetry: a busy agent is tried twice, and the dial gives up with its context.
 func TestRetry(t *testing.T) {
@@ -232,8 +238,9 @@ func TestKeepalive(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var cmd session.AgentCommand
-	err = a.Receive(&cmd)
+	gone := make(gone, 1)
+	a.Serve(nil, gone)
+	err = <-gone
 	if err == nil || !strings.Contains(err.Error(), "no answer to pings") {
 		t.Errorf("%v", err)
 	}

@@ -48,7 +48,9 @@ type Conn struct {
 	seq uint64
 	out []byte
 
-	// Owned by Receive.
+	// Owned by who reads.
+	handler  session.AgentHandler
+	cmd      session.AgentCommand
 	pcm      []byte
 	bad      int
 	ids      []string
@@ -95,12 +97,11 @@ func (c *Conn) Formats() (hears, speaks codec.Format) {
 func (c *Conn) awaitReady(limit time.Duration) error {
 	late := time.AfterFunc(limit, func() { c.ws.Close(ws.CloseNotReady, "no ready in time") })
 	defer late.Stop()
-	var cmd session.AgentCommand
 	for {
-		if err := c.Receive(&cmd); err != nil {
+		if err := c.receive(); err != nil {
 			return err
 		}
-		if cmd.Kind == session.CommandReady {
+		if c.cmd.Kind == session.CommandReady {
 			if !late.Stop() {
 				return fmt.Errorf("agent: no ready within %v", limit)
 			}
@@ -131,23 +132,50 @@ func (c *Conn) Close(cause session.Cause) {
 	c.ws.Close(code, string(cause))
 }
 
-// Receive implements session.Agent.
-func (c *Conn) Receive(cmd *session.AgentCommand) error {
+// receive waits for the next command, before Serve.
+func (c *Conn) receive() error {
 	for {
 		binary, data, err := c.ws.Read()
 		if err != nil {
 			return c.lost(err)
 		}
-		*cmd = session.AgentCommand{}
-		if binary {
-			cmd.Kind, cmd.Audio = session.CommandAudio, data
-			return nil
-		}
-		if c.command(data, cmd) {
+		if c.understand(binary, data) {
 			return nil
 		}
 	}
 }
+
+// understand reads a message into c.cmd. It is false where there is nothing to do.
+func (c *Conn) understand(binary bool, data []byte) bool {
+	c.cmd = session.AgentCommand{}
+	if binary {
+		c.cmd.Kind, c.cmd.Audio = session.CommandAudio, data
+		return true
+	}
+	return c.command(data, &c.cmd)
+}
+
+// Serve implements session.Agent.
+func (c *Conn) Serve(loop *ws.Loop, h session.AgentHandler) {
+	c.handler = h
+	c.ws.Serve(loop, served{c})
+}
+
+// served is the agent's end of the connection.
+type served struct{ *Conn }
+
+// Message implements ws.Handler.
+func (c served) Message(binary bool, data []byte) {
+	if c.understand(binary, data) {
+		c.handler.Command(&c.cmd)
+	}
+}
+
+// Writable implements ws.Handler.
+func (c served) Writable() { c.handler.Writable() }
+
+// Closed implements ws.Handler.
+func (c served) Closed(err error) { c.handler.Gone(c.lost(err)) }
 
 // lost says how the connection ended.
 func (c *Conn) lost(err error) error {
@@ -155,6 +183,8 @@ func (c *Conn) lost(err error) error {
 	switch code := ws.CloseCode(err); {
 	case code == ws.CloseNormal || code == ws.CloseGoingAway || code == 1005:
 		cause = session.AgentHangup
+	case errors.Is(err, ws.ErrSlow):
+		cause = session.AgentTimeout
 	case code == 0 && !ws.IsTimeout(err):
 		cause = session.AgentProtocol
 	}

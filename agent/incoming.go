@@ -381,9 +381,8 @@ func (p *Pool) park(c *parked) {
 		p.announce()
 	}
 	p.mu.Unlock()
-	var cmd session.AgentCommand
 	for err == nil {
-		if err = c.Receive(&cmd); err == nil && cmd.Kind == session.CommandReady {
+		if err = c.receive(); err == nil && c.cmd.Kind == session.CommandReady {
 			select {
 			case <-c.called:
 				c.awaiting.Store(false)

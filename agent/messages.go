@@ -140,19 +140,27 @@ func (c *Conn) header(kind string, in, out time.Duration) header {
 }
 
 // Send implements session.Agent.
-func (c *Conn) Send(ev *session.AgentEvent) error {
-	if ev.Kind != session.AgentAudio {
-		return c.text(c.message(ev))
-	}
-	if !c.json {
-		return sendError(c.ws.Write(true, ev.Audio))
+func (c *Conn) Send(ev *session.AgentEvent) (more bool, err error) {
+	switch {
+	case ev.Kind != session.AgentAudio:
+		b, err := json.Marshal(c.message(ev))
+		if err != nil {
+			return false, fmt.Errorf("agent: encode: %w", err)
+		}
+		more, err = c.ws.Put(false, b)
+		return more, sendError(err)
+	case !c.json:
+		more, err = c.ws.Put(true, ev.Audio)
+		return more, sendError(err)
 	}
 	c.out = append(c.out[:0], `{"type":"audio","audio":"`...)
 	c.out = base64.StdEncoding.AppendEncode(c.out, ev.Audio)
 	c.out = append(c.out, `"}`...)
-	return sendError(c.ws.Write(false, c.out))
+	more, err = c.ws.Put(false, c.out)
+	return more, sendError(err)
 }
 
+// text sends a message before Serve.
 func (c *Conn) text(v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -100,6 +101,9 @@ type Config struct {
 	InstanceURL string
 	// Secret makes the tokens; instances that share it take each other's.
 	Secret string
+	// Loops is how many event loops serve the connections of calls; 0, or where the
+	// system has none: goroutines of their own do.
+	Loops  int
 	Limits Limits
 	Log    *slog.Logger
 }
@@ -121,6 +125,7 @@ type Server struct {
 	moves      sync.Map       // calls that the carrier is being asked to take elsewhere, with a channel that is closed then
 	background sync.WaitGroup // REST requests and the like, bounded by time
 
+	loops    []*ws.Loop      // while Serve runs
 	ctx      context.Context // of all sessions
 	cancel   context.CancelCauseFunc
 	draining atomic.Bool
@@ -232,7 +237,7 @@ func (s *Server) media(w http.ResponseWriter, r *http.Request) {
 		s.cfg.Log.Debug("media connection refused", "provider", spec.Name, "remote", r.RemoteAddr, "err", err)
 		return
 	}
-	s.serve(spec, conn, tk)
+	s.serve(spec, conn, tk) // its goroutine is its own: that of the request holds more
 }
 
 // admit decides on a handshake. The ticket is nil where the token tells nothing.
@@ -323,7 +328,7 @@ func socketURL(base, path string) string {
 	return "ws" + strings.TrimPrefix(strings.TrimSuffix(base, "/"), "http") + path
 }
 
-// serve carries one call.
+// serve begins to carry a call.
 func (s *Server) serve(spec *providers.Spec, conn *ws.Conn, tk *ticket) {
 	agent, id := s.agent(tk), calls.NewID()
 	if tk != nil {
@@ -341,7 +346,6 @@ func (s *Server) serve(spec *providers.Spec, conn *ws.Conn, tk *ticket) {
 		conn.Release()
 		return
 	}
-	defer s.sessions.Done()
 	s.book.Add(record)
 	s.cfg.Cluster.Has(sessionKey(id), "")
 	s.book.Answered(id)                 // there is a stream
@@ -353,8 +357,14 @@ func (s *Server) serve(spec *providers.Spec, conn *ws.Conn, tk *ticket) {
 			sess.Over()
 		}
 	}
-	end := sess.Run(s.ctx)
-	s.leave(sess, end.Cause)
+	if len(s.loops) > 0 {
+		sess.In(slices.MinFunc(s.loops, func(a, b *ws.Loop) int { return a.Len() - b.Len() }))
+	}
+	go func() {
+		defer s.sessions.Done()
+		end := sess.Run(s.ctx)
+		s.leave(sess, end.Cause)
+	}()
 }
 
 func (s *Server) enter(sess *session.Session) bool {
@@ -385,6 +395,11 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener) error {
 		servers = append(servers, s.http(s.Admin()))
 		listeners = append(listeners, admin)
 	}
+	stopLoops, err := s.startLoops()
+	if err != nil {
+		return err
+	}
+	defer stopLoops()
 	failed := make(chan error, len(servers))
 	var group sync.WaitGroup
 	for i, srv := range servers {
@@ -397,7 +412,6 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener) error {
 	stopWorking := s.work(&group)
 	stopTelling := s.tell(&group)
 	stopSweeping := s.sweep(&group)
-	var err error
 	select {
 	case <-ctx.Done():
 	case err = <-failed:
@@ -411,6 +425,28 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener) error {
 	}
 	group.Wait()
 	return err
+}
+
+// startLoops starts the event loops, before any call comes.
+func (s *Server) startLoops() (stop func(), err error) {
+	stop = func() {
+		for _, l := range s.loops {
+			l.Close()
+		}
+	}
+	for range s.cfg.Loops {
+		l, err := ws.NewLoop()
+		if errors.Is(err, errors.ErrUnsupported) {
+			s.cfg.Log.Info("no event loops here: each connection has a goroutine")
+			break
+		}
+		if err != nil {
+			stop()
+			return nil, fmt.Errorf("media: %w", err)
+		}
+		s.loops = append(s.loops, l)
+	}
+	return stop, nil
 }
 
 // finishTransfers waits for the transfers that this instance acts for, up to the

@@ -90,6 +90,7 @@ func startBridge(t *testing.T, agentURL string, change func(*options)) *bridge {
 	ends := make(chan slog.Record, 1000)
 	b := &bridge{ends: ends}
 	b.Server = media.New(media.Config{
+		Loops:     2,
 		Providers: all.Specs, Agents: opt.all(), Route: opt.route, Transfers: opt.transfers, Cluster: opt.cluster, Token: opt.token, Insecure: opt.token == "" && opt.accounts == nil,
 		Accounts: opt.accounts, Router: opt.router, Events: opt.events, Tokens: opt.tokens, PublicURL: opt.public, Secret: "test", Limits: opt.limits,
 		Log: slog.New(logEnds{ends}),

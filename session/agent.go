@@ -7,6 +7,7 @@ import (
 
 	"voicebridge/codec"
 	"voicebridge/providers"
+	"voicebridge/ws"
 )
 
 // Call is what is known of a call when its agent is dialled.
@@ -48,23 +49,33 @@ type Dialer interface {
 	Dial(ctx context.Context, call *Call) (Agent, error)
 }
 
-// Agent is the connection to an agent for one call. Receive and Send are each
-// called from one goroutine.
+// Agent is the connection to an agent for one call.
 type Agent interface {
 	// Formats are what this agent hears and speaks, whatever the Dialer thought.
 	Formats() (hears, speaks codec.Format)
-	// Receive waits for what the agent wants and overwrites cmd with it.
-	// cmd.Audio is valid until the next call. An error is final; it is an
-	// *AgentError where the agent's side is to blame.
-	Receive(cmd *AgentCommand) error
-	// Send delivers an event. It may block, but not longer than the agent's
-	// write time-out.
-	Send(ev *AgentEvent) error
-	// Close says goodbye, so that Receive fails soon after. It may be called at
-	// the same time as Receive and Send, and more than once.
+	// Serve gives what the agent wants from now on to h; see ws.Conn.
+	Serve(loop *ws.Loop, h AgentHandler)
+	// Send delivers an event without waiting; it is called from one goroutine at a
+	// time. Where more is false, h's Writable tells when more can be sent. A failure
+	// ends the connection, which Gone tells.
+	Send(ev *AgentEvent) (more bool, err error)
+	// Close says goodbye, so that Gone is called soon after. It may be called at
+	// any time, and more than once.
 	Close(cause Cause)
-	// Release frees the connection, after Receive has failed.
+	// Release returns when the connection has ended.
 	Release()
+}
+
+// AgentHandler is given what an agent says. Command and Gone are called one at a
+// time; Writable may be called at any time.
+type AgentHandler interface {
+	// Command is what the agent wants; cmd.Audio is valid until it returns.
+	Command(cmd *AgentCommand)
+	// Writable tells that what Send had to keep has gone.
+	Writable()
+	// Gone is the last call of Command and Gone; err is an *AgentError where the
+	// agent's side is to blame.
+	Gone(err error)
 }
 
 // AgentError tells how an agent's connection ended.

@@ -1,18 +1,17 @@
 package session
 
-// The agent's side of a session: dialling, its writer and its reader.
+// The agent's side of a session: dialling, and what comes from it.
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 )
 
-// serveAgent dials the agent, then is its writer; it starts and joins its reader.
-func (s *Session) serveAgent(ctx context.Context) {
-	dial, stop := context.WithTimeout(ctx, s.cfg.AgentDial)
+// dialAgent dials the agent and has it served.
+func (s *Session) dialAgent() {
+	dial, stop := context.WithTimeout(s.ctx, s.cfg.AgentDial)
 	agent, err := s.dialer.Dial(dial, s.call)
 	stop()
 	if err != nil {
@@ -20,27 +19,31 @@ func (s *Session) serveAgent(ctx context.Context) {
 		return
 	}
 	s.connected(agent)
+	agent.Serve(s.loop, agentSide{s})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.agent = agent
 	if s.cfg.Greeting > 0 {
-		silent := time.AfterFunc(s.cfg.Greeting, s.greeted)
-		defer silent.Stop()
+		s.silent = time.AfterFunc(s.cfg.Greeting, s.greeted)
 	}
-	var reader sync.WaitGroup
-	reader.Go(func() { s.readAgent(ctx, agent) })
-	err = s.hurried(ctx, agent, s.writeAgent)
-	cause := AgentLost
-	var known *AgentError
-	switch {
-	case ctx.Err() != nil:
-		cause = endOf(ctx).Cause
-	case errors.As(err, &known) && known.Cause == AgentTimeout:
-		cause = AgentTimeout
-		s.agentFailed(err)
+	s.send()
+}
+
+// leaveAgent tells the agent of the end of the call, and waits until it has gone.
+func (s *Session) leaveAgent() {
+	s.mu.Lock()
+	agent := s.agent
+	if agent == nil {
+		s.mu.Unlock()
+		return
 	}
-	agent.Close(cause)
-	reader.Wait() // what the agent said before it left comes first
-	if ctx.Err() == nil {
-		s.agentFailed(err)
-	}
+	said := make(chan struct{})
+	s.toAgent.last = said
+	s.send()
+	s.mu.Unlock()
+	<-said
+	agent.Close(endOf(s.ctx).Cause)
+	<-s.toAgent.gone
 	agent.Release()
 }
 
@@ -54,6 +57,7 @@ func (s *Session) connected(agent Agent) {
 	if speaks != s.out.agent {
 		s.out.retune(speaks)
 	}
+	s.toAgent.frame = make([]byte, 0, hears.FrameBytes())
 	if s.control.Streaming != nil && !s.over {
 		s.control.Streaming(s.call)
 	}
@@ -68,109 +72,31 @@ func (s *Session) greeted() {
 	}
 }
 
-// hurried runs write, and closes the connection to an agent that does not take
-// its last messages within a second of the end of the call.
-func (s *Session) hurried(ctx context.Context, agent Agent, write func(context.Context, Agent) error) error {
-	written := make(chan struct{})
-	var late sync.WaitGroup
-	late.Add(1)
-	stop := context.AfterFunc(ctx, func() {
-		defer late.Done()
-		select {
-		case <-written:
-		case <-time.After(time.Second):
-			agent.Close(endOf(ctx).Cause)
-		}
-	})
-	err := write(ctx, agent)
-	close(written)
-	if stop() {
-		late.Done()
-	}
-	late.Wait()
-	return err
+// agentSide is the session as its agent sees it.
+type agentSide struct{ *Session }
+
+// Writable implements AgentHandler.
+func (s agentSide) Writable() { s.writable(&s.toAgent) }
+
+// Gone implements AgentHandler.
+func (s agentSide) Gone(err error) {
+	s.agentFailed(err)
+	close(s.toAgent.gone)
 }
 
-// writeAgent sends events and audio until the call ends, then the stop.
-func (s *Session) writeAgent(ctx context.Context, agent Agent) error {
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	hears, _ := agent.Formats()
-	frame := make([]byte, 0, hears.FrameBytes())
-	var ev AgentEvent
-	for ctx.Err() == nil {
-		s.mu.Lock()
-		now := s.now()
-		ok, wait := s.nextForAgent(now, frame, &ev)
-		arrived := s.in.taken
-		s.mu.Unlock()
-		if !ok {
-			pause(ctx, timer, wait-now, s.wakeAgent)
-			continue
-		}
-		if err := agent.Send(&ev); err != nil {
-			return err
-		}
-		if ev.Kind == AgentAudio {
-			s.mu.Lock()
-			s.stats.In.add(s.now() - arrived)
-			s.mu.Unlock()
-		}
+// Command implements AgentHandler.
+func (s agentSide) Command(cmd *AgentCommand) {
+	if s.ctx.Err() != nil {
+		return
 	}
-	for { // what was said before the end comes before the stop
-		s.mu.Lock()
-		pending := len(s.events) > 0
-		if pending {
-			s.nextForAgent(s.now(), frame, &ev)
-		} else {
-			ev = AgentEvent{Kind: AgentStop, Cause: string(endOf(ctx).Cause), Duration: s.now(),
-				In: s.in.sent, Out: s.out.heard(s.now())}
-		}
-		s.mu.Unlock()
-		if err := agent.Send(&ev); err != nil || !pending {
-			return err
-		}
+	if cmd.Kind != CommandAudio {
+		s.agentCommand(cmd)
+		return
 	}
-}
-
-// nextForAgent gives what to send now: events first, then audio.
-func (s *Session) nextForAgent(now time.Duration, buf []byte, ev *AgentEvent) (ok bool, wait time.Duration) {
-	if len(s.events) > 0 {
-		*ev = s.events[0]
-		s.events = s.events[:copy(s.events, s.events[1:])]
-		ev.In = s.in.sent
-		return true, 0
-	}
-	ok, wait = s.in.next(now, buf, ev)
-	if ok && s.mix != nil && ev.Kind == AgentAudio {
-		s.mix.agent.addTo(ev.Audio)
-	}
-	if ok {
-		ev.Out = s.out.heard(now)
-	}
-	return ok, wait
-}
-
-// readAgent is the agent's reader.
-func (s *Session) readAgent(ctx context.Context, agent Agent) {
-	var cmd AgentCommand
-	for {
-		if err := agent.Receive(&cmd); err != nil {
-			s.agentFailed(err)
-			return
-		}
-		if ctx.Err() != nil {
-			continue // read until the connection has ended
-		}
-		if cmd.Kind != CommandAudio {
-			s.agentCommand(&cmd)
-			continue
-		}
-		for pcm := cmd.Audio; len(pcm) > 0; {
-			n := min(len(pcm), pushBytes)
-			s.agentAudio(pcm[:n])
-			pcm = pcm[n:]
-		}
+	for pcm := cmd.Audio; len(pcm) > 0; {
+		n := min(len(pcm), pushBytes)
+		s.agentAudio(pcm[:n])
+		pcm = pcm[n:]
 	}
 }
 
@@ -182,21 +108,13 @@ func (s *Session) agentAudio(pcm []byte) {
 			s.finish(AgentProtocol, fmt.Errorf("%v of audio beyond what the queue holds", s.discarded))
 		}
 	}
-	s.awake()
-}
-
-// awake wakes both writers. s.mu is held.
-func (s *Session) awake() {
-	wake(s.wakeCarrier)
-	if len(s.events) > 0 {
-		wake(s.wakeAgent)
-	}
+	s.send()
 }
 
 func (s *Session) agentCommand(cmd *AgentCommand) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	defer s.awake()
+	defer s.send()
 	now := s.now()
 	s.stats.Commands++
 	switch cmd.Kind {
@@ -292,6 +210,6 @@ func (s *Session) agentFailed(err error) {
 	if !s.agentGone {
 		s.agentGone = true
 		s.out.hangup("", end)
-		wake(s.wakeCarrier)
+		s.send()
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"voicebridge/codec"
+	"voicebridge/ws"
 )
 
 // partyFormat is what goes between a session and its party.
@@ -25,6 +26,7 @@ type Party struct {
 	free   chan []byte
 	done   chan struct{}
 	once   sync.Once
+	heard  chan struct{} // closed when the goroutine of Serve has ended
 }
 
 // NewParty makes a party of a session. With listen its agent hears, but is not
@@ -44,29 +46,34 @@ func (p *Party) Dial(context.Context, *Call) (Agent, error) {
 	return p, nil
 }
 
-// Receive implements Agent: what the party hears.
-func (p *Party) Receive(cmd *AgentCommand) error {
-	if cmd.Audio != nil {
-		select {
-		case p.free <- cmd.Audio[:0]:
-		default:
+// Serve implements Agent: what the party hears. It is a goroutine's: the main
+// session must not have to wait for the party's.
+func (p *Party) Serve(_ *ws.Loop, h AgentHandler) {
+	p.heard = make(chan struct{})
+	go func() {
+		defer close(p.heard)
+		for {
+			select {
+			case b := <-p.out:
+				h.Command(&AgentCommand{Kind: CommandAudio, Audio: b})
+				select {
+				case p.free <- b[:0]:
+				default:
+				}
+			case <-p.done:
+				h.Gone(&AgentError{AgentHangup, errors.New("session: the call has ended")})
+				return
+			}
 		}
-	}
-	select {
-	case b := <-p.out:
-		*cmd = AgentCommand{Kind: CommandAudio, Audio: b}
-		return nil
-	case <-p.done:
-		return &AgentError{AgentHangup, errors.New("session: the call has ended")}
-	}
+	}()
 }
 
 // Send implements Agent: what the party says.
-func (p *Party) Send(ev *AgentEvent) error {
+func (p *Party) Send(ev *AgentEvent) (more bool, err error) {
 	if ev.Kind == AgentAudio {
 		p.main.partySays(p, ev.Audio)
 	}
-	return nil
+	return true, nil
 }
 
 // Close implements Agent.
@@ -76,7 +83,7 @@ func (p *Party) Close(Cause) {
 }
 
 // Release implements Agent.
-func (p *Party) Release() {}
+func (p *Party) Release() { <-p.heard }
 
 // mix is what a session with a party needs. Everything in it is of partyFormat but
 // for what says otherwise.
@@ -111,7 +118,7 @@ func (s *Session) join(p *Party) error {
 	s.out.party, s.out.tap, s.out.muted = &fifo{}, s.agentSays, p.listen
 	if p.listen {
 		s.tell(AgentEvent{Kind: AgentHeld, State: "agent_muted", Out: s.out.heard(s.now())})
-		wake(s.wakeAgent)
+		s.send()
 	}
 	return nil
 }
@@ -127,7 +134,7 @@ func (s *Session) part(p *Party) {
 	s.out.party, s.out.tap, s.out.muted = nil, nil, false
 	if p.listen && !s.over {
 		s.tell(AgentEvent{Kind: AgentHeld, State: "agent_unmuted", Out: s.out.heard(s.now())})
-		wake(s.wakeAgent)
+		s.send()
 	}
 }
 
@@ -143,7 +150,7 @@ func (s *Session) partySays(p *Party, pcm []byte) {
 	s.out.party.bound(maxMix(s.out.pcmFormat()))
 	m.agent.grow(func(b []byte) []byte { return m.toAgent.Append(b, pcm) })
 	m.agent.bound(maxMix(s.in.to))
-	wake(s.wakeCarrier)
+	s.send()
 }
 
 // agentSays takes a frame of the agent's that goes to the caller. s.mu is held.

@@ -30,6 +30,7 @@ type playout struct {
 	step      int64 // samples of a frame
 	limit     int64 // samples
 	lead      time.Duration
+	slack     time.Duration // how late a frame of a run may go out where nothing else calls for it
 	prebuffer time.Duration
 	native    bool // the carrier sends digits, they are not tones in the audio
 
@@ -354,7 +355,7 @@ func (p *playout) next(now time.Duration, buf []byte, cmd *providers.Command) (o
 			due = p.dry() - p.lead + codec.FrameTime
 		}
 		if now < due {
-			return false, min(wait, due)
+			return false, min(wait, p.slacken(due))
 		}
 		p.sendBeside(now, from, buf, cmd)
 		return true, 0
@@ -366,7 +367,7 @@ func (p *playout) next(now time.Duration, buf []byte, cmd *providers.Command) (o
 				p.send(now, buf, cmd)
 				return true, 0
 			}
-			return false, min(wait, due)
+			return false, min(wait, p.slacken(due))
 		}
 	}
 	if p.run && p.queue.len() < p.frame { // idle once the carrier has played it all
@@ -380,6 +381,14 @@ func (p *playout) next(now time.Duration, buf []byte, cmd *providers.Command) (o
 		}
 	}
 	return false, wait
+}
+
+// slacken is when a frame of a run must go out that is due.
+func (p *playout) slacken(due time.Duration) time.Duration {
+	if p.run {
+		return due + p.slack
+	}
+	return due
 }
 
 // due is when the next frame is to be sent.

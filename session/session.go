@@ -4,8 +4,9 @@
 //
 // The work is done by two queues without clock or I/O: inbound (caller to agent)
 // and playout (agent to caller). Session gives them the time and moves what they
-// say to and from the two connections, with four goroutines: a reader and a
-// writer each. No reader ever waits for the other side.
+// say to and from the two connections. Whoever brings something, a connection, a
+// timer or a request, sends all that is due then; a side that does not take more
+// holds up nobody else.
 package session
 
 import (
@@ -18,6 +19,7 @@ import (
 
 	"voicebridge/codec"
 	"voicebridge/providers"
+	"voicebridge/ws"
 )
 
 // Config are the settings of a session. Every field must be set; Defaults has
@@ -45,9 +47,13 @@ var Defaults = Config{
 
 // Carrier is the connection to the carrier; *ws.Conn is one.
 type Carrier interface {
-	Read() (binary bool, data []byte, err error)
-	Write(binary bool, data []byte) error
+	// Serve gives what comes from now on to h; see ws.Conn.
+	Serve(loop *ws.Loop, h ws.Handler)
+	// Put sends a message without waiting. Where more is false, h's Writable tells
+	// when more can be sent. A failure ends the connection, which Closed tells.
+	Put(binary bool, data []byte) (more bool, err error)
 	Close(code int, reason string)
+	// Release returns when the connection has ended.
 	Release()
 }
 
@@ -77,13 +83,28 @@ type Session struct {
 	leaving atomic.Int64    // the carrier is about to take the call elsewhere: how often it was so; negative: it is not
 	ctx     context.Context // ends with the call; Hangup may end it before Run begins
 	cancel  context.CancelCauseFunc
+	loop    *ws.Loop
+	begun   chan struct{}  // closed by the start message
+	late    *time.Timer    // ends a session without one
+	signals sync.WaitGroup // digits on their way
 
-	wakeCarrier, wakeAgent chan struct{} // of size 1: there may be something to write
+	// Owned by the carrier's handler.
+	event providers.Event
+	bad   int // malformed messages in a row
 
 	mu        sync.Mutex // guards what follows
 	in        inbound
 	out       playout
-	events    []AgentEvent // for the agent, before its audio
+	agent     Agent // nil: not yet
+	toCarrier flow
+	toAgent   flow
+	command   providers.Command // of toCarrier
+	wire      []byte
+	saying    AgentEvent    // of toAgent
+	timer     *time.Timer   // runs tick
+	armed     time.Duration // when it does; 0: it does not
+	silent    *time.Timer   // ends a call whose agent says nothing
+	events    []AgentEvent  // for the agent, before its audio
 	discarded time.Duration
 	agentGone bool // its connection has ended: there is nobody to talk to
 	over      bool // the end has been told
@@ -99,9 +120,9 @@ func New(id string, spec *providers.Spec, cfg Config, carrier Carrier, dialer Di
 	s := &Session{
 		ID: id, spec: spec, cfg: cfg, carrier: carrier, dialer: dialer, stream: spec.NewStream(),
 		log:   log.With("provider", spec.Name, "session", id),
-		epoch: time.Now(), wakeCarrier: make(chan struct{}, 1), wakeAgent: make(chan struct{}, 1),
-		done: make(chan struct{}),
+		epoch: time.Now(), done: make(chan struct{}), begun: make(chan struct{}),
 	}
+	s.toCarrier.gone, s.toAgent.gone = make(chan struct{}), make(chan struct{})
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	return s
 }
@@ -109,6 +130,10 @@ func New(id string, spec *providers.Spec, cfg Config, carrier Carrier, dialer Di
 // Expect tells what is known of the call before it starts. A start message of
 // another call or account ends the session. It must be called before Run.
 func (s *Session) Expect(known Known) { s.known = known }
+
+// In has the connections served by an event loop; without it, or with nil, they
+// are by goroutines of their own. It must be called before Run.
+func (s *Session) In(loop *ws.Loop) { s.loop = loop }
 
 // Control is what is done about a call outside of its media connection. All may
 // be nil.
@@ -142,7 +167,7 @@ func (s *Session) Hangup(afterPlayback bool) {
 		return
 	}
 	s.out.hangup("", &End{Cause: APIHangup})
-	wake(s.wakeCarrier)
+	s.send()
 }
 
 // Over tells that the carrier has reported the end of the call.
@@ -193,7 +218,7 @@ func (s *Session) Digits(digits string) (ok bool, err error) {
 	if s.call == nil {
 		return false, ErrNotYet
 	}
-	defer wake(s.wakeCarrier)
+	defer s.send()
 	return s.out.digits(item{digits: digits, tone: DefaultTone, gap: DefaultToneGap}, true), nil
 }
 
@@ -216,7 +241,7 @@ func (s *Session) Hold(audio func(codec.Format) []byte) {
 		}
 		s.tell(AgentEvent{Kind: AgentHeld, State: state, Out: s.out.heard(s.now())})
 	}
-	s.awake()
+	s.send()
 }
 
 // TransferStatus tells the agent how a transfer is. ref is its id of the command,
@@ -226,7 +251,7 @@ func (s *Session) TransferStatus(ref, id, state, reason string) {
 	defer s.mu.Unlock()
 	if s.call != nil && !s.over {
 		s.tell(AgentEvent{Kind: AgentTransfer, Ref: ref, Name: id, State: state, Cause: reason, Out: s.out.heard(s.now())})
-		wake(s.wakeAgent)
+		s.send()
 	}
 }
 
@@ -236,7 +261,7 @@ func (s *Session) Refuse(ref, code, message string) {
 	defer s.mu.Unlock()
 	if s.call != nil && !s.over {
 		s.fault(s.now(), &AgentCommand{ID: ref}, code, message)
-		wake(s.wakeAgent)
+		s.send()
 	}
 }
 
@@ -248,7 +273,7 @@ func (s *Session) AnsweredBy(who providers.AnsweredBy) {
 		s.known.AnsweredBy = who
 	} else {
 		s.tell(AgentEvent{Kind: AgentAnsweredBy, State: string(who), Out: s.out.heard(s.now())})
-		wake(s.wakeAgent)
+		s.send()
 	}
 }
 
@@ -270,24 +295,42 @@ func (s *Session) Spec() *providers.Spec { return s.spec }
 func (s *Session) Run(parent context.Context) End {
 	defer s.cancel(nil)
 	defer context.AfterFunc(parent, func() { s.cancel(context.Cause(parent)) })()
-	ctx, stop := context.WithTimeout(s.ctx, s.cfg.MaxDuration)
-	defer stop()
-
-	var group sync.WaitGroup
-	if s.awaitStart(ctx) {
-		s.log.Info("call started", "call", s.call.Start.Call, "stream", s.call.Start.Stream, "format", s.call.Start.In)
-		group.Go(func() { s.serveAgent(ctx) })
-		group.Go(func() { s.writeCarrier(ctx) })
-		s.readCarrier(ctx)
+	limit := time.AfterFunc(s.cfg.MaxDuration, func() { s.cancel(&End{Cause: MaxDuration}) })
+	defer limit.Stop()
+	s.late = time.AfterFunc(s.cfg.Start, func() { s.finish(StartTimeout, nil) })
+	defer s.late.Stop()
+	context.AfterFunc(s.ctx, func() { // not when Run gets there: it may be dialling
+		end := endOf(s.ctx)
+		s.ending(*end)
+		s.carrier.Close(end.Cause.closeCode(), string(end.Cause))
+	})
+	s.carrier.Serve(s.loop, carrierSide{s})
+	select {
+	case <-s.begun:
+		s.dialAgent()
+	case <-s.ctx.Done():
 	}
-	end := *endOf(ctx)
+	<-s.ctx.Done()
+	end := *endOf(s.ctx)
 	s.ending(end)
-	s.carrier.Close(end.Cause.closeCode(), string(end.Cause))
-	group.Wait()
-	s.drain()
+	s.leaveAgent()
+	<-s.toCarrier.gone
 	s.carrier.Release()
+	s.signals.Wait()
+	s.halt()
 	s.logEnd(end)
 	return end
+}
+
+// halt stops the timers.
+func (s *Session) halt() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range []*time.Timer{s.timer, s.silent} {
+		if t != nil {
+			t.Stop()
+		}
+	}
 }
 
 // ending tells of the end, once; nothing is told of the session after it.
@@ -304,15 +347,6 @@ func (s *Session) ending(end End) {
 		}
 		close(s.done)
 	})
-}
-
-// drain reads until the connection has ended.
-func (s *Session) drain() {
-	for {
-		if _, _, err := s.carrier.Read(); err != nil {
-			return
-		}
-	}
 }
 
 func (s *Session) logEnd(end End) {
@@ -335,43 +369,6 @@ func (s *Session) finish(cause Cause, err error) {
 	s.cancel(&End{cause, err})
 }
 
-// awaitStart reads up to the start message. False means that the session is over.
-func (s *Session) awaitStart(ctx context.Context) bool {
-	late := time.AfterFunc(s.cfg.Start, func() { s.finish(StartTimeout, nil) })
-	defer late.Stop()
-	defer s.closeWhenDone(ctx)()
-	for bad := 0; ; {
-		msg, err := s.read()
-		if err != nil {
-			s.carrierFailed(err)
-			return false
-		}
-		if ctx.Err() != nil {
-			return false
-		}
-		var ev providers.Event
-		err = s.stream.Decode(msg, &ev)
-		switch {
-		case errors.Is(err, providers.ErrFormat):
-			s.finish(ProtocolError, err)
-			return false
-		case err != nil:
-			if bad++; bad >= maxMalformed {
-				s.finish(ProtocolError, err)
-				return false
-			}
-			s.malformed(err)
-		case ev.Kind == providers.EventStart && late.Stop():
-			if other(s.known.Call, ev.Start.Call) || other(s.known.Account, ev.Start.Account) {
-				s.finish(ProtocolError, errors.New("session: the token is of another call"))
-				return false
-			}
-			s.started(ev.Start)
-			return true
-		}
-	}
-}
-
 // other tells whether what the stream says contradicts what is known.
 func other(known, said string) bool { return known != "" && said != "" && known != said }
 
@@ -389,6 +386,11 @@ func (s *Session) started(start *providers.Start) {
 	s.out.native = s.spec.Abilities.SendDigits || s.control.Digits != nil
 	s.call.NativeDigits = s.out.native
 	s.call.Transfers = s.control.Transfers
+	s.toCarrier.frame = make([]byte, 0, start.Out.FrameBytes())
+	s.timer = time.AfterFunc(time.Hour, s.tick)
+	if s.cfg.Lead >= leadForSlack {
+		s.out.slack = slack
+	}
 }
 
 // tell queues an event for the agent. s.mu is held.
@@ -401,11 +403,4 @@ func (s *Session) tell(ev AgentEvent) {
 		return
 	}
 	s.events = append(s.events, ev)
-}
-
-func wake(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
 }

@@ -12,6 +12,7 @@ import (
 	"voicebridge/codec"
 	"voicebridge/providers"
 	"voicebridge/providers/twilio"
+	"voicebridge/ws"
 )
 
 // loop is a carrier's connection and an agent's in one, without sockets: what
@@ -29,16 +30,21 @@ func newLoop() *loop {
 }
 
 // The carrier's side.
-func (l *loop) Read() (bool, []byte, error) {
-	select {
-	case b := <-l.in:
-		return false, b, nil
-	case <-l.closed:
-		return false, nil, io.EOF
-	}
+func (l *loop) Serve(_ *ws.Loop, h ws.Handler) {
+	go func() {
+		for {
+			select {
+			case b := <-l.in:
+				h.Message(false, b)
+			case <-l.closed:
+				h.Closed(io.EOF)
+				return
+			}
+		}
+	}()
 }
 
-func (l *loop) Write(_ bool, b []byte) error { l.out <- b; return nil }
+func (l *loop) Put(_ bool, b []byte) (bool, error) { l.out <- b; return true, nil }
 
 func (l *loop) Close(int, string) {
 	select {
@@ -61,23 +67,31 @@ func (l loopAgent) Formats() (codec.Format, codec.Format) {
 func (l loopAgent) Dial(context.Context, *Call) (Agent, error) { return l, nil }
 func (l loopAgent) Close(Cause)                                {}
 
-func (l loopAgent) Receive(cmd *AgentCommand) error {
-	select {
-	case b := <-l.say:
-		*cmd = AgentCommand{Kind: CommandAudio, Audio: b}
-		return nil
-	case <-l.closed:
-		return &AgentError{AgentLost, io.EOF}
-	}
+func (l loopAgent) Release() {}
+
+func (l loopAgent) Serve(_ *ws.Loop, h AgentHandler) {
+	go func() {
+		var cmd AgentCommand
+		for {
+			select {
+			case b := <-l.say:
+				cmd = AgentCommand{Kind: CommandAudio, Audio: b}
+				h.Command(&cmd)
+			case <-l.closed:
+				h.Gone(&AgentError{AgentLost, io.EOF})
+				return
+			}
+		}
+	}()
 }
 
-func (l loopAgent) Send(ev *AgentEvent) error {
+func (l loopAgent) Send(ev *AgentEvent) (bool, error) {
 	if ev.Kind == AgentAudio {
 		l.said <- ev.Audio
 	} else {
 		l.events = append(l.events, ev.Kind)
 	}
-	return nil
+	return true, nil
 }
 
 // TestSessionAllocations follows frames through the whole session: no
@@ -128,13 +142,21 @@ type leaver struct {
 }
 
 func (l *leaver) Dial(context.Context, *Call) (Agent, error) { return l, nil }
-func (l *leaver) Send(*AgentEvent) error                     { return &AgentError{AgentLost, io.ErrClosedPipe} }
+func (l *leaver) Send(*AgentEvent) (bool, error) {
+	return false, &AgentError{AgentLost, io.ErrClosedPipe}
+}
 
-func (l *leaver) Receive(cmd *AgentCommand) (err error) {
-	next := l.left[0]
-	l.left = l.left[1:]
-	*cmd, err = next()
-	return err
+func (l *leaver) Serve(_ *ws.Loop, h AgentHandler) {
+	go func() {
+		for _, next := range l.left {
+			cmd, err := next()
+			if err != nil {
+				h.Gone(err)
+				return
+			}
+			h.Command(&cmd)
+		}
+	}()
 }
 
 // TestLastWords: a failed write to an agent does not overtake what it had said.

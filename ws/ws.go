@@ -1,38 +1,43 @@
-// Package ws is the one place that knows the WebSocket library: a connection
-// with every limit set, which gorilla's defaults leave open. It carries messages
-// and knows nothing of calls.
+// Package ws is WebSocket connections with every limit set. They carry messages
+// and know nothing of calls.
+//
+// A connection is read in one of two ways. Read waits for the next message. Serve
+// has each message given to a Handler: by an event loop, which serves many
+// connections on one goroutine, or by a goroutine of the connection's own where
+// there is no loop. Both run the same framing over the same line, so that they
+// behave alike. Only the handshakes are left to a library.
 package ws
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
-	"slices"
+	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-	"unicode/utf8"
-
-	"github.com/gorilla/websocket"
 )
 
 // Close codes of RFC 6455 and the private ones of this project.
 const (
-	CloseNormal      = websocket.CloseNormalClosure
-	CloseGoingAway   = websocket.CloseGoingAway
-	CloseUnsupported = websocket.CloseUnsupportedData
-	CloseBadText     = websocket.CloseInvalidFramePayloadData
-	ClosePolicy      = websocket.ClosePolicyViolation
-	CloseTooLarge    = websocket.CloseMessageTooBig
-	CloseInternal    = websocket.CloseInternalServerErr
-	CloseTryLater    = websocket.CloseTryAgainLater
+	CloseNormal      = 1000
+	CloseGoingAway   = 1001
+	CloseUnsupported = 1003
+	CloseBadText     = 1007
+	ClosePolicy      = 1008
+	CloseTooLarge    = 1009
+	CloseInternal    = 1011
+	CloseTryLater    = 1013
 	CloseProtocol    = 4000 // to agents: too many malformed messages
 	CloseNotReady    = 4008 // to agents: no ready in time
 	CloseBadStart    = 4400 // to carriers: the stream makes no sense
 	CloseTimeout     = 4408 // to carriers: nothing came in time
+
+	closeBroken = 1002 // the rules of RFC 6455 were broken
+	closeNone   = 1005 // the other side gave no code
+	closeLost   = 1006 // it went without a word
 )
 
 // Limits of a connection. All but Idle must be set.
@@ -40,7 +45,7 @@ type Limits struct {
 	Text   int64         // bytes of a text message
 	Binary int64         // bytes of a binary message
 	Idle   time.Duration // until a whole message has come; a slow one does not extend it; 0: any time
-	Write  time.Duration // for one message to be taken by the other side
+	Write  time.Duration // for what was written to be taken by the other side
 	// AnyOrigin lets web pages connect: for sockets that ask for a token which a
 	// foreign page does not have.
 	AnyOrigin bool
@@ -49,25 +54,50 @@ type Limits struct {
 // linger is how long Close waits for the other side to close.
 const linger = time.Second
 
-// keepBuffer is the largest read buffer that is kept for the next message.
-const keepBuffer = 64 << 10
+const (
+	keepBuffer = 64 << 10 // the largest buffer that is kept for the next message
+	readBuffer = 4 << 10  // of a connection without event loop
+	maxDiscard = 16 << 20 // read of what comes after this side has ended the connection
+)
 
-// Conn is a WebSocket connection. One goroutine may call Read and another
-// Write; Ping and Close may be called from anywhere. The life of a connection
-// ends in three steps: Close from any side, Read until it fails, Release.
+// Handler is given what comes over a connection. Message and Closed are called one
+// at a time; Writable may be called at any time.
+type Handler interface {
+	// Message is a whole message; data is valid until it returns.
+	Message(binary bool, data []byte)
+	// Writable tells that what Put had to keep has gone.
+	Writable()
+	// Closed is the last call of Message and Closed; err is as of Read.
+	Closed(err error)
+}
+
+// Conn is a WebSocket connection. One goroutine may call Read or Serve; all else
+// may be called from anywhere. The life of a connection ends in three steps: Close
+// from any side, Read until it fails or Closed, Release.
 type Conn struct {
-	conn   *websocket.Conn
+	conn   net.Conn // line, or TLS over it
+	line   *line
+	client bool
 	limits Limits
 	closed atomic.Bool
-	alive  atomic.Int64 // Unix nanoseconds of the last message or pong
+	alive  atomic.Int64 // Unix nanoseconds of the last message, ping or pong
+	heard  atomic.Int64 // of the last message
 
-	// Owned by the goroutine that reads.
-	buf   []byte
-	armed time.Time // when the read deadline was last set
-	gone  bool      // the other side has ended the connection
+	mu     sync.Mutex // guards the timers
+	idle   *time.Timer
+	hurry  *time.Timer
+	ending bool
 
-	ponging atomic.Bool
-	pongs   sync.WaitGroup
+	// Owned by whoever reads.
+	in        reader
+	buf       []byte // what was read and not taken apart yet
+	room      []byte
+	err       error // why no more messages come
+	gone      bool  // the other side has ended the connection
+	discarded int
+
+	handler Handler
+	done    chan struct{} // closed when a connection that is served is free
 }
 
 // ErrTooLarge is the error of a message beyond its limit, ErrText of a text
@@ -75,182 +105,311 @@ type Conn struct {
 var (
 	ErrTooLarge = errors.New("ws: message too large")
 	ErrText     = errors.New("ws: text is not UTF-8")
+
+	errIdle   error = timeoutError("ws: nothing came in time")
+	errLinger error = timeoutError("ws: the other side did not close")
 )
 
-var writeBuffers sync.Pool
-
-// Accept turns a request into a connection, choosing the subprotocol if it is not
-// empty and offered. Requests of web pages, which have an Origin, are refused
-// with 403 unless the limits say otherwise.
-func Accept(w http.ResponseWriter, r *http.Request, subprotocol string, limits Limits) (*Conn, error) {
-	up := websocket.Upgrader{
-		HandshakeTimeout: limits.Write,
-		WriteBufferSize:  4 << 10,
-		WriteBufferPool:  &writeBuffers,
-		CheckOrigin:      func(r *http.Request) bool { return limits.AnyOrigin || len(r.Header["Origin"]) == 0 },
-		Error: func(w http.ResponseWriter, _ *http.Request, status int, reason error) {
-			http.Error(w, reason.Error(), status)
-		},
-	}
-	if subprotocol != "" {
-		up.Subprotocols = []string{subprotocol}
-	}
-	conn, err := up.Upgrade(w, r, nil)
-	if err != nil {
-		return nil, fmt.Errorf("ws: upgrade: %w", err)
-	}
-	return newConn(conn, limits), nil
+// CloseError is how the other side closed the connection.
+type CloseError struct {
+	Code   int
+	Reason string
 }
 
-// Subprotocols are those that a request offers.
-func Subprotocols(r *http.Request) []string { return websocket.Subprotocols(r) }
-
-// Dial connects to a server, offering the subprotocol if it is not empty. A
-// server that chooses another one is refused. status is the HTTP status of a
-// refused handshake, otherwise 0.
-func Dial(ctx context.Context, url, subprotocol string, header http.Header, limits Limits) (c *Conn, status int, err error) {
-	d := websocket.Dialer{
-		Proxy:           http.ProxyFromEnvironment,
-		WriteBufferSize: 4 << 10,
-		WriteBufferPool: &writeBuffers,
-	}
-	if subprotocol != "" {
-		d.Subprotocols = []string{subprotocol}
-	}
-	// The library heeds the deadline of ctx while it waits for the server's
-	// answer, but not its cancellation.
-	stop := func() bool { return true }
-	d.NetDialContext = func(dial context.Context, network, address string) (net.Conn, error) {
-		tcp, err := (&net.Dialer{}).DialContext(dial, network, address)
-		if err == nil {
-			stop = context.AfterFunc(ctx, func() { _ = tcp.SetDeadline(time.Now()) })
-		}
-		return tcp, err
-	}
-	conn, resp, err := d.DialContext(ctx, url, header)
-	if !stop() && err == nil {
-		conn.Close()
-		err = context.Cause(ctx)
-	}
-	if err != nil {
-		if resp != nil {
-			return nil, resp.StatusCode, fmt.Errorf("ws: dial: %w: %s", err, resp.Status)
-		}
-		return nil, 0, fmt.Errorf("ws: dial: %w", err)
-	}
-	if p := conn.Subprotocol(); p != "" && p != subprotocol {
-		conn.Close()
-		return nil, 0, fmt.Errorf("ws: dial: the server chose subprotocol %.40q", p)
-	}
-	return newConn(conn, limits), 0, nil
+func (e *CloseError) Error() string {
+	return fmt.Sprintf("closed by the other side: %d %s", e.Code, e.Reason)
 }
 
-func newConn(conn *websocket.Conn, limits Limits) *Conn {
-	c := &Conn{conn: conn, limits: limits}
-	conn.SetReadLimit(max(limits.Text, limits.Binary))
-	c.touch()
-	conn.SetPongHandler(func(string) error { c.touch(); return nil })
-	conn.SetPingHandler(func(data string) error { c.touch(); c.pong(data); return nil })
+func newConn(conn net.Conn, l *line, client bool, early []byte, limits Limits) *Conn {
+	c := &Conn{conn: conn, line: l, client: client, limits: limits, buf: early,
+		in: reader{server: !client, text: limits.Text, binary: limits.Binary}}
+	now := time.Now().UnixNano()
+	c.alive.Store(now)
+	c.heard.Store(now)
+	if limits.Idle > 0 {
+		c.idle = time.AfterFunc(limits.Idle, c.checkIdle)
+	}
 	return c
 }
 
-// pong answers a ping beside the reader, which must not wait for a writer that
-// is held up. One answer is under way at a time: RFC 6455 lets pings that come
-// meanwhile go unanswered.
-func (c *Conn) pong(data string) {
-	if c.ponging.Swap(true) {
+// checkIdle ends a connection from which no message has come in time.
+func (c *Conn) checkIdle() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ending {
 		return
 	}
-	c.pongs.Go(func() {
-		defer c.ponging.Store(false)
-		// A failure is one of the connection, which Read will tell.
-		_ = c.conn.WriteControl(websocket.PongMessage, []byte(data), time.Now().Add(c.limits.Write))
-	})
+	if rest := c.limits.Idle - time.Duration(time.Now().UnixNano()-c.heard.Load()); rest > 0 {
+		c.idle.Reset(rest)
+		return
+	}
+	c.line.interrupt(c)
 }
 
-func (c *Conn) touch() { c.alive.Store(time.Now().UnixNano()) }
+// idled ends a connection in an event loop from which no message has come in time.
+// The other side is still to hear of it.
+func (c *Conn) idled() {
+	if c.err == nil {
+		c.err = fmt.Errorf("ws: read: %w", errIdle)
+		c.handler.Closed(c.err)
+	}
+}
+
+// lingering leaves the other side a second to end the connection.
+func (c *Conn) lingering() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ending = true
+	if c.idle != nil {
+		c.idle.Stop()
+	}
+	if c.hurry == nil {
+		c.hurry = time.AfterFunc(linger, func() { c.line.Cut(errLinger) })
+	}
+}
+
+// free closes the line.
+func (c *Conn) free() {
+	c.lingering()
+	c.mu.Lock()
+	c.hurry.Stop()
+	c.mu.Unlock()
+	_ = c.conn.Close() // there is nobody to tell
+}
 
 // Quiet is how long nothing has been heard from the other side: no message,
 // ping or pong.
 func (c *Conn) Quiet() time.Duration { return time.Duration(time.Now().UnixNano() - c.alive.Load()) }
 
-// Read returns the next message; data is valid until the next call. Once it has
+// Read waits for the next message; data is valid until the next call. Once it has
 // failed, no more messages come.
 func (c *Conn) Read() (binary bool, data []byte, err error) {
-	// Setting a deadline costs as much as decoding a frame: not for each one.
-	if now := time.Now(); c.limits.Idle > 0 && now.Sub(c.armed) > min(time.Second, c.limits.Idle/8) && !c.closed.Load() {
-		c.armed = now
-		if err := c.conn.SetReadDeadline(now.Add(c.limits.Idle)); err != nil {
-			return false, nil, fmt.Errorf("ws: read: %w", err)
+	for c.err == nil {
+		for len(c.buf) > 0 && c.err == nil {
+			op, data := c.next(time.Now().UnixNano())
+			if op != 0 {
+				return op == opBinary, data, nil
+			}
 		}
-		if c.closed.Load() { // Close came in between
-			c.hurry()
-		}
-	}
-	kind, r, err := c.conn.NextReader()
-	if err != nil {
-		return false, nil, c.failed(err)
-	}
-	binary = kind == websocket.BinaryMessage
-	limit := c.limits.Text
-	if binary {
-		limit = c.limits.Binary
-	}
-	if cap(c.buf) > keepBuffer {
-		c.buf = nil
-	}
-	c.buf = c.buf[:0]
-	for {
-		if len(c.buf) == cap(c.buf) {
-			c.buf = slices.Grow(c.buf, max(1024, cap(c.buf)))
-		}
-		n, err := r.Read(c.buf[len(c.buf):cap(c.buf)])
-		c.buf = c.buf[:len(c.buf)+n]
-		if int64(len(c.buf)) > limit {
-			c.Close(CloseTooLarge, "message too large")
-			return false, nil, ErrTooLarge
-		}
-		if err == io.EOF {
+		if c.err != nil {
 			break
 		}
-		if err != nil {
-			return false, nil, c.failed(err)
+		if c.room == nil {
+			c.room = make([]byte, readBuffer)
+		}
+		n, err := c.conn.Read(c.room)
+		if c.buf = c.room[:n]; n == 0 && err != nil {
+			c.lost(err)
 		}
 	}
-	if !binary && !utf8.Valid(c.buf) {
-		c.Close(CloseBadText, "text is not UTF-8")
-		return false, nil, ErrText
-	}
-	c.touch()
-	return binary, c.buf, nil
+	return false, nil, c.err
 }
 
-func (c *Conn) failed(err error) error {
-	if errors.Is(err, websocket.ErrReadLimit) {
-		c.Close(CloseTooLarge, "message too large")
-		return ErrTooLarge
+// next takes the next piece of c.buf, and gives the message that it completes. op
+// is 0 where there is none.
+func (c *Conn) next(now int64) (op byte, data []byte) {
+	n, op, data, err := c.in.take(c.buf)
+	c.buf = c.buf[n:]
+	if err != nil {
+		c.refuse(err)
+		return 0, nil
 	}
-	c.gone = CloseCode(err) != 0
-	return fmt.Errorf("ws: read: %w", err)
+	switch op {
+	case opText, opBinary:
+		c.alive.Store(now)
+		c.heard.Store(now)
+		return op, data
+	case opPing:
+		c.alive.Store(now)
+		_, _ = c.put(opPong, data) // a failure shows where it is read
+	case opPong:
+		c.alive.Store(now)
+	case opClose:
+		c.closedBy(data)
+	}
+	return 0, nil
 }
 
-// Release frees the connection after Read has failed. Where it was this side
-// that ended it, what the other side still sends is read for a second at most:
-// data that nobody reads would make the system take back the close message.
+// refuse ends the connection because of what came.
+func (c *Conn) refuse(err error) {
+	code := closeBroken
+	switch {
+	case errors.Is(err, ErrTooLarge):
+		code = CloseTooLarge
+	case errors.Is(err, ErrText):
+		code = CloseBadText
+	}
+	c.err = fmt.Errorf("ws: read: %w", err)
+	c.Close(code, strings.TrimPrefix(err.Error(), "ws: "))
+}
+
+// closedBy takes the other side's close message, and answers it.
+func (c *Conn) closedBy(data []byte) {
+	code, reason, err := closing(data)
+	if err != nil {
+		c.refuse(err)
+		return
+	}
+	c.gone = true
+	c.err = fmt.Errorf("ws: read: %w", &CloseError{code, reason})
+	if code == closeNone {
+		code = 0
+	}
+	c.Close(code, "")
+}
+
+// lost notes that nothing can be read any more.
+func (c *Conn) lost(err error) {
+	switch cut := c.line.failure(); {
+	case IsTimeout(cut):
+		err = cut
+	case IsTimeout(err):
+		err = errIdle
+	}
+	c.gone = !IsTimeout(err)
+	if c.err == nil {
+		c.err = fmt.Errorf("ws: read: %w", err)
+	}
+}
+
+// Serve gives all that comes from now on to h: from the loop, or where it is nil
+// or cannot, from a goroutine. Read must not be called any more. Release returns
+// when the connection has ended.
+func (c *Conn) Serve(loop *Loop, h Handler) {
+	c.handler, c.done = h, make(chan struct{})
+	c.line.onDrained(h.Writable)
+	if c.err != nil || !c.line.move(loop) {
+		go c.serve()
+		return
+	}
+	c.feed()
+	if c.conn != c.line { // TLS may have more than the descriptor shows
+		c.readable(make([]byte, readBuffer))
+	}
+	c.room = nil
+	if !c.freed() {
+		if err := c.line.attach(c); err != nil {
+			c.over(err)
+		}
+	}
+}
+
+// freed tells whether a connection that is served has ended.
+func (c *Conn) freed() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// serve is Serve without an event loop.
+func (c *Conn) serve() {
+	defer close(c.done)
+	for {
+		binary, data, err := c.Read()
+		if err != nil {
+			c.handler.Closed(err)
+			c.release()
+			return
+		}
+		c.handler.Message(binary, data)
+	}
+}
+
+// feed takes apart what was read by an event loop.
+func (c *Conn) feed() {
+	now := time.Now().UnixNano()
+	for len(c.buf) > 0 && c.err == nil {
+		if op, data := c.next(now); op != 0 {
+			c.handler.Message(op == opBinary, data)
+		}
+	}
+	c.buf = nil
+	switch {
+	case c.err == nil:
+	case c.gone:
+		c.end()
+	default: // the other side is still to hear of it
+		c.handler.Closed(c.err)
+	}
+}
+
+// readable reads what there is, into buf.
+func (c *Conn) readable(buf []byte) {
+	for !c.freed() {
+		n, err := c.conn.Read(buf)
+		switch {
+		case n > 0 && c.err != nil:
+			if c.discarded += n; c.discarded > maxDiscard {
+				c.over(ErrTooLarge)
+			}
+		case n > 0:
+			c.buf = buf[:n]
+			c.feed()
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return
+		default:
+			c.over(err)
+			return
+		}
+		if c.conn == c.line && n < len(buf) {
+			return // the loop tells of more
+		}
+	}
+}
+
+// over ends a connection in an event loop from which nothing more can be read.
+func (c *Conn) over(err error) {
+	if c.freed() {
+		return
+	}
+	told := c.err != nil
+	c.lost(err)
+	if told {
+		c.free()
+		close(c.done)
+		return
+	}
+	c.end()
+}
+
+// end tells the handler of the end, and frees a connection in an event loop.
+func (c *Conn) end() {
+	c.handler.Closed(c.err)
+	c.free()
+	close(c.done)
+}
+
+// Release frees the connection after Read has failed or Closed was called. Where
+// it was this side that ended it, what the other side still sends is read for a
+// second at most: data that nobody reads would make the system take back the close
+// message.
 func (c *Conn) Release() {
-	if !c.gone {
-		c.hurry()
-		_, _ = io.CopyN(io.Discard, c.conn.NetConn(), 16<<20)
+	if c.done != nil {
+		<-c.done
+		return
 	}
-	c.conn.Close()
-	c.pongs.Wait()
+	c.release()
+}
+
+func (c *Conn) release() {
+	c.lingering()
+	if !c.gone && c.line.SetReadDeadline(time.Now().Add(linger)) == nil {
+		_, _ = io.CopyN(io.Discard, c.conn, maxDiscard)
+	}
+	c.free()
 }
 
 // CloseCode is the code with which the other side closed the connection: 1005
 // where it gave none, 1006 where it went without a word, and 0 where the
 // connection ended otherwise: a time-out, or a message that broke the rules.
 func CloseCode(err error) int {
-	var closed *websocket.CloseError
+	var closed *CloseError
 	var network *net.OpError
 	switch {
 	case errors.As(err, &closed):
@@ -258,56 +417,81 @@ func CloseCode(err error) int {
 	case IsTimeout(err):
 		return 0
 	case errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return websocket.CloseAbnormalClosure
+		return closeLost
 	}
 	return 0
 }
 
-// IsTimeout tells whether a Read or Write failed because of its time limit.
+// IsTimeout tells whether a connection ended because of a time limit; ErrSlow is
+// that of writing.
 func IsTimeout(err error) bool {
 	var t net.Error
 	return errors.As(err, &t) && t.Timeout()
 }
 
-// Write sends one message.
+// Write sends one message, and waits until the other side, or the system for it,
+// has taken it.
 func (c *Conn) Write(binary bool, data []byte) error {
-	kind := websocket.TextMessage
-	if binary {
-		kind = websocket.BinaryMessage
+	more, err := c.Put(binary, data)
+	if err == nil && !more {
+		if err = c.line.wait(); err != nil {
+			err = fmt.Errorf("ws: write: %w", err)
+		}
 	}
+	return err
+}
+
+// Put sends one message without waiting. more is false where it could not be sent
+// whole: it has been kept, and Writable will tell that it has gone; what is put
+// before is kept as well, up to 4 MB.
+func (c *Conn) Put(binary bool, data []byte) (more bool, err error) {
 	if c.closed.Load() {
-		return fmt.Errorf("ws: write: %w", net.ErrClosed)
+		return false, fmt.Errorf("ws: write: %w", net.ErrClosed)
 	}
-	err := c.conn.SetWriteDeadline(time.Now().Add(c.limits.Write))
-	if err == nil {
-		err = c.conn.WriteMessage(kind, data)
+	op := byte(opText)
+	if binary {
+		op = opBinary
+	}
+	return c.put(op, data)
+}
+
+// frames holds buffers for one frame each.
+var frames = sync.Pool{New: func() any { b := make([]byte, 0, 2<<10); return &b }}
+
+func (c *Conn) put(op byte, data []byte) (more bool, err error) {
+	buf := frames.Get().(*[]byte)
+	frame := appendFrame((*buf)[:0], op, data, c.client)
+	_, err = c.conn.Write(frame)
+	if cap(frame) <= keepBuffer {
+		*buf = frame
+		frames.Put(buf)
 	}
 	if err != nil {
-		return fmt.Errorf("ws: write: %w", err)
+		// What the other side said before it left is still to be read; but not for ever.
+		c.lingering()
+		return false, fmt.Errorf("ws: write: %w", err)
 	}
-	return nil
+	return c.line.clear(), nil
 }
 
 // Ping asks the other side for a sign of life; see Quiet.
 func (c *Conn) Ping() error {
-	if err := c.conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(c.limits.Write)); err != nil {
-		return fmt.Errorf("ws: ping: %w", err)
-	}
-	return nil
+	_, err := c.put(opPing, nil)
+	return err
 }
 
 // Close says goodbye: it sends a close message and leaves the other side a
-// second to answer, then Read fails. Calls after the first do nothing.
+// second to answer, then Read fails. Calls after the first do nothing. Code 0 says
+// nothing in the message.
 func (c *Conn) Close(code int, reason string) {
 	if c.closed.Swap(true) {
 		return
 	}
-	c.hurry()
-	// An error means that the other side is gone already, which Read will tell.
-	_ = c.conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, reason), time.Now().Add(linger))
-}
-
-// hurry ends reads and writes that are under way after the linger time.
-func (c *Conn) hurry() {
-	_ = c.conn.NetConn().SetDeadline(time.Now().Add(linger))
+	c.lingering()
+	var data []byte
+	if code != 0 {
+		data = append(data, byte(code>>8), byte(code))
+		data = append(data, reason[:min(len(reason), maxControl-2)]...)
+	}
+	_, _ = c.put(opClose, data) // a failure shows where it is read
 }

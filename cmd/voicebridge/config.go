@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -93,6 +94,7 @@ type fallbackConfig struct {
 type mediaConfig struct {
 	Token    string `yaml:"token"`
 	Insecure bool   `yaml:"insecure"`
+	Loops    whole  `yaml:"event_loops"`
 }
 
 type agentConfig struct {
@@ -180,6 +182,7 @@ func defaultConfig() *config {
 	m, s := media.Defaults, session.Defaults
 	return &config{
 		Listen: "127.0.0.1:9001",
+		Media:  mediaConfig{Loops: whole(runtime.GOMAXPROCS(0))},
 		Limits: limitsConfig{
 			Calls: whole(m.Calls), Handshakes: m.Handshakes, Header: whole(m.Header), Message: whole(m.Message),
 			Handshake: duration(m.Handshake), Start: duration(s.Start), Idle: duration(m.Idle),
@@ -466,6 +469,9 @@ func (c *config) check() error {
 		if v := time.Duration(f.v); v < f.min || v > f.max {
 			wrong(f.name, "%v must be between %v and %v", v, f.min, f.max)
 		}
+	}
+	if c.Media.Loops < 0 || c.Media.Loops > 1024 {
+		wrong("media.event_loops", "%d must be between 0 and 1024", c.Media.Loops)
 	}
 	if c.Limits.Calls < 1 {
 		wrong("limits.calls", "%d must be at least 1", c.Limits.Calls)

@@ -175,7 +175,7 @@ func (c *demoCmd) call(ctx context.Context, out io.Writer, spec *providers.Spec,
 	limits.Drain = 2 * time.Second
 	settings := session.Defaults
 	settings.Prebuffer = c.Prebuffer
-	config := media.Config{Providers: all.Specs, Limits: limits,
+	config := media.Config{Providers: all.Specs, Loops: 1, Limits: limits,
 		Agents: map[string]media.Agent{"": {Dialer: dialer, Session: settings}}, Log: log}
 	length := time.Duration(len(voice))*time.Second/time.Duration(format.Rate) + after
 	show := newProgress(out, length)

@@ -91,7 +91,7 @@ func (c *demoCmd) transfer(ctx context.Context, out output, spec *providers.Spec
 	times.Instance = "demo"
 	sim.Status = public + "/hooks/" + spec.Name + "/demo/status"
 	server := media.New(media.Config{
-		Providers: all.Specs, Limits: limits, Log: log, PublicURL: public, Secret: rand.Text(),
+		Providers: all.Specs, Loops: 1, Limits: limits, Log: log, PublicURL: public, Secret: rand.Text(),
 		Agents:   map[string]media.Agent{"": {Dialer: dialer, Session: session.Defaults}},
 		Accounts: map[string]media.Account{"demo": {Spec: spec, Account: account, From: demoFrom}},
 		Tokens:   []media.APIToken{{Name: "demo", SHA256: sha256.Sum256([]byte(token))}},

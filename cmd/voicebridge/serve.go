@@ -81,6 +81,7 @@ func (c *serveCmd) Run(ctx context.Context, out output) error {
 		PublicURL:   cfg.PublicURL,
 		InstanceURL: cfg.InstanceURL,
 		Secret:      cfg.secret(),
+		Loops:       int(cfg.Media.Loops),
 		Limits:      cfg.limits(),
 		Log:         log,
 	})

@@ -1,0 +1,249 @@
+package ws
+
+// The framing of RFC 6455, section 5: one reader and one writer for every
+// connection, whatever brings the bytes.
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"unicode/utf8"
+)
+
+// Opcodes of RFC 6455, section 5.2.
+const (
+	opContinue = 0x0
+	opText     = 0x1
+	opBinary   = 0x2
+	opClose    = 0x8
+	opPing     = 0x9
+	opPong     = 0xA
+)
+
+const (
+	maxHeader  = 14  // bytes of a frame's header
+	maxControl = 125 // bytes of a control frame's payload
+)
+
+// errProtocol is the kind of all errors of a peer that breaks the rules.
+var errProtocol = errors.New("ws: protocol error")
+
+func broken(what string) error { return fmt.Errorf("%w: %s", errProtocol, what) }
+
+// reader takes frames apart. It holds no more than the message that is under way:
+// one that comes whole is handed on where it lies.
+type reader struct {
+	server       bool // frames must be masked
+	text, binary int64
+
+	header [maxHeader]byte
+	have   int // bytes of header
+	need   int
+
+	op     byte // of the frame
+	final  bool
+	masked bool
+	key    uint32
+	left   int64 // bytes of its payload to come
+	inside bool  // the header has been read
+
+	kind    byte // of the message under way; 0: none
+	msg     []byte
+	control []byte // payload of a control frame that came in pieces
+}
+
+// take reads b up to the end of a frame at most, and tells how much that was. op is
+// 0 where more is needed. Otherwise it is that of a whole message or control frame;
+// data is its payload, which may lie in b, valid until the next call.
+func (r *reader) take(b []byte) (n int, op byte, data []byte, err error) {
+	for !r.inside {
+		if r.have == 0 {
+			r.need = 2
+		}
+		m := copy(r.header[r.have:r.need], b[n:])
+		n, r.have = n+m, r.have+m
+		if r.have < r.need {
+			return n, 0, nil, nil
+		}
+		if r.need == 2 {
+			if r.need = r.length(); r.need > 2 {
+				continue
+			}
+		}
+		if err := r.begin(); err != nil {
+			return n, 0, nil, err
+		}
+	}
+	m := int(min(r.left, int64(len(b)-n)))
+	part := b[n : n+m]
+	n += m
+	if r.masked {
+		r.key = mask(part, r.key)
+	}
+	if r.left -= int64(m); r.left > 0 {
+		r.keep(part)
+		return n, 0, nil, nil
+	}
+	r.inside, r.have = false, 0
+	if r.op >= opClose {
+		if len(r.control) > 0 {
+			r.keep(part)
+			part, r.control = r.control, r.control[:0]
+		}
+		return n, r.op, part, nil
+	}
+	if !r.final {
+		r.keep(part)
+		return n, 0, nil, nil
+	}
+	if len(r.msg) > 0 {
+		r.keep(part)
+		part = r.msg
+		if r.msg = r.msg[:0]; cap(r.msg) > keepBuffer {
+			r.msg = nil
+		}
+	}
+	op, r.kind = r.kind, 0
+	if op == opText && !utf8.Valid(part) {
+		return n, 0, nil, ErrText
+	}
+	return n, op, part, nil
+}
+
+// keep puts away a part of a payload.
+func (r *reader) keep(part []byte) {
+	if r.op >= opClose {
+		r.control = append(r.control, part...)
+		return
+	}
+	if r.msg == nil && int64(len(part))+r.left > 1024 {
+		r.msg = make([]byte, 0, min(int64(len(part))+r.left, keepBuffer))
+	}
+	r.msg = append(r.msg, part...)
+}
+
+// length is how long the header is, by its first two bytes.
+func (r *reader) length() int {
+	need := 2
+	switch r.header[1] & 0x7F {
+	case 126:
+		need += 2
+	case 127:
+		need += 8
+	}
+	if r.header[1]&0x80 != 0 {
+		need += 4
+	}
+	return need
+}
+
+// begin reads a whole header.
+func (r *reader) begin() error {
+	h := r.header[:r.need]
+	r.op, r.final, r.masked = h[0]&0xF, h[0]&0x80 != 0, h[1]&0x80 != 0
+	at := 2
+	switch h[1] & 0x7F {
+	case 126:
+		r.left = int64(binary.BigEndian.Uint16(h[2:]))
+		at = 4
+	case 127:
+		size := binary.BigEndian.Uint64(h[2:])
+		if size > 1<<62 {
+			return ErrTooLarge
+		}
+		r.left = int64(size)
+		at = 10
+	default:
+		r.left = int64(h[1] & 0x7F)
+	}
+	if r.masked {
+		r.key = binary.LittleEndian.Uint32(h[at:])
+	}
+	r.inside = true
+	switch {
+	case h[0]&0x70 != 0:
+		return broken("reserved bits are set")
+	case r.masked != r.server:
+		return broken("masked, or not masked, as it must not be")
+	case r.op >= opClose && (!r.final || r.left > maxControl):
+		return broken("a control frame that is long or in fragments")
+	case r.op == opClose || r.op == opPing || r.op == opPong:
+		return nil
+	case r.op > opBinary:
+		return broken("an opcode that is not known")
+	case (r.op == opContinue) != (r.kind != 0):
+		return broken("a fragment out of place")
+	}
+	if r.op != opContinue {
+		r.kind = r.op
+	}
+	limit := r.text
+	if r.kind == opBinary {
+		limit = r.binary
+	}
+	if r.left > limit-int64(len(r.msg)) {
+		return ErrTooLarge
+	}
+	return nil
+}
+
+// mask applies the key to b, in place, and gives the key for what follows it.
+func mask(b []byte, key uint32) uint32 {
+	wide := uint64(key)<<32 | uint64(key)
+	for len(b) >= 8 {
+		binary.LittleEndian.PutUint64(b, binary.LittleEndian.Uint64(b)^wide)
+		b = b[8:]
+	}
+	for i := range b {
+		b[i] ^= byte(key >> (8 * (i & 3)))
+	}
+	turn := 8 * (len(b) & 3)
+	return key>>turn | key<<(32-turn)
+}
+
+// appendFrame appends a frame with all of data. That of a client is masked, with a
+// key that nobody can foresee (section 10.3).
+func appendFrame(to []byte, op byte, data []byte, client bool) []byte {
+	var masked byte
+	if client {
+		masked = 0x80
+	}
+	to = append(to, 0x80|op)
+	switch n := len(data); {
+	case n <= 125:
+		to = append(to, masked|byte(n))
+	case n <= 0xFFFF:
+		to = append(to, masked|126, byte(n>>8), byte(n))
+	default:
+		to = append(to, masked|127)
+		to = binary.BigEndian.AppendUint64(to, uint64(n))
+	}
+	if !client {
+		return append(to, data...)
+	}
+	key := rand.Uint32()
+	to = binary.LittleEndian.AppendUint32(to, key)
+	at := len(to)
+	to = append(to, data...)
+	mask(to[at:], key)
+	return to
+}
+
+// closing reads the payload of a close frame: 1005 where it is empty.
+func closing(data []byte) (code int, reason string, err error) {
+	switch {
+	case len(data) == 0:
+		return closeNone, "", nil
+	case len(data) == 1:
+		return 0, "", broken("a close code of one byte")
+	}
+	code, reason = int(binary.BigEndian.Uint16(data)), string(data[2:])
+	switch {
+	case code < 1000 || code > 4999 || code >= 1004 && code <= 1006 || code >= 1015 && code < 3000:
+		return 0, "", broken("a close code that must not be sent")
+	case !utf8.ValidString(reason):
+		return 0, "", broken("a reason that is not UTF-8")
+	}
+	return code, reason, nil
+}

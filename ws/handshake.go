@@ -1,0 +1,213 @@
+package ws
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/gorilla/websocket"
+	"golang.org/x/net/proxy"
+)
+
+var writeBuffers sync.Pool
+
+// Accept turns a request into a connection, choosing the subprotocol if it is not
+// empty and offered. Requests of web pages, which have an Origin, are refused
+// with 403 unless the limits say otherwise.
+func Accept(w http.ResponseWriter, r *http.Request, subprotocol string, limits Limits) (*Conn, error) {
+	up := websocket.Upgrader{
+		HandshakeTimeout: limits.Write,
+		WriteBufferSize:  4 << 10,
+		WriteBufferPool:  &writeBuffers,
+		CheckOrigin:      func(r *http.Request) bool { return limits.AnyOrigin || len(r.Header["Origin"]) == 0 },
+		Error: func(w http.ResponseWriter, _ *http.Request, status int, reason error) {
+			http.Error(w, reason.Error(), status)
+		},
+	}
+	if subprotocol != "" {
+		up.Subprotocols = []string{subprotocol}
+	}
+	conn, err := up.Upgrade(w, r, nil) // refuses a client that speaks before it is answered
+	if err != nil {
+		return nil, fmt.Errorf("ws: upgrade: %w", err)
+	}
+	if err := conn.NetConn().SetDeadline(time.Time{}); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("ws: upgrade: %w", err)
+	}
+	l := newLine(conn.NetConn(), limits.Write)
+	return newConn(l, l, false, nil, limits), nil
+}
+
+// Subprotocols are those that a request offers.
+func Subprotocols(r *http.Request) []string { return websocket.Subprotocols(r) }
+
+// Dial connects to a server, offering the subprotocol if it is not empty. A
+// server that chooses another one is refused. status is the HTTP status of a
+// refused handshake, otherwise 0.
+func Dial(ctx context.Context, to, subprotocol string, header http.Header, limits Limits) (c *Conn, status int, err error) {
+	c, status, err = dial(ctx, to, subprotocol, header, limits)
+	if err != nil {
+		return nil, status, fmt.Errorf("ws: dial: %w", err)
+	}
+	return c, 0, nil
+}
+
+func dial(ctx context.Context, to, subprotocol string, header http.Header, limits Limits) (_ *Conn, status int, err error) {
+	var l *line
+	var head *headConn
+	d := websocket.Dialer{WriteBufferSize: 4 << 10, WriteBufferPool: &writeBuffers}
+	if subprotocol != "" {
+		d.Subprotocols = []string{subprotocol}
+	}
+	// The library heeds the deadline of ctx while it waits for the server's
+	// answer, but not its cancellation.
+	stop := func() bool { return true }
+	connect := func(ctx context.Context, address, scheme string) (err error) {
+		var tcp net.Conn
+		if tcp, err = dialTCP(ctx, address, scheme); err == nil {
+			stop = context.AfterFunc(ctx, func() { _ = tcp.SetDeadline(time.Now()) })
+			l = newLine(tcp, limits.Write)
+			head = &headConn{Conn: l}
+		}
+		return err
+	}
+	d.NetDialContext = func(ctx context.Context, _, address string) (net.Conn, error) {
+		if err := connect(ctx, address, "http"); err != nil {
+			return nil, err
+		}
+		return head, nil
+	}
+	d.NetDialTLSContext = func(ctx context.Context, _, address string) (net.Conn, error) {
+		if err := connect(ctx, address, "https"); err != nil {
+			return nil, err
+		}
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			return nil, err
+		}
+		secure := tls.Client(l, &tls.Config{ServerName: host})
+		if err := secure.HandshakeContext(ctx); err != nil {
+			l.Close()
+			return nil, err
+		}
+		head.Conn = secure
+		return head, nil
+	}
+	conn, resp, err := d.DialContext(ctx, to, header)
+	if !stop() && err == nil {
+		err = context.Cause(ctx)
+	}
+	if err == nil {
+		err = l.SetDeadline(time.Time{})
+	}
+	if err != nil {
+		if conn != nil {
+			conn.Close()
+		}
+		if resp != nil && resp.StatusCode != http.StatusSwitchingProtocols {
+			return nil, resp.StatusCode, fmt.Errorf("%w: %s", err, resp.Status)
+		}
+		return nil, 0, err
+	}
+	if p := conn.Subprotocol(); p != "" && p != subprotocol {
+		conn.Close()
+		return nil, 0, fmt.Errorf("the server chose subprotocol %.40q", p)
+	}
+	return newConn(head.Conn, l, true, head.rest, limits), 0, nil
+}
+
+// dialTCP connects to an address, through the proxy that the environment names for
+// URLs of the scheme.
+func dialTCP(ctx context.Context, address, scheme string) (net.Conn, error) {
+	direct := &net.Dialer{}
+	via, err := http.ProxyFromEnvironment(&http.Request{URL: &url.URL{Scheme: scheme, Host: address}})
+	switch {
+	case err != nil:
+		return nil, err
+	case via == nil:
+		return direct.DialContext(ctx, "tcp", address)
+	case via.Scheme == "http":
+		return dialThrough(ctx, direct, via, address)
+	}
+	socks, err := proxy.FromURL(via, direct)
+	if err != nil {
+		return nil, fmt.Errorf("proxy: %w", err)
+	}
+	return socks.(proxy.ContextDialer).DialContext(ctx, "tcp", address)
+}
+
+// dialThrough has an HTTP proxy connect to an address (RFC 9110, section 9.3.6).
+func dialThrough(ctx context.Context, d *net.Dialer, via *url.URL, address string) (net.Conn, error) {
+	at := via.Host
+	if via.Port() == "" {
+		at = net.JoinHostPort(via.Hostname(), "80")
+	}
+	conn, err := d.DialContext(ctx, "tcp", at)
+	if err != nil {
+		return nil, fmt.Errorf("proxy: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })
+	req := &http.Request{Method: http.MethodConnect, URL: &url.URL{Opaque: address}, Host: address, Header: http.Header{}}
+	if u := via.User; u != nil {
+		password, _ := u.Password()
+		(&http.Request{Header: req.Header}).SetBasicAuth(u.Username(), password)
+		req.Header.Set("Proxy-Authorization", req.Header.Get("Authorization"))
+		req.Header.Del("Authorization")
+	}
+	err = req.Write(conn)
+	if err == nil {
+		var resp *http.Response // nothing follows it before this side has spoken
+		if resp, err = http.ReadResponse(bufio.NewReader(conn), req); err == nil && resp.StatusCode != http.StatusOK {
+			err = fmt.Errorf("says %s", resp.Status)
+		}
+	}
+	if !stop() && err == nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("proxy: %w", err)
+	}
+	return conn, nil
+}
+
+// headConn gives out what it reads up to the end of an HTTP header in one call, and
+// what follows it in the next ones: the first messages of a server that speaks
+// right after its answer stay in rest.
+type headConn struct {
+	net.Conn
+	seen []byte // the end of what was given out; nil: the header is over
+	rest []byte
+	over bool
+}
+
+// Read implements net.Conn.
+func (c *headConn) Read(b []byte) (int, error) {
+	if len(c.rest) > 0 {
+		n := copy(b, c.rest)
+		c.rest = c.rest[n:]
+		return n, nil
+	}
+	n, err := c.Conn.Read(b)
+	if c.over || n == 0 {
+		return n, err
+	}
+	before := len(c.seen)
+	c.seen = append(c.seen, b[:n]...)
+	if i := bytes.Index(c.seen, []byte("\r\n\r\n")); i >= 0 {
+		end := i + 4 - before
+		c.rest = append([]byte(nil), b[end:n]...)
+		c.over, c.seen = true, nil
+		return end, nil
+	}
+	c.seen = c.seen[max(0, len(c.seen)-3):]
+	return n, err
+}

@@ -1,0 +1,207 @@
+package ws
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Loop waits for many connections at once, and reads from all that have something
+// on one goroutine: a connection costs no goroutine, and a wake-up serves as many
+// of them as are ready. docs/performance.md has the measurements.
+type Loop struct {
+	epoll, wake int
+	done        chan struct{}
+
+	mu      sync.Mutex
+	conns   map[int32]*Conn
+	posts   []func() // to be run by the loop
+	stopped bool     // no connection is taken any more
+
+	stop bool // owned by the loop
+}
+
+const (
+	loopEvents = 256       // taken in one wake-up
+	loopBuffer = 256 << 10 // read at once; the loop's connections share it
+)
+
+// NewLoop starts an event loop. Where the system has none the error is
+// errors.ErrUnsupported.
+func NewLoop() (*Loop, error) {
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("ws: event loop: %w", err)
+	}
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err == nil {
+		err = unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, wake, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(wake)})
+	}
+	if err != nil {
+		unix.Close(epoll)
+		return nil, fmt.Errorf("ws: event loop: %w", err)
+	}
+	l := &Loop{epoll: epoll, wake: wake, conns: map[int32]*Conn{}, done: make(chan struct{})}
+	go l.run()
+	return l, nil
+}
+
+// Close ends the loop and the connections that are left in it.
+func (l *Loop) Close() {
+	l.post(func() { l.stop = true })
+	<-l.done
+}
+
+// post has f run by the loop, soon.
+func (l *Loop) post(f func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.stopped {
+		return
+	}
+	l.posts = append(l.posts, f)
+	_, _ = unix.Write(l.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // cannot fail: the counter is small
+}
+
+// Len is how many connections the loop has.
+func (l *Loop) Len() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.conns)
+}
+
+func (l *Loop) run() {
+	defer close(l.done)
+	buf := make([]byte, loopBuffer)
+	events := make([]unix.EpollEvent, loopEvents)
+	ready := make([]*Conn, loopEvents)
+	for {
+		n, err := unix.EpollWait(l.epoll, events, -1)
+		if err != nil && err != unix.EINTR {
+			panic(fmt.Sprintf("ws: epoll_wait: %v", err)) // EBADF and the like: a bug
+		}
+		l.mu.Lock()
+		posts := l.posts
+		l.posts = nil
+		for i := range max(n, 0) {
+			ready[i] = l.conns[events[i].Fd]
+		}
+		l.mu.Unlock()
+		for i := range max(n, 0) {
+			c := ready[i]
+			if c == nil { // wake, or one that has gone
+				if events[i].Fd == int32(l.wake) {
+					_, _ = unix.Read(l.wake, buf[:8])
+				}
+				continue
+			}
+			if events[i].Events&unix.EPOLLOUT != 0 {
+				c.line.flush()
+			}
+			if events[i].Events&^unix.EPOLLOUT != 0 {
+				c.readable(buf)
+			}
+			ready[i] = nil
+		}
+		for _, f := range posts {
+			f()
+		}
+		if l.stop {
+			l.end()
+			return
+		}
+	}
+}
+
+// end ends what is left.
+func (l *Loop) end() {
+	l.mu.Lock()
+	l.stopped = true
+	left := make([]*Conn, 0, len(l.conns))
+	for _, c := range l.conns {
+		left = append(left, c)
+	}
+	l.mu.Unlock()
+	for _, c := range left {
+		c.over(os.ErrClosed)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	unix.Close(l.epoll)
+	unix.Close(l.wake)
+}
+
+func interest(out bool) uint32 {
+	if out {
+		return unix.EPOLLIN | unix.EPOLLOUT
+	}
+	return unix.EPOLLIN
+}
+
+func (l *Loop) add(fd int, c *Conn, out bool) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.stopped {
+		return os.ErrClosed
+	}
+	l.conns[int32(fd)] = c
+	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: interest(out), Fd: int32(fd)}); err != nil {
+		delete(l.conns, int32(fd))
+		return fmt.Errorf("ws: event loop: %w", err)
+	}
+	return nil
+}
+
+// watch changes whether the loop tells that a connection can be written to.
+func (l *Loop) watch(fd int, out bool) error {
+	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_MOD, fd, &unix.EpollEvent{Events: interest(out), Fd: int32(fd)}); err != nil {
+		return fmt.Errorf("ws: event loop: %w", err)
+	}
+	return nil
+}
+
+// remove closes a descriptor; the kernel forgets what it was watched for.
+func (l *Loop) remove(fd int) error {
+	l.mu.Lock()
+	delete(l.conns, int32(fd))
+	l.mu.Unlock()
+	if err := unix.Close(fd); err != nil {
+		return fmt.Errorf("ws: close: %w", err)
+	}
+	return nil
+}
+
+// detach gives a second descriptor of a connection, which the runtime's own poller
+// does not know.
+func detach(raw syscall.RawConn) (fd int, err error) {
+	if e := raw.Control(func(old uintptr) {
+		fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0)
+	}); e != nil {
+		return -1, e
+	}
+	return fd, err
+}
+
+func shutdown(fd int) { _ = unix.Shutdown(fd, unix.SHUT_RDWR) } // fails where the other side has left already
+
+// readSome reads what there is.
+func readSome(fd int, b []byte) (int, error) {
+	for {
+		n, err := unix.Read(fd, b)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err == unix.EAGAIN:
+			return 0, os.ErrDeadlineExceeded
+		case err != nil:
+			return 0, err
+		case n == 0:
+			return 0, io.EOF
+		}
+		return n, nil
+	}
+}

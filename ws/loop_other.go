@@ -1,0 +1,31 @@
+//go:build !linux
+
+package ws
+
+import (
+	"errors"
+	"syscall"
+)
+
+// Loop is an event loop, which this system does not have.
+type Loop struct{}
+
+// NewLoop fails with errors.ErrUnsupported.
+func NewLoop() (*Loop, error) { return nil, errors.ErrUnsupported }
+
+// Close ends the loop.
+func (*Loop) Close() {}
+
+// Len is how many connections the loop has.
+func (*Loop) Len() int { return 0 }
+
+func (*Loop) add(int, *Conn, bool) error { return errors.ErrUnsupported }
+func (*Loop) watch(int, bool) error      { return errors.ErrUnsupported }
+func (*Loop) remove(int) error           { return errors.ErrUnsupported }
+
+func (*Loop) post(func()) {}
+
+func detach(syscall.RawConn) (int, error) { return -1, errors.ErrUnsupported }
+func shutdown(int)                        {}
+
+func readSome(int, []byte) (int, error) { return 0, errors.ErrUnsupported }
