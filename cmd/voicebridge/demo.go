@@ -390,6 +390,25 @@ func (p *progress) line(out io.Writer, s string) {
 	fmt.Fprintln(out, s)
 }
 
+// part draws a bar for what is going on.
+func (p *progress) part(what string, part float64) {
+	if p.out == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	const width = 30
+	n := int(width * min(part, 1))
+	fmt.Fprintf(p.out, "\r\x1b[K  [%s%s] %s", strings.Repeat("#", n), strings.Repeat(".", width-n), what)
+}
+
+// clear takes the bar away.
+func (p *progress) clear() {
+	if p.out != nil {
+		fmt.Fprint(p.out, "\r\x1b[K")
+	}
+}
+
 func (p *progress) done() {
 	if p.out != nil {
 		p.at(p.length)

@@ -18,6 +18,7 @@ import (
 type cli struct {
 	Serve     serveCmd     `cmd:"" help:"Run the bridge: take carriers' media connections and dial the agent for each call."`
 	Demo      demoCmd      `cmd:"" help:"Put one simulated call through a bridge and show what the caller heard. Needs no account, key or server."`
+	Bench     benchCmd     `cmd:"" help:"Put a bridge under load, and report what it costs and what callers hear."`
 	Agent     agentCmd     `cmd:"" help:"Run a reference agent to point a bridge at."`
 	Call      callCmd      `cmd:"" help:"Place a call through a running bridge."`
 	Calls     callsCmd     `cmd:"" help:"List the calls of a running bridge."`
@@ -29,6 +30,7 @@ type cli struct {
 	Token     tokenCmd     `cmd:"" help:"Make a token for the API."`
 	Providers providersCmd `cmd:"" help:"List the carriers and what they can do."`
 	Version   versionCmd   `cmd:"" help:"Print the version."`
+	Yardstick yardstickCmd `cmd:"" hidden:"" help:"Pass messages on between a carrier and an agent, for bench to compare with."`
 }
 
 // output is where commands print for people; logs go to stderr.
@@ -66,6 +68,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true}),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(output{stdout}),
+		kong.Vars{"behaviours": behaviours()},
 		kong.UsageOnError(),
 	)
 	if err != nil {

@@ -1,0 +1,15 @@
+//go:build !linux
+
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+)
+
+// Floor is there on Linux only.
+func Floor(context.Context, net.Listener, string) error {
+	return fmt.Errorf("bench: floor: %w", errors.ErrUnsupported)
+}

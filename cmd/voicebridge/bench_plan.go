@@ -1,0 +1,205 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml"
+
+	"voicebridge/bench"
+	"voicebridge/providers/all"
+)
+
+// benchPlan is a scenario file.
+type benchPlan struct {
+	Carriers map[string]float64          `yaml:"carriers"` // weights by NAME or NAME/RATE
+	Agents   map[bench.Behaviour]float64 `yaml:"agents"`
+	Calls    []int                       `yaml:"calls"`
+	Arrivals float64                     `yaml:"arrivals_per_second"`
+	Length   duration                    `yaml:"call_length"`
+	Settle   duration                    `yaml:"settle"`
+	Duration duration                    `yaml:"duration"`
+	Rounds   int                         `yaml:"rounds"`
+	Digits   float64                     `yaml:"digits_per_call_second"`
+	Against  []string                    `yaml:"against"`
+
+	lines  []bench.Share[bench.Line]
+	agents []bench.Share[bench.Behaviour]
+}
+
+// plan reads the scenario and checks it. Flags count more.
+func (c *benchCmd) plan() (*benchPlan, error) {
+	p := &benchPlan{}
+	if c.Scenario != "" {
+		text, err := os.ReadFile(c.Scenario)
+		if err != nil {
+			return nil, fmt.Errorf("--scenario: %w", err)
+		}
+		if err := yaml.UnmarshalWithOptions(text, p, yaml.Strict()); err != nil {
+			return nil, fmt.Errorf("--scenario: %s: %w", c.Scenario, err)
+		}
+	}
+	if c.Carrier != "" || len(p.Carriers) == 0 {
+		name := c.Carrier
+		or(&name, "twilio")
+		if c.Rate != 0 {
+			name = fmt.Sprintf("%s/%d", name, c.Rate)
+		}
+		p.Carriers = map[string]float64{name: 1}
+	}
+	if c.Agent != "" || len(p.Agents) == 0 {
+		kind := c.Agent
+		or(&kind, string(bench.EchoAgent))
+		p.Agents = map[bench.Behaviour]float64{bench.Behaviour(kind): 1}
+	}
+	if len(c.Calls) > 0 {
+		p.Calls = c.Calls
+	}
+	if len(p.Calls) == 0 {
+		p.Calls = []int{50, 100, 200}
+	}
+	if c.Duration != 0 {
+		p.Duration = duration(c.Duration)
+	}
+	if c.Rounds != 0 {
+		p.Rounds = c.Rounds
+	}
+	if c.Arrivals != 0 {
+		p.Arrivals = c.Arrivals
+	}
+	if len(c.Against) > 0 {
+		p.Against = c.Against
+	}
+	or(&p.Duration, duration(10*time.Second))
+	or(&p.Settle, duration(2*time.Second))
+	or(&p.Rounds, 3)
+	or(&p.Arrivals, 100)
+	return p, errors.Join(p.resolve()...)
+}
+
+// resolve checks what the plan says. Errors name the field.
+func (p *benchPlan) resolve() (errs []error) {
+	wrong := func(field, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("%s: "+format, append([]any{field}, args...)...))
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Carriers)) {
+		weight := p.Carriers[name]
+		carrier, rate, _ := strings.Cut(name, "/")
+		spec := all.Lookup(carrier)
+		if spec == nil {
+			wrong("carriers", "%q is not a carrier; see voicebridge providers", carrier)
+			continue
+		}
+		line := bench.Line{Spec: spec, Format: spec.Formats[0]}
+		known := rate == ""
+		for _, f := range spec.Formats {
+			if fmt.Sprint(f.Rate) == rate && !known {
+				line.Format, known = f, true
+			}
+		}
+		if !known {
+			wrong("carriers", "%s has no audio at %s Hz, only %v", spec.Title, rate, spec.Formats)
+		}
+		if weight < 0 || weight > 1e6 {
+			wrong("carriers."+name, "%v must be a weight, 0 or more", weight)
+		}
+		if weight > 0 {
+			p.lines = append(p.lines, bench.Share[bench.Line]{Of: line, Weight: weight})
+		}
+	}
+	for _, kind := range bench.Behaviours {
+		if weight := p.Agents[kind]; weight > 0 && weight <= 1e6 {
+			p.agents = append(p.agents, bench.Share[bench.Behaviour]{Of: kind, Weight: weight})
+		}
+	}
+	for kind, weight := range p.Agents {
+		if !slices.Contains(bench.Behaviours, kind) {
+			wrong("agents", "%q must be one of %v", kind, bench.Behaviours)
+		} else if !(weight >= 0 && weight <= 1e6) {
+			wrong("agents."+string(kind), "%v must be a weight, 0 or more", weight)
+		}
+	}
+	if len(errs) == 0 && (len(p.lines) == 0 || len(p.agents) == 0) {
+		wrong("carriers, agents", "at least one of each must have a weight")
+	}
+	for _, n := range p.Calls {
+		if n < 1 || n > 100000 {
+			wrong("calls", "%d must be between 1 and 100000", n)
+		}
+	}
+	for _, f := range []struct {
+		name     string
+		v        duration
+		min, max time.Duration
+	}{
+		{"duration", p.Duration, time.Second, 24 * time.Hour},
+		{"settle", p.Settle, 0, time.Hour},
+	} {
+		if v := time.Duration(f.v); v < f.min || v > f.max {
+			wrong(f.name, "%v must be between %v and %v", v, f.min, f.max)
+		}
+	}
+	if l := time.Duration(p.Length); l != 0 && l < time.Second {
+		wrong("call_length", "%v must be at least 1s, or 0 for calls that last", l)
+	}
+	if p.Rounds < 1 || p.Rounds > 1000 {
+		wrong("rounds", "%d must be between 1 and 1000", p.Rounds)
+	}
+	if !(p.Arrivals > 0 && p.Arrivals <= 10000) {
+		wrong("arrivals_per_second", "%v must be more than 0 and at most 10000", p.Arrivals)
+	}
+	if !(p.Digits >= 0 && p.Digits <= 10) {
+		wrong("digits_per_call_second", "%v must be between 0 and 10", p.Digits)
+	}
+	for _, a := range p.Against {
+		switch {
+		case !slices.Contains([]string{"relay", "floor", "portable"}, a):
+			wrong("against", "%q must be relay, floor or portable", a)
+		case a != "portable" && (len(p.lines) > 1 || len(p.agents) > 1 || len(p.agents) == 1 && p.agents[0].Of != bench.EchoAgent):
+			wrong("against", "%s passes the messages of one carrier to agents that echo: it cannot carry this load", a)
+		}
+	}
+	return errs
+}
+
+func (p *benchPlan) load(calls int) *bench.Load {
+	return &bench.Load{
+		Lines: p.lines, Agents: p.agents, Calls: calls, Arrivals: p.Arrivals, Length: time.Duration(p.Length),
+		Settle: time.Duration(p.Settle), Duration: time.Duration(p.Duration), Digits: p.Digits,
+	}
+}
+
+// describe says in a line what is measured.
+func (p *benchPlan) describe() string {
+	var parts []string
+	for _, l := range p.lines {
+		parts = append(parts, fmt.Sprintf("%s %v (%g)", l.Of.Spec.Title, l.Of.Format, l.Weight))
+	}
+	var agents []string
+	for _, a := range p.agents {
+		agents = append(agents, fmt.Sprintf("%s (%g)", a.Of, a.Weight))
+	}
+	s := fmt.Sprintf("%s; agents: %s; %s calls, %v for each measurement, %d rounds", strings.Join(parts, ", "), strings.Join(agents, ", "),
+		numbers(p.Calls), time.Duration(p.Duration), p.Rounds)
+	if p.Length > 0 {
+		s += fmt.Sprintf("; calls of %v", time.Duration(p.Length))
+	}
+	if p.Digits > 0 {
+		s += fmt.Sprintf("; %g digits a call-second", p.Digits)
+	}
+	return s
+}
+
+// behaviours lists what agents can do.
+func behaviours() string {
+	var s []string
+	for _, b := range bench.Behaviours {
+		s = append(s, string(b))
+	}
+	return strings.Join(s, ", ")
+}
