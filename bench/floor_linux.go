@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"runtime"
 	"sync"
+	"time"
 
 	"github.com/gorilla/websocket"
 	"golang.org/x/sys/unix"
@@ -67,8 +69,13 @@ func (f *floor) join(a, b *websocket.Conn, over chan struct{}) error {
 func (f *floor) run() {
 	events := make([]unix.EpollEvent, 256)
 	buf := make([]byte, 64<<10)
+	var yielded time.Time
 	for {
 		n, err := unix.EpollWait(f.epoll, events, -1)
+		if now := time.Now(); now.Sub(yielded) > 5*time.Millisecond { // see ws.Loop
+			yielded = now
+			runtime.Gosched()
+		}
 		if err != nil && err != unix.EINTR {
 			panic(fmt.Sprintf("bench: floor: %v", err))
 		}

@@ -105,7 +105,9 @@ func NewGenerator(address string) (*Generator, error) {
 	}
 	g := &Generator{begun: time.Now(), address: l.Addr().String(), calls: map[string]*loadCall{}}
 	g.books.reset(0)
-	for range runtime.GOMAXPROCS(0) {
+	processors := runtime.NumCPU()
+	runtime.GOMAXPROCS(3 * processors) // see ws.Loop
+	for range processors {
 		loop, err := ws.NewLoop()
 		if err != nil && !errors.Is(err, errors.ErrUnsupported) {
 			return nil, errors.Join(err, l.Close())

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"runtime"
 	"sync"
 	"time"
 )
@@ -46,9 +47,8 @@ func (p *pacer) add(t ticker) {
 
 func (p *pacer) run() {
 	defer close(p.done)
-	timer := time.NewTimer(0)
-	defer timer.Stop()
 	var due []ticker
+	var yielded time.Duration
 	for n := int(time.Since(p.begun)/slotTime) + 1; ; n++ {
 		p.mu.Lock()
 		due = append(due[:0], p.slots[n%slots]...)
@@ -57,13 +57,10 @@ func (p *pacer) run() {
 			continue
 		}
 		at := time.Duration(n) * slotTime
-		if wait := at - time.Since(p.begun); wait > 0 {
-			timer.Reset(wait)
-			select {
-			case <-timer.C:
-			case <-p.stop:
-				return
-			}
+		pause(at - time.Since(p.begun))
+		if now := time.Since(p.begun); now-yielded > 5*time.Millisecond { // see ws.Loop
+			yielded = now
+			runtime.Gosched()
 		}
 		select {
 		case <-p.stop:

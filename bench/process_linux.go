@@ -11,6 +11,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// pause sleeps, to within a few hundredths of a millisecond: time.Sleep rounds up to
+// whole ones where nothing else goes on, and calls would come in bundles.
+func pause(d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	t := unix.NsecToTimespec(int64(d))
+	_ = unix.Nanosleep(&t, nil) // a signal ends it early: the frame is sent early, by as much as nobody can tell
+}
+
 // processTime is the processor time that a process has used, in user and system.
 func processTime(pid int) (time.Duration, error) {
 	var t unix.Timespec

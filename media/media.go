@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -357,14 +356,32 @@ func (s *Server) serve(spec *providers.Spec, conn *ws.Conn, tk *ticket) {
 			sess.Over()
 		}
 	}
-	if len(s.loops) > 0 {
-		sess.In(slices.MinFunc(s.loops, func(a, b *ws.Loop) int { return a.Len() - b.Len() }))
-	}
+	sess.In(s.loop())
 	go func() {
 		defer s.sessions.Done()
 		end := sess.Run(s.ctx)
 		s.leave(sess, end.Cause)
 	}()
+}
+
+// fullLoop is how many connections a loop gets before the next one is used: the more
+// it has, the less each costs, as long as it is far from busy.
+const fullLoop = 128
+
+// loop is the event loop for another call; nil: there is none.
+func (s *Server) loop() *ws.Loop {
+	var least *ws.Loop
+	few := 0
+	for _, l := range s.loops {
+		n := l.Len()
+		if n < fullLoop {
+			return l
+		}
+		if least == nil || n < few {
+			least, few = l, n
+		}
+	}
+	return least
 }
 
 func (s *Server) enter(sess *session.Session) bool {

@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,6 +15,9 @@ import (
 // Loop waits for many connections at once, and reads from all that have something
 // on one goroutine: a connection costs no goroutine, and a wake-up serves as many
 // of them as are ready. docs/performance.md has the measurements.
+//
+// While it waits, a loop occupies one of the scheduler's processors: programs should
+// have one more (runtime.GOMAXPROCS) for each loop.
 type Loop struct {
 	epoll, wake int
 	done        chan struct{}
@@ -28,6 +33,7 @@ type Loop struct {
 const (
 	loopEvents = 256       // taken in one wake-up
 	loopBuffer = 256 << 10 // read at once; the loop's connections share it
+	loopYield  = 5 * time.Millisecond
 )
 
 // NewLoop starts an event loop. Where the system has none the error is
@@ -79,10 +85,17 @@ func (l *Loop) run() {
 	buf := make([]byte, loopBuffer)
 	events := make([]unix.EpollEvent, loopEvents)
 	ready := make([]*Conn, loopEvents)
+	var yielded time.Time
 	for {
 		n, err := unix.EpollWait(l.epoll, events, -1)
 		if err != nil && err != unix.EINTR {
 			panic(fmt.Sprintf("ws: epoll_wait: %v", err)) // EBADF and the like: a bug
+		}
+		// A goroutine that the scheduler has not seen for 10 ms is taken for a busy one,
+		// and loses its processor at every wait from then on.
+		if now := time.Now(); now.Sub(yielded) > loopYield {
+			yielded = now
+			runtime.Gosched()
 		}
 		l.mu.Lock()
 		posts := l.posts

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"time"
 
@@ -49,6 +50,7 @@ func (c *serveCmd) Run(ctx context.Context, out output) error {
 	if err != nil {
 		return err
 	}
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + int(cfg.Media.Loops)) // see ws.Loop
 	log := cfg.logger(os.Stderr)
 	instance := cfg.Instance
 	if instance == "" {
