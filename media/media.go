@@ -366,7 +366,7 @@ func (s *Server) serve(spec *providers.Spec, conn *ws.Conn, tk *ticket) {
 
 // fullLoop is how many connections a loop gets before the next one is used: the more
 // it has, the less each costs, as long as it is far from busy.
-const fullLoop = 128
+const fullLoop = 512
 
 // loop is the event loop for another call; nil: there is none.
 func (s *Server) loop() *ws.Loop {
