@@ -91,6 +91,9 @@ const (
 	leftoverFor = 5 * time.Second
 )
 
+// dialTime is how long a bridge may take to answer a handshake.
+var dialTime = 10 * time.Second
+
 // ErrBridge is the kind of errors for which the bridge is to blame.
 var ErrBridge = errors.New("the bridge")
 
@@ -333,7 +336,7 @@ func (f *fleet) begin() {
 	i := f.begun
 	f.begun++
 	f.group.Go(func() {
-		dial, cancel := context.WithTimeout(f.ctx, 10*time.Second)
+		dial, cancel := context.WithTimeout(f.ctx, dialTime)
 		c, err := f.g.dial(dial, f.load, i, f.target.URL)
 		cancel()
 		if err != nil {
@@ -368,13 +371,16 @@ func (f *fleet) ramp(progress func(string, float64)) error {
 			return f.blame("takes no calls")
 		}
 	}
-	for end := time.Now().Add(12 * time.Second); f.size()+int(f.refused()) < f.load.Calls && f.load.Length == 0; {
+	for end := time.Now().Add(dialTime + 2*time.Second); f.size()+int(f.refused()) < f.load.Calls && f.load.Length == 0; {
 		if time.Now().After(end) {
 			return f.blame("does not take its calls in time")
 		}
 		if err := sleep(f.ctx, 20*time.Millisecond); err != nil {
 			return err
 		}
+	}
+	if f.size() == 0 && f.load.Length == 0 {
+		return f.blame("takes no calls")
 	}
 	return nil
 }

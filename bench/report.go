@@ -208,8 +208,8 @@ func (r *Report) JSON(w io.Writer) error {
 func (r *Report) page() any {
 	return struct {
 		*Report
-		Summaries []Summary `json:"summaries"`
-		Ratios    []Ratio   `json:"ratios"`
+		SummaryList []Summary `json:"summaries"`
+		RatioList   []Ratio   `json:"ratios"`
 	}{r, r.Summaries(), r.Ratios()}
 }
 

@@ -1,6 +1,9 @@
 package codec
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // Filter design. The prototype low-pass is a Kaiser-windowed sinc that reaches
 // halfDelay samples of the lower rate to each side, which is also its delay:
@@ -114,9 +117,11 @@ func (r *Resampler) groups(dst, src []int16) []int16 {
 			fir(sum, r.streams[run.stream][r.history+run.from:], run.h)
 		}
 	}
-	for g := range n {
-		for _, sum := range r.sums {
-			dst = append(dst, round(sum[g]))
+	at, up := len(dst), len(r.sums)
+	dst = slices.Grow(dst, n*up)[:at+n*up]
+	for q, sum := range r.sums {
+		for i, y := at+q, sum[:n]; len(y) > 0; i, y = i+up, y[1:] {
+			dst[i] = round(y[0])
 		}
 	}
 	for _, s := range r.streams {
@@ -127,13 +132,11 @@ func (r *Resampler) groups(dst, src []int16) []int16 {
 
 // round is to the nearest integer, saturating.
 func round(y float32) int16 {
-	switch {
-	case y >= 32767:
-		return 32767
-	case y <= -32768:
-		return -32768
+	v := int32(y+32768.5) - 32768 // the conversion truncates: keep it positive
+	if int32(int16(v)) != v {
+		return int16(v>>31) ^ 32767
 	}
-	return int16(int32(y+32768.5) - 32768) // the conversion truncates: keep it positive
+	return int16(v)
 }
 
 // design gives the runs of each of the up outputs of a group of down inputs.

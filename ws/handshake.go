@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"net"
 	"net/http"
@@ -17,6 +18,9 @@ import (
 )
 
 var writeBuffers sync.Pool
+
+// roots are what servers' certificates are checked with; nil: the system's.
+var roots *x509.CertPool
 
 // Accept turns a request into a connection, choosing the subprotocol if it is not
 // empty and offered. Requests of web pages, which have an Origin, are refused
@@ -93,7 +97,7 @@ func dial(ctx context.Context, to, subprotocol string, header http.Header, limit
 		if err != nil {
 			return nil, err
 		}
-		secure := tls.Client(l, &tls.Config{ServerName: host})
+		secure := tls.Client(l, &tls.Config{ServerName: host, RootCAs: roots})
 		if err := secure.HandshakeContext(ctx); err != nil {
 			l.Close()
 			return nil, err

@@ -368,6 +368,15 @@ func (l *line) Close() error {
 	if l.closed {
 		return nil
 	}
+	// Where a goroutine has to write even what would be taken at once, it may do so.
+	if l.raw == nil && l.failed == nil && l.sending && l.Conn.SetWriteDeadline(time.Now().Add(linger)) == nil {
+		for l.sending && l.failed == nil {
+			l.moved.Wait()
+		}
+	}
+	if l.closed {
+		return nil
+	}
 	l.closed = true
 	l.empty()
 	l.moved.Broadcast()

@@ -33,6 +33,7 @@ type benchCmd struct {
 	Rounds   int           `help:"How often each is measured (default 3)." placeholder:"N"`
 	Arrivals float64       `help:"Calls begun in a second (default 100)." placeholder:"N"`
 	Against  []string      `help:"Measure by turns: relay, a plain relay of messages; floor, the least that Go can do; portable, this bridge without event loops." enum:"relay,floor,portable" placeholder:"WHAT,..."`
+	AtMost   float64       `help:"Fail where the bridge needs more than so much of the relay's CPU, in the median of the rounds." placeholder:"RATIO"`
 	Capacity bool          `help:"Search the most calls with --p99 and no gap heard, instead of --calls."`
 	P99      time.Duration `help:"Added delay at the 99th percentile that --capacity allows (default ${default})." default:"15ms" placeholder:"DURATION"`
 	Most     int           `help:"The most calls that --capacity tries (default ${default})." default:"10000" placeholder:"N"`
@@ -83,7 +84,31 @@ func (c *benchCmd) Run(ctx context.Context, out output) error {
 		b.print()
 		err = errors.Join(err, b.write())
 	}
+	if err == nil {
+		err = b.atMost()
+	}
 	return err
+}
+
+// atMost fails where the bridge needs too much.
+func (b *benchRun) atMost() error {
+	if b.AtMost == 0 {
+		return nil
+	}
+	compared := false
+	for _, r := range b.report.Ratios() {
+		if r.Of != b.report.Measurements[0].Target || r.To != "relay" {
+			continue
+		}
+		compared = true
+		if r.Median > b.AtMost {
+			return fmt.Errorf("--at-most: with %d calls %s needs %.2f times the CPU of the relay, more than %.2f", r.Calls, r.Of, r.Median, b.AtMost)
+		}
+	}
+	if !compared {
+		return errors.New("--at-most: nothing was compared with the relay; it needs --against relay, and Linux")
+	}
+	return nil
 }
 
 // benchRun is a run under way.

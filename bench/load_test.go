@@ -1,0 +1,289 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"math"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"voicebridge/codec"
+	"voicebridge/providers"
+	"voicebridge/providers/twilio"
+	"voicebridge/providers/vonage"
+)
+
+// TestMarkers: markers are found, at their place and each for itself, in audio that
+// has been through G.711, another rate and other frames; what is missing or too much
+// between them shows.
+func TestMarkers(t *testing.T) {
+	f := codec.Format{Encoding: codec.PCMU, Rate: 8000}
+	pcm := codec.Format{Encoding: codec.L16LE, Rate: 16000}
+	for name, c := range map[string]struct {
+		spoil     func(frame int, b []byte) []byte
+		want      int
+		lost      int
+		min, max  time.Duration // of what is too much, in all
+		delayed   time.Duration
+		tolerance time.Duration
+	}{
+		"as it was":    {nil, 19, 0, 0, 0, 0, time.Millisecond},
+		"a frame lost": {func(n int, b []byte) []byte { return b[:len(b)*min(1, n^60)] }, 19, 0, -21 * time.Millisecond, -19 * time.Millisecond, 0, 21 * time.Millisecond},
+		"a frame more": {func(n int, b []byte) []byte { return append(b, make([]byte, 320*2*(1-min(1, n^60)))...) }, 19, 0, 19 * time.Millisecond, 21 * time.Millisecond, 0, 21 * time.Millisecond},
+		"a marker lost": {func(n int, b []byte) []byte {
+			if n == 3*markerEvery-1 {
+				clear(b)
+			}
+			return b
+		}, 18, 1, 0, 0, 0, time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMarkers(f)
+			d := newDetector(m)
+			there, back := codec.NewTranscoder(f, pcm), codec.NewTranscoder(pcm, f)
+			var wire []byte
+			var delays []time.Duration
+			var extra time.Duration
+			lost := 0
+			for n := range 20 * markerEvery {
+				at := time.Duration(n) * codec.FrameTime
+				payload, id := m.frame(n)
+				if id >= 0 {
+					d.sent = append(d.sent, sentMarker{id, at, int64(n * f.FrameSamples())})
+				}
+				b := there.Append(nil, payload)
+				if c.spoil != nil {
+					b = c.spoil(n, b)
+				}
+				wire = back.Append(wire, b)
+				for len(wire) >= 100 { // other frames than those that were sent
+					if got, ok := d.hear(at, wire[:100]); ok {
+						delays, extra, lost = append(delays, got.delay), extra+got.extra, lost+got.lost
+					}
+					wire = wire[100:]
+				}
+			}
+			filters := 5 * time.Millisecond
+			if len(delays) != c.want || lost != c.lost || extra < c.min-time.Millisecond || extra > c.max+time.Millisecond {
+				t.Errorf("%d markers, %d lost, %v too much; want %d, %d, %v to %v", len(delays), lost, extra, c.want, c.lost, c.min, c.max)
+			}
+			for _, delay := range delays {
+				// A place in a message of 12.5 ms counts from the message's beginning.
+				if d := delay - filters; d < -13*time.Millisecond-c.tolerance || d > 13*time.Millisecond+c.tolerance {
+					t.Errorf("delay %v, want about that of the filters, %v", delay, filters)
+				}
+			}
+		})
+	}
+}
+
+// TestMarkersDiffer: no marker is taken for another.
+func TestMarkersDiffer(t *testing.T) {
+	for _, f := range []codec.Format{{Encoding: codec.PCMU, Rate: 8000}, {Encoding: codec.L16LE, Rate: 16000}, {Encoding: codec.L16LE, Rate: 24000}} {
+		m := newMarkers(f)
+		for i := range markerCount {
+			for j := range markerCount {
+				var both float64
+				for k, v := range m.pcm[i] {
+					both += float64(v) * float64(m.pcm[j][k])
+				}
+				alike := both / math.Sqrt(m.energy[i]*m.energy[j])
+				if i == j && alike < 0.999 || i != j && alike > markerAlike/2 {
+					t.Errorf("%v: markers %d and %d are alike by %.2f", f, i, j, alike)
+				}
+			}
+		}
+	}
+}
+
+func TestPick(t *testing.T) {
+	shares := []Share[string]{{"a", 3}, {"b", 1}, {"c", 0}}
+	got := map[string]int{}
+	for i := range 400 {
+		got[pick(shares, i)]++
+	}
+	if got["a"] < 295 || got["a"] > 305 || got["a"]+got["b"] != 400 {
+		t.Errorf("%v, want 300 and 100", got)
+	}
+}
+
+type count struct {
+	n    atomic.Int32
+	most int32
+	done chan struct{}
+}
+
+func (c *count) tick(time.Duration) bool {
+	if c.n.Add(1) == c.most {
+		close(c.done)
+		return false
+	}
+	return true
+}
+
+// TestPacer: each call is ticked for by the clock, until it does not want to be.
+func TestPacer(t *testing.T) {
+	begun := time.Now()
+	p := newPacer(begun, func(time.Duration) {})
+	var calls []*count
+	for range 50 {
+		c := &count{most: 11, done: make(chan struct{})}
+		calls = append(calls, c)
+		p.add(c)
+	}
+	for _, c := range calls {
+		<-c.done
+	}
+	if d := time.Since(begun); d < 200*time.Millisecond {
+		t.Errorf("11 ticks took %v", d)
+	}
+	p.close()
+	for _, c := range calls {
+		if n := c.n.Load(); n != c.most {
+			t.Errorf("%d ticks, want %d", n, c.most)
+		}
+	}
+}
+
+func line(spec *providers.Spec) []Share[Line] { return []Share[Line]{{Line{spec, spec.Formats[0]}, 1}} }
+
+func only(b Behaviour) []Share[Behaviour] { return []Share[Behaviour]{{b, 1}} }
+
+// yardstick runs one, and gives its URL and its end.
+func yardstick(t *testing.T, run func(context.Context, net.Listener, string) error, agent string) (url string, stop func()) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- run(ctx, l, agent) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return "ws://" + l.Addr().String() + "/", cancel
+}
+
+func generator(t *testing.T) *Generator {
+	t.Helper()
+	g, err := NewGenerator("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(g.Close)
+	return g
+}
+
+// TestMeasure: the yardsticks carry calls of either carrier, and what they do is
+// measured.
+func TestMeasure(t *testing.T) {
+	g := generator(t)
+	for _, spec := range []*providers.Spec{twilio.Spec, vonage.Spec} {
+		for name, run := range map[string]func(context.Context, net.Listener, string) error{"relay": Relay, "floor": Floor} {
+			if name == "floor" {
+				if l, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
+					ctx, cancel := context.WithCancel(t.Context())
+					cancel()
+					if errors.Is(Floor(ctx, l, ""), errors.ErrUnsupported) {
+						continue
+					}
+				}
+			}
+			t.Run(spec.Name+" "+name, func(t *testing.T) {
+				load := &Load{Lines: line(spec), Agents: only(EchoAgent), Calls: 5, Arrivals: 100, Settle: 200 * time.Millisecond, Duration: 2 * time.Second}
+				url, _ := yardstick(t, run, g.AgentURL(&load.Lines[0].Of))
+				target := &Target{Name: name, URL: func(*providers.Spec) string { return url }}
+				m, err := g.Measure(t.Context(), target, load)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if m.Markers < 15 || m.Markers > 25 || m.FramesBack < 400 || m.FramesBack > 600 || m.Dropped+m.Refused+m.Complaints != 0 {
+					t.Errorf("%+v", m)
+				}
+				if m.Delay.P50 <= 0 || m.Delay.P50 > 1000 || m.Setup.Count != 5 || len(m.Timeline) == 0 || len(m.DelayBars) == 0 {
+					t.Errorf("%+v", m)
+				}
+			})
+		}
+	}
+}
+
+// TestBridgeFails: a bridge that refuses, hangs or dies is told of as such.
+func TestBridgeFails(t *testing.T) {
+	g := generator(t)
+	load := &Load{Lines: line(twilio.Spec), Agents: only(EchoAgent), Calls: 30, Arrivals: 1000, Settle: 0, Duration: 20 * time.Second}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: http.NotFoundHandler()}
+	go srv.Serve(l)
+	t.Cleanup(func() { srv.Close() })
+	measure := func(url, why string) {
+		t.Helper()
+		_, err := g.Measure(t.Context(), &Target{Name: "it", URL: func(*providers.Spec) string { return url }}, load)
+		if !errors.Is(err, ErrBridge) || !strings.Contains(err.Error(), why) {
+			t.Errorf("%v, want %q", err, why)
+		}
+	}
+	measure("ws://"+l.Addr().String()+"/", "takes no calls: a call was not taken: ws: dial: websocket: bad handshake: 404 Not Found")
+
+	hangs, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { hangs.Close() })
+	before := dialTime
+	dialTime = 300 * time.Millisecond
+	measure("ws://"+hangs.Addr().String()+"/", "takes no calls")
+	dialTime = before
+
+	url, die := yardstick(t, Relay, g.AgentURL(&load.Lines[0].Of))
+	load.Progress = func(what string, part float64) {
+		if what == "measuring" {
+			die()
+		}
+	}
+	dies := make(chan struct{})
+	go func() {
+		defer close(dies)
+		<-time.After(500 * time.Millisecond)
+		for {
+			g.mu.Lock()
+			n := 0
+			for _, c := range g.calls {
+				c.conn.Close(1000, "") // the relay's process does not really die: its connections do
+				n++
+			}
+			g.mu.Unlock()
+			if n == 0 {
+				return
+			}
+			<-time.After(50 * time.Millisecond)
+		}
+	}()
+	measure(url, "has ended or refused")
+	<-dies
+}
+
+// TestDescriptors: more calls than descriptors is said before anything begins.
+func TestDescriptors(t *testing.T) {
+	err := CheckDescriptors(1 << 29)
+	if _, _, e := processDescriptors(1); errors.Is(e, errors.ErrUnsupported) {
+		t.Skip(e)
+	}
+	if err == nil || !strings.Contains(err.Error(), "may open") || !strings.Contains(err.Error(), "ulimit -n") {
+		t.Errorf("%v", err)
+	}
+	if err := CheckDescriptors(10); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,168 @@
+package ws
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+)
+
+// FuzzReader: whatever comes, and in whatever pieces, the reader gives the same
+// messages and the same end.
+func FuzzReader(f *testing.F) {
+	f.Add(appendFrame(nil, opText, []byte("hello"), true), 1, true)
+	f.Add(appendFrame(appendFrame(nil, opBinary, make([]byte, 300), false), opClose, []byte{3, 232}, false), 7, false)
+	f.Add([]byte{0x01, 0x81, 1, 2, 3, 4, 5, 0x80, 0x81, 1, 2, 3, 4, 5}, 3, true)
+	f.Add([]byte{0x82, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF}, 2, true)
+	f.Fuzz(func(t *testing.T, b []byte, step int, server bool) {
+		read := func(step int) (out []byte, err error) {
+			r := reader{server: server, text: 1000, binary: 2000}
+			b := bytes.Clone(b) // it is unmasked in place
+			for len(b) > 0 {
+				piece := b[:min(step, len(b))]
+				b = b[len(piece):]
+				for len(piece) > 0 {
+					n, op, data, err := r.take(piece)
+					if n < 0 || n > len(piece) || n == 0 && op == 0 && err == nil {
+						t.Fatalf("took %d of %d bytes", n, len(piece))
+					}
+					if err != nil {
+						return out, err
+					}
+					if len(data) > 2000 {
+						t.Fatalf("a message of %d bytes", len(data))
+					}
+					if op != 0 {
+						out = append(append(out, op), data...)
+					}
+					piece = piece[n:]
+				}
+			}
+			return out, nil
+		}
+		one, err1 := read(len(b))
+		some, err2 := read(max(1, step%100))
+		if !bytes.Equal(one, some) || (err1 == nil) != (err2 == nil) {
+			t.Errorf("at once %q, %v; in pieces %q, %v", one, err1, some, err2)
+		}
+	})
+}
+
+// TestMask: masking in parts is masking at once.
+func TestMask(t *testing.T) {
+	want := []byte(strings.Repeat("masked and unmasked ", 10))
+	for cut := range len(want) {
+		b := bytes.Clone(want)
+		key := mask(b[:cut], 0x01020304)
+		mask(b[cut:], key)
+		mask(b, 0x01020304)
+		if !bytes.Equal(b, want) {
+			t.Fatalf("cut at %d: %q", cut, b)
+		}
+	}
+}
+
+// TestEarly: what a server says in one go with its answer to the handshake is heard.
+func TestEarly(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		a := &answered{Conn: conn}
+		b := make([]byte, 4096)
+		n, err := conn.Read(b)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if _, err := a.Write(b[:n]); err != nil {
+			t.Error(err)
+		}
+		conn.Write(append(a.answer, appendFrame(nil, opText, []byte("early"), false)...))
+		io.Copy(io.Discard, conn)
+	}()
+	c, _, err := Dial(t.Context(), "ws://"+l.Addr().String(), "", nil, limits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, data, err := c.Read(); err != nil || string(data) != "early" {
+		t.Errorf("%q, %v", data, err)
+	}
+	c.Close(CloseNormal, "")
+	for err := error(nil); err == nil; {
+		_, _, err = c.Read()
+	}
+	c.Release()
+}
+
+// TestProxy: connections go through the proxy of the environment.
+func TestProxy(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	asked := make(chan string, 1)
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		b := make([]byte, 4096)
+		n, _ := conn.Read(b)
+		asked <- string(b[:n])
+		io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\n")
+		n, _ = conn.Read(b)
+		asked <- string(b[:n])
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	conn, err := dialThrough(ctx, &net.Dialer{}, mustURL(t, "http://user:pass@"+l.Addr().String()), "agent.example:443")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	first := <-asked
+	if !strings.HasPrefix(first, "CONNECT agent.example:443 HTTP/1.1\r\nHost: agent.example:443\r\n") || !strings.Contains(first, "Proxy-Authorization: Basic dXNlcjpwYXNz\r\n") || strings.Contains(first, "\r\nAuthorization:") {
+		t.Errorf("the proxy was asked %q", first)
+	}
+	if _, err := io.WriteString(conn, "through"); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-asked; got != "through" {
+		t.Errorf("then came %q", got)
+	}
+}
+
+func BenchmarkReader(b *testing.B) {
+	frame := appendFrame(nil, opText, bytes.Repeat([]byte("a"), 350), true)
+	work := make([]byte, len(frame))
+	r := reader{server: true, text: 1 << 16, binary: 1 << 16}
+	b.ReportAllocs()
+	for b.Loop() {
+		copy(work, frame)
+		if _, op, _, err := r.take(work); op != opText || err != nil {
+			b.Fatal(op, err)
+		}
+	}
+}
+
+func BenchmarkWriter(b *testing.B) {
+	data := bytes.Repeat([]byte("a"), 640)
+	var frame []byte
+	b.ReportAllocs()
+	for b.Loop() {
+		frame = appendFrame(frame[:0], opBinary, data, true)
+	}
+}
