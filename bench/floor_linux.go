@@ -22,7 +22,9 @@ func Floor(ctx context.Context, l net.Listener, agent string) error {
 		return fmt.Errorf("bench: floor: %w", err)
 	}
 	f := &floor{epoll: epoll, peers: map[int32]*floorEnd{}}
-	go f.run() // ends with the process
+	var group sync.WaitGroup
+	group.Go(func() { f.run(ctx) })
+	defer group.Wait()
 	return serveYardstick(ctx, l, agent, func(carrier, agent *websocket.Conn) {
 		over := make(chan struct{})
 		if err := f.join(carrier, agent, over); err == nil {
@@ -66,12 +68,13 @@ func (f *floor) join(a, b *websocket.Conn, over chan struct{}) error {
 	return nil
 }
 
-func (f *floor) run() {
+func (f *floor) run(ctx context.Context) {
+	defer unix.Close(f.epoll)
 	events := make([]unix.EpollEvent, 256)
 	buf := make([]byte, 64<<10)
 	var yielded time.Time
-	for {
-		n, err := unix.EpollWait(f.epoll, events, -1)
+	for ctx.Err() == nil {
+		n, err := unix.EpollWait(f.epoll, events, 200)
 		if now := time.Now(); now.Sub(yielded) > 5*time.Millisecond { // see ws.Loop
 			yielded = now
 			runtime.Gosched()

@@ -174,6 +174,7 @@ type loadCall struct {
 	mu       sync.Mutex // guards what follows
 	stuck    bool
 	ended    bool
+	leaving  bool // the caller hangs up
 	detector detector
 	reached  bool // the agent has been told of the call
 	playing  bool
@@ -197,7 +198,7 @@ func (g *Generator) dial(ctx context.Context, l *Load, i int, url func(*provider
 		id: fmt.Sprintf("CA%032x", n), peer: line.Spec.NewPeer(), over: make(chan struct{}),
 		detector: newDetector(newMarkers(line.Format)), ring: rand.New(rand.NewPCG(n, 0)),
 	}
-	if c.agent == EchoAgent || c.agent == SlowAgent {
+	if c.agent == EchoAgent { // what a slow one does to its own call is its own doing
 		c.expected = -1
 	}
 	g.mu.Lock()
@@ -210,19 +211,26 @@ func (g *Generator) dial(ctx context.Context, l *Load, i int, url func(*provider
 		return nil, err
 	}
 	c.conn = conn
-	conn.Serve(g.loops[c.number%len(g.loops)], c)
 	start := &providers.Start{
 		Account: "AC00000000000000000000000000000000", Call: c.id, Stream: fmt.Sprintf("MZ%032x", n),
 		In: line.Format, Out: line.Format, Params: map[string]string{"call": c.id},
 	}
-	if err := c.send(&providers.Event{Kind: providers.EventConnected}); err == nil || errors.Is(err, errors.ErrUnsupported) {
-		err = c.send(&providers.Event{Kind: providers.EventStart, Start: start})
+	for _, ev := range []providers.Event{{Kind: providers.EventConnected}, {Kind: providers.EventStart, Start: start}} {
+		m, err := c.peer.Encode(nil, &ev)
+		if err == nil {
+			err = conn.Write(m.Binary, m.Data)
+		}
+		if err != nil && !errors.Is(err, errors.ErrUnsupported) { // not all carriers greet
+			conn.Close(ws.CloseNormal, "")
+			for e := error(nil); e == nil; {
+				_, _, e = conn.Read()
+			}
+			conn.Release()
+			g.forget(c)
+			return nil, err
+		}
 	}
-	if err != nil {
-		conn.Close(ws.CloseNormal, "")
-		c.wait()
-		return nil, err
-	}
+	conn.Serve(g.loops[c.number%len(g.loops)], c)
 	g.pacers[c.number%len(g.pacers)].add(c)
 	return c, nil
 }
@@ -247,8 +255,15 @@ func (c *loadCall) wait() {
 	c.g.forget(c)
 }
 
-// hangup ends the call as the carrier does when the caller leaves.
+// hangup has the call ended by its next tick.
 func (c *loadCall) hangup() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.leaving = true
+}
+
+// end ends the call as the carrier does when the caller leaves.
+func (c *loadCall) end() {
 	c.mu.Lock()
 	c.ended = true
 	c.mu.Unlock()
@@ -276,6 +291,11 @@ func (c *loadCall) tick(now time.Duration) bool {
 	c.mu.Lock()
 	if c.ended {
 		c.mu.Unlock()
+		return false
+	}
+	if c.leaving || c.length > 0 && now-c.begun >= c.length {
+		c.mu.Unlock()
+		c.end()
 		return false
 	}
 	stuck := c.stuck
@@ -306,10 +326,6 @@ func (c *loadCall) tick(now time.Duration) bool {
 		if c.send(&providers.Event{Kind: providers.EventDigit, Digit: '5', Duration: 100 * time.Millisecond}) == nil {
 			c.g.books.count(func(b *tally) { b.Digits++ })
 		}
-	}
-	if c.length > 0 && now-c.begun >= c.length {
-		c.hangup()
-		return false
 	}
 	return true
 }

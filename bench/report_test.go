@@ -89,7 +89,7 @@ func TestReportInBrowser(t *testing.T) {
 		t.Errorf("the page complains: %s", stderr.String())
 	}
 	text := string(dom)
-	for what, want := range map[string]int{"<svg": 5, "<polyline": 8 - 1, "<option": 18, "NOT TRUSTWORTHY": 6 + 1, "<table>": 3} {
+	for what, want := range map[string]int{"<svg": 5, "<polyline": 9, "<option": 18, "NOT TRUSTWORTHY": 6 + 1, "<table>": 3} {
 		if n := strings.Count(text, what); n != want {
 			t.Errorf("%d of %q, want %d", n, what, want)
 		}
