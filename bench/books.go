@@ -2,6 +2,7 @@ package bench
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -164,7 +165,7 @@ func (b *books) complain(err error) {
 
 // say keeps the first few errors. b.mu is held.
 func (b *books) say(what string) {
-	if len(b.errs) < 5 {
+	if len(b.errs) < 5 && !slices.Contains(b.errs, what) {
 		b.errs = append(b.errs, what)
 	}
 }

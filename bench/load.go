@@ -72,6 +72,7 @@ type Load struct {
 	Settle   time.Duration // after the last call has begun, before the measuring
 	Duration time.Duration // of the measuring
 	Digits   float64       // pressed in a call and second
+	Idle     bool          // the carriers send no audio
 	// Progress, if not nil, is told a few times a second what goes on.
 	Progress func(what string, part float64)
 }
@@ -159,6 +160,7 @@ type loadCall struct {
 	begun  time.Duration
 	length time.Duration
 	digits float64
+	idle   bool
 	conn   *ws.Conn
 	peer   providers.Peer
 	over   chan struct{} // closed when its connection has ended
@@ -194,7 +196,7 @@ func (g *Generator) dial(ctx context.Context, l *Load, i int, url func(*provider
 	n := g.serial.Add(1)
 	line := pick(l.Lines, i)
 	c := &loadCall{
-		g: g, line: line, agent: pick(l.Agents, i), number: int(n), length: l.Length, digits: l.Digits,
+		g: g, line: line, agent: pick(l.Agents, i), number: int(n), length: l.Length, digits: l.Digits, idle: l.Idle,
 		id: fmt.Sprintf("CA%032x", n), peer: line.Spec.NewPeer(), over: make(chan struct{}),
 		detector: newDetector(newMarkers(line.Format)), ring: rand.New(rand.NewPCG(n, 0)),
 	}
@@ -297,6 +299,10 @@ func (c *loadCall) tick(now time.Duration) bool {
 		c.mu.Unlock()
 		c.end()
 		return false
+	}
+	if c.idle {
+		c.mu.Unlock()
+		return true
 	}
 	stuck := c.stuck
 	payload, marker := c.detector.frame(c.frames)

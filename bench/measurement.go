@@ -133,13 +133,14 @@ func (g *Generator) Measure(ctx context.Context, target *Target, l *Load) (*Meas
 		begun := time.Now()
 		err = fleet.hold(l.Duration, func(part float64) { progress("measuring", part) })
 		m.Seconds = time.Since(begun).Seconds()
+		fleet.waiting(g.now())
+		g.books.fill(m) // before it is asked for its metrics, which may take long where it hangs
 		to := look(target)
 		if now, e := processTime(os.Getpid()); e == nil {
 			m.GeneratorCPU = ptr(perCall(now-own, m))
 		}
 		m.compare(&before, &from, &to)
 	}
-	g.books.fill(m)
 	progress("hanging up", 1)
 	if e := fleet.hangup(); err == nil {
 		err = e
@@ -266,6 +267,9 @@ func (m *Measurement) judge() {
 	if m.Late.P99 > toMS(tooLate) {
 		m.Trustworthy = false
 		m.Notes = append(m.Notes, fmt.Sprintf("the generator itself was late, %.1f ms at the 99th percentile: the machine is too busy for this load", m.Late.P99))
+	}
+	if m.MarkersLost > m.Markers/20 {
+		m.Notes = append(m.Notes, fmt.Sprintf("%d of %d markers did not come back: audio is lost, or the bridge has stood still", m.MarkersLost, m.MarkersLost+m.Markers))
 	}
 	if m.Dropped > 0 {
 		m.Notes = append(m.Notes, fmt.Sprintf("the bridge ended %d calls", m.Dropped))
@@ -423,6 +427,19 @@ func (f *fleet) hold(d time.Duration, progress func(float64)) error {
 		}
 	}
 	return nil
+}
+
+// waiting counts the holes that callers are hearing now.
+func (f *fleet) waiting(now time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for c := range f.live {
+		c.mu.Lock()
+		if c.dry > 0 {
+			c.g.books.gap(now, now-c.dry)
+		}
+		c.mu.Unlock()
+	}
 }
 
 // hangup ends all calls, and waits until they have.

@@ -29,6 +29,7 @@ type benchCmd struct {
 	Carrier  string        `help:"Carrier of all calls (default twilio)." placeholder:"NAME"`
 	Rate     int           `help:"Sample rate of the carrier's audio, where it has a choice." placeholder:"HZ"`
 	Agent    string        `help:"What all agents do: ${behaviours} (default echo)." placeholder:"WHAT"`
+	Idle     bool          `help:"The carriers send no audio: what calls cost while nothing happens."`
 	Duration time.Duration `help:"Of each measurement (default 10s)." placeholder:"DURATION"`
 	Rounds   int           `help:"How often each is measured (default 3)." placeholder:"N"`
 	Arrivals float64       `help:"Calls begun in a second (default 100)." placeholder:"N"`
@@ -303,6 +304,9 @@ func (b *benchRun) measure(ctx context.Context, c contestant, calls, round int) 
 	m.Round = round
 	b.report.Add(m)
 	fmt.Fprintln(b.out, shortly(m))
+	for _, note := range m.Notes {
+		fmt.Fprintf(b.out, "  %s\n", note)
+	}
 	return m, nil
 }
 

@@ -26,6 +26,7 @@ type benchPlan struct {
 	Duration duration                    `yaml:"duration"`
 	Rounds   int                         `yaml:"rounds"`
 	Digits   float64                     `yaml:"digits_per_call_second"`
+	Idle     bool                        `yaml:"idle"`
 	Against  []string                    `yaml:"against"`
 
 	lines  []bench.Share[bench.Line]
@@ -69,6 +70,7 @@ func (c *benchCmd) plan() (*benchPlan, error) {
 	if c.Rounds != 0 {
 		p.Rounds = c.Rounds
 	}
+	p.Idle = p.Idle || c.Idle
 	if c.Arrivals != 0 {
 		p.Arrivals = c.Arrivals
 	}
@@ -170,7 +172,7 @@ func (p *benchPlan) resolve() (errs []error) {
 func (p *benchPlan) load(calls int) *bench.Load {
 	return &bench.Load{
 		Lines: p.lines, Agents: p.agents, Calls: calls, Arrivals: p.Arrivals, Length: time.Duration(p.Length),
-		Settle: time.Duration(p.Settle), Duration: time.Duration(p.Duration), Digits: p.Digits,
+		Settle: time.Duration(p.Settle), Duration: time.Duration(p.Duration), Digits: p.Digits, Idle: p.Idle,
 	}
 }
 
@@ -186,6 +188,9 @@ func (p *benchPlan) describe() string {
 	}
 	s := fmt.Sprintf("%s; agents: %s; %s calls, %v for each measurement, %d rounds", strings.Join(parts, ", "), strings.Join(agents, ", "),
 		numbers(p.Calls), time.Duration(p.Duration), p.Rounds)
+	if p.Idle {
+		s += "; the carriers send no audio"
+	}
 	if p.Length > 0 {
 		s += fmt.Sprintf("; calls of %v", time.Duration(p.Length))
 	}
