@@ -11,7 +11,7 @@ test: ## all checks and tests; installs what they need
 chaos: ## the long chaos runs: instances and Redis die amid transfers
 	.ci/chaos long
 
-bench: ## benchmarks, beside libspeexdsp where it is installed
+bench: ## benchmarks, and calls under load next to the yardsticks
 	.ci/bench
 
 demo: ## one simulated call through the bridge

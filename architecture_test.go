@@ -35,7 +35,10 @@ var allowed = map[string][]string{
 
 // libraries are modules that belong to one place.
 var libraries = map[string][]string{
-	"github.com/gorilla/websocket":   {"ws", "examples/go"},
+	"github.com/gorilla/websocket":   {"bench", "ws", "examples/go"}, // bench has the plain relay
+	"github.com/HdrHistogram/":       {"bench"},
+	"golang.org/x/sys":               {"bench", "ws"},
+	"golang.org/x/net/proxy":         {"ws"},
 	"github.com/prometheus/":         {"media"},
 	"github.com/alecthomas/kong":     {"cmd/voicebridge"},
 	"github.com/goccy/go-yaml":       {"cmd/voicebridge"},

@@ -671,3 +671,56 @@ func TestManyWriters(t *testing.T) {
 		group.Wait()
 	})
 }
+
+// echo says what it hears.
+type echo struct {
+	inbox
+	c *Conn
+}
+
+func (e *echo) Message(binary bool, data []byte) { _, _ = e.c.Put(binary, data) }
+
+// exchange sends a message to an echo and reads the answer.
+func (k kind) exchange(t *testing.T, other net.Conn, frame, buf []byte) {
+	if _, err := other.Write(frame); err != nil {
+		t.Error(err)
+	}
+	for n := 0; n < len(frame)-4; { // the answer of a server has no mask
+		m, err := other.Read(buf)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		n += m
+	}
+}
+
+// TestConnAllocations: no message costs an allocation, however it is served.
+func TestConnAllocations(t *testing.T) {
+	for _, loop := range []bool{false, true} {
+		k := kind{loop: loop, limits: limits}
+		t.Run(k.String(), func(t *testing.T) {
+			c, other := k.open(t)
+			e := &echo{*newInbox(), c}
+			var l *Loop
+			if loop {
+				var err error
+				if l, err = NewLoop(); err != nil {
+					t.Skip(err)
+				}
+				defer l.Close()
+			}
+			c.Serve(l, e)
+			frame, buf := k.frame(0x80|opBinary, strings.Repeat("x", 400)), make([]byte, 1024)
+			for range 10 {
+				k.exchange(t, other, frame, buf)
+			}
+			if n := testing.AllocsPerRun(200, func() { k.exchange(t, other, frame, buf) }); n > 0 {
+				t.Errorf("%g allocations a message", n)
+			}
+			c.Close(CloseNormal, "")
+			other.Close()
+			c.Release()
+		})
+	}
+}
