@@ -156,7 +156,6 @@ type loadCall struct {
 	agent  Behaviour
 	id     string
 	number int
-	url    string
 	begun  time.Duration
 	length time.Duration
 	digits float64

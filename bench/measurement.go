@@ -42,6 +42,16 @@ type Bar struct {
 	Count  int64   `json:"count"`
 }
 
+// Transfers is what became of calls that were transferred to a human meanwhile.
+type Transfers struct {
+	Begun   int       `json:"begun"`
+	Bridged int       `json:"bridged"`
+	Failed  int       `json:"failed"`
+	Talked  int       `json:"talked"`   // calls whose caller has heard the human
+	Faults  int       `json:"faults"`   // calls of which the carrier has complained
+	TimesMS []float64 `json:"times_ms"` // from the request to both being connected, 200 ms of ringing included
+}
+
 // Measurement is what one load did to one bridge. What could not be measured is
 // missing.
 type Measurement struct {
@@ -78,6 +88,8 @@ type Measurement struct {
 
 	DescriptorsLeft *int `json:"descriptors_left,omitempty"`
 	GoroutinesLeft  *int `json:"goroutines_left,omitempty"`
+
+	Transfers *Transfers `json:"transfers,omitempty"`
 
 	Trustworthy bool     `json:"trustworthy"`
 	Notes       []string `json:"notes,omitempty"`

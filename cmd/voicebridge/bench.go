@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -61,6 +62,9 @@ func (c *benchCmd) Run(ctx context.Context, out output) error {
 	}
 	if err := bench.CheckDescriptors(most); err != nil {
 		return err
+	}
+	if c.URL != "" && plan.Transfers > 0 {
+		return errors.New("transfers_per_minute: only for the bridge that bench starts itself, not with --url")
 	}
 	listen := "127.0.0.1:0"
 	if c.URL != "" {
@@ -127,7 +131,7 @@ type contestant struct {
 	name   string
 	mirror bool
 	// start runs it at an address, for so many calls; nil: it runs already.
-	start func(ctx context.Context, b *benchRun, address string, calls int) (*child, error)
+	start func(ctx context.Context, b *benchRun, address string, calls int, moved *transferLoad) (*child, error)
 }
 
 func (b *benchRun) contestants() []contestant {
@@ -205,8 +209,8 @@ func startChild(ctx context.Context, c *child, args []string, ready func() bool)
 }
 
 // serveChild runs this bridge. loops are its event loops; -1: as it comes.
-func serveChild(loops int) func(context.Context, *benchRun, string, int) (*child, error) {
-	return func(ctx context.Context, b *benchRun, address string, calls int) (*child, error) {
+func serveChild(loops int) func(context.Context, *benchRun, string, int, *transferLoad) (*child, error) {
+	return func(ctx context.Context, b *benchRun, address string, calls int, moved *transferLoad) (*child, error) {
 		admin, err := freeAddress()
 		if err != nil {
 			return nil, err
@@ -215,16 +219,21 @@ func serveChild(loops int) func(context.Context, *benchRun, string, int) (*child
 		if err != nil {
 			return nil, err
 		}
-		m := map[string]any{"insecure": true}
+		token := rand.Text()
+		m := map[string]any{"token": token}
 		if loops >= 0 {
 			m["event_loops"] = loops
 		}
-		config, err := yaml.Marshal(map[string]any{
+		settings := map[string]any{
 			"listen": address, "admin": admin, "media": m,
 			"agent":  map[string]any{"url": b.agentURL(false)},
 			"limits": map[string]any{"calls": calls + 100, "handshakes_per_second": 100000},
 			"log":    map[string]any{"level": "warn"},
-		})
+		}
+		if moved != nil {
+			moved.configure(settings)
+		}
+		config, err := yaml.Marshal(settings)
 		path := filepath.Join(dir, "serve.yaml")
 		if err == nil {
 			err = os.WriteFile(path, config, 0o600)
@@ -232,7 +241,7 @@ func serveChild(loops int) func(context.Context, *benchRun, string, int) (*child
 		if err != nil {
 			return nil, errors.Join(err, os.RemoveAll(dir))
 		}
-		c := &child{url: "ws://" + address + "/media/{carrier}", metrics: "http://" + admin + "/metrics", remove: dir}
+		c := &child{url: "ws://" + address + "/media/{carrier}/" + token, metrics: "http://" + admin + "/metrics", remove: dir}
 		return startChild(ctx, c, []string{"serve", "--config", path}, func() bool {
 			resp, err := http.Get("http://" + admin + "/readyz")
 			if err != nil {
@@ -244,8 +253,8 @@ func serveChild(loops int) func(context.Context, *benchRun, string, int) (*child
 	}
 }
 
-func yardstickChild(name string) func(context.Context, *benchRun, string, int) (*child, error) {
-	return func(ctx context.Context, b *benchRun, address string, _ int) (*child, error) {
+func yardstickChild(name string) func(context.Context, *benchRun, string, int, *transferLoad) (*child, error) {
+	return func(ctx context.Context, b *benchRun, address string, _ int, _ *transferLoad) (*child, error) {
 		c := &child{url: "ws://" + address + "/"}
 		return startChild(ctx, c, []string{"yardstick", name, address, b.agentURL(true)}, func() bool {
 			conn, err := net.Dial("tcp", address)
@@ -272,15 +281,32 @@ func (b *benchRun) measure(ctx context.Context, c contestant, calls, round int) 
 	t := &bench.Target{Name: c.name, PID: b.PID, Metrics: b.Metrics}
 	url := b.URL
 	var running *child
+	transfers := func() *bench.Transfers { return nil }
 	if c.start != nil {
 		address, err := freeAddress()
 		if err != nil {
 			return nil, err
 		}
-		if running, err = c.start(ctx, b, address, calls); err != nil {
+		var moved *transferLoad
+		if b.plan.Transfers > 0 {
+			if moved, err = newTransferLoad(b.plan.lines[0].Of, address); err != nil {
+				return nil, err
+			}
+		}
+		if running, err = c.start(ctx, b, address, calls, moved); err != nil {
 			return nil, err
 		}
 		defer running.stop()
+		if moved != nil {
+			moving, stop := context.WithCancel(ctx)
+			became := make(chan bench.Transfers, 1)
+			go func() { became <- moved.run(moving, b.plan.Transfers) }()
+			transfers = func() *bench.Transfers {
+				stop()
+				t := <-became
+				return &t
+			}
+		}
 		t.PID, t.Metrics, url = running.cmd.Process.Pid, running.metrics, running.url
 	}
 	t.URL = func(s *providers.Spec) string { return strings.ReplaceAll(url, "{carrier}", s.Name) }
@@ -290,6 +316,7 @@ func (b *benchRun) measure(ctx context.Context, c contestant, calls, round int) 
 	}
 	m, err := b.g.Measure(ctx, t, l)
 	b.show.clear()
+	moved := transfers()
 	if err != nil {
 		if running != nil {
 			select {
@@ -301,7 +328,7 @@ func (b *benchRun) measure(ctx context.Context, c contestant, calls, round int) 
 		}
 		return nil, err
 	}
-	m.Round = round
+	m.Round, m.Transfers = round, moved
 	b.report.Add(m)
 	fmt.Fprintln(b.out, shortly(m))
 	for _, note := range m.Notes {
@@ -331,6 +358,12 @@ func shortly(m *bench.Measurement) string {
 	s += fmt.Sprintf("   %d gaps", m.Gaps)
 	if lost := m.MarkersLost + m.Dropped + m.Refused; lost > 0 {
 		s += fmt.Sprintf(", %d markers lost, %d calls dropped, %d refused", m.MarkersLost, m.Dropped, m.Refused)
+	}
+	if t := m.Transfers; t != nil {
+		s += fmt.Sprintf("   %d transfers, %d bridged, %d failed, %d talked", t.Begun, t.Bridged, t.Failed, t.Talked)
+		if n := len(t.TimesMS); n > 0 {
+			s += fmt.Sprintf(", %.0f ms in the median", slices.Sorted(slices.Values(t.TimesMS))[n/2])
+		}
 	}
 	if !m.Trustworthy {
 		s += "   NOT TRUSTWORTHY"

@@ -27,7 +27,9 @@ type benchPlan struct {
 	Rounds   int                         `yaml:"rounds"`
 	Digits   float64                     `yaml:"digits_per_call_second"`
 	Idle     bool                        `yaml:"idle"`
-	Against  []string                    `yaml:"against"`
+	// Transfers are calls beside the others that are transferred to a human.
+	Transfers float64  `yaml:"transfers_per_minute"`
+	Against   []string `yaml:"against"`
 
 	lines  []bench.Share[bench.Line]
 	agents []bench.Share[bench.Behaviour]
@@ -158,10 +160,15 @@ func (p *benchPlan) resolve() (errs []error) {
 	if !(p.Digits >= 0 && p.Digits <= 10) {
 		wrong("digits_per_call_second", "%v must be between 0 and 10", p.Digits)
 	}
+	if !(p.Transfers >= 0 && p.Transfers <= 6000) {
+		wrong("transfers_per_minute", "%v must be between 0 and 6000", p.Transfers)
+	}
 	for _, a := range p.Against {
 		switch {
 		case !slices.Contains([]string{"relay", "floor", "portable"}, a):
 			wrong("against", "%q must be relay, floor or portable", a)
+		case a != "portable" && p.Transfers > 0:
+			wrong("against", "%s has no transfers", a)
 		case a != "portable" && (len(p.lines) > 1 || len(p.agents) > 1 || len(p.agents) == 1 && p.agents[0].Of != bench.EchoAgent):
 			wrong("against", "%s passes the messages of one carrier to agents that echo: it cannot carry this load", a)
 		}
@@ -188,6 +195,9 @@ func (p *benchPlan) describe() string {
 	}
 	s := fmt.Sprintf("%s; agents: %s; %s calls, %v for each measurement, %d rounds", strings.Join(parts, ", "), strings.Join(agents, ", "),
 		numbers(p.Calls), time.Duration(p.Duration), p.Rounds)
+	if p.Transfers > 0 {
+		s += fmt.Sprintf("; %g transfers a minute", p.Transfers)
+	}
 	if p.Idle {
 		s += "; the carriers send no audio"
 	}
