@@ -41,6 +41,8 @@ func (s *Session) send() {
 	s.run(&s.toCarrier, s.nextToCarrier)
 	if s.agent != nil { // after the other: that may have something to tell
 		s.run(&s.toAgent, s.nextToAgent)
+	} else {
+		s.toAgent.wait = forever
 	}
 	if s.ctx.Err() != nil {
 		return
@@ -83,7 +85,7 @@ func (s *Session) run(f *flow, next func() (more bool)) {
 func (f *flow) sent(more bool, err error, before uint) {
 	switch {
 	case err != nil: // the connection tells why it has ended
-		f.dead = true
+		f.dead, f.wait = true, forever
 	case !more && f.drained == before:
 		f.stuck = true
 	}

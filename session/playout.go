@@ -355,7 +355,7 @@ func (p *playout) next(now time.Duration, buf []byte, cmd *providers.Command) (o
 			due = p.dry() - p.lead + codec.FrameTime
 		}
 		if now < due {
-			return false, min(wait, p.slacken(due))
+			return false, min(wait, p.slacken(now, due))
 		}
 		p.sendBeside(now, from, buf, cmd)
 		return true, 0
@@ -367,7 +367,7 @@ func (p *playout) next(now time.Duration, buf []byte, cmd *providers.Command) (o
 				p.send(now, buf, cmd)
 				return true, 0
 			}
-			return false, min(wait, p.slacken(due))
+			return false, min(wait, p.slacken(now, due))
 		}
 	}
 	if p.run && p.queue.len() < p.frame { // idle once the carrier has played it all
@@ -384,8 +384,8 @@ func (p *playout) next(now time.Duration, buf []byte, cmd *providers.Command) (o
 }
 
 // slacken is when a frame of a run must go out that is due.
-func (p *playout) slacken(due time.Duration) time.Duration {
-	if p.run {
+func (p *playout) slacken(now, due time.Duration) time.Duration {
+	if p.run && now <= p.dry() {
 		return due + p.slack
 	}
 	return due

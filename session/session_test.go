@@ -293,3 +293,66 @@ func TestRegistry(t *testing.T) {
 	r.Remove(a)
 	<-empty
 }
+
+// TestBeforeAgent: what is due to the caller while the agent is being dialled goes out
+// by the clock, with no message of the carrier's.
+func TestBeforeAgent(t *testing.T) {
+	l := newLoop()
+	until := make(chan struct{})
+	s := New("cs_1", twilio.Spec, Defaults, l, slow{loopAgent{l}, until}, slog.New(slog.DiscardHandler))
+	ended := make(chan End)
+	go func() { ended <- s.Run(context.Background()) }()
+	f := codec.Format{Encoding: codec.PCMU, Rate: 8000}
+	m, err := twilio.Spec.NewPeer().Encode(nil, &providers.Event{Kind: providers.EventStart, Start: &providers.Start{Stream: "MZ1", In: f, Out: f}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.in <- m.Data
+	for ok := false; !ok; {
+		if ok, err = s.Digits("12345"); err != nil && !errors.Is(err, ErrNotYet) {
+			t.Fatal(err)
+		}
+	}
+	for i := range 40 { // 160 ms each, 20 ms a frame
+		select {
+		case <-l.out:
+		case <-time.After(2 * time.Second):
+			t.Fatalf("%d of 40 frames came", i)
+		}
+	}
+	s.Hangup(false)
+	close(until)
+	<-ended
+}
+
+// TestSlack: a frame of a run may be late by the slack, the first one of an utterance
+// may not.
+func TestSlack(t *testing.T) {
+	cfg := Defaults
+	cfg.Prebuffer = 60 * time.Millisecond
+	var stats Stats
+	p := newPlayout(codec.Format{Encoding: codec.L16LE, Rate: 8000}, codec.Format{Encoding: codec.PCMU, Rate: 8000},
+		providers.Abilities{}, &cfg, &stats, func(AgentEvent) {})
+	p.slack = slack
+	var cmd providers.Command
+	buf := make([]byte, 0, 160)
+	for _, now := range []time.Duration{0, 5 * time.Second} {
+		p.push(now, make([]byte, 320))
+		if ok, wait := p.next(now, buf, &cmd); ok || wait != now+cfg.Prebuffer {
+			t.Errorf("at %v: %t, next at %v, want at %v", now, ok, wait, now+cfg.Prebuffer)
+		}
+		p.push(now+10*time.Millisecond, make([]byte, 320*15))
+		now += 10 * time.Millisecond
+		for range 8 { // the lead
+			if ok, _ := p.next(now, buf, &cmd); !ok {
+				t.Fatalf("at %v: nothing is sent", now)
+			}
+		}
+		if ok, wait := p.next(now, buf, &cmd); ok || wait != now+codec.FrameTime+slack {
+			t.Errorf("at %v: %t, next at %v, want at %v", now, ok, wait, now+codec.FrameTime+slack)
+		}
+		for at := now; p.pushed > p.taken; at += codec.FrameTime {
+			p.next(at, buf, &cmd)
+		}
+	}
+}

@@ -2,7 +2,6 @@ package ws
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -206,12 +205,29 @@ func (c *headConn) Read(b []byte) (int, error) {
 	}
 	before := len(c.seen)
 	c.seen = append(c.seen, b[:n]...)
-	if i := bytes.Index(c.seen, []byte("\r\n\r\n")); i >= 0 {
-		end := i + 4 - before
+	if i := endOfHead(c.seen); i >= 0 {
+		end := i - before
 		c.rest = append([]byte(nil), b[end:n]...)
 		c.over, c.seen = true, nil
 		return end, nil
 	}
 	c.seen = c.seen[max(0, len(c.seen)-3):]
 	return n, err
+}
+
+// endOfHead is where an HTTP header ends, with an empty line; -1: it does not. Lines
+// may end in a line feed alone (RFC 9112, section 2.2).
+func endOfHead(b []byte) int {
+	for i, c := range b {
+		if c != '\n' {
+			continue
+		}
+		switch rest := b[i+1:]; {
+		case len(rest) > 0 && rest[0] == '\n':
+			return i + 2
+		case len(rest) > 1 && rest[0] == '\r' && rest[1] == '\n':
+			return i + 3
+		}
+	}
+	return -1
 }

@@ -25,6 +25,7 @@ type line struct {
 	late    *time.Timer // ends the line when limit is over
 	failed  error       // of a write
 	closed  bool
+	dropped bool   // something had not been taken when it was closed
 	sending bool   // a goroutine sends what was kept
 	drained func() // is told that it has gone, without mu
 	loop    *Loop
@@ -165,6 +166,8 @@ func (l *line) fail(err error) {
 	l.moved.Broadcast()
 	if errors.Is(err, ErrSlow) {
 		l.cut()
+	} else {
+		time.AfterFunc(linger, func() { l.Cut(err) })
 	}
 }
 
@@ -222,10 +225,18 @@ func (l *line) clear() bool {
 func (l *line) wait() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.settle()
+	if l.failed == nil && l.dropped {
+		return net.ErrClosed
+	}
+	return l.failed
+}
+
+// settle waits until nothing is kept any more. l.mu is held.
+func (l *line) settle() {
 	for l.held() && l.failed == nil && !l.closed {
 		l.moved.Wait()
 	}
-	return l.failed
 }
 
 // send writes what is kept, where there is no event loop.
@@ -259,6 +270,7 @@ func (l *line) flush() {
 		l.fail(&net.OpError{Op: "write", Net: "tcp", Err: err})
 	} else {
 		l.kept = l.kept[:copy(l.kept, l.kept[n:])]
+		l.since = time.Now()
 	}
 	if len(l.kept) > 0 {
 		l.mu.Unlock()
@@ -320,11 +332,12 @@ func (l *line) SetWriteDeadline(time.Time) error { return nil }
 // move gives the line to an event loop, which is still to watch it. It is false
 // where that cannot be.
 func (l *line) move(loop *Loop) bool {
-	if loop == nil || l.raw == nil || l.wait() != nil {
+	if loop == nil || l.raw == nil {
 		return false
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.settle()
 	if l.closed || l.failed != nil {
 		return false
 	}
@@ -345,7 +358,7 @@ func (l *line) interrupt(c *Conn) {
 	case l.closed:
 	case l.loop == nil:
 		_ = l.Conn.SetReadDeadline(time.Now()) // fails where the line has ended already
-	default:
+	case l.watched:
 		l.loop.post(c.idled)
 	}
 }
@@ -377,7 +390,7 @@ func (l *line) Close() error {
 	if l.closed {
 		return nil
 	}
-	l.closed = true
+	l.closed, l.dropped = true, l.held()
 	l.empty()
 	l.moved.Broadcast()
 	if l.loop != nil {

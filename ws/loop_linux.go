@@ -3,6 +3,7 @@ package ws
 import (
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"runtime"
 	"sync"
@@ -24,15 +25,15 @@ type Loop struct {
 
 	mu      sync.Mutex
 	conns   map[int32]*Conn
-	posts   []func() // to be run by the loop
-	stopped bool     // no connection is taken any more
+	posts   []func(buf []byte) // to be run by the loop
+	stopped bool               // no connection is taken any more
 
 	stop bool // owned by the loop
 }
 
 const (
-	loopEvents = 256       // taken in one wake-up
-	loopBuffer = 256 << 10 // read at once; the loop's connections share it
+	loopEvents = 256      // taken in one wake-up
+	loopBuffer = 32 << 10 // read at once; the loop's connections share it
 	loopYield  = 5 * time.Millisecond
 )
 
@@ -49,6 +50,7 @@ func NewLoop() (*Loop, error) {
 	}
 	if err != nil {
 		unix.Close(epoll)
+		unix.Close(wake) // -1 where it is the one that failed
 		return nil, fmt.Errorf("ws: event loop: %w", err)
 	}
 	l := &Loop{epoll: epoll, wake: wake, conns: map[int32]*Conn{}, done: make(chan struct{})}
@@ -58,12 +60,12 @@ func NewLoop() (*Loop, error) {
 
 // Close ends the loop and the connections that are left in it.
 func (l *Loop) Close() {
-	l.post(func() { l.stop = true })
+	l.post(func([]byte) { l.stop = true })
 	<-l.done
 }
 
-// post has f run by the loop, soon.
-func (l *Loop) post(f func()) {
+// post has f run by the loop, soon; buf is the loop's.
+func (l *Loop) post(f func(buf []byte)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.stopped {
@@ -97,6 +99,11 @@ func (l *Loop) run() {
 			yielded = now
 			runtime.Gosched()
 		}
+		for i := range max(n, 0) { // before posts are taken: a later one wakes the loop again
+			if events[i].Fd == int32(l.wake) {
+				_, _ = unix.Read(l.wake, buf[:8])
+			}
+		}
 		l.mu.Lock()
 		posts := l.posts
 		l.posts = nil
@@ -107,9 +114,6 @@ func (l *Loop) run() {
 		for i := range max(n, 0) {
 			c := ready[i]
 			if c == nil { // wake, or one that has gone
-				if events[i].Fd == int32(l.wake) {
-					_, _ = unix.Read(l.wake, buf[:8])
-				}
 				continue
 			}
 			if events[i].Events&unix.EPOLLOUT != 0 {
@@ -121,7 +125,7 @@ func (l *Loop) run() {
 			ready[i] = nil
 		}
 		for _, f := range posts {
-			f()
+			f(buf)
 		}
 		if l.stop {
 			l.end()
@@ -140,7 +144,7 @@ func (l *Loop) end() {
 	}
 	l.mu.Unlock()
 	for _, c := range left {
-		c.over(os.ErrClosed)
+		c.over(&net.OpError{Op: "read", Net: "tcp", Err: net.ErrClosed})
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -159,12 +163,12 @@ func (l *Loop) add(fd int, c *Conn, out bool) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.stopped {
-		return os.ErrClosed
+		return &net.OpError{Op: "watch", Net: "tcp", Err: net.ErrClosed}
 	}
 	l.conns[int32(fd)] = c
 	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: interest(out), Fd: int32(fd)}); err != nil {
 		delete(l.conns, int32(fd))
-		return fmt.Errorf("ws: event loop: %w", err)
+		return &net.OpError{Op: "watch", Net: "tcp", Err: err}
 	}
 	return nil
 }
@@ -172,7 +176,7 @@ func (l *Loop) add(fd int, c *Conn, out bool) error {
 // watch changes whether the loop tells that a connection can be written to.
 func (l *Loop) watch(fd int, out bool) error {
 	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_MOD, fd, &unix.EpollEvent{Events: interest(out), Fd: int32(fd)}); err != nil {
-		return fmt.Errorf("ws: event loop: %w", err)
+		return &net.OpError{Op: "watch", Net: "tcp", Err: err}
 	}
 	return nil
 }

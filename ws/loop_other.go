@@ -23,7 +23,7 @@ func (*Loop) add(int, *Conn, bool) error { return errors.ErrUnsupported }
 func (*Loop) watch(int, bool) error      { return errors.ErrUnsupported }
 func (*Loop) remove(int) error           { return errors.ErrUnsupported }
 
-func (*Loop) post(func()) {}
+func (*Loop) post(func([]byte)) {}
 
 func detach(syscall.RawConn) (int, error) { return -1, errors.ErrUnsupported }
 func shutdown(int)                        {}

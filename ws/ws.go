@@ -54,10 +54,15 @@ type Limits struct {
 // linger is how long Close waits for the other side to close.
 const linger = time.Second
 
+// idleAgain is after what time a connection that is idle, and still there, is ended
+// anew.
+const idleAgain = 100 * time.Millisecond
+
 const (
-	keepBuffer = 64 << 10 // the largest buffer that is kept for the next message
-	readBuffer = 4 << 10  // of a connection without event loop
-	maxDiscard = 16 << 20 // read of what comes after this side has ended the connection
+	keepBuffer  = 64 << 10 // the largest buffer that is kept for the next message
+	readBuffer  = 4 << 10  // of a connection without event loop
+	readsAtOnce = 4        // of a connection with TLS: a record each
+	maxDiscard  = 16 << 20 // read of what comes after this side has ended the connection
 )
 
 // Handler is given what comes over a connection. Message and Closed are called one
@@ -83,10 +88,12 @@ type Conn struct {
 	alive  atomic.Int64 // Unix nanoseconds of the last message, ping or pong
 	heard  atomic.Int64 // of the last message
 
-	mu     sync.Mutex // guards the timers
+	mu     sync.Mutex // guards what follows
 	idle   *time.Timer
 	hurry  *time.Timer
 	ending bool
+	owes   bool // a pong is owed, with this
+	owed   []byte
 
 	// Owned by whoever reads.
 	in        reader
@@ -127,6 +134,8 @@ func newConn(conn net.Conn, l *line, client bool, early []byte, limits Limits) *
 	c.alive.Store(now)
 	c.heard.Store(now)
 	if limits.Idle > 0 {
+		c.mu.Lock()
+		defer c.mu.Unlock()
 		c.idle = time.AfterFunc(limits.Idle, c.checkIdle)
 	}
 	return c
@@ -144,11 +153,12 @@ func (c *Conn) checkIdle() {
 		return
 	}
 	c.line.interrupt(c)
+	c.idle.Reset(idleAgain) // it may not be served yet
 }
 
 // idled ends a connection in an event loop from which no message has come in time.
 // The other side is still to hear of it.
-func (c *Conn) idled() {
+func (c *Conn) idled([]byte) {
 	if c.err == nil {
 		c.err = fmt.Errorf("ws: read: %w", errIdle)
 		c.handler.Closed(c.err)
@@ -188,9 +198,11 @@ func (c *Conn) Read() (binary bool, data []byte, err error) {
 		for len(c.buf) > 0 && c.err == nil {
 			op, data := c.next(time.Now().UnixNano())
 			if op != 0 {
+				c.pong()
 				return op == opBinary, data, nil
 			}
 		}
+		c.pong()
 		if c.err != nil {
 			break
 		}
@@ -221,13 +233,35 @@ func (c *Conn) next(now int64) (op byte, data []byte) {
 		return op, data
 	case opPing:
 		c.alive.Store(now)
-		_, _ = c.put(opPong, data) // a failure shows where it is read
+		c.owe(data)
 	case opPong:
 		c.alive.Store(now)
 	case opClose:
 		c.closedBy(data)
 	}
 	return 0, nil
+}
+
+// owe notes that a ping is to be answered: of several the last one (RFC 6455, section
+// 5.5.3), so that a flood of them costs little.
+func (c *Conn) owe(data []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.owes, c.owed = true, append(c.owed[:0], data...)
+}
+
+// pong answers the last ping, once the other side takes what it is sent.
+func (c *Conn) pong() {
+	c.mu.Lock()
+	if !c.owes || !c.line.clear() {
+		c.mu.Unlock()
+		return
+	}
+	c.owes = false
+	var data [maxControl]byte
+	n := copy(data[:], c.owed)
+	c.mu.Unlock()
+	_, _ = c.put(opPong, data[:n]) // a failure shows where it is read
 }
 
 // refuse ends the connection because of what came.
@@ -277,20 +311,20 @@ func (c *Conn) lost(err error) {
 // when the connection has ended.
 func (c *Conn) Serve(loop *Loop, h Handler) {
 	c.handler, c.done = h, make(chan struct{})
-	c.line.onDrained(h.Writable)
+	c.line.onDrained(func() { c.pong(); h.Writable() })
 	if c.err != nil || !c.line.move(loop) {
 		go c.serve()
 		return
 	}
 	c.feed()
-	if c.conn != c.line { // TLS may have more than the descriptor shows
-		c.readable(make([]byte, readBuffer))
-	}
 	c.room = nil
-	if !c.freed() {
-		if err := c.line.attach(c); err != nil {
-			c.over(err)
-		}
+	if c.freed() {
+		return
+	}
+	if err := c.line.attach(c); err != nil {
+		c.over(err)
+	} else if c.conn != c.line { // TLS may have more than the descriptor shows
+		loop.post(c.readable)
 	}
 }
 
@@ -327,6 +361,7 @@ func (c *Conn) feed() {
 		}
 	}
 	c.buf = nil
+	c.pong()
 	switch {
 	case c.err == nil:
 	case c.gone:
@@ -336,9 +371,13 @@ func (c *Conn) feed() {
 	}
 }
 
-// readable reads what there is, into buf.
+// readable reads what there is, into buf, but not for long: the others of the loop
+// have their turn too.
 func (c *Conn) readable(buf []byte) {
-	for !c.freed() {
+	for range readsAtOnce {
+		if c.freed() {
+			return
+		}
 		n, err := c.conn.Read(buf)
 		switch {
 		case n > 0 && c.err != nil:
@@ -357,10 +396,11 @@ func (c *Conn) readable(buf []byte) {
 			c.over(err)
 			return
 		}
-		if c.conn == c.line && n < len(buf) {
+		if c.conn == c.line {
 			return // the loop tells of more
 		}
 	}
+	c.line.loop.post(c.readable) // the descriptor does not show what TLS still has
 }
 
 // over ends a connection in an event loop from which nothing more can be read.

@@ -1,0 +1,218 @@
+package ws
+
+// Faults that were found, each by a test that failed before it was mended.
+
+import (
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// heard is a Handler made of functions.
+type heard struct {
+	message func()
+	closed  func(error)
+}
+
+func (h *heard) Message(bool, []byte) { h.message() }
+func (h *heard) Writable()            {}
+func (h *heard) Closed(err error) {
+	if h.closed != nil {
+		h.closed(err)
+	}
+}
+
+func newTestLoop(t *testing.T) *Loop {
+	t.Helper()
+	l, err := NewLoop()
+	if errors.Is(err, errors.ErrUnsupported) {
+		t.Skip(err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	return l
+}
+
+// TestFlood: a connection that sends without end does not keep the loop from the
+// others.
+func TestFlood(t *testing.T) {
+	for name, frame := range map[string]struct {
+		op      byte
+		payload string
+		work    time.Duration
+	}{"pings": {opPing, "", 0}, "messages": {opText, `{"type":"ping","id":"12345678901234567890"}`, 5 * time.Microsecond}} {
+		t.Run(name, func(t *testing.T) {
+			l := newTestLoop(t)
+			k := kind{loop: true, limits: limits}
+			flood, from := k.open(t)
+			victim, other := k.open(t)
+			got := make(chan time.Time, 100)
+			flood.Serve(l, &heard{message: func() {
+				for end := time.Now().Add(frame.work); time.Now().Before(end); {
+				}
+			}})
+			victim.Serve(l, &heard{message: func() { got <- time.Now() }})
+			block := []byte(strings.Repeat(string(k.frame(0x80|frame.op, frame.payload)), 10000))
+			go io.Copy(io.Discard, from)
+			flooding := make(chan struct{})
+			go func() {
+				defer close(flooding)
+				for _, err := from.Write(block); err == nil; _, err = from.Write(block) {
+				}
+			}()
+			<-time.After(100 * time.Millisecond)
+			for range 5 {
+				at := time.Now()
+				if _, err := other.Write(k.frame(0x80|opText, "x")); err != nil {
+					t.Fatal(err)
+				}
+				if d := get(t, got, "message").Sub(at); d > time.Second {
+					t.Errorf("a message of another connection waited %v", d)
+				}
+			}
+			from.Close()
+			other.Close()
+			<-flooding
+			flood.Release()
+			victim.Release()
+		})
+	}
+}
+
+// TestLatePost: what is posted while the loop works off a wake-up is run.
+func TestLatePost(t *testing.T) {
+	l := newTestLoop(t)
+	k := kind{loop: true, limits: limits}
+	busy, goOn := make(chan struct{}), make(chan struct{})
+	h := &heard{message: func() { busy <- struct{}{}; <-goOn }}
+	first, other1 := k.open(t)
+	second, other2 := k.open(t)
+	first.Serve(l, h)
+	second.Serve(l, h)
+	if _, err := other1.Write(k.frame(0x80|opText, "x")); err != nil {
+		t.Fatal(err)
+	}
+	<-busy
+	if _, err := other2.Write(k.frame(0x80|opText, "x")); err != nil {
+		t.Fatal(err)
+	}
+	<-time.After(20 * time.Millisecond) // for the kernel: the next wake-up has the message, then the post
+	ran := make(chan struct{}, 2)
+	l.post(func([]byte) { ran <- struct{}{} })
+	goOn <- struct{}{}
+	<-busy
+	l.post(func([]byte) { ran <- struct{}{} })
+	goOn <- struct{}{}
+	get(t, ran, "first post")
+	get(t, ran, "second post")
+	other1.Close()
+	other2.Close()
+	first.Release()
+	second.Release()
+}
+
+// TestIdleBeforeServe: one that has been idle before it was served is ended.
+func TestIdleBeforeServe(t *testing.T) {
+	quick := limits
+	quick.Idle = 50 * time.Millisecond
+	everyKind(t, quick, func(t *testing.T, k kind) {
+		c, _ := k.open(t)
+		<-time.After(2 * quick.Idle)
+		in := newInbox()
+		k.serve(t, c, in)
+		if err := get(t, in.closed, "end"); !IsTimeout(err) {
+			t.Errorf("ended with %v", err)
+		}
+	})
+}
+
+// TestIdleDuringServe: the end is told once, and not during a message.
+func TestIdleDuringServe(t *testing.T) {
+	l := newTestLoop(t)
+	quick := limits
+	quick.Idle = 100 * time.Millisecond
+	k := kind{loop: true, limits: quick}
+	c, other := k.open(t)
+	if _, err := other.Write(append(k.frame(0x80|opText, "one"), k.frame(0x80|opText, "two")...)); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := c.Read(); err != nil {
+		t.Fatal(err)
+	}
+	var busy atomic.Bool
+	ended := make(chan bool, 2)
+	c.Serve(l, &heard{
+		message: func() { busy.Store(true); <-time.After(3 * quick.Idle); busy.Store(false) },
+		closed:  func(error) { ended <- busy.Load() },
+	})
+	if get(t, ended, "end") {
+		t.Error("the end was told during a message")
+	}
+	c.Close(CloseTimeout, "")
+	other.Close()
+	c.Release()
+	if len(ended) > 0 {
+		t.Error("the end was told twice")
+	}
+}
+
+// TestWriteLost: a Write whose message is dropped, since the other side closes, fails.
+func TestWriteLost(t *testing.T) {
+	everyKind(t, limits, func(t *testing.T, k kind) {
+		if k.secure && !k.client {
+			t.Skip("its goroutine may still send it")
+		}
+		c, in, other := k.start(t)
+		fill(t, c, in, func(int) []byte { return make([]byte, 1<<14) })
+		lost := make(chan error, 1)
+		go func() { lost <- c.Write(true, make([]byte, 1<<14)) }()
+		<-time.After(20 * time.Millisecond)
+		if _, err := other.Write(k.frame(0x80|opClose, "\x03\xE8")); err != nil {
+			t.Fatal(err)
+		}
+		if err := get(t, lost, "end of the write"); err == nil {
+			t.Error("the write of a message that was never sent has succeeded")
+		}
+	})
+}
+
+// TestEndOfHead: a header may end its lines with line feeds alone.
+func TestEndOfHead(t *testing.T) {
+	for text, want := range map[string]int{
+		"HTTP/1.1 101 x\r\na: b\r\n\r\nrest": 24, "HTTP/1.1 101 x\na: b\n\nrest": 21, "HTTP/1.1 101 x\na: b\n\r\nrest": 22,
+		"HTTP/1.1 101 x\r\na: b\r\n\r": -1, "HTTP/1.1 101 x\r\na: b\r\n": -1, "": -1,
+	} {
+		if got := endOfHead([]byte(text)); got != want {
+			t.Errorf("%q ends at %d, want %d", text, got, want)
+		}
+	}
+	// However it comes, no byte behind the header is given out with it.
+	text := "HTTP/1.1 101 x\r\na: b\r\n\r\nrest"
+	for cut := 1; cut < len(text); cut++ {
+		a, b := net.Pipe()
+		go func() {
+			io.WriteString(b, text[:cut])
+			io.WriteString(b, text[cut:])
+			b.Close()
+		}()
+		c := &headConn{Conn: a}
+		head := ""
+		for !c.over {
+			buf := make([]byte, 100)
+			n, err := c.Read(buf)
+			if head += string(buf[:n]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		rest, err := io.ReadAll(io.MultiReader(strings.NewReader(string(c.rest)), a))
+		if head != text[:24] || string(rest) != "rest" || err != nil {
+			t.Errorf("cut at %d: head %q, rest %q, %v", cut, head, rest, err)
+		}
+		a.Close()
+	}
+}
