@@ -75,6 +75,14 @@ func (o *options) all() map[string]media.Agent {
 	return m
 }
 
+// loops are the event loops of the bridges: VOICEBRIDGE_LOOPS=0 tries the path without.
+var loops = func() int {
+	if os.Getenv("VOICEBRIDGE_LOOPS") == "0" {
+		return 0
+	}
+	return 2
+}()
+
 // startBridge serves until the end of the test. agentURL may be empty where
 // opt sets a dialer.
 func startBridge(t *testing.T, agentURL string, change func(*options)) *bridge {
@@ -90,7 +98,7 @@ func startBridge(t *testing.T, agentURL string, change func(*options)) *bridge {
 	ends := make(chan slog.Record, 1000)
 	b := &bridge{ends: ends}
 	b.Server = media.New(media.Config{
-		Loops:     2,
+		Loops:     loops,
 		Providers: all.Specs, Agents: opt.all(), Route: opt.route, Transfers: opt.transfers, Cluster: opt.cluster, Token: opt.token, Insecure: opt.token == "" && opt.accounts == nil,
 		Accounts: opt.accounts, Router: opt.router, Events: opt.events, Tokens: opt.tokens, PublicURL: opt.public, Secret: "test", Limits: opt.limits,
 		Log: slog.New(logEnds{ends}),

@@ -142,7 +142,7 @@ func (x *transferLoad) run(ctx context.Context, perMinute float64) bench.Transfe
 		x.mu.Lock()
 		x.outcome.Begun++
 		x.mu.Unlock()
-		caller := x.sim.Call(benchNumber, "+12025550101", x.public+"/hooks/"+x.line.Spec.Name+"/bench/inbound",
+		caller := x.sim.Call("+12025550101", benchNumber, x.public+"/hooks/"+x.line.Spec.Name+"/bench/inbound",
 			bench.Phone{Voice: bench.Sine(x.line.Format.Rate, callerTone, benchTalk)})
 		talks.Go(func() {
 			heard := caller.Wait()
