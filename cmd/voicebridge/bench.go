@@ -26,7 +26,7 @@ import (
 
 type benchCmd struct {
 	Scenario string        `help:"File that describes the load (YAML); see docs/performance.md. Flags beside it count more." type:"existingfile" placeholder:"FILE"`
-	Calls    []int         `help:"How many calls at a time; each number is measured by itself (default 50,100,200)." placeholder:"N,N,..."`
+	Calls    []int         `help:"How many calls at a time; each number is measured by itself (default 50,100,200)." placeholder:"N"`
 	Carrier  string        `help:"Carrier of all calls (default twilio)." placeholder:"NAME"`
 	Rate     int           `help:"Sample rate of the carrier's audio, where it has a choice." placeholder:"HZ"`
 	Agent    string        `help:"What all agents do: ${behaviours} (default echo)." placeholder:"WHAT"`
@@ -34,10 +34,10 @@ type benchCmd struct {
 	Duration time.Duration `help:"Of each measurement (default 10s)." placeholder:"DURATION"`
 	Rounds   int           `help:"How often each is measured (default 3)." placeholder:"N"`
 	Arrivals float64       `help:"Calls begun in a second (default 100)." placeholder:"N"`
-	Against  []string      `help:"Measure by turns: relay, a plain relay of messages; floor, the least that Go can do; portable, this bridge without event loops." enum:"relay,floor,portable" placeholder:"WHAT,..."`
+	Against  []string      `help:"Measure by turns: relay, a plain relay of messages; floor, the least that Go can do; portable, this bridge without event loops." enum:"relay,floor,portable" placeholder:"WHAT"`
 	AtMost   float64       `help:"Fail where the bridge needs more than so much of the relay's CPU, in the median of the rounds." placeholder:"RATIO"`
 	Capacity bool          `help:"Search the most calls with --p99 and no gap heard, instead of --calls."`
-	P99      time.Duration `help:"Added delay at the 99th percentile that --capacity allows (default ${default})." default:"15ms" placeholder:"DURATION"`
+	P99      time.Duration `name:"p99" help:"Added delay at the 99th percentile that --capacity allows (default ${default})." default:"15ms" placeholder:"DURATION"`
 	Most     int           `help:"The most calls that --capacity tries (default ${default})." default:"10000" placeholder:"N"`
 
 	URL         string `help:"Measure another bridge: its media socket; {carrier} stands for the carrier's name. Default: start 'voicebridge serve' as it comes." placeholder:"URL"`
@@ -62,6 +62,9 @@ func (c *benchCmd) Run(ctx context.Context, out output) error {
 	}
 	if err := bench.CheckDescriptors(most); err != nil {
 		return err
+	}
+	if c.URL == "" && (c.PID != 0 || c.Metrics != "" || c.Mirror) {
+		return errors.New("--pid, --metrics and --mirror are of the bridge of --url")
 	}
 	if c.URL != "" && plan.Transfers > 0 {
 		return errors.New("transfers_per_minute: only for the bridge that bench starts itself, not with --url")
