@@ -393,17 +393,13 @@ func (b *benchRun) rounds(ctx context.Context, list []contestant) error {
 func (b *benchRun) capacity(ctx context.Context, c contestant) error {
 	good, bad := 0, 0
 	for calls := b.plan.Calls[0]; ; {
-		m, err := b.measure(ctx, c, calls, 1)
-		if errors.Is(err, bench.ErrBridge) {
-			fmt.Fprintln(b.out, err)
-		} else if err != nil {
+		carried, err := b.carries(ctx, c, calls)
+		if err != nil {
 			return err
 		}
-		switch why := b.tooMuch(m); why {
-		case "":
+		if carried {
 			good = calls
-		default:
-			fmt.Fprintf(b.out, "  too much: %s\n", why)
+		} else {
 			bad = calls
 		}
 		switch {
@@ -422,6 +418,29 @@ func (b *benchRun) capacity(ctx context.Context, c contestant) error {
 			return nil
 		default:
 			calls = (good + bad) / 2
+		}
+	}
+}
+
+// carries tells whether so many calls are not too much. Where they were, the machine
+// may have had a bad moment: they are measured twice more, and must be carried then.
+func (b *benchRun) carries(ctx context.Context, c contestant, calls int) (bool, error) {
+	failed := 0
+	for round := 1; ; round++ {
+		m, err := b.measure(ctx, c, calls, round)
+		if errors.Is(err, bench.ErrBridge) {
+			fmt.Fprintln(b.out, err)
+		} else if err != nil {
+			return false, err
+		}
+		if why := b.tooMuch(m); why != "" {
+			fmt.Fprintf(b.out, "  too much: %s\n", why)
+			if failed++; failed == 2 {
+				return false, nil
+			}
+		}
+		if round == 3 || failed == 0 {
+			return true, nil
 		}
 	}
 }
