@@ -17,7 +17,7 @@ type books struct {
 	mu     sync.Mutex
 	from   time.Duration // when the measuring began
 	tally  tally
-	hists  hists
+	hists  [kinds]*hdrhistogram.Histogram
 	second []Second
 	errs   []string
 }
@@ -39,10 +39,15 @@ type tally struct {
 	Complaints  uint64 // messages that the carrier would refuse
 }
 
-// hists are histograms in microseconds.
-type hists struct {
-	delay, jitter, clear, setup, late *hdrhistogram.Histogram
-}
+// The histograms of books, in microseconds.
+const (
+	delays  = iota // added
+	jitters        // of pacing
+	clears         // from the agent's to the carrier's
+	setups         // of calls
+	lates          // of the generator itself
+	kinds
+)
 
 // Second is what happened in a second of a measurement.
 type Second struct {
@@ -55,24 +60,33 @@ func histogram() *hdrhistogram.Histogram { return hdrhistogram.New(1, 60_000_000
 func (b *books) reset(now time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	setup := histogram()
-	if b.hists.setup != nil { // that of the calls that are measured
-		setup = b.hists.setup
-	}
 	b.from, b.tally, b.second = now, tally{Refused: b.tally.Refused}, nil
-	b.hists = hists{histogram(), histogram(), histogram(), setup, histogram()}
+	for kind := range b.hists {
+		if kind != setups || b.hists[kind] == nil { // the calls that are measured were set up before
+			b.hists[kind] = histogram()
+		}
+	}
 }
 
 // fresh forgets everything.
 func (b *books) fresh(now time.Duration) {
 	b.mu.Lock()
-	b.hists.setup, b.tally.Refused, b.errs = nil, 0, nil
+	b.hists[setups], b.tally.Refused, b.errs = nil, 0, nil
 	b.mu.Unlock()
 	b.reset(now)
 }
 
-func record(h *hdrhistogram.Histogram, d time.Duration) {
+// record adds a duration to one of the histograms. b.mu is held.
+func (b *books) record(kind int, d time.Duration) {
+	h := b.hists[kind]
 	_ = h.RecordValue(min(max(int64(d/time.Microsecond), 1), h.HighestTrackableValue()))
+}
+
+// took adds a duration to one of the histograms.
+func (b *books) took(kind int, d time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.record(kind, d)
 }
 
 // at is the second of a time. b.mu is held.
@@ -90,29 +104,11 @@ func (b *books) count(f func(*tally)) {
 	f(&b.tally)
 }
 
-func (b *books) lateness(d time.Duration) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	record(b.hists.late, d)
-}
-
-func (b *books) jitter(d time.Duration) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	record(b.hists.jitter, d)
-}
-
-func (b *books) setup(d time.Duration) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	record(b.hists.setup, d)
-}
-
 func (b *books) cleared(d time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.tally.Clears++
-	record(b.hists.clear, d)
+	b.record(clears, d)
 }
 
 func (b *books) gap(now, length time.Duration) {
@@ -134,7 +130,7 @@ func (b *books) marker(now time.Duration, f found) {
 	case ms <= -2:
 		b.tally.LostMS -= ms
 	}
-	record(b.hists.delay, f.delay)
+	b.record(delays, f.delay)
 	s := b.at(now)
 	s.DelayMS = max(s.DelayMS, float64(f.delay)/1e6)
 }

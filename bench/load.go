@@ -114,7 +114,7 @@ func NewGenerator(address string) (*Generator, error) {
 			return nil, errors.Join(err, l.Close())
 		}
 		g.loops = append(g.loops, loop) // nil: goroutines do it
-		g.pacers = append(g.pacers, newPacer(g.begun, g.books.lateness))
+		g.pacers = append(g.pacers, newPacer(g.begun, func(d time.Duration) { g.books.took(lates, d) }))
 	}
 	g.server = &http.Server{Handler: http.HandlerFunc(g.agent), ReadHeaderTimeout: 10 * time.Second}
 	g.serving.Go(func() { _ = g.server.Serve(l) }) // ends with Close
@@ -183,7 +183,7 @@ type loadCall struct {
 	taken    int64 // bytes that came
 	expected int64 // bytes that the agent has said, in the carrier's format; -1: it goes on and on
 	last     time.Duration
-	length0  time.Duration // of the last audio that came
+	lasting  time.Duration // of the last audio that came
 	dry      time.Duration // when the caller began to hear nothing in the middle of speech; 0: not
 	marks    []callMark
 	played   int64
@@ -384,10 +384,10 @@ func (c *loadCall) Message(binary bool, data []byte) {
 	switch cmd.Kind {
 	case providers.CommandAudio:
 		length := c.line.Format.Duration(len(cmd.Audio))
-		if d := now - c.last - c.length0; c.last > 0 && d < 500*time.Millisecond {
-			b.jitter(max(d, -d))
+		if d := now - c.last - c.lasting; c.last > 0 && d < 500*time.Millisecond {
+			b.took(jitters, max(d, -d))
 		}
-		c.last, c.length0 = now, length
+		c.last, c.lasting = now, length
 		c.taken += int64(len(cmd.Audio))
 		c.buffered += len(cmd.Audio)
 		b.count(func(t *tally) { t.FramesBack++ })
@@ -449,6 +449,6 @@ func (c *loadCall) connected() {
 	defer c.mu.Unlock()
 	if !c.reached {
 		c.reached = true
-		c.g.books.setup(c.g.now() - c.begun)
+		c.g.books.took(setups, c.g.now()-c.begun)
 	}
 }

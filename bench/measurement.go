@@ -306,14 +306,14 @@ func (b *books) fill(m *Measurement) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	h := &b.hists
-	m.Delay, m.Jitter, m.Clear, m.Setup, m.Late = quantiles(h.delay), quantiles(h.jitter), quantiles(h.clear), quantiles(h.setup), quantiles(h.late)
+	m.Delay, m.Jitter, m.Clear, m.Setup, m.Late = quantiles(h[delays]), quantiles(h[jitters]), quantiles(h[clears]), quantiles(h[setups]), quantiles(h[lates])
 	t := &b.tally
 	m.FramesBack, m.Markers, m.MarkersLost, m.LostMS, m.ExtraMS = t.FramesBack, t.Markers, t.MarkersLost, t.LostMS, t.ExtraMS
 	m.Gaps, m.GapMS, m.Unsent, m.Digits, m.Clears = t.Gaps, t.GapMS, t.Unsent, t.Digits, t.Clears
 	m.Dropped, m.Refused, m.Complaints = t.Dropped, t.Refused, t.Complaints
 	m.Notes = append(m.Notes, b.errs...)
 	m.Timeline = append([]Second(nil), b.second...)
-	for _, bar := range h.delay.Distribution() {
+	for _, bar := range h[delays].Distribution() {
 		if bar.Count > 0 {
 			m.DelayBars = append(m.DelayBars, Bar{float64(bar.From) / 1000, float64(bar.To+1) / 1000, bar.Count})
 		}
