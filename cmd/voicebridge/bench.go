@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -534,11 +533,4 @@ func numbers(list []int) string {
 		s[i] = strconv.Itoa(n)
 	}
 	return strings.Join(s, ", ")
-}
-
-func or[T cmp.Ordered](v *T, def T) {
-	var zero T
-	if *v == zero {
-		*v = def
-	}
 }

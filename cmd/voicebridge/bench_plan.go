@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -49,7 +50,7 @@ func (c *benchCmd) plan() (*benchPlan, error) {
 	}
 	if c.Carrier != "" || len(p.Carriers) == 0 {
 		name := c.Carrier
-		or(&name, "twilio")
+		name = cmp.Or(name, "twilio")
 		if c.Rate != 0 {
 			name = fmt.Sprintf("%s/%d", name, c.Rate)
 		}
@@ -57,7 +58,7 @@ func (c *benchCmd) plan() (*benchPlan, error) {
 	}
 	if c.Agent != "" || len(p.Agents) == 0 {
 		kind := c.Agent
-		or(&kind, string(bench.EchoAgent))
+		kind = cmp.Or(kind, string(bench.EchoAgent))
 		p.Agents = map[bench.Behaviour]float64{bench.Behaviour(kind): 1}
 	}
 	if len(c.Calls) > 0 {
@@ -79,10 +80,10 @@ func (c *benchCmd) plan() (*benchPlan, error) {
 	if len(c.Against) > 0 {
 		p.Against = c.Against
 	}
-	or(&p.Duration, duration(10*time.Second))
-	or(&p.Settle, duration(2*time.Second))
-	or(&p.Rounds, 3)
-	or(&p.Arrivals, 100)
+	p.Duration = cmp.Or(p.Duration, duration(10*time.Second))
+	p.Settle = cmp.Or(p.Settle, duration(2*time.Second))
+	p.Rounds = cmp.Or(p.Rounds, 3)
+	p.Arrivals = cmp.Or(p.Arrivals, 100)
 	return p, errors.Join(p.resolve()...)
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"voicebridge/bench"
 	"voicebridge/calls"
+	"voicebridge/codec"
 	"voicebridge/providers"
 	"voicebridge/transfer"
 )
@@ -48,7 +49,7 @@ type transferLoad struct {
 
 // newTransferLoad prepares calls of a line to a bridge at an address.
 func newTransferLoad(line bench.Line, address string) (*transferLoad, error) {
-	x := &transferLoad{line: line, token: rand.Text(), public: "http://" + address, asked: map[string]time.Time{}, account: map[string]any{}}
+	x := &transferLoad{line: line, token: rand.Text(), public: "http://" + address, asked: map[string]time.Time{}}
 	x.sim = &bench.Exchange{Spec: line.Spec, Status: x.public + "/hooks/" + line.Spec.Name + "/bench/status",
 		Phone: func(providers.ExchangeCall) bench.Phone {
 			return bench.Phone{Ring: 200 * time.Millisecond, Voice: bench.Sine(line.Format.Rate, personTone, time.Minute)}
@@ -61,8 +62,16 @@ func newTransferLoad(line bench.Line, address string) (*transferLoad, error) {
 	if x.agent, err = x.serve(x.desk); err != nil {
 		return nil, err
 	}
-	decode := line.Spec.Sample("http://"+rest, line.Format)
-	if _, err := line.Spec.NewAccount(func(c any) error { // what decode fills in is what the file would say
+	x.account, err = simulatedAccount(x.sim, "http://"+rest, line.Format, benchNumber)
+	return x, err
+}
+
+// simulatedAccount opens the account of a simulated carrier whose REST API is at the
+// URL, and gives what a bridge's configuration says of it.
+func simulatedAccount(sim *bench.Exchange, rest string, f codec.Format, from string) (map[string]any, error) {
+	decode := sim.Spec.Sample(rest, f)
+	settings := map[string]any{}
+	if _, err := sim.Spec.NewAccount(func(c any) error { // what decode fills in is what the file would say
 		if err := decode(c); err != nil {
 			return err
 		}
@@ -70,21 +79,21 @@ func newTransferLoad(line bench.Line, address string) (*transferLoad, error) {
 		if err != nil {
 			return err
 		}
-		return yaml.Unmarshal(b, &x.account)
+		return yaml.Unmarshal(b, &settings)
 	}); err != nil {
 		return nil, err
 	}
-	for k, v := range x.account {
+	for k, v := range settings {
 		if v == "" || v == 0 || v == uint64(0) {
-			delete(x.account, k)
+			delete(settings, k)
 		}
 	}
-	x.account["provider"], x.account["from"] = line.Spec.Name, benchNumber
-	_, err = x.sim.Open("http://"+rest, line.Format)
+	settings["provider"], settings["from"] = sim.Spec.Name, from
+	_, err := sim.Open(rest, f)
 	if err == nil {
-		x.sim.Office, err = line.Spec.NewExchange(decode)
+		sim.Office, err = sim.Spec.NewExchange(decode)
 	}
-	return x, err
+	return settings, err
 }
 
 func (x *transferLoad) serve(h http.Handler) (address string, err error) {

@@ -140,29 +140,8 @@ func startChaos(t *testing.T, spec *providers.Spec, phone func(providers.Exchang
 	x.sim = &bench.Exchange{Spec: spec, Phone: phone, Status: chaosPublic + "/hooks/" + spec.Name + "/main/status"}
 	rest := httptest.NewServer(x.sim)
 	t.Cleanup(func() { rest.Close(); http.DefaultClient.CloseIdleConnections() })
-	decode := spec.Sample(rest.URL, spec.Formats[0])
-	account := map[string]any{}
-	_, err = spec.NewAccount(func(c any) error {
-		if err := decode(c); err != nil {
-			return err
-		}
-		b, err := yaml.Marshal(c)
-		if err == nil {
-			err = yaml.Unmarshal(b, &account)
-		}
-		return err
-	})
+	account, err := simulatedAccount(x.sim, rest.URL, spec.Formats[0], "+15550100999")
 	must("account")
-	_, err = x.sim.Open(rest.URL, spec.Formats[0])
-	must("exchange")
-	x.sim.Office, err = spec.NewExchange(decode)
-	must("exchange")
-	account["provider"], account["from"] = spec.Name, "+15550100999"
-	for k, v := range account {
-		if v == "" || v == 0 || v == uint64(0) {
-			delete(account, k)
-		}
-	}
 	desk := &bench.Agent{Talk: x.agents.talk, Log: newLogger(io.Discard, 0, false)}
 	agents := httptest.NewServer(desk)
 	t.Cleanup(func() { agents.Close(); desk.Wait() })
