@@ -14,7 +14,7 @@ import (
 // is. Writes never wait: what the other side does not take at once is kept, and
 // sent as soon as it does. Reads wait, until the line is given to an event loop.
 type line struct {
-	net.Conn                 // nil once it is in an event loop
+	net.Conn                 // of no use once the line is in an event loop
 	raw      syscall.RawConn // of TCP: writes try it first; nil: they cannot
 	limit    time.Duration   // for what is kept to be taken
 
