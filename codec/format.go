@@ -3,7 +3,8 @@
 // byte order (RFC 3551 section 4.5.11), and conversion between sample rates.
 //
 // It knows samples and bytes only: no packets, no carriers, no clock. It
-// depends on the standard library alone, and nothing in it allocates per frame.
+// imports nothing but github.com/zaf/g711 and the standard library, and nothing in it
+// allocates per frame.
 package codec
 
 import (
