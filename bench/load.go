@@ -149,6 +149,12 @@ func (g *Generator) now() time.Duration { return time.Since(g.begun) }
 // limits of the connections of a load.
 var loadLimits = ws.Limits{Text: 1 << 20, Binary: 4 << 20, Write: 30 * time.Second}
 
+// pendingMark is a mark that playout has not reached, and the bytes before it.
+type pendingMark struct {
+	name string
+	at   int64
+}
+
 // loadCall is a call of a load, as its carrier sees it.
 type loadCall struct {
 	g      *Generator
@@ -185,7 +191,7 @@ type loadCall struct {
 	last     time.Duration
 	lasting  time.Duration // of the last audio that came
 	dry      time.Duration // when the caller began to hear nothing in the middle of speech; 0: not
-	marks    []callMark
+	marks    []pendingMark
 	played   int64
 	clears   []time.Duration // when the agent asked for them
 }
@@ -362,7 +368,7 @@ func (c *loadCall) play(now time.Duration) {
 }
 
 // due are the marks that playout has reached. c.mu is held.
-func (c *loadCall) due() (due []callMark) {
+func (c *loadCall) due() (due []pendingMark) {
 	for len(c.marks) > 0 && c.marks[0].at <= c.played {
 		due = append(due, c.marks[0])
 		c.marks = c.marks[1:]
@@ -398,7 +404,7 @@ func (c *loadCall) Message(binary bool, data []byte) {
 			b.marker(now, f)
 		}
 	case providers.CommandMark:
-		c.marks = append(c.marks, callMark{cmd.Mark, c.played + int64(c.buffered)})
+		c.marks = append(c.marks, pendingMark{cmd.Mark, c.played + int64(c.buffered)})
 	case providers.CommandClear:
 		c.buffered, c.playing, c.dry = 0, false, 0
 		c.marks = nil

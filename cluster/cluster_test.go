@@ -9,21 +9,20 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"voicebridge/sim"
 
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
-
-	"voicebridge/bench"
 )
 
-var server *bench.Redis
+var server *sim.Redis
 
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "redis")
 	if err != nil {
 		panic(err)
 	}
-	if server, err = bench.StartRedis(context.Background(), dir); err != nil {
+	if server, err = sim.StartRedis(context.Background(), dir); err != nil {
 		panic(err)
 	}
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
@@ -174,7 +173,7 @@ func TestAsk(t *testing.T) {
 // TestFirst: a token is good once on all instances together; a database that is
 // away delays nobody for long, and each instance then knows of its own tokens only.
 func TestFirst(t *testing.T) {
-	proxy, err := bench.NewProxy(server.Addr)
+	proxy, err := sim.NewProxy(server.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,19 +13,19 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"voicebridge/bench"
 	"voicebridge/cluster"
 	"voicebridge/media"
 	"voicebridge/providers"
+	"voicebridge/sim"
 	"voicebridge/transfer"
 )
 
-var realRedis = sync.OnceValues(func() (*bench.Redis, error) {
+var realRedis = sync.OnceValues(func() (*sim.Redis, error) {
 	dir, err := os.MkdirTemp("", "redis")
 	if err != nil {
 		return nil, err
 	}
-	return bench.StartRedis(context.Background(), dir)
+	return sim.StartRedis(context.Background(), dir)
 })
 
 // TestInstances: a webhook lands on one instance, the media connection on another,
@@ -49,12 +49,12 @@ func TestInstances(t *testing.T) {
 			o.cluster = cluster.New(db, prefix, name, 2*time.Second, slog.New(slog.DiscardHandler))
 			o.fallback = media.Fallback{Say: "Our agents are asleep."}
 		}
-		a := startExchange(t, spec, agentURL, func(o *options, sim *bench.Exchange) {
+		a := startTestbed(t, spec, agentURL, func(o *options, exchange *sim.Exchange) {
 			member(o, "a")
 			account = o.accounts["main"].Account
-			sim.Status = publicURL + "/hooks/" + spec.Name + "/main/status"
-			sim.Phone = func(providers.ExchangeCall) bench.Phone {
-				return bench.Phone{Ring: 200 * time.Millisecond, Voice: voice(spec, humanHz, 1500*time.Millisecond), Length: 1500 * time.Millisecond}
+			exchange.Status = publicURL + "/hooks/" + spec.Name + "/main/status"
+			exchange.Phone = func(providers.ExchangeCall) sim.Phone {
+				return sim.Phone{Ring: 200 * time.Millisecond, Voice: voice(spec, humanHz, 1500*time.Millisecond), Length: 1500 * time.Millisecond}
 			}
 		})
 		others := []*bridge{}
@@ -69,16 +69,16 @@ func TestInstances(t *testing.T) {
 		var media, hooks atomic.Pointer[bridge] // where the carrier goes
 		media.Store(b)
 		hooks.Store(a.bridge)
-		a.sim.Reach = func(u string) string {
+		a.exchange.Reach = func(u string) string {
 			if rest, ok := strings.CutPrefix(u, publicURL); ok {
 				return "http" + strings.TrimPrefix(hooks.Load().url, "ws") + rest
 			}
 			return strings.Replace(u, "wss"+strings.TrimPrefix(publicURL, "https"), media.Load().url, 1)
 		}
-		third := &exchange{bridge: c, sim: a.sim, spec: spec, router: a.router, t: t}
+		third := &testbed{bridge: c, exchange: a.exchange, spec: spec, router: a.router, t: t}
 
 		// An agent that hangs up in good order: whoever is asked what comes next knows.
-		sim := a.inboundCall(callerPhone(spec, 20*time.Second))
+		exchange := a.inboundCall(callerPhone(spec, 20*time.Second))
 		agent := <-s.conn
 		for limit := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 			status, call := third.api("GET", "/v1/calls/"+agent.Session, "")
@@ -92,20 +92,20 @@ func TestInstances(t *testing.T) {
 		if err := agent.Command(map[string]any{"type": "hangup", "when": "now"}); err != nil {
 			t.Fatal(err)
 		}
-		if out := sim.Wait(); len(out.Said) > 0 || out.Fault != nil {
+		if out := exchange.Wait(); len(out.Said) > 0 || out.Fault != nil {
 			t.Errorf("the caller is told %q, %v", out.Said, out.Fault)
 		}
 		// Hung up at the third.
-		sim = a.inboundCall(callerPhone(spec, 20*time.Second))
+		exchange = a.inboundCall(callerPhone(spec, 20*time.Second))
 		agent = <-s.conn
 		if err := third.hangup(agent.Session, ""); err != nil {
 			t.Error(err)
 		}
-		if out := sim.Wait(); out.Fault != nil || out.Call.Status != providers.StatusCompleted {
+		if out := exchange.Wait(); out.Fault != nil || out.Call.Status != providers.StatusCompleted {
 			t.Errorf("%+v", out)
 		}
 		// Transferred from the third, with the carrier's reports at the first.
-		sim = a.inboundCall(callerPhone(spec, 20*time.Second))
+		exchange = a.inboundCall(callerPhone(spec, 20*time.Second))
 		agent = <-s.conn
 		status, tr := third.api("POST", "/v1/calls/"+agent.Session+"/transfers", `{"to":"`+human+`"}`)
 		if status != 201 {
@@ -114,14 +114,14 @@ func TestInstances(t *testing.T) {
 		if all, _ := s.states(t, "bridging"); !slices.Contains(all, "ringing") {
 			t.Errorf("the agent is told of %v", all)
 		}
-		if out := sim.Wait(); !bench.Hears(out.Heard, spec.Formats[0].Rate, humanHz) {
+		if out := exchange.Wait(); !sim.Hears(out.Heard, spec.Formats[0].Rate, humanHz) {
 			t.Error("caller and human did not meet")
 		}
 		third.ends(t, tr["id"].(string), "ended", reasonOf(t, third, tr["id"].(string)))
 		// A token is good once on all of them.
 		used := make(chan string, 1)
-		reach := a.sim.Reach
-		a.sim.Reach = func(u string) string {
+		reach := a.exchange.Reach
+		a.exchange.Reach = func(u string) string {
 			if strings.HasPrefix(u, "ws") {
 				select {
 				case used <- u:
@@ -130,10 +130,10 @@ func TestInstances(t *testing.T) {
 			}
 			return reach(u)
 		}
-		sim = a.inboundCall(callerPhone(spec, 20*time.Second))
+		exchange = a.inboundCall(callerPhone(spec, 20*time.Second))
 		<-s.conn
 		u := <-used
-		header, err := a.sim.Office.Handshake(u, time.Now())
+		header, err := a.exchange.Office.Handshake(u, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -141,13 +141,13 @@ func TestInstances(t *testing.T) {
 		if _, status, err := dialAgent(reach(u), header); err == nil || status != 403 {
 			t.Errorf("a used token at another instance: %d, %v", status, err)
 		}
-		sim.Hangup()
-		sim.Wait()
+		exchange.Hangup()
+		exchange.Wait()
 	})
 }
 
 // reasonOf is the reason of a transfer that is over.
-func reasonOf(t *testing.T, x *exchange, id string) string {
+func reasonOf(t *testing.T, x *testbed, id string) string {
 	t.Helper()
 	for limit := time.Now().Add(10 * time.Second); time.Now().Before(limit); time.Sleep(10 * time.Millisecond) {
 		if _, tr := x.api("GET", "/v1/transfers/"+id, ""); transfer.State(tr["state"].(string)).Final() {

@@ -26,7 +26,6 @@ import (
 	"github.com/gorilla/websocket"
 
 	"voicebridge/agent"
-	"voicebridge/bench"
 	"voicebridge/calls"
 	"voicebridge/codec"
 	"voicebridge/media"
@@ -36,6 +35,7 @@ import (
 	"voicebridge/providers/twilio"
 	"voicebridge/providers/vonage"
 	"voicebridge/session"
+	"voicebridge/sim"
 )
 
 const apiToken = "a token of the API"
@@ -43,12 +43,12 @@ const apiToken = "a token of the API"
 var apiTokens = []media.APIToken{{Name: "test", SHA256: sha256.Sum256([]byte(apiToken))}}
 
 // exchange is a bridge with an account at a simulated carrier.
-type exchange struct {
+type testbed struct {
 	*bridge
-	sim    *bench.Exchange
-	spec   *providers.Spec
-	router routers.Router
-	t      *testing.T
+	exchange *sim.Exchange
+	spec     *providers.Spec
+	router   routers.Router
+	t        *testing.T
 }
 
 // carriers runs a test with each carrier.
@@ -62,41 +62,41 @@ func carriers(t *testing.T, test func(t *testing.T, spec *providers.Spec)) {
 }
 
 // phone rings for a moment, then speaks for half a second.
-func phone(spec *providers.Spec) bench.Phone {
-	voice, err := bench.Speech(spec.Formats[0].Rate)
+func phone(spec *providers.Spec) sim.Phone {
+	voice, err := sim.Speech(spec.Formats[0].Rate)
 	if err != nil {
 		panic(err)
 	}
-	return bench.Phone{Ring: 20 * time.Millisecond, Voice: voice, Length: 500 * time.Millisecond}
+	return sim.Phone{Ring: 20 * time.Millisecond, Voice: voice, Length: 500 * time.Millisecond}
 }
 
-// startExchange makes a bridge and a carrier that talk to each other, as through
+// startTestbed makes a bridge and a carrier that talk to each other, as through
 // the public URL.
-func startExchange(t *testing.T, spec *providers.Spec, agentURL string, change func(*options, *bench.Exchange)) *exchange {
+func startTestbed(t *testing.T, spec *providers.Spec, agentURL string, change func(*options, *sim.Exchange)) *testbed {
 	t.Helper()
-	sim := &bench.Exchange{Spec: spec, Phone: func(providers.ExchangeCall) bench.Phone { return phone(spec) }}
-	rest := httptest.NewServer(sim)
-	account, err := sim.Open(rest.URL, spec.Formats[0])
+	exchange := &sim.Exchange{Spec: spec, Phone: func(providers.ExchangeCall) sim.Phone { return phone(spec) }}
+	rest := httptest.NewServer(exchange)
+	account, err := exchange.Open(rest.URL, spec.Formats[0])
 	if err != nil {
 		t.Fatal(err)
 	}
-	x := &exchange{sim: sim, spec: spec, t: t}
+	x := &testbed{exchange: exchange, spec: spec, t: t}
 	x.bridge = startBridge(t, agentURL, func(o *options) {
 		o.public = publicURL
 		o.accounts = map[string]media.Account{"main": {Spec: spec, Account: account, From: "+15550100999"}}
 		o.tokens = apiTokens
 		if change != nil {
-			change(o, sim)
+			change(o, exchange)
 		}
 	})
-	sim.Reach = func(u string) string {
+	exchange.Reach = func(u string) string {
 		if rest, ok := strings.CutPrefix(u, publicURL); ok {
 			return "http" + strings.TrimPrefix(x.url, "ws") + rest
 		}
 		return strings.Replace(u, "wss"+strings.TrimPrefix(publicURL, "https"), x.url, 1)
 	}
 	t.Cleanup(func() { // before the bridge's, after the test's own
-		sim.Wait()
+		exchange.Wait()
 		rest.Close()
 	})
 	b, err := os.ReadFile("openapi.yaml")
@@ -118,7 +118,7 @@ func startExchange(t *testing.T, spec *providers.Spec, agentURL string, change f
 
 // api makes a request to the control API and checks the answer, and a request
 // that is accepted, against the OpenAPI document.
-func (x *exchange) api(method, path, body string, header ...string) (status int, answer map[string]any) {
+func (x *testbed) api(method, path, body string, header ...string) (status int, answer map[string]any) {
 	x.t.Helper()
 	req, err := http.NewRequest(method, "http"+strings.TrimPrefix(x.url, "ws")+path, strings.NewReader(body))
 	if err != nil {
@@ -171,21 +171,21 @@ func (x *exchange) api(method, path, body string, header ...string) (status int,
 const dialBody = `{"account":"main","to":"+15550100123"}`
 
 // place places a call and gives our id and the carrier's call.
-func (x *exchange) place(body string) (id string, sim *bench.SimCall) {
+func (x *testbed) place(body string) (id string, exchange *sim.SimCall) {
 	x.t.Helper()
 	status, call := x.api("POST", "/v1/calls", body)
 	if status != 201 {
 		x.t.Fatalf("%d %v", status, call)
 	}
-	sim = x.sim.Find(call["carrier_id"].(string))
-	if sim == nil {
+	exchange = x.exchange.Find(call["carrier_id"].(string))
+	if exchange == nil {
 		x.t.Fatalf("the carrier knows nothing of %v", call)
 	}
-	return call["id"].(string), sim
+	return call["id"].(string), exchange
 }
 
 // events listens from now on, or after an id.
-func (x *exchange) events(after string) func() calls.Event {
+func (x *testbed) events(after string) func() calls.Event {
 	x.t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	x.t.Cleanup(stop)
@@ -243,20 +243,20 @@ func until(next func() calls.Event, id string) (types []string, last calls.Event
 // the carrier's reports come in, the events are in order and none comes twice.
 func TestOutbound(t *testing.T) {
 	t.Parallel()
-	for name, faults := range map[string]bench.Faults{"orderly": {}, "twice": {Duplicate: true}, "disorder": {Duplicate: true, Reorder: true}} {
+	for name, faults := range map[string]sim.Faults{"orderly": {}, "twice": {Duplicate: true}, "disorder": {Duplicate: true, Reorder: true}} {
 		t.Run(name, func(t *testing.T) {
 			carriers(t, func(t *testing.T, spec *providers.Spec) {
 				s, agentURL := newScript(t)
-				x := startExchange(t, spec, agentURL, func(_ *options, sim *bench.Exchange) { sim.Faults = faults })
+				x := startTestbed(t, spec, agentURL, func(_ *options, exchange *sim.Exchange) { exchange.Faults = faults })
 				next := x.events("")
-				id, sim := x.place(`{"account":"main","to":"+15550100123","metadata":{"campaign":"renewal"},"ring_timeout":20}`)
+				id, exchange := x.place(`{"account":"main","to":"+15550100123","metadata":{"campaign":"renewal"},"ring_timeout":20}`)
 				a := <-s.conn
-				for _, want := range []string{`"session_id":"` + id, `"direction":"outbound"`, `"from":"+15550100999"`, `"to":"+15550100123"`, `"campaign":"renewal"`, `"id":"` + sim.Call().ID} {
+				for _, want := range []string{`"session_id":"` + id, `"direction":"outbound"`, `"from":"+15550100999"`, `"to":"+15550100123"`, `"campaign":"renewal"`, `"id":"` + exchange.Call().ID} {
 					if !strings.Contains(string(a.Start), want) {
 						t.Errorf("the agent is not told %s: %s", want, a.Start)
 					}
 				}
-				out := sim.Wait()
+				out := exchange.Wait()
 				if out.Fault != nil || len(out.Streams) != 1 || out.Streams[0].Complaints > 0 || out.Call.Status != providers.StatusCompleted {
 					t.Errorf("%+v", out)
 				}
@@ -290,8 +290,8 @@ func TestNotAnswered(t *testing.T) {
 	carriers(t, func(t *testing.T, spec *providers.Spec) {
 		var want providers.Status
 		_, agentURL := newScript(t)
-		x := startExchange(t, spec, agentURL, func(_ *options, sim *bench.Exchange) {
-			sim.Phone = func(providers.ExchangeCall) bench.Phone { return bench.Phone{Reject: want} }
+		x := startTestbed(t, spec, agentURL, func(_ *options, exchange *sim.Exchange) {
+			exchange.Phone = func(providers.ExchangeCall) sim.Phone { return sim.Phone{Reject: want} }
 		})
 		next := x.events("")
 		for _, want = range []providers.Status{providers.StatusBusy, providers.StatusNoAnswer, providers.StatusFailed} {
@@ -307,32 +307,32 @@ func TestNotAnswered(t *testing.T) {
 // agent has said is heard where that was asked for.
 func TestHangup(t *testing.T) {
 	t.Parallel()
-	long := func(spec *providers.Spec) func(providers.ExchangeCall) bench.Phone {
+	long := func(spec *providers.Spec) func(providers.ExchangeCall) sim.Phone {
 		p := phone(spec)
 		p.Length = 30 * time.Second
-		return func(providers.ExchangeCall) bench.Phone { return p }
+		return func(providers.ExchangeCall) sim.Phone { return p }
 	}
 	carriers(t, func(t *testing.T, spec *providers.Spec) {
 		s, agentURL := newScript(t)
-		x := startExchange(t, spec, agentURL, func(_ *options, sim *bench.Exchange) { sim.Phone = long(spec) })
+		x := startTestbed(t, spec, agentURL, func(_ *options, exchange *sim.Exchange) { exchange.Phone = long(spec) })
 		next := x.events("")
-		goodbye := codec.L16LE.AppendEncode(nil, bench.Sine(16000, 440, 400*time.Millisecond))
+		goodbye := codec.L16LE.AppendEncode(nil, sim.Sine(16000, 440, 400*time.Millisecond))
 		for name, tt := range map[string]struct {
-			do    func(id string, a *bench.AgentConn) error
+			do    func(id string, a *sim.AgentConn) error
 			cause session.Cause
 			heard bool
 		}{
-			"agent": {func(_ string, a *bench.AgentConn) error { return a.Command(map[string]string{"type": "hangup"}) }, session.AgentHangup, true},
-			"agent now": {func(_ string, a *bench.AgentConn) error {
+			"agent": {func(_ string, a *sim.AgentConn) error { return a.Command(map[string]string{"type": "hangup"}) }, session.AgentHangup, true},
+			"agent now": {func(_ string, a *sim.AgentConn) error {
 				return a.Command(map[string]string{"type": "hangup", "when": "now"})
 			}, session.AgentHangup, false},
-			"API": {func(id string, _ *bench.AgentConn) error {
+			"API": {func(id string, _ *sim.AgentConn) error {
 				s.wait("playback") // the audio has come
 				return x.hangup(id, `{"when":"after_playback"}`)
 			}, session.APIHangup, true},
-			"API now": {func(id string, _ *bench.AgentConn) error { return x.hangup(id, "") }, session.APIHangup, false},
+			"API now": {func(id string, _ *sim.AgentConn) error { return x.hangup(id, "") }, session.APIHangup, false},
 		} {
-			id, sim := x.place(dialBody)
+			id, exchange := x.place(dialBody)
 			a := <-s.conn
 			if err := a.Audio(goodbye); err != nil {
 				t.Fatal(err)
@@ -340,7 +340,7 @@ func TestHangup(t *testing.T) {
 			if err := tt.do(id, a); err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
-			out := sim.Wait()
+			out := exchange.Wait()
 			heard := len(out.Streams) == 1 && len(out.Streams[0].Received) >= spec.Formats[0].Rate*4/10
 			if out.Fault != nil || out.Call.Status != providers.StatusCompleted || tt.heard && !heard {
 				t.Errorf("%s: heard %v, %+v", name, heard, out.Call)
@@ -358,15 +358,15 @@ func TestHangup(t *testing.T) {
 	})
 	carriers(t, func(t *testing.T, spec *providers.Spec) { // while it rings
 		_, agentURL := newScript(t)
-		x := startExchange(t, spec, agentURL, func(_ *options, sim *bench.Exchange) {
-			sim.Phone = func(providers.ExchangeCall) bench.Phone { return bench.Phone{Ring: time.Minute} }
+		x := startTestbed(t, spec, agentURL, func(_ *options, exchange *sim.Exchange) {
+			exchange.Phone = func(providers.ExchangeCall) sim.Phone { return sim.Phone{Ring: time.Minute} }
 		})
 		next := x.events("")
-		id, sim := x.place(dialBody)
+		id, exchange := x.place(dialBody)
 		if err := x.hangup(id, ""); err != nil {
 			t.Fatal(err)
 		}
-		if out := sim.Wait(); out.Call.Status != providers.StatusCanceled {
+		if out := exchange.Wait(); out.Call.Status != providers.StatusCanceled {
 			t.Errorf("%+v", out)
 		}
 		if _, last := until(next, id); last.Call.Status != providers.StatusCanceled {
@@ -375,7 +375,7 @@ func TestHangup(t *testing.T) {
 	})
 }
 
-func (x *exchange) hangup(id, body string) error {
+func (x *testbed) hangup(id, body string) error {
 	if status, answer := x.api("POST", "/v1/calls/"+id+"/hangup", body); status != 204 {
 		return fmt.Errorf("%d %v", status, answer)
 	}
@@ -383,8 +383,8 @@ func (x *exchange) hangup(id, body string) error {
 }
 
 // inboundCall makes a call to the bridge.
-func (x *exchange) inboundCall(p bench.Phone) *bench.SimCall {
-	return x.sim.Call("+15550001111", "+15550002222", publicURL+"/hooks/"+x.spec.Name+"/main/inbound", p)
+func (x *testbed) inboundCall(p sim.Phone) *sim.SimCall {
+	return x.exchange.Call("+15550001111", "+15550002222", publicURL+"/hooks/"+x.spec.Name+"/main/inbound", p)
 }
 
 // TestFallback: a caller whose agent cannot be reached, says nothing, or breaks
@@ -394,8 +394,8 @@ func TestFallback(t *testing.T) {
 	carriers(t, func(t *testing.T, spec *providers.Spec) {
 		gone := httptest.NewServer(nil)
 		gone.Close()
-		silent := startAgent(t, bench.Record(t.TempDir(), func(string, []byte) {}))
-		rude := startAgent(t, func(_ context.Context, c *bench.AgentConn) error {
+		silent := startAgent(t, sim.Record(t.TempDir(), func(string, []byte) {}))
+		rude := startAgent(t, func(_ context.Context, c *sim.AgentConn) error {
 			for {
 				if err := c.Command("no object"); err != nil {
 					return nil
@@ -408,7 +408,7 @@ func TestFallback(t *testing.T) {
 			silent: session.AgentSilent,
 			rude:   session.AgentProtocol,
 		} {
-			x := startExchange(t, spec, agentURL, func(o *options, _ *bench.Exchange) {
+			x := startTestbed(t, spec, agentURL, func(o *options, _ *sim.Exchange) {
 				o.session.Greeting = time.Second
 				o.fallback = media.Fallback{Say: "Our agents are asleep.", Dial: "+15550100777"}
 			})
@@ -431,10 +431,10 @@ func TestRedirect(t *testing.T) {
 	t.Parallel()
 	carriers(t, func(t *testing.T, spec *providers.Spec) {
 		s, agentURL := newScript(t)
-		x := startExchange(t, spec, agentURL, nil)
+		x := startTestbed(t, spec, agentURL, nil)
 		p := phone(spec)
 		p.Length = 20 * time.Second
-		sim := x.inboundCall(p)
+		exchange := x.inboundCall(p)
 		a := <-s.conn
 		if status, answer := x.api("POST", "/v1/calls/"+a.Session+"/redirect", `{"say":"One moment.","dial":"+15550100777"}`); status != 204 {
 			t.Fatalf("%d %v", status, answer)
@@ -445,7 +445,7 @@ func TestRedirect(t *testing.T) {
 		if _, call := x.api("GET", "/v1/calls/"+a.Session, ""); call["cause"] != "transferred" || call["streaming"] != false {
 			t.Errorf("%v", call)
 		}
-		if out := sim.Wait(); out.Fault != nil || !slices.Equal(out.Said, []string{"One moment."}) || !slices.Equal(out.Dialled, []string{"+15550100777"}) {
+		if out := exchange.Wait(); out.Fault != nil || !slices.Equal(out.Said, []string{"One moment."}) || !slices.Equal(out.Dialled, []string{"+15550100777"}) {
 			t.Errorf("%+v", out)
 		}
 	})
@@ -457,8 +457,8 @@ func TestIdempotency(t *testing.T) {
 	carriers(t, func(t *testing.T, spec *providers.Spec) {
 		dials := 0
 		var fail error
-		x := startExchange(t, spec, startAgent(t, bench.Echo), func(_ *options, sim *bench.Exchange) {
-			sim.Faults.Fail = func(kind providers.OperationKind, _ int) error {
+		x := startTestbed(t, spec, startAgent(t, sim.Echo), func(_ *options, exchange *sim.Exchange) {
+			exchange.Faults.Fail = func(kind providers.OperationKind, _ int) error {
 				if kind == providers.OpDial {
 					dials++
 					return fail
@@ -489,7 +489,7 @@ func TestIdempotency(t *testing.T) {
 		if status != 422 || again != 201 {
 			t.Errorf("%d, then %d", status, again)
 		}
-		x.sim.Wait()
+		x.exchange.Wait()
 	})
 }
 
@@ -499,8 +499,8 @@ func TestCarrierErrors(t *testing.T) {
 	t.Parallel()
 	carriers(t, func(t *testing.T, spec *providers.Spec) {
 		var fail error
-		x := startExchange(t, spec, startAgent(t, bench.Echo), func(_ *options, sim *bench.Exchange) {
-			sim.Faults.Fail = func(providers.OperationKind, int) error { return fail }
+		x := startTestbed(t, spec, startAgent(t, sim.Echo), func(_ *options, exchange *sim.Exchange) {
+			exchange.Faults.Fail = func(providers.OperationKind, int) error { return fail }
 		})
 		for _, tt := range []struct {
 			fail   error
@@ -530,18 +530,18 @@ func TestCarrierErrors(t *testing.T) {
 func TestPlacedInSecret(t *testing.T) {
 	t.Parallel()
 	carriers(t, func(t *testing.T, spec *providers.Spec) {
-		var sim *bench.Exchange
-		x := startExchange(t, spec, startAgent(t, bench.Echo), func(_ *options, s *bench.Exchange) {
-			sim = s
-			s.Phone = func(providers.ExchangeCall) bench.Phone { return bench.Phone{Ring: time.Minute} }
+		var exchange *sim.Exchange
+		x := startTestbed(t, spec, startAgent(t, sim.Echo), func(_ *options, s *sim.Exchange) {
+			exchange = s
+			s.Phone = func(providers.ExchangeCall) sim.Phone { return sim.Phone{Ring: time.Minute} }
 			s.Faults.Lose = true
 		})
 		status, answer := x.api("POST", "/v1/calls", dialBody)
 		if status != 502 || answer["code"] != "carrier_unavailable" {
 			t.Errorf("%d %v", status, answer)
 		}
-		sim.Wait() // does not ring for a minute
-		for _, c := range sim.Calls() {
+		exchange.Wait() // does not ring for a minute
+		for _, c := range exchange.Calls() {
 			if out := c.Wait(); out.Call.Status != providers.StatusCanceled || out.Fault != nil {
 				t.Errorf("%+v", out)
 			}
@@ -557,14 +557,14 @@ func TestPlacedInSecret(t *testing.T) {
 func TestRateLimited(t *testing.T) {
 	t.Parallel()
 	carriers(t, func(t *testing.T, spec *providers.Spec) {
-		x := startExchange(t, spec, startAgent(t, bench.Echo), func(_ *options, sim *bench.Exchange) { sim.Faults.Rate = 1 })
+		x := startTestbed(t, spec, startAgent(t, sim.Echo), func(_ *options, exchange *sim.Exchange) { exchange.Faults.Rate = 1 })
 		x.place(dialBody)
 		began := time.Now()
 		x.place(dialBody)
 		if d := time.Since(began); d < 900*time.Millisecond {
 			t.Errorf("the second call was placed after %v", d)
 		}
-		x.sim.Wait()
+		x.exchange.Wait()
 		if _, metrics := get(t, x.admin+"/metrics"); !strings.Contains(metrics, `voicebridge_calls_placed_total{provider="`+spec.Name+`",result="ok"} 2`) {
 			t.Error("the metrics do not say so")
 		}
@@ -575,8 +575,8 @@ func TestRateLimited(t *testing.T) {
 func TestAPIBadInput(t *testing.T) {
 	t.Parallel()
 	spec := twilio.Spec
-	x := startExchange(t, spec, startAgent(t, bench.Echo), func(o *options, sim *bench.Exchange) {
-		sim.Phone = func(providers.ExchangeCall) bench.Phone { t.Error("a call was placed"); return bench.Phone{} }
+	x := startTestbed(t, spec, startAgent(t, sim.Echo), func(o *options, exchange *sim.Exchange) {
+		exchange.Phone = func(providers.ExchangeCall) sim.Phone { t.Error("a call was placed"); return sim.Phone{} }
 	})
 	for _, tt := range []struct {
 		method, path, body string
@@ -668,7 +668,7 @@ func TestRouter(t *testing.T) {
 	}
 	def, defURL := newScript(t)
 	sales, salesURL := newScript(t)
-	x := startExchange(t, twilio.Spec, defURL, func(o *options, _ *bench.Exchange) {
+	x := startTestbed(t, twilio.Spec, defURL, func(o *options, _ *sim.Exchange) {
 		o.agents = map[string]session.Dialer{"sales": dialer(t, agent.Config{URL: salesURL})}
 		o.router = &notify.Target{URL: app.URL, Secret: secret, Timeout: 200 * time.Millisecond}
 	})
@@ -690,7 +690,7 @@ func TestRouter(t *testing.T) {
 		{"redirect", func(w http.ResponseWriter) { w.Header().Set("Location", "/x"); w.WriteHeader(302) }, def, "", ""},
 	} {
 		reply = tt.reply
-		sim := x.inboundCall(phone(twilio.Spec))
+		exchange := x.inboundCall(phone(twilio.Spec))
 		if tt.agent != nil {
 			select {
 			case a := <-tt.agent.conn:
@@ -701,7 +701,7 @@ func TestRouter(t *testing.T) {
 				t.Fatalf("%s: no agent", tt.name)
 			}
 		}
-		out := sim.Wait()
+		out := exchange.Wait()
 		if tt.said != "" && !slices.Equal(out.Said, []string{tt.said}) || out.Fault != nil {
 			t.Errorf("%s: %+v", tt.name, out)
 		}
@@ -746,7 +746,7 @@ func TestEventsTold(t *testing.T) {
 		}
 	}))
 	t.Cleanup(app.Close)
-	x := startExchange(t, vonage.Spec, startAgent(t, bench.Echo), func(o *options, _ *bench.Exchange) {
+	x := startTestbed(t, vonage.Spec, startAgent(t, sim.Echo), func(o *options, _ *sim.Exchange) {
 		o.events = &notify.Target{URL: app.URL, Secret: secret, Timeout: time.Second}
 	})
 	id, _ := x.place(dialBody)
@@ -772,11 +772,11 @@ func TestEventsTold(t *testing.T) {
 // TestEventsResume: who comes back is told what was missed, once.
 func TestEventsResume(t *testing.T) {
 	t.Parallel()
-	x := startExchange(t, twilio.Spec, startAgent(t, bench.Echo), nil)
+	x := startTestbed(t, twilio.Spec, startAgent(t, sim.Echo), nil)
 	next := x.events("")
-	id, sim := x.place(dialBody)
+	id, exchange := x.place(dialBody)
 	first := next()
-	sim.Wait()
+	exchange.Wait()
 	types, _ := until(next, id)
 	later, _ := until(x.events(first.ID), id)
 	if first.Type != calls.EventCreated || !slices.Equal(types, later) {
@@ -790,14 +790,14 @@ func TestEventsResume(t *testing.T) {
 // TestEventsLast: a feed outlives the limits that requests have.
 func TestEventsLast(t *testing.T) {
 	t.Parallel()
-	x := startExchange(t, twilio.Spec, startAgent(t, bench.Echo), func(o *options, _ *bench.Exchange) { o.limits.Handshake = 200 * time.Millisecond })
+	x := startTestbed(t, twilio.Spec, startAgent(t, sim.Echo), func(o *options, _ *sim.Exchange) { o.limits.Handshake = 200 * time.Millisecond })
 	next := x.events("")
 	time.Sleep(time.Second) // the limit for a whole request is 400 ms
 	id, _ := x.place(dialBody)
 	if ev := next(); ev.Type != calls.EventCreated || ev.Call.ID != id {
 		t.Errorf("%+v", ev)
 	}
-	x.sim.Wait()
+	x.exchange.Wait()
 }
 
 // TestMachineDetection: who has picked up is told to the API and the agent, and a
@@ -806,9 +806,9 @@ func TestMachineDetection(t *testing.T) {
 	t.Parallel()
 	carriers(t, func(t *testing.T, spec *providers.Spec) {
 		s, agentURL := newScript(t)
-		x := startExchange(t, spec, agentURL, func(_ *options, sim *bench.Exchange) {
-			sim.Faults.Duplicate = true
-			sim.Phone = func(c providers.ExchangeCall) bench.Phone {
+		x := startTestbed(t, spec, agentURL, func(_ *options, exchange *sim.Exchange) {
+			exchange.Faults.Duplicate = true
+			exchange.Phone = func(c providers.ExchangeCall) sim.Phone {
 				p := phone(spec)
 				p.AnsweredBy, p.Length = providers.AnsweredByHuman, 2*time.Second
 				if c.To == "+15550100666" {
@@ -827,8 +827,8 @@ func TestMachineDetection(t *testing.T) {
 		for range s.said {
 		}
 		s.said = make(chan map[string]any, 2000)
-		id, sim := x.place(`{"account":"main","to":"+15550100666","machine_detection":"hangup"}`)
-		if out := sim.Wait(); out.Fault != nil || !out.Call.Status.Final() {
+		id, exchange := x.place(`{"account":"main","to":"+15550100666","machine_detection":"hangup"}`)
+		if out := exchange.Wait(); out.Fault != nil || !out.Call.Status.Final() {
 			t.Errorf("%+v", out)
 		}
 		if _, last := until(next, id); last.Call.Answered != providers.AnsweredByMachine {
@@ -842,14 +842,14 @@ func TestDigitsOut(t *testing.T) {
 	t.Parallel()
 	carriers(t, func(t *testing.T, spec *providers.Spec) {
 		s, agentURL := newScript(t)
-		x := startExchange(t, spec, agentURL, func(_ *options, sim *bench.Exchange) {
-			sim.Phone = func(providers.ExchangeCall) bench.Phone {
+		x := startTestbed(t, spec, agentURL, func(_ *options, exchange *sim.Exchange) {
+			exchange.Phone = func(providers.ExchangeCall) sim.Phone {
 				p := phone(spec)
 				p.Length = 20 * time.Second
 				return p
 			}
 		})
-		id, sim := x.place(dialBody)
+		id, exchange := x.place(dialBody)
 		a := <-s.conn
 		if err := a.Command(map[string]string{"type": "dtmf", "digits": "1w2", "id": "d"}); err != nil {
 			t.Fatal(err)
@@ -867,14 +867,14 @@ func TestDigitsOut(t *testing.T) {
 		}
 		if native { // those of the API may still be on their way
 			deadline := time.Now().Add(10 * time.Second)
-			for sim.Digits() != "1w23#" && time.Now().Before(deadline) {
+			for exchange.Digits() != "1w23#" && time.Now().Before(deadline) {
 				time.Sleep(5 * time.Millisecond)
 			}
 		} else {
 			time.Sleep(400 * time.Millisecond) // in real time
 		}
-		sim.Hangup()
-		out := sim.Wait()
+		exchange.Hangup()
+		out := exchange.Wait()
 		f := spec.Formats[0]
 		want := codec.L16LE.AppendDecode(nil, codec.AppendDTMF(nil, codec.Format{Encoding: codec.L16LE, Rate: f.Rate}, "1w2", 100*time.Millisecond, 60*time.Millisecond))
 		switch {
@@ -887,7 +887,7 @@ func TestDigitsOut(t *testing.T) {
 			if len(heard) < len(want) {
 				t.Fatalf("%d samples of tones, want %d", len(heard), len(want))
 			}
-			if snr := bench.SNR(want, heard, 0); snr < 25 {
+			if snr := sim.SNR(want, heard, 0); snr < 25 {
 				t.Errorf("the tones are %.1f dB off", snr)
 			}
 		}
@@ -897,7 +897,7 @@ func TestDigitsOut(t *testing.T) {
 // TestUnknownStatus: a report on a call that nobody knows is taken, and ignored.
 func TestUnknownStatus(t *testing.T) {
 	t.Parallel()
-	b := startHooked(t, startAgent(t, bench.Echo), nil)
+	b := startHooked(t, startAgent(t, sim.Echo), nil)
 	form := inboundForm("CA-nobody")
 	form.Set("CallStatus", "completed")
 	for _, path := range []string{"/hooks/twilio/main/status", "/hooks/twilio/main/status/cs_nobody"} {
@@ -918,7 +918,7 @@ func TestUnknownStatus(t *testing.T) {
 // TestRefusedExplained: an operator learns why webhooks are refused, and no secret.
 func TestRefusedExplained(t *testing.T) {
 	t.Parallel()
-	x := startExchange(t, twilio.Spec, startAgent(t, bench.Echo), nil)
+	x := startTestbed(t, twilio.Spec, startAgent(t, sim.Echo), nil)
 	form := inboundForm("CA1")
 	x.post(t, "/hooks/twilio/main/inbound", form, sign("https://elsewhere.example/hooks/twilio/main/inbound", form))
 	out := x.inboundCall(phone(twilio.Spec)).Wait() // and a good one
@@ -962,15 +962,15 @@ func TestAttended(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	x := startExchange(t, twilio.Spec, "", func(o *options, _ *bench.Exchange) { o.dialer = attended })
+	x := startTestbed(t, twilio.Spec, "", func(o *options, _ *sim.Exchange) { o.dialer = attended })
 	p := phone(twilio.Spec)
 	p.Length = 2 * time.Second
-	sim := x.inboundCall(p)
+	exchange := x.inboundCall(p)
 	a := <-told
 	if a.Call.From != "+15550001111" || !strings.HasPrefix(a.URL, "wss://bridge.example.com/voice/v1/calls/"+a.SessionID) {
 		t.Errorf("%+v", a)
 	}
-	u := x.sim.Reach(a.URL)
+	u := x.exchange.Reach(a.URL)
 	for name, h := range map[string]http.Header{"none": nil, "wrong": {"Authorization": {"Bearer x"}}} {
 		if _, status, err := dialAgent(u, h); err == nil || status != 401 {
 			t.Errorf("token %s: %d, %v", name, status, err)
@@ -995,7 +995,7 @@ func TestAttended(t *testing.T) {
 	}
 	echo(conn)
 	// What comes at 8 kHz is sent back as if it were at 24.
-	if out := sim.Wait(); out.Fault != nil || len(out.Streams) != 1 || len(out.Streams[0].Received) < 4000 {
+	if out := exchange.Wait(); out.Fault != nil || len(out.Streams) != 1 || len(out.Streams[0].Received) < 4000 {
 		t.Errorf("%+v", out)
 	}
 }
@@ -1009,7 +1009,7 @@ func TestPool(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	x := startExchange(t, twilio.Spec, "", func(o *options, _ *bench.Exchange) {
+	x := startTestbed(t, twilio.Spec, "", func(o *options, _ *sim.Exchange) {
 		o.dialer = pool
 		o.agents = map[string]session.Dialer{"desk": pool}
 	})
@@ -1024,7 +1024,7 @@ func TestPool(t *testing.T) {
 	if status != 201 {
 		t.Fatalf("%d %v", status, answer)
 	}
-	once := x.sim.Reach(answer["url"].(string)) + "?token=" + url.QueryEscape(answer["token"].(string))
+	once := x.exchange.Reach(answer["url"].(string)) + "?token=" + url.QueryEscape(answer["token"].(string))
 	lazy, _, err := dialAgent(once, nil) // does not answer
 	if err != nil {
 		t.Fatal(err)
@@ -1050,7 +1050,7 @@ func TestPool(t *testing.T) {
 	}
 	p := phone(twilio.Spec)
 	p.Length = 2 * time.Second
-	sim := x.inboundCall(p)
+	exchange := x.inboundCall(p)
 	if _, data, err := lazy.ReadMessage(); err != nil || !strings.Contains(string(data), `"await_ready":true`) {
 		t.Fatalf("%s, %v", data, err)
 	}
@@ -1069,7 +1069,7 @@ func TestPool(t *testing.T) {
 	if first != 320 {
 		t.Errorf("the first frame has %d bytes, want those of 8 kHz", first)
 	}
-	if out := sim.Wait(); out.Fault != nil || len(out.Streams) != 1 || len(out.Streams[0].Received) < 4000 {
+	if out := exchange.Wait(); out.Fault != nil || len(out.Streams) != 1 || len(out.Streams[0].Received) < 4000 {
 		t.Errorf("%+v", out)
 	}
 }
@@ -1112,7 +1112,7 @@ func TestStrangersCostNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	x := startExchange(t, twilio.Spec, startAgent(t, bench.Echo), func(o *options, _ *bench.Exchange) {
+	x := startTestbed(t, twilio.Spec, startAgent(t, sim.Echo), func(o *options, _ *sim.Exchange) {
 		o.agents = map[string]session.Dialer{"desk": pool}
 		o.limits.Handshakes = 1
 	})
@@ -1144,8 +1144,8 @@ func TestRedirectBesideEnd(t *testing.T) {
 			carriers(t, func(t *testing.T, spec *providers.Spec) {
 				s, agentURL := newScript(t)
 				left := make(chan struct{})
-				x := startExchange(t, spec, agentURL, func(_ *options, sim *bench.Exchange) {
-					sim.Faults.Fail = func(kind providers.OperationKind, _ int) error {
+				x := startTestbed(t, spec, agentURL, func(_ *options, exchange *sim.Exchange) {
+					exchange.Faults.Fail = func(kind providers.OperationKind, _ int) error {
 						if kind == providers.OpRedirect {
 							if err := (<-s.conn).Command(map[string]string{"type": "hangup", "when": "now"}); err != nil {
 								t.Error(err)
@@ -1159,7 +1159,7 @@ func TestRedirectBesideEnd(t *testing.T) {
 				next := x.events("")
 				p := phone(spec)
 				p.Length = 20 * time.Second
-				sim := x.inboundCall(p)
+				exchange := x.inboundCall(p)
 				known := make(chan string, 1)
 				go func() {
 					for ev := next(); ; ev = next() {
@@ -1173,7 +1173,7 @@ func TestRedirectBesideEnd(t *testing.T) {
 						}
 					}
 				}()
-				out, id := sim.Wait(), <-known
+				out, id := exchange.Wait(), <-known
 				if len(out.Dialled) != btoi(fail == nil) || fail != nil && out.Call.Status != providers.StatusCompleted {
 					t.Errorf("%+v", out)
 				}
@@ -1194,7 +1194,7 @@ func btoi(b bool) int {
 }
 
 // post2 makes a request whose answer does not matter.
-func (x *exchange) post2(path, body string) {
+func (x *testbed) post2(path, body string) {
 	req, err := http.NewRequest("POST", "http"+strings.TrimPrefix(x.url, "ws")+path, strings.NewReader(body))
 	if err != nil {
 		x.t.Error(err)
@@ -1212,19 +1212,19 @@ func (x *exchange) post2(path, body string) {
 func TestNextBeforeEnd(t *testing.T) {
 	t.Parallel()
 	s, agentURL := newScript(t)
-	x := startExchange(t, twilio.Spec, agentURL, func(o *options, _ *bench.Exchange) {
+	x := startTestbed(t, twilio.Spec, agentURL, func(o *options, _ *sim.Exchange) {
 		o.fallback = media.Fallback{Say: "Our agents are asleep."}
 	})
 	p := phone(twilio.Spec)
 	p.Length = 20 * time.Second
-	sim := x.inboundCall(p)
+	exchange := x.inboundCall(p)
 	<-s.conn
-	call := sim.Call()
-	req, err := x.sim.Office.Ask(&providers.Ask{Kind: providers.AskNext, URL: sim.Next(), Call: call}, time.Now())
+	call := exchange.Call()
+	req, err := x.exchange.Office.Ask(&providers.Ask{Kind: providers.AskNext, URL: exchange.Next(), Call: call}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	req.URL, err = url.Parse(x.sim.Reach(req.URL.String()))
+	req.URL, err = url.Parse(x.exchange.Reach(req.URL.String()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -1239,20 +1239,20 @@ func TestNextBeforeEnd(t *testing.T) {
 	if stop := s.wait("stop"); stop["reason"] != "carrier_lost" {
 		t.Errorf("%v", stop)
 	}
-	sim.Wait()
+	exchange.Wait()
 }
 
 // TestAnnouncedLate: an agent that connects before the application has answered
 // the announcement gets the call.
 func TestAnnouncedLate(t *testing.T) {
 	t.Parallel()
-	var x *exchange
+	var x *testbed
 	app := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		var a struct{ URL, Token string }
 		if err := json.NewDecoder(r.Body).Decode(&a); err != nil {
 			t.Error(err)
 		}
-		conn, _, err := dialAgent(x.sim.Reach(a.URL), http.Header{"Authorization": {"Bearer " + a.Token}})
+		conn, _, err := dialAgent(x.exchange.Reach(a.URL), http.Header{"Authorization": {"Bearer " + a.Token}})
 		if err != nil {
 			t.Error(err)
 			return
@@ -1264,7 +1264,7 @@ func TestAnnouncedLate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	x = startExchange(t, twilio.Spec, "", func(o *options, _ *bench.Exchange) { o.dialer = attended })
+	x = startTestbed(t, twilio.Spec, "", func(o *options, _ *sim.Exchange) { o.dialer = attended })
 	p := phone(twilio.Spec)
 	p.Length = time.Second
 	if out := x.inboundCall(p).Wait(); out.Fault != nil || len(out.Streams) != 1 || len(out.Streams[0].Received) < 4000 {
@@ -1281,7 +1281,7 @@ func TestPoolCallerLeaves(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	x := startExchange(t, twilio.Spec, "", func(o *options, _ *bench.Exchange) {
+	x := startTestbed(t, twilio.Spec, "", func(o *options, _ *sim.Exchange) {
 		o.dialer = pool
 		o.agents = map[string]session.Dialer{"desk": pool}
 	})
@@ -1299,12 +1299,12 @@ func TestPoolCallerLeaves(t *testing.T) {
 	}
 	p := phone(twilio.Spec)
 	p.Length = 20 * time.Second
-	sim := x.inboundCall(p)
+	exchange := x.inboundCall(p)
 	if _, data, err := agents[0].ReadMessage(); err != nil || !strings.Contains(string(data), `"type":"start"`) {
 		t.Fatalf("%s, %v", data, err)
 	}
-	sim.Hangup()
-	sim.Wait()
+	exchange.Hangup()
+	exchange.Wait()
 	closed(t, agents[0])
 	if n := pool.Parked(); n != 2 {
 		t.Errorf("%d agents still wait, want 2", n)
@@ -1316,12 +1316,12 @@ func TestPoolCallerLeaves(t *testing.T) {
 func TestHangupInTail(t *testing.T) {
 	t.Parallel()
 	leave := make(chan struct{})
-	frozen := startAgent(t, func(context.Context, *bench.AgentConn) error { <-leave; return nil })
+	frozen := startAgent(t, func(context.Context, *sim.AgentConn) error { <-leave; return nil })
 	hangups := make(chan struct{}, 10)
-	x := startExchange(t, twilio.Spec, frozen, func(o *options, sim *bench.Exchange) {
+	x := startTestbed(t, twilio.Spec, frozen, func(o *options, exchange *sim.Exchange) {
 		o.session.Greeting = 300 * time.Millisecond
 		o.fallback = media.Fallback{Say: "Our agents are asleep.", Dial: "+15550100777"}
-		sim.Faults.Fail = func(kind providers.OperationKind, _ int) error {
+		exchange.Faults.Fail = func(kind providers.OperationKind, _ int) error {
 			if kind == providers.OpHangup {
 				hangups <- struct{}{}
 			}
@@ -1352,12 +1352,12 @@ func TestHangupInTail(t *testing.T) {
 func TestUnwantedCall(t *testing.T) {
 	t.Parallel()
 	carriers(t, func(t *testing.T, spec *providers.Spec) {
-		var x *exchange
-		x = startExchange(t, spec, startAgent(t, bench.Echo), func(_ *options, sim *bench.Exchange) {
-			sim.Phone = func(providers.ExchangeCall) bench.Phone {
-				return bench.Phone{Ring: time.Minute}
+		var x *testbed
+		x = startTestbed(t, spec, startAgent(t, sim.Echo), func(_ *options, exchange *sim.Exchange) {
+			exchange.Phone = func(providers.ExchangeCall) sim.Phone {
+				return sim.Phone{Ring: time.Minute}
 			}
-			sim.Faults = bench.Faults{Lose: true, Fail: func(kind providers.OperationKind, _ int) error {
+			exchange.Faults = sim.Faults{Lose: true, Fail: func(kind providers.OperationKind, _ int) error {
 				if kind != providers.OpDial {
 					return nil
 				}
@@ -1368,7 +1368,7 @@ func TestUnwantedCall(t *testing.T) {
 		if status, answer := x.api("POST", "/v1/calls", dialBody); status != 502 {
 			t.Errorf("%d %v", status, answer)
 		}
-		for _, c := range x.sim.Calls() {
+		for _, c := range x.exchange.Calls() {
 			if out := c.Wait(); out.Call.Status != providers.StatusCanceled {
 				t.Errorf("%+v", out.Call)
 			}

@@ -16,10 +16,10 @@ import (
 	"github.com/gorilla/websocket"
 
 	"voicebridge/agent"
-	"voicebridge/bench"
 	"voicebridge/media"
 	"voicebridge/providers/twilio"
 	"voicebridge/session"
+	"voicebridge/sim"
 )
 
 const (
@@ -68,7 +68,7 @@ func handshake(path string) http.Header {
 }
 
 // answered is a caller who connects as the answer to a webhook said.
-func (b *bridge) answered(t *testing.T, path string) *bench.Caller {
+func (b *bridge) answered(t *testing.T, path string) *sim.Caller {
 	t.Helper()
 	c := b.caller(t, "twilio", 5*time.Second)
 	c.URL, c.Header, c.Start.Account = b.url+path, handshake(path), accountSID

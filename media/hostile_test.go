@@ -20,9 +20,9 @@ import (
 	"github.com/gorilla/websocket"
 
 	"voicebridge/agent"
-	"voicebridge/bench"
 	"voicebridge/codec"
 	"voicebridge/session"
+	"voicebridge/sim"
 )
 
 const (
@@ -115,7 +115,7 @@ func readFull(r *bufio.Reader, b []byte) (int, error) {
 // TestHostileSockets: each of these is refused or closed within the limits and
 // with the right code, while an honest call beside them loses nothing.
 func TestHostileSockets(t *testing.T) {
-	b := startBridge(t, startAgent(t, bench.Echo), func(o *options) {
+	b := startBridge(t, startAgent(t, sim.Echo), func(o *options) {
 		o.limits.Handshake = 500 * time.Millisecond
 		o.limits.Idle = time.Second
 		o.limits.Handshakes = 10000
@@ -292,7 +292,7 @@ func many(n int, s string) []string {
 
 // TestHostileCarriers: messages that break the carrier's protocol.
 func TestHostileCarriers(t *testing.T) {
-	b := startBridge(t, startAgent(t, bench.Echo), nil)
+	b := startBridge(t, startAgent(t, sim.Echo), nil)
 	good := []string{connected, startText, mediaText, `{"event":"stop","streamSid":"MZ1"}`}
 	for _, tt := range []struct {
 		name      string
@@ -339,7 +339,7 @@ func TestHostileCarriers(t *testing.T) {
 		b.ended(t, session.CarrierLost)
 	})
 	t.Run("max duration", func(t *testing.T) {
-		b := startBridge(t, startAgent(t, bench.Echo), func(o *options) { o.session.MaxDuration = 300 * time.Millisecond })
+		b := startBridge(t, startAgent(t, sim.Echo), func(o *options) { o.session.MaxDuration = 300 * time.Millisecond })
 		if got := closed(t, b.twilio(t, startText, mediaText)); got != 1000 {
 			t.Errorf("closed with %d, want 1000", got)
 		}
@@ -351,7 +351,7 @@ func TestHostileCarriers(t *testing.T) {
 // for that call alone.
 func TestHostileAgents(t *testing.T) {
 	quick := agent.Config{Attempt: 300 * time.Millisecond, Write: 500 * time.Millisecond}
-	run := func(t *testing.T, url string, cause session.Cause, code int) (*bench.Result, map[string]any) {
+	run := func(t *testing.T, url string, cause session.Cause, code int) (*sim.Result, map[string]any) {
 		t.Helper()
 		cfg := quick
 		cfg.URL = url
@@ -404,7 +404,7 @@ func TestHostileAgents(t *testing.T) {
 	})
 	t.Run("closes in the middle", func(t *testing.T) {
 		t.Parallel()
-		r, _ := run(t, startAgent(t, func(_ context.Context, c *bench.AgentConn) error {
+		r, _ := run(t, startAgent(t, func(_ context.Context, c *sim.AgentConn) error {
 			return c.Audio(make([]byte, 32000)) // a second, then a proper close
 		}), session.AgentHangup, 1000)
 		if n := len(r.ReceivedAt); n < 50 || n > 51 {
@@ -426,7 +426,7 @@ func TestHostileAgents(t *testing.T) {
 	})
 	t.Run("floods", func(t *testing.T) {
 		t.Parallel()
-		_, attrs := run(t, startAgent(t, func(_ context.Context, c *bench.AgentConn) error {
+		_, attrs := run(t, startAgent(t, func(_ context.Context, c *sim.AgentConn) error {
 			for {
 				if err := c.Audio(make([]byte, 1<<20)); err != nil {
 					return listenOn(c)
@@ -466,7 +466,7 @@ func TestHostileAgents(t *testing.T) {
 	})
 	t.Run("byte by byte", func(t *testing.T) {
 		t.Parallel()
-		r, _ := run(t, startAgent(t, func(_ context.Context, c *bench.AgentConn) error {
+		r, _ := run(t, startAgent(t, func(_ context.Context, c *sim.AgentConn) error {
 			for range 6400 { // 200 ms
 				if err := c.Audio([]byte{1}); err != nil {
 					return err
@@ -483,7 +483,7 @@ func TestHostileAgents(t *testing.T) {
 	})
 	t.Run("writes nonsense", func(t *testing.T) {
 		t.Parallel()
-		_, attrs := run(t, startAgent(t, func(_ context.Context, c *bench.AgentConn) error {
+		_, attrs := run(t, startAgent(t, func(_ context.Context, c *sim.AgentConn) error {
 			for range 20 {
 				if err := c.Command("nonsense"); err != nil {
 					return err
@@ -497,7 +497,7 @@ func TestHostileAgents(t *testing.T) {
 	})
 	t.Run("writes too much", func(t *testing.T) {
 		t.Parallel()
-		run(t, startAgent(t, func(_ context.Context, c *bench.AgentConn) error {
+		run(t, startAgent(t, func(_ context.Context, c *sim.AgentConn) error {
 			if err := c.Command(strings.Repeat("x", 100<<10)); err != nil {
 				return err
 			}
@@ -507,7 +507,7 @@ func TestHostileAgents(t *testing.T) {
 	t.Run("commands in a torrent", func(t *testing.T) {
 		t.Parallel()
 		limited := make(chan bool, 1)
-		run(t, startAgent(t, func(_ context.Context, c *bench.AgentConn) error {
+		run(t, startAgent(t, func(_ context.Context, c *sim.AgentConn) error {
 			for range 500 {
 				if err := c.Command(map[string]string{"type": "clear"}); err != nil {
 					return err
@@ -531,7 +531,7 @@ func TestHostileAgents(t *testing.T) {
 }
 
 // listenOn reads until the bridge closes.
-func listenOn(c *bench.AgentConn) error {
+func listenOn(c *sim.AgentConn) error {
 	for {
 		if _, _, err := c.Read(); err != nil {
 			return nil
@@ -575,7 +575,7 @@ func TestFrozenPeers(t *testing.T) {
 	}))
 	defer agents.Close()
 	d := &turns{
-		Dialer: dialer(t, agent.Config{URL: startAgent(t, bench.Echo)}),
+		Dialer: dialer(t, agent.Config{URL: startAgent(t, sim.Echo)}),
 		frozen: dialer(t, agent.Config{URL: "ws" + agents.URL[4:]}),
 	}
 	b := startBridge(t, "", func(o *options) { o.dialer = d })
@@ -591,7 +591,7 @@ func TestFrozenPeers(t *testing.T) {
 	d.thawed.Store(true)
 	r := call(t, b.caller(t, "vonage", 2*time.Second)) // the others are Twilio's
 	b.untouched(t, "vonage", r)
-	if d := bench.Quantile(r.AddedDelay(), 0.5); d >= codec.FrameTime {
+	if d := sim.Quantile(r.AddedDelay(), 0.5); d >= codec.FrameTime {
 		t.Errorf("half of the frames took %v or longer", d)
 	}
 	waitFor(t, func() bool { return b.Registry().Len() == 20 }) // the frozen ones

@@ -20,7 +20,6 @@ import (
 	"go.uber.org/goleak"
 
 	"voicebridge/agent"
-	"voicebridge/bench"
 	"voicebridge/cluster"
 	"voicebridge/codec"
 	"voicebridge/media"
@@ -28,6 +27,7 @@ import (
 	"voicebridge/providers"
 	"voicebridge/providers/all"
 	"voicebridge/session"
+	"voicebridge/sim"
 )
 
 func TestMain(m *testing.M) {
@@ -168,9 +168,9 @@ func (b *bridge) ended(t *testing.T, want session.Cause) map[string]slog.Value {
 }
 
 // startAgent serves an agent until the end of the test and gives its URL.
-func startAgent(t *testing.T, talk func(context.Context, *bench.AgentConn) error) string {
+func startAgent(t *testing.T, talk func(context.Context, *sim.AgentConn) error) string {
 	t.Helper()
-	a := &bench.Agent{Talk: talk, Log: slog.New(slog.DiscardHandler)}
+	a := &sim.Agent{Talk: talk, Log: slog.New(slog.DiscardHandler)}
 	srv := httptest.NewServer(a)
 	t.Cleanup(func() {
 		srv.Close()
@@ -184,18 +184,18 @@ func start(f codec.Format) providers.Start {
 }
 
 // caller talks for d over the carrier.
-func (b *bridge) caller(t *testing.T, name string, d time.Duration) *bench.Caller {
+func (b *bridge) caller(t *testing.T, name string, d time.Duration) *sim.Caller {
 	t.Helper()
 	spec := all.Lookup(name)
 	f := spec.Formats[0]
-	voice, err := bench.Speech(f.Rate)
+	voice, err := sim.Speech(f.Rate)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &bench.Caller{Spec: spec, URL: b.url + "/media/" + name, Start: start(f), Voice: voice, Length: d}
+	return &sim.Caller{Spec: spec, URL: b.url + "/media/" + name, Start: start(f), Voice: voice, Length: d}
 }
 
-func call(t *testing.T, c *bench.Caller) *bench.Result {
+func call(t *testing.T, c *sim.Caller) *sim.Result {
 	t.Helper()
 	r, err := c.Run(t.Context())
 	if err != nil {
@@ -205,7 +205,7 @@ func call(t *testing.T, c *bench.Caller) *bench.Result {
 }
 
 // intact checks that an echoed call lost nothing.
-func intact(t *testing.T, r *bench.Result) {
+func intact(t *testing.T, r *sim.Result) {
 	t.Helper()
 	// A machine that stalls leaves some of the echo in the queue at the end.
 	if waiting := len(r.SentAt) - len(r.ReceivedAt); waiting > 25 || len(r.ReceivedAt) == 0 {
@@ -218,7 +218,7 @@ func intact(t *testing.T, r *bench.Result) {
 
 // untouched is intact for the one call of a carrier beside others, and checks
 // that the bridge passed on every frame.
-func (b *bridge) untouched(t *testing.T, carrier string, r *bench.Result) {
+func (b *bridge) untouched(t *testing.T, carrier string, r *sim.Result) {
 	t.Helper()
 	intact(t, r)
 	_, body := get(t, b.admin+"/metrics")
@@ -243,7 +243,7 @@ func TestEcho(t *testing.T) {
 					b := startBridge(t, startAgent(t, echoAnyProfile)+query, nil)
 					c := b.caller(t, spec.Name, 900*time.Millisecond)
 					c.Start = start(f)
-					voice, err := bench.Speech(f.Rate)
+					voice, err := sim.Speech(f.Rate)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -252,13 +252,13 @@ func TestEcho(t *testing.T) {
 					if lost := len(r.SentAt) - len(r.ReceivedAt); lost > 1 {
 						t.Errorf("of %d frames %d came back", len(r.SentAt), len(r.ReceivedAt))
 					}
-					lag := bench.Align(r.Said, r.Received, f.Rate/10)
+					lag := sim.Align(r.Said, r.Received, f.Rate/10)
 					n := len(r.Received) - lag - f.Rate/50
 					want := 25.0
 					if f.Rate > 8000 && strings.Contains(query, "=8000") {
 						want = 20 // the agent cannot carry what lies above its band
 					}
-					if snr := bench.SNR(r.Said[:n], r.Received, lag); snr < want {
+					if snr := sim.SNR(r.Said[:n], r.Received, lag); snr < want {
 						t.Errorf("signal to noise %.1f dB", snr)
 					}
 					b.ended(t, session.CallerHangup)
@@ -269,7 +269,7 @@ func TestEcho(t *testing.T) {
 }
 
 // echoAnyProfile also speaks the JSON profile.
-func echoAnyProfile(ctx context.Context, c *bench.AgentConn) error {
+func echoAnyProfile(ctx context.Context, c *sim.AgentConn) error {
 	tc := codec.NewTranscoder(c.Hears, c.Speaks)
 	for {
 		binary, data, err := c.Read()
@@ -296,7 +296,7 @@ func echoAnyProfile(ctx context.Context, c *bench.AgentConn) error {
 // script is an agent that is driven by the test.
 type script struct {
 	t    *testing.T
-	conn chan *bench.AgentConn
+	conn chan *sim.AgentConn
 	said chan map[string]any
 	many bool // several calls: said is never closed
 	mu   sync.Mutex
@@ -304,11 +304,11 @@ type script struct {
 }
 
 func newScript(t *testing.T) (*script, string) {
-	s := &script{t: t, conn: make(chan *bench.AgentConn, 1), said: make(chan map[string]any, 2000)}
+	s := &script{t: t, conn: make(chan *sim.AgentConn, 1), said: make(chan map[string]any, 2000)}
 	return s, startAgent(t, s.talk)
 }
 
-func (s *script) talk(_ context.Context, c *bench.AgentConn) error {
+func (s *script) talk(_ context.Context, c *sim.AgentConn) error {
 	s.conn <- c
 	for {
 		binary, data, err := c.Read()
@@ -352,15 +352,15 @@ func (s *script) wait(kind string) map[string]any {
 }
 
 // background runs a call while the test goes on.
-func background(t *testing.T, c *bench.Caller) func() *bench.Result {
+func background(t *testing.T, c *sim.Caller) func() *sim.Result {
 	t.Helper()
-	ch := make(chan *bench.Result, 1)
+	ch := make(chan *sim.Result, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		r, _ := c.Run(ctx)
 		ch <- r
 	}()
-	wait := sync.OnceValue(func() *bench.Result { return <-ch })
+	wait := sync.OnceValue(func() *sim.Result { return <-ch })
 	t.Cleanup(func() { cancel(); wait() })
 	return wait
 }
@@ -373,7 +373,7 @@ func TestProtocol(t *testing.T) {
 			s, url := newScript(t)
 			b := startBridge(t, url, nil)
 			c := b.caller(t, carrier, 20*time.Second)
-			c.Digits = []bench.Digit{{At: 100 * time.Millisecond, Key: '7'}}
+			c.Digits = []sim.Digit{{At: 100 * time.Millisecond, Key: '7'}}
 			wait := background(t, c)
 			a := <-s.conn
 			do := func(v map[string]any) {
@@ -489,7 +489,7 @@ func TestBurst(t *testing.T) {
 	}
 	wait := background(t, c)
 	a := <-s.conn
-	tone := codec.L16LE.AppendEncode(nil, bench.Sine(16000, 440, time.Minute))
+	tone := codec.L16LE.AppendEncode(nil, sim.Sine(16000, 440, time.Minute))
 	for ; len(tone) > 0; tone = tone[min(len(tone), 1<<20):] {
 		if err := a.Audio(tone[:min(len(tone), 1<<20)]); err != nil {
 			t.Fatal(err)
@@ -545,7 +545,7 @@ func TestBurst(t *testing.T) {
 
 func TestToken(t *testing.T) {
 	t.Parallel()
-	b := startBridge(t, startAgent(t, bench.Echo), func(o *options) { o.token = "0123456789abcdef" })
+	b := startBridge(t, startAgent(t, sim.Echo), func(o *options) { o.token = "0123456789abcdef" })
 	for path, want := range map[string]int{
 		"/media/twilio":                     403,
 		"/media/twilio/":                    403,
@@ -568,7 +568,7 @@ func TestToken(t *testing.T) {
 
 func TestCallLimit(t *testing.T) {
 	t.Parallel()
-	b := startBridge(t, startAgent(t, bench.Echo), func(o *options) { o.limits.Calls = 1 })
+	b := startBridge(t, startAgent(t, sim.Echo), func(o *options) { o.limits.Calls = 1 })
 	conn, _, err := websocket.DefaultDialer.Dial(b.url+"/media/twilio", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -585,7 +585,7 @@ func TestCallLimit(t *testing.T) {
 // of those who have it.
 func TestStrangersAndTheRate(t *testing.T) {
 	t.Parallel()
-	b := startBridge(t, startAgent(t, bench.Echo), func(o *options) {
+	b := startBridge(t, startAgent(t, sim.Echo), func(o *options) {
 		o.limits.Handshakes = 5
 		o.token = "0123456789abcdef"
 	})
@@ -603,7 +603,7 @@ func TestStrangersAndTheRate(t *testing.T) {
 
 func TestHandshakeRate(t *testing.T) {
 	t.Parallel()
-	b := startBridge(t, startAgent(t, bench.Echo), func(o *options) { o.limits.Handshakes = 2 })
+	b := startBridge(t, startAgent(t, sim.Echo), func(o *options) { o.limits.Handshakes = 2 })
 	refused := 0
 	for range 10 {
 		conn, resp, err := websocket.DefaultDialer.Dial(b.url+"/media/twilio", nil)
@@ -645,7 +645,7 @@ func get(t *testing.T, url string) (int, string) {
 
 func TestDrain(t *testing.T) {
 	t.Parallel()
-	b := startBridge(t, startAgent(t, bench.Echo), func(o *options) { o.limits.Drain = 10 * time.Second })
+	b := startBridge(t, startAgent(t, sim.Echo), func(o *options) { o.limits.Drain = 10 * time.Second })
 	if code, _ := get(t, b.admin+"/readyz"); code != 200 {
 		t.Errorf("readyz: %d", code)
 	}
@@ -689,7 +689,7 @@ func TestDrainLimit(t *testing.T) {
 
 func TestMetrics(t *testing.T) {
 	t.Parallel()
-	b := startBridge(t, startAgent(t, bench.Echo), nil)
+	b := startBridge(t, startAgent(t, sim.Echo), nil)
 	call(t, b.caller(t, "twilio", 500*time.Millisecond))
 	b.ended(t, session.CallerHangup)
 	waitFor(t, func() bool { return b.Registry().Len() == 0 })

@@ -22,8 +22,8 @@ import (
 
 	"github.com/gorilla/websocket"
 
-	"voicebridge/bench"
 	"voicebridge/session"
+	"voicebridge/sim"
 )
 
 // certificate writes one for 127.0.0.1 and gives the pool that trusts it.
@@ -108,7 +108,7 @@ func TestBehindProxy(t *testing.T) {
 		}
 		t.Skipf("%v ('make test' installs it)", err)
 	}
-	b := startHooked(t, startAgent(t, bench.Echo), nil)
+	b := startHooked(t, startAgent(t, sim.Echo), nil)
 	address, pool := nginx(t, program, strings.TrimPrefix(b.url, "ws://"))
 	config := &tls.Config{RootCAs: pool}
 

@@ -10,13 +10,13 @@ import (
 	"time"
 
 	"voicebridge/agent"
-	"voicebridge/bench"
 	"voicebridge/calls"
 	"voicebridge/codec"
 	"voicebridge/media"
 	"voicebridge/providers"
 	"voicebridge/providers/twilio"
 	"voicebridge/session"
+	"voicebridge/sim"
 	"voicebridge/transfer"
 )
 
@@ -34,25 +34,25 @@ func quickTimes(instance string) transfer.Config {
 }
 
 func voice(spec *providers.Spec, hz float64, length time.Duration) []int16 {
-	return bench.Sine(spec.Formats[0].Rate, hz, length)
+	return sim.Sine(spec.Formats[0].Rate, hz, length)
 }
 
 // callerPhone calls, and talks for so long.
-func callerPhone(spec *providers.Spec, length time.Duration) bench.Phone {
-	return bench.Phone{Voice: voice(spec, callerHz, length), Length: length}
+func callerPhone(spec *providers.Spec, length time.Duration) sim.Phone {
+	return sim.Phone{Voice: voice(spec, callerHz, length), Length: length}
 }
 
 // desk is a bridge whose calls can be transferred, and a carrier whose phones are
 // answered as the test says.
-func desk(t *testing.T, spec *providers.Spec, agentURL string, phones map[string]bench.Phone, change func(*options, *bench.Exchange)) *exchange {
+func desk(t *testing.T, spec *providers.Spec, agentURL string, phones map[string]sim.Phone, change func(*options, *sim.Exchange)) *testbed {
 	t.Helper()
-	return startExchange(t, spec, agentURL, func(o *options, sim *bench.Exchange) {
-		sim.Status = publicURL + "/hooks/" + spec.Name + "/main/status"
-		sim.Phone = func(c providers.ExchangeCall) bench.Phone { return phones[c.To] }
+	return startTestbed(t, spec, agentURL, func(o *options, exchange *sim.Exchange) {
+		exchange.Status = publicURL + "/hooks/" + spec.Name + "/main/status"
+		exchange.Phone = func(c providers.ExchangeCall) sim.Phone { return phones[c.To] }
 		o.transfers = &media.Transfers{Store: transfer.NewMemory(time.Now, transfer.Tombstone), Manager: quickTimes("a"),
 			Destinations: map[string]media.Destination{"billing": {To: human}}, Allow: []string{"+1555010*"}, Ring: 20 * time.Second, Hold: media.HoldAgent}
 		if change != nil {
-			change(o, sim)
+			change(o, exchange)
 		}
 	})
 }
@@ -73,8 +73,8 @@ func (s *script) states(t *testing.T, until string) (all []string, reason string
 }
 
 // legTo is the destination's call at the carrier.
-func (x *exchange) legTo(number string) *bench.SimCall {
-	for _, c := range x.sim.Calls() {
+func (x *testbed) legTo(number string) *sim.SimCall {
+	for _, c := range x.exchange.Calls() {
 		if call := c.Call(); call.To == number && !call.Inbound {
 			return c
 		}
@@ -83,13 +83,13 @@ func (x *exchange) legTo(number string) *bench.SimCall {
 }
 
 // settled checks that nothing of a transfer is left.
-func (x *exchange) settled(t *testing.T) {
+func (x *testbed) settled(t *testing.T) {
 	t.Helper()
-	x.sim.Wait()
-	if rooms := x.sim.Rooms(); len(rooms) > 0 {
+	x.exchange.Wait()
+	if rooms := x.exchange.Rooms(); len(rooms) > 0 {
 		t.Errorf("somebody is left in a room: %v", rooms)
 	}
-	for _, c := range x.sim.Calls() {
+	for _, c := range x.exchange.Calls() {
 		if out := c.Wait(); out.Fault != nil || !out.Call.Status.Final() {
 			t.Errorf("%+v: %v", out.Call, out.Fault)
 		}
@@ -100,14 +100,14 @@ func (x *exchange) settled(t *testing.T) {
 // hear each other, and the agent leaves.
 func TestTransferConference(t *testing.T) {
 	t.Parallel()
-	for name, faults := range map[string]bench.Faults{"orderly": {}, "disorder": {Duplicate: true, Reorder: true, Delay: 30 * time.Millisecond}} {
+	for name, faults := range map[string]sim.Faults{"orderly": {}, "disorder": {Duplicate: true, Reorder: true, Delay: 30 * time.Millisecond}} {
 		t.Run(name, func(t *testing.T) {
 			carriers(t, func(t *testing.T, spec *providers.Spec) {
 				s, agentURL := newScript(t)
-				x := desk(t, spec, agentURL, map[string]bench.Phone{human: {Ring: 100 * time.Millisecond, Voice: voice(spec, humanHz, 2*time.Second), Length: 2 * time.Second}},
-					func(_ *options, sim *bench.Exchange) { sim.Faults = faults })
+				x := desk(t, spec, agentURL, map[string]sim.Phone{human: {Ring: 100 * time.Millisecond, Voice: voice(spec, humanHz, 2*time.Second), Length: 2 * time.Second}},
+					func(_ *options, exchange *sim.Exchange) { exchange.Faults = faults })
 				next := x.events("")
-				sim := x.inboundCall(callerPhone(spec, 20*time.Second))
+				exchange := x.inboundCall(callerPhone(spec, 20*time.Second))
 				a := <-s.conn
 				if !strings.Contains(string(a.Start), `"transfer":["blind","conference","attended"]`) {
 					t.Errorf("%s", a.Start)
@@ -121,11 +121,11 @@ func TestTransferConference(t *testing.T) {
 				if stop := s.wait("stop"); stop["reason"] != "transferred" {
 					t.Errorf("%v", stop)
 				}
-				out := sim.Wait() // the human hangs up, and that ends it
+				out := exchange.Wait() // the human hangs up, and that ends it
 				leg := x.legTo(human).Wait()
 				rate := spec.Formats[0].Rate
-				if !bench.Hears(out.Heard, rate, humanHz) || !bench.Hears(leg.Heard, rate, callerHz) {
-					t.Errorf("the caller hears the human: %v, the human the caller: %v", bench.Hears(out.Heard, rate, humanHz), bench.Hears(leg.Heard, rate, callerHz))
+				if !sim.Hears(out.Heard, rate, humanHz) || !sim.Hears(leg.Heard, rate, callerHz) {
+					t.Errorf("the caller hears the human: %v, the human the caller: %v", sim.Hears(out.Heard, rate, humanHz), sim.Hears(leg.Heard, rate, callerHz))
 				}
 				var states []string
 				id := ""
@@ -146,7 +146,7 @@ func TestTransferConference(t *testing.T) {
 					t.Errorf("%d %v", status, answer)
 				}
 				x.settled(t)
-				if n := len(x.sim.Calls()); n != 2 {
+				if n := len(x.exchange.Calls()); n != 2 {
 					t.Errorf("%d calls", n)
 				}
 			})
@@ -161,34 +161,34 @@ func TestTransferFails(t *testing.T) {
 	carriers(t, func(t *testing.T, spec *providers.Spec) {
 		rejected := &providers.CallError{Kind: providers.ErrRejected, Status: 400, Code: "1", Detail: "no"}
 		for name, tt := range map[string]struct {
-			phone  bench.Phone
+			phone  sim.Phone
 			fail   error
 			extra  string
 			reason string
 			where  string
 		}{
-			"busy":           {bench.Phone{Reject: providers.StatusBusy}, nil, ``, "busy", "agent"},
-			"no answer":      {bench.Phone{Ring: time.Minute}, nil, `,"timeout_s":5`, "no_answer", "agent"},
-			"refused":        {bench.Phone{}, rejected, ``, "invalid_destination", "agent"},
-			"machine":        {bench.Phone{AnsweredBy: providers.AnsweredByMachine, Length: 10 * time.Second}, nil, `,"machine_detection":true`, "machine", "agent"},
-			"machine, stay":  {bench.Phone{AnsweredBy: providers.AnsweredByMachine, Length: 10 * time.Second}, nil, `,"machine_detection":true,"agent":"stay"`, "machine", "agent"},
-			"busy, hang up":  {bench.Phone{Reject: providers.StatusBusy}, nil, `,"on_fail":"hangup"`, "busy", "gone"},
-			"busy, number":   {bench.Phone{Reject: providers.StatusBusy}, nil, `,"on_fail":{"busy":"+15550100779","default":"hangup"}`, "busy", "number"},
-			"declined":       {bench.Phone{Press: '2', Length: 10 * time.Second}, nil, `,"mode":"attended","whisper":"A call."`, "declined", "agent"},
-			"no key pressed": {bench.Phone{Length: 20 * time.Second}, nil, `,"mode":"attended"`, "declined", "agent"},
+			"busy":           {sim.Phone{Reject: providers.StatusBusy}, nil, ``, "busy", "agent"},
+			"no answer":      {sim.Phone{Ring: time.Minute}, nil, `,"timeout_s":5`, "no_answer", "agent"},
+			"refused":        {sim.Phone{}, rejected, ``, "invalid_destination", "agent"},
+			"machine":        {sim.Phone{AnsweredBy: providers.AnsweredByMachine, Length: 10 * time.Second}, nil, `,"machine_detection":true`, "machine", "agent"},
+			"machine, stay":  {sim.Phone{AnsweredBy: providers.AnsweredByMachine, Length: 10 * time.Second}, nil, `,"machine_detection":true,"agent":"stay"`, "machine", "agent"},
+			"busy, hang up":  {sim.Phone{Reject: providers.StatusBusy}, nil, `,"on_fail":"hangup"`, "busy", "gone"},
+			"busy, number":   {sim.Phone{Reject: providers.StatusBusy}, nil, `,"on_fail":{"busy":"+15550100779","default":"hangup"}`, "busy", "number"},
+			"declined":       {sim.Phone{Press: '2', Length: 10 * time.Second}, nil, `,"mode":"attended","whisper":"A call."`, "declined", "agent"},
+			"no key pressed": {sim.Phone{Length: 20 * time.Second}, nil, `,"mode":"attended"`, "declined", "agent"},
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				s, agentURL := newScript(t)
-				x := desk(t, spec, agentURL, map[string]bench.Phone{busyLine: tt.phone, "+15550100779": {Length: 300 * time.Millisecond}}, func(_ *options, sim *bench.Exchange) {
-					sim.Faults.Fail = func(kind providers.OperationKind, _ int) error {
+				x := desk(t, spec, agentURL, map[string]sim.Phone{busyLine: tt.phone, "+15550100779": {Length: 300 * time.Millisecond}}, func(_ *options, exchange *sim.Exchange) {
+					exchange.Faults.Fail = func(kind providers.OperationKind, _ int) error {
 						if kind == providers.OpDial {
 							return tt.fail
 						}
 						return nil
 					}
 				})
-				sim := x.inboundCall(callerPhone(spec, 25*time.Second))
+				exchange := x.inboundCall(callerPhone(spec, 25*time.Second))
 				a := <-s.conn
 				status, tr := x.api("POST", "/v1/calls/"+a.Session+"/transfers", `{"to":"`+busyLine+`"`+tt.extra+`}`)
 				if status != 201 || tr["state"] != "requested" {
@@ -202,9 +202,9 @@ func TestTransferFails(t *testing.T) {
 						t.Error(err)
 					}
 					s.wait("playback")
-					sim.Hangup()
+					exchange.Hangup()
 				}
-				out := sim.Wait()
+				out := exchange.Wait()
 				switch tt.where {
 				case "number":
 					if !slices.Equal(out.Dialled, []string{"+15550100779"}) {
@@ -228,13 +228,13 @@ func TestTransferCallerLeaves(t *testing.T) {
 	t.Parallel()
 	carriers(t, func(t *testing.T, spec *providers.Spec) {
 		s, agentURL := newScript(t)
-		x := desk(t, spec, agentURL, map[string]bench.Phone{human: {Ring: time.Minute}}, nil)
-		sim := x.inboundCall(callerPhone(spec, 20*time.Second))
+		x := desk(t, spec, agentURL, map[string]sim.Phone{human: {Ring: time.Minute}}, nil)
+		exchange := x.inboundCall(callerPhone(spec, 20*time.Second))
 		a := <-s.conn
 		_, tr := x.api("POST", "/v1/calls/"+a.Session+"/transfers", `{"to":"`+human+`","timeout_s":60}`)
 		s.states(t, "ringing")
 		began := time.Now()
-		sim.Hangup()
+		exchange.Hangup()
 		if out := x.legTo(human).Wait(); out.Call.Status != providers.StatusCanceled || time.Since(began) > 5*time.Second {
 			t.Errorf("%+v after %v", out.Call, time.Since(began))
 		}
@@ -244,7 +244,7 @@ func TestTransferCallerLeaves(t *testing.T) {
 }
 
 // ends waits for the end of a transfer.
-func (x *exchange) ends(t *testing.T, id, state, reason string) {
+func (x *testbed) ends(t *testing.T, id, state, reason string) {
 	t.Helper()
 	var tr map[string]any
 	for limit := time.Now().Add(15 * time.Second); time.Now().Before(limit); time.Sleep(20 * time.Millisecond) {
@@ -264,22 +264,22 @@ func TestTransferAttended(t *testing.T) {
 	carriers(t, func(t *testing.T, spec *providers.Spec) {
 		for name, tt := range map[string]struct {
 			extra string
-			phone bench.Phone
+			phone sim.Phone
 		}{
-			"digit": {`,"whisper":"Ann, about a refund. Press 1."`, bench.Phone{Press: '1', After: 700 * time.Millisecond}},
-			"stay":  {`,"whisper":"Ann, about a refund.","accept":"stay"`, bench.Phone{}},
-			"agent": {`,"brief":"briefer","context":{"who":"Ann"}`, bench.Phone{}},
+			"digit": {`,"whisper":"Ann, about a refund. Press 1."`, sim.Phone{Press: '1', After: 700 * time.Millisecond}},
+			"stay":  {`,"whisper":"Ann, about a refund.","accept":"stay"`, sim.Phone{}},
+			"agent": {`,"brief":"briefer","context":{"who":"Ann"}`, sim.Phone{}},
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				tt.phone.Voice, tt.phone.Length = voice(spec, humanHz, 5*time.Second), 5*time.Second
 				s, agentURL := newScript(t)
-				briefer := startAgent(t, bench.Tone(1500, 300*time.Millisecond)) // tells, and hangs up
-				x := desk(t, spec, agentURL, map[string]bench.Phone{human: tt.phone}, func(o *options, _ *bench.Exchange) {
+				briefer := startAgent(t, sim.Tone(1500, 300*time.Millisecond)) // tells, and hangs up
+				x := desk(t, spec, agentURL, map[string]sim.Phone{human: tt.phone}, func(o *options, _ *sim.Exchange) {
 					o.transfers.Hold = media.HoldMusic
 					o.agents = map[string]session.Dialer{"briefer": dialer(t, agent.Config{URL: briefer})}
 				})
-				sim := x.inboundCall(callerPhone(spec, 30*time.Second))
+				exchange := x.inboundCall(callerPhone(spec, 30*time.Second))
 				a := <-s.conn
 				if status, answer := x.api("POST", "/v1/calls/"+a.Session+"/transfers", `{"to":"`+human+`","mode":"attended"`+tt.extra+`}`); status != 201 {
 					t.Fatalf("%d %v", status, answer)
@@ -290,13 +290,13 @@ func TestTransferAttended(t *testing.T) {
 				if all, _ := s.states(t, "bridging"); !slices.Contains(all, "briefing") || !slices.Contains(all, "accepted") {
 					t.Errorf("%v", all)
 				}
-				out, leg := sim.Wait(), x.legTo(human).Wait()
+				out, leg := exchange.Wait(), x.legTo(human).Wait()
 				rate := spec.Formats[0].Rate
-				if !bench.Hears(out.Heard, rate, humanHz) || !bench.Hears(leg.Heard, rate, callerHz) || !bench.Hears(out.Heard, rate, 523.25) {
+				if !sim.Hears(out.Heard, rate, humanHz) || !sim.Hears(leg.Heard, rate, callerHz) || !sim.Hears(out.Heard, rate, 523.25) {
 					t.Errorf("caller and human do not hear each other, or there was no music: %v %v %v",
-						bench.Hears(out.Heard, rate, humanHz), bench.Hears(leg.Heard, rate, callerHz), bench.Hears(out.Heard, rate, 523.25))
+						sim.Hears(out.Heard, rate, humanHz), sim.Hears(leg.Heard, rate, callerHz), sim.Hears(out.Heard, rate, 523.25))
 				}
-				if told := bench.Hears(leg.Heard, rate, 1500); told != (name == "agent") {
+				if told := sim.Hears(leg.Heard, rate, 1500); told != (name == "agent") {
 					t.Errorf("the agent has told the human: %v", told)
 				}
 				if name != "agent" && (len(leg.Said) != 1 || !strings.Contains(leg.Said[0], "refund")) {
@@ -315,9 +315,9 @@ func TestTransferBlind(t *testing.T) {
 	carriers(t, func(t *testing.T, spec *providers.Spec) {
 		s, agentURL := newScript(t)
 		s.many = true
-		x := desk(t, spec, agentURL, map[string]bench.Phone{
+		x := desk(t, spec, agentURL, map[string]sim.Phone{
 			human: {Voice: voice(spec, humanHz, time.Second), Length: time.Second}, busyLine: {Reject: providers.StatusBusy}}, nil)
-		sim := x.inboundCall(callerPhone(spec, 20*time.Second))
+		exchange := x.inboundCall(callerPhone(spec, 20*time.Second))
 		a := <-s.conn
 		if err := a.Command(map[string]any{"type": "transfer", "to": human, "mode": "blind", "when": "now"}); err != nil {
 			t.Fatal(err)
@@ -325,10 +325,10 @@ func TestTransferBlind(t *testing.T) {
 		if stop := s.wait("stop"); stop["reason"] != "transferred" {
 			t.Errorf("%v", stop)
 		}
-		if out := sim.Wait(); !bench.Hears(out.Heard, spec.Formats[0].Rate, humanHz) || !slices.Equal(out.Dialled, []string{human}) {
+		if out := exchange.Wait(); !sim.Hears(out.Heard, spec.Formats[0].Rate, humanHz) || !slices.Equal(out.Dialled, []string{human}) {
 			t.Errorf("%+v", out.Dialled)
 		}
-		sim = x.inboundCall(callerPhone(spec, 20*time.Second))
+		exchange = x.inboundCall(callerPhone(spec, 20*time.Second))
 		a = <-s.conn
 		if err := a.Command(map[string]any{"type": "transfer", "to": busyLine, "mode": "blind"}); err != nil {
 			t.Fatal(err)
@@ -337,8 +337,8 @@ func TestTransferBlind(t *testing.T) {
 		if b.Session != a.Session || !strings.Contains(string(b.Start), `"returned":"busy"`) {
 			t.Errorf("the call comes back as %s", b.Start)
 		}
-		sim.Hangup()
-		if out := sim.Wait(); len(out.Streams) != 2 || out.Fault != nil {
+		exchange.Hangup()
+		if out := exchange.Wait(); len(out.Streams) != 2 || out.Fault != nil {
 			t.Errorf("%d streams, %v", len(out.Streams), out.Fault)
 		}
 		x.settled(t)
@@ -355,13 +355,13 @@ func TestTransferBack(t *testing.T) {
 				t.Parallel()
 				s, agentURL := newScript(t)
 				s.many = true
-				p := bench.Phone{Length: 1500 * time.Millisecond}
+				p := sim.Phone{Length: 1500 * time.Millisecond}
 				if cancel {
 					p.Length = 20 * time.Second
 				}
-				x := desk(t, spec, agentURL, map[string]bench.Phone{human: p}, nil)
+				x := desk(t, spec, agentURL, map[string]sim.Phone{human: p}, nil)
 				next := x.events("")
-				sim := x.inboundCall(callerPhone(spec, 25*time.Second))
+				exchange := x.inboundCall(callerPhone(spec, 25*time.Second))
 				a := <-s.conn
 				status, tr := x.api("POST", "/v1/calls/"+a.Session+"/transfers", `{"to":"`+human+`","on_end":"resume"}`)
 				if status != 201 {
@@ -388,7 +388,7 @@ func TestTransferBack(t *testing.T) {
 				for ev := next(); ev.Transfer == nil || ev.Transfer.State != "bridged"; {
 					ev = next()
 				}
-				sim.Hangup()
+				exchange.Hangup()
 				x.settled(t)
 			})
 		}
@@ -401,8 +401,8 @@ func TestTransferRefused(t *testing.T) {
 	t.Parallel()
 	s, agentURL := newScript(t)
 	spec := twilio.Spec
-	x := desk(t, spec, agentURL, map[string]bench.Phone{human: {Ring: time.Minute}}, nil)
-	sim := x.inboundCall(callerPhone(spec, 30*time.Second))
+	x := desk(t, spec, agentURL, map[string]sim.Phone{human: {Ring: time.Minute}}, nil)
+	exchange := x.inboundCall(callerPhone(spec, 30*time.Second))
 	a := <-s.conn
 	path := "/v1/calls/" + a.Session + "/transfers"
 	for body, want := range map[string]string{
@@ -439,7 +439,7 @@ func TestTransferRefused(t *testing.T) {
 	if m := s.wait("error"); m["code"] != "not_allowed" || m["ref"] != "t0" {
 		t.Errorf("%v", m)
 	}
-	if n := len(x.sim.Calls()); n != 1 {
+	if n := len(x.exchange.Calls()); n != 1 {
 		t.Errorf("%d calls", n)
 	}
 	status, first := x.api("POST", path, `{"to":"`+human+`"}`)
@@ -467,7 +467,7 @@ func TestTransferRefused(t *testing.T) {
 	if _, reason := s.states(t, "canceled"); reason != "agent" {
 		t.Errorf("canceled by %s", reason)
 	}
-	sim.Hangup()
+	exchange.Hangup()
 	x.settled(t)
 }
 
@@ -477,8 +477,8 @@ func TestTransferAgentLeaves(t *testing.T) {
 	t.Parallel()
 	carriers(t, func(t *testing.T, spec *providers.Spec) {
 		s, agentURL := newScript(t)
-		x := desk(t, spec, agentURL, map[string]bench.Phone{human: {Ring: 1500 * time.Millisecond, Voice: voice(spec, humanHz, 2*time.Second), Length: 2 * time.Second}}, nil)
-		sim := x.inboundCall(callerPhone(spec, 20*time.Second))
+		x := desk(t, spec, agentURL, map[string]sim.Phone{human: {Ring: 1500 * time.Millisecond, Voice: voice(spec, humanHz, 2*time.Second), Length: 2 * time.Second}}, nil)
+		exchange := x.inboundCall(callerPhone(spec, 20*time.Second))
 		a := <-s.conn
 		if status, answer := x.api("POST", "/v1/calls/"+a.Session+"/transfers", `{"to":"`+human+`"}`); status != 201 {
 			t.Fatalf("%d %v", status, answer)
@@ -487,7 +487,7 @@ func TestTransferAgentLeaves(t *testing.T) {
 		if err := a.Command(map[string]any{"type": "hangup"}); err != nil {
 			t.Fatal(err)
 		}
-		if out := sim.Wait(); !bench.Hears(out.Heard, spec.Formats[0].Rate, humanHz) {
+		if out := exchange.Wait(); !sim.Hears(out.Heard, spec.Formats[0].Rate, humanHz) {
 			t.Errorf("the caller never hears the human: %+v", out.Call)
 		}
 		x.settled(t)
@@ -500,8 +500,8 @@ func TestTransferForged(t *testing.T) {
 	t.Parallel()
 	s, agentURL := newScript(t)
 	spec := twilio.Spec
-	x := desk(t, spec, agentURL, map[string]bench.Phone{human: {Ring: time.Minute}}, nil)
-	sim := x.inboundCall(callerPhone(spec, 20*time.Second))
+	x := desk(t, spec, agentURL, map[string]sim.Phone{human: {Ring: time.Minute}}, nil)
+	exchange := x.inboundCall(callerPhone(spec, 20*time.Second))
 	a := <-s.conn
 	_, tr := x.api("POST", "/v1/calls/"+a.Session+"/transfers", `{"to":"`+human+`","timeout_s":60}`)
 	s.states(t, "ringing")
@@ -512,7 +512,7 @@ func TestTransferForged(t *testing.T) {
 		"/transfer/" + id + "/wrong/status": 404, "/transfer/tr_nobody/x/status": 404, "/transfer/" + id + "/wrong/answer": 404, "/transfer/" + id + "/wrong/else": 404,
 	} {
 		u := publicURL + "/hooks/twilio/main" + path
-		req, err := x.sim.Office.Ask(&providers.Ask{Kind: providers.TellStatus, URL: u, Call: leg}, time.Now())
+		req, err := x.exchange.Office.Ask(&providers.Ask{Kind: providers.TellStatus, URL: u, Call: leg}, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -527,7 +527,7 @@ func TestTransferForged(t *testing.T) {
 	if _, tr = x.api("GET", "/v1/transfers/"+id, ""); tr["state"] != "ringing" {
 		t.Errorf("%v", tr)
 	}
-	sim.Hangup()
+	exchange.Hangup()
 	x.settled(t)
 }
 
@@ -548,16 +548,16 @@ func TestTransferAgentStays(t *testing.T) {
 		t.Run(how, func(t *testing.T) {
 			carriers(t, func(t *testing.T, spec *providers.Spec) {
 				s, agentURL := newScript(t)
-				x := desk(t, spec, agentURL, map[string]bench.Phone{human: {Ring: 300 * time.Millisecond, Press: '1', After: 100 * time.Millisecond,
+				x := desk(t, spec, agentURL, map[string]sim.Phone{human: {Ring: 300 * time.Millisecond, Press: '1', After: 100 * time.Millisecond,
 					Voice: voice(spec, humanHz, 3*time.Second), Length: 3 * time.Second}}, nil)
-				sim := x.inboundCall(callerPhone(spec, 20*time.Second))
+				exchange := x.inboundCall(callerPhone(spec, 20*time.Second))
 				a := <-s.conn
 				status, tr := x.api("POST", "/v1/calls/"+a.Session+"/transfers", `{"to":"`+human+`","mode":"attended","agent":"`+how+`"}`)
 				if status != 201 {
 					t.Fatalf("%d %v", status, tr)
 				}
 				s.states(t, "bridged")
-				if err := a.Audio(codec.L16LE.AppendEncode(nil, bench.Sine(16000, agentHz, 1500*time.Millisecond))); err != nil {
+				if err := a.Audio(codec.L16LE.AppendEncode(nil, sim.Sine(16000, agentHz, 1500*time.Millisecond))); err != nil {
 					t.Fatal(err)
 				}
 				if _, reason := s.states(t, "ended"); reason != "destination_left" {
@@ -568,21 +568,21 @@ func TestTransferAgentStays(t *testing.T) {
 				s.mu.Unlock()
 				rate := spec.Formats[0].Rate
 				leg := x.legTo(human).Wait()
-				if !bench.Hears(heard, 16000, humanHz) || !bench.Hears(leg.Heard, rate, callerHz) {
-					t.Errorf("the agent hears the human: %v, the human the caller: %v", bench.Hears(heard, 16000, humanHz), bench.Hears(leg.Heard, rate, callerHz))
+				if !sim.Hears(heard, 16000, humanHz) || !sim.Hears(leg.Heard, rate, callerHz) {
+					t.Errorf("the agent hears the human: %v, the human the caller: %v", sim.Hears(heard, 16000, humanHz), sim.Hears(leg.Heard, rate, callerHz))
 				}
-				if told := bench.Hears(leg.Heard, rate, agentHz); told != (how == "stay") {
+				if told := sim.Hears(leg.Heard, rate, agentHz); told != (how == "stay") {
 					t.Errorf("the human hears the agent: %v", told)
 				}
-				if err := a.Audio(codec.L16LE.AppendEncode(nil, bench.Sine(16000, 2500, 500*time.Millisecond))); err != nil { // alone again
+				if err := a.Audio(codec.L16LE.AppendEncode(nil, sim.Sine(16000, 2500, 500*time.Millisecond))); err != nil { // alone again
 					t.Error(err)
 				}
 				s.wait("playback")
 				time.Sleep(800 * time.Millisecond) // in real time
-				sim.Hangup()
-				out := sim.Wait()
-				if !bench.Hears(out.Heard, rate, humanHz) || bench.Hears(out.Heard, rate, agentHz) != (how == "stay") || !bench.Hears(out.Heard, rate, 2500) || len(out.Streams) != 1 {
-					t.Errorf("the caller hears the human: %v, the agent meanwhile: %v, and after: %v", bench.Hears(out.Heard, rate, humanHz), bench.Hears(out.Heard, rate, agentHz), bench.Hears(out.Heard, rate, 2500))
+				exchange.Hangup()
+				out := exchange.Wait()
+				if !sim.Hears(out.Heard, rate, humanHz) || sim.Hears(out.Heard, rate, agentHz) != (how == "stay") || !sim.Hears(out.Heard, rate, 2500) || len(out.Streams) != 1 {
+					t.Errorf("the caller hears the human: %v, the agent meanwhile: %v, and after: %v", sim.Hears(out.Heard, rate, humanHz), sim.Hears(out.Heard, rate, agentHz), sim.Hears(out.Heard, rate, 2500))
 				}
 				x.settled(t)
 			})

@@ -10,12 +10,12 @@ import (
 	"testing"
 	"time"
 
-	"voicebridge/bench"
 	"voicebridge/media"
 	"voicebridge/providers"
 	"voicebridge/providers/twilio"
 	"voicebridge/providers/vonage"
 	"voicebridge/session"
+	"voicebridge/sim"
 	"voicebridge/transfer"
 )
 
@@ -61,7 +61,7 @@ func (d *downDialer) Dial(ctx context.Context, c *session.Call) (session.Agent, 
 }
 
 // begin begins a transfer to the human through the API.
-func (x *exchange) begin(t *testing.T, call, more string) (id string) {
+func (x *testbed) begin(t *testing.T, call, more string) (id string) {
 	t.Helper()
 	status, tr := x.api("POST", "/v1/calls/"+call+"/transfers", `{"to":"`+human+`"`+more+`}`)
 	if status != 201 {
@@ -71,7 +71,7 @@ func (x *exchange) begin(t *testing.T, call, more string) (id string) {
 }
 
 // returns waits until a call is with an agent again.
-func (s *script) returns(t *testing.T) *bench.AgentConn {
+func (s *script) returns(t *testing.T) *sim.AgentConn {
 	t.Helper()
 	select {
 	case a := <-s.conn:
@@ -89,9 +89,9 @@ func TestTransferCancelBridged(t *testing.T) {
 	carriers(t, func(t *testing.T, spec *providers.Spec) {
 		s, agentURL := newScript(t)
 		s.many = true
-		x := desk(t, spec, agentURL, map[string]bench.Phone{human: {Length: 20 * time.Second}}, nil)
+		x := desk(t, spec, agentURL, map[string]sim.Phone{human: {Length: 20 * time.Second}}, nil)
 		next := x.events("")
-		sim := x.inboundCall(callerPhone(spec, 20*time.Second))
+		exchange := x.inboundCall(callerPhone(spec, 20*time.Second))
 		a := <-s.conn
 		id := x.begin(t, a.Session, "")
 		for ev := next(); ev.Transfer == nil || ev.Transfer.State != "bridged"; {
@@ -101,7 +101,7 @@ func TestTransferCancelBridged(t *testing.T) {
 			t.Fatalf("%d %v", status, answer)
 		}
 		s.returns(t)
-		sim.Hangup()
+		exchange.Hangup()
 		x.settled(t)
 		x.ends(t, id, "canceled", "api")
 	})
@@ -114,8 +114,8 @@ func TestTransferMachineInRoom(t *testing.T) {
 	carriers(t, func(t *testing.T, spec *providers.Spec) {
 		s, agentURL := newScript(t)
 		s.many = true
-		x := desk(t, spec, agentURL, map[string]bench.Phone{human: {Ring: time.Second, AnsweredBy: providers.AnsweredByMachine, Length: 20 * time.Second}}, nil)
-		sim := x.inboundCall(callerPhone(spec, 20*time.Second))
+		x := desk(t, spec, agentURL, map[string]sim.Phone{human: {Ring: time.Second, AnsweredBy: providers.AnsweredByMachine, Length: 20 * time.Second}}, nil)
+		exchange := x.inboundCall(callerPhone(spec, 20*time.Second))
 		a := <-s.conn
 		id := x.begin(t, a.Session, `,"machine_detection":true`)
 		s.states(t, "ringing")
@@ -125,7 +125,7 @@ func TestTransferMachineInRoom(t *testing.T) {
 		if b := s.returns(t); !strings.Contains(string(b.Start), `"returned":"machine"`) {
 			t.Errorf("%s", b.Start)
 		}
-		sim.Hangup()
+		exchange.Hangup()
 		x.settled(t)
 		x.ends(t, id, "failed", "machine")
 	})
@@ -139,20 +139,20 @@ func TestReturnedFallback(t *testing.T) {
 		s, agentURL := newScript(t)
 		s.many = true
 		var d *downDialer
-		x := desk(t, spec, agentURL, map[string]bench.Phone{human: {Length: 1500 * time.Millisecond}}, func(o *options, _ *bench.Exchange) {
+		x := desk(t, spec, agentURL, map[string]sim.Phone{human: {Length: 1500 * time.Millisecond}}, func(o *options, _ *sim.Exchange) {
 			d = &downDialer{Dialer: o.dialer}
 			o.dialer = d
 			o.fallback = media.Fallback{Say: "Our agents are asleep."}
 		})
 		next := x.events("")
-		sim := x.inboundCall(callerPhone(spec, 12*time.Second))
+		exchange := x.inboundCall(callerPhone(spec, 12*time.Second))
 		a := <-s.conn
 		x.begin(t, a.Session, `,"on_end":"resume"`)
 		for ev := next(); ev.Transfer == nil || ev.Transfer.State != "bridged"; {
 			ev = next()
 		}
 		d.down.Store(true)
-		if out := sim.Wait(); !slices.Equal(out.Said, []string{"Our agents are asleep."}) {
+		if out := exchange.Wait(); !slices.Equal(out.Said, []string{"Our agents are asleep."}) {
 			t.Errorf("the caller is told %q", out.Said)
 		}
 		x.settled(t)
@@ -165,18 +165,18 @@ func TestTransferAgentLeavesAtOnce(t *testing.T) {
 	t.Parallel()
 	carriers(t, func(t *testing.T, spec *providers.Spec) {
 		s, agentURL := newScript(t)
-		x := desk(t, spec, agentURL, map[string]bench.Phone{human: {Ring: 500 * time.Millisecond, Voice: voice(spec, humanHz, 2*time.Second), Length: 2 * time.Second}},
-			func(o *options, _ *bench.Exchange) {
+		x := desk(t, spec, agentURL, map[string]sim.Phone{human: {Ring: 500 * time.Millisecond, Voice: voice(spec, humanHz, 2*time.Second), Length: 2 * time.Second}},
+			func(o *options, _ *sim.Exchange) {
 				o.transfers.Store = &oddStore{Store: o.transfers.Store, create: 50 * time.Millisecond}
 			})
-		sim := x.inboundCall(callerPhone(spec, 20*time.Second))
+		exchange := x.inboundCall(callerPhone(spec, 20*time.Second))
 		a := <-s.conn
 		for _, command := range []map[string]any{{"type": "transfer", "id": "t1", "to": human}, {"type": "hangup"}} {
 			if err := a.Command(command); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if out := sim.Wait(); !bench.Hears(out.Heard, spec.Formats[0].Rate, humanHz) {
+		if out := exchange.Wait(); !sim.Hears(out.Heard, spec.Formats[0].Rate, humanHz) {
 			t.Errorf("the caller never hears the human: %+v", out.Call)
 		}
 		x.settled(t)
@@ -189,15 +189,15 @@ func TestTransferBlindOnce(t *testing.T) {
 	t.Parallel()
 	carriers(t, func(t *testing.T, spec *providers.Spec) {
 		s, agentURL := newScript(t)
-		x := desk(t, spec, agentURL, map[string]bench.Phone{human: {Voice: voice(spec, humanHz, 3*time.Second), Length: 3 * time.Second}}, func(o *options, _ *bench.Exchange) {
+		x := desk(t, spec, agentURL, map[string]sim.Phone{human: {Voice: voice(spec, humanHz, 3*time.Second), Length: 3 * time.Second}}, func(o *options, _ *sim.Exchange) {
 			store := &oddStore{Store: o.transfers.Store}
 			store.away.Store(2)
 			o.transfers.Store = store
 		})
-		sim := x.inboundCall(callerPhone(spec, 20*time.Second))
+		exchange := x.inboundCall(callerPhone(spec, 20*time.Second))
 		a := <-s.conn
 		x.begin(t, a.Session, `,"mode":"blind"`)
-		if out := sim.Wait(); !slices.Equal(out.Dialled, []string{human}) || !bench.Hears(out.Heard, spec.Formats[0].Rate, humanHz) {
+		if out := exchange.Wait(); !slices.Equal(out.Dialled, []string{human}) || !sim.Hears(out.Heard, spec.Formats[0].Rate, humanHz) {
 			t.Errorf("%v was called", out.Dialled)
 		}
 		x.settled(t)
@@ -210,7 +210,7 @@ func TestFallbackWithoutStore(t *testing.T) {
 	t.Parallel()
 	carriers(t, func(t *testing.T, spec *providers.Spec) {
 		_, agentURL := newScript(t)
-		x := desk(t, spec, agentURL, nil, func(o *options, _ *bench.Exchange) {
+		x := desk(t, spec, agentURL, nil, func(o *options, _ *sim.Exchange) {
 			store := &oddStore{Store: o.transfers.Store}
 			store.hangs.Store(true)
 			o.transfers.Store = store
@@ -233,16 +233,16 @@ func TestTransferOtherRoom(t *testing.T) {
 	t.Parallel()
 	spec := vonage.Spec
 	s, agentURL := newScript(t)
-	x := desk(t, spec, agentURL, map[string]bench.Phone{human: {Ring: 800 * time.Millisecond, Voice: voice(spec, humanHz, 2*time.Second), Length: 2 * time.Second}}, nil)
-	sim := x.inboundCall(callerPhone(spec, 20*time.Second))
+	x := desk(t, spec, agentURL, map[string]sim.Phone{human: {Ring: 800 * time.Millisecond, Voice: voice(spec, humanHz, 2*time.Second), Length: 2 * time.Second}}, nil)
+	exchange := x.inboundCall(callerPhone(spec, 20*time.Second))
 	a := <-s.conn
 	x.begin(t, a.Session, "")
 	s.states(t, "ringing")
-	req, err := x.sim.Office.Ask(&providers.Ask{Kind: providers.TellRoom, URL: publicURL + "/hooks/vonage/main/status", Call: sim.Call(), Joined: true}, time.Now())
+	req, err := x.exchange.Office.Ask(&providers.Ask{Kind: providers.TellRoom, URL: publicURL + "/hooks/vonage/main/status", Call: exchange.Call(), Joined: true}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := http.NewRequest("POST", x.sim.Reach(req.URL.String()), req.Body)
+	again, err := http.NewRequest("POST", x.exchange.Reach(req.URL.String()), req.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -252,7 +252,7 @@ func TestTransferOtherRoom(t *testing.T) {
 		t.Fatalf("%v, %v", resp, err)
 	}
 	resp.Body.Close()
-	if out := sim.Wait(); !bench.Hears(out.Heard, spec.Formats[0].Rate, humanHz) {
+	if out := exchange.Wait(); !sim.Hears(out.Heard, spec.Formats[0].Rate, humanHz) {
 		t.Error("caller and human did not meet")
 	}
 	x.settled(t)
@@ -266,14 +266,14 @@ func TestTransferMovedByOther(t *testing.T) {
 		s, agentURL := newScript(t)
 		var store *transfer.Memory
 		var account *providers.Account
-		x := desk(t, spec, agentURL, nil, func(o *options, _ *bench.Exchange) {
+		x := desk(t, spec, agentURL, nil, func(o *options, _ *sim.Exchange) {
 			store = o.transfers.Store.(*transfer.Memory)
 			account = o.accounts["main"].Account
 		})
-		sim := x.inboundCall(callerPhone(spec, 20*time.Second))
+		exchange := x.inboundCall(callerPhone(spec, 20*time.Second))
 		a := <-s.conn
 		r := &transfer.Record{ID: "tr_x", Room: "vb-x", Nonce: "n", Owner: "other", Request: transfer.Request{Call: a.Session, Account: "main", Provider: spec.Name,
-			Caller: sim.Call().ID, To: human, Mode: transfer.Conference, OnEnd: transfer.Hangup, Ring: 20 * time.Second}}
+			Caller: exchange.Call().ID, To: human, Mode: transfer.Conference, OnEnd: transfer.Hangup, Ring: 20 * time.Second}}
 		if err := store.Create(t.Context(), r, time.Minute); err != nil {
 			t.Fatal(err)
 		}
@@ -282,7 +282,7 @@ func TestTransferMovedByOther(t *testing.T) {
 		if err := store.Move(t.Context(), &before, r, transfer.Bridge); err != nil {
 			t.Fatal(err)
 		}
-		err := account.Calls.Redirect(t.Context(), sim.Call().ID, &providers.Answer{Room: &providers.Room{Name: "vb-x", End: true,
+		err := account.Calls.Redirect(t.Context(), exchange.Call().ID, &providers.Answer{Room: &providers.Room{Name: "vb-x", End: true,
 			Events: publicURL + "/hooks/" + spec.Name + "/main/transfer/tr_x/n/room"}})
 		if err != nil {
 			t.Fatal(err)
@@ -303,7 +303,7 @@ func TestTransferMovedByOther(t *testing.T) {
 		if got, _, err := store.Load(t.Context(), "tr_x"); err != nil || got.CallerGone {
 			t.Errorf("%+v, %v", got, err)
 		}
-		sim.Hangup()
+		exchange.Hangup()
 		x.settled(t)
 	})
 }
@@ -324,10 +324,10 @@ func TestTransferStop(t *testing.T) {
 			t.Parallel()
 			s, agentURL := newScript(t)
 			s.many = true
-			x := desk(t, twilio.Spec, agentURL, map[string]bench.Phone{human: {Ring: tt.ring, Length: 20 * time.Second}}, func(o *options, _ *bench.Exchange) {
+			x := desk(t, twilio.Spec, agentURL, map[string]sim.Phone{human: {Ring: tt.ring, Length: 20 * time.Second}}, func(o *options, _ *sim.Exchange) {
 				o.limits.Drain = tt.drain
 			})
-			sim := x.inboundCall(callerPhone(twilio.Spec, 40*time.Second))
+			exchange := x.inboundCall(callerPhone(twilio.Spec, 40*time.Second))
 			a := <-s.conn
 			x.begin(t, a.Session, "")
 			s.states(t, "ringing")
@@ -335,7 +335,7 @@ func TestTransferStop(t *testing.T) {
 				if err := a.Command(map[string]any{"type": "hangup"}); err != nil {
 					t.Fatal(err)
 				}
-				for limit := time.Now().Add(10 * time.Second); len(x.sim.Rooms()) == 0; time.Sleep(10 * time.Millisecond) {
+				for limit := time.Now().Add(10 * time.Second); len(x.exchange.Rooms()) == 0; time.Sleep(10 * time.Millisecond) {
 					if time.Now().After(limit) {
 						t.Fatal("the caller does not wait in the room")
 					}
@@ -343,7 +343,7 @@ func TestTransferStop(t *testing.T) {
 			}
 			x.stop()
 			leg := x.legTo(human).Call()
-			for room, n := range x.sim.Rooms() {
+			for room, n := range x.exchange.Rooms() {
 				if n < 2 {
 					t.Errorf("somebody is alone in %s", room)
 				}
@@ -351,9 +351,9 @@ func TestTransferStop(t *testing.T) {
 			if finished := name == "finished"; finished != (leg.Status == providers.StatusInProgress) {
 				t.Errorf("the destination's call is %s", leg.Status)
 			}
-			sim.Hangup()
+			exchange.Hangup()
 			x.legTo(human).Hangup()
-			x.sim.Wait()
+			x.exchange.Wait()
 		})
 	}
 }

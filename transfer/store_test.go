@@ -10,19 +10,18 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"voicebridge/sim"
 
 	"github.com/redis/go-redis/v9"
-
-	"voicebridge/bench"
 )
 
 // realRedis is one server for all tests of the package; each has keys of its own.
-var realRedis = sync.OnceValues(func() (*bench.Redis, error) {
+var realRedis = sync.OnceValues(func() (*sim.Redis, error) {
 	dir, err := os.MkdirTemp("", "redis")
 	if err != nil {
 		return nil, err
 	}
-	return bench.StartRedis(context.Background(), dir)
+	return sim.StartRedis(context.Background(), dir)
 })
 
 var prefixes int

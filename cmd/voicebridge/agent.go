@@ -9,10 +9,9 @@ import (
 	"os"
 	"sync"
 	"time"
+	"voicebridge/sim"
 
 	"log/slog"
-
-	"voicebridge/bench"
 )
 
 type agentCmd struct {
@@ -30,7 +29,7 @@ type agentFlags struct {
 type echoCmd struct{ agentFlags }
 
 // Run serves an echo agent.
-func (c *echoCmd) Run(ctx context.Context) error { return c.serve(ctx, bench.Echo) }
+func (c *echoCmd) Run(ctx context.Context) error { return c.serve(ctx, sim.Echo) }
 
 type toneCmd struct {
 	agentFlags
@@ -43,7 +42,7 @@ func (c *toneCmd) Run(ctx context.Context) error {
 	if c.Hz <= 0 || c.Length <= 0 || c.Length > time.Minute {
 		return errors.New("--hz must be more than 0, and --length between 0 and 1m")
 	}
-	return c.serve(ctx, bench.Tone(c.Hz, c.Length))
+	return c.serve(ctx, sim.Tone(c.Hz, c.Length))
 }
 
 type recordCmd struct {
@@ -54,20 +53,20 @@ type recordCmd struct {
 // Run serves a recording agent.
 func (c *recordCmd) Run(ctx context.Context, out output) error {
 	var mu sync.Mutex
-	return c.serve(ctx, bench.Record(c.Dir, func(session string, message []byte) {
+	return c.serve(ctx, sim.Record(c.Dir, func(session string, message []byte) {
 		mu.Lock()
 		defer mu.Unlock()
 		fmt.Fprintf(out, "%s %s\n", session, message)
 	}))
 }
 
-func (f *agentFlags) serve(ctx context.Context, talk func(context.Context, *bench.AgentConn) error) error {
+func (f *agentFlags) serve(ctx context.Context, talk func(context.Context, *sim.AgentConn) error) error {
 	log := newLogger(os.Stderr, slog.LevelInfo, false)
 	l, err := net.Listen("tcp", f.Listen)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	a := &bench.Agent{Talk: talk, Log: log, Bearer: f.Bearer, Secret: f.Secret}
+	a := &sim.Agent{Talk: talk, Log: log, Bearer: f.Bearer, Secret: f.Secret}
 	srv := &http.Server{Handler: a, ReadHeaderTimeout: 5 * time.Second}
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
 	defer stop()

@@ -17,6 +17,7 @@ import (
 	"voicebridge/calls"
 	"voicebridge/codec"
 	"voicebridge/providers"
+	"voicebridge/sim"
 	"voicebridge/transfer"
 )
 
@@ -32,15 +33,15 @@ const (
 // a simulated carrier with REST API, webhooks and conferences, and an agent that
 // passes each call on.
 type transferLoad struct {
-	line    bench.Line
-	sim     *bench.Exchange
-	token   string
-	public  string
-	agent   string
-	account map[string]any
-	servers []*http.Server
-	desk    *bench.Agent
-	group   sync.WaitGroup
+	line     bench.Line
+	exchange *sim.Exchange
+	token    string
+	public   string
+	agent    string
+	account  map[string]any
+	servers  []*http.Server
+	desk     *sim.Agent
+	group    sync.WaitGroup
 
 	mu      sync.Mutex
 	asked   map[string]time.Time // transfers under way
@@ -50,28 +51,28 @@ type transferLoad struct {
 // newTransferLoad prepares calls of a line to a bridge at an address.
 func newTransferLoad(line bench.Line, address string) (*transferLoad, error) {
 	x := &transferLoad{line: line, token: rand.Text(), public: "http://" + address, asked: map[string]time.Time{}}
-	x.sim = &bench.Exchange{Spec: line.Spec, Status: x.public + "/hooks/" + line.Spec.Name + "/bench/status",
-		Phone: func(providers.ExchangeCall) bench.Phone {
-			return bench.Phone{Ring: 200 * time.Millisecond, Voice: bench.Sine(line.Format.Rate, personTone, time.Minute)}
+	x.exchange = &sim.Exchange{Spec: line.Spec, Status: x.public + "/hooks/" + line.Spec.Name + "/bench/status",
+		Phone: func(providers.ExchangeCall) sim.Phone {
+			return sim.Phone{Ring: 200 * time.Millisecond, Voice: sim.Sine(line.Format.Rate, personTone, time.Minute)}
 		}}
-	rest, err := x.serve(x.sim)
+	rest, err := x.serve(x.exchange)
 	if err != nil {
 		return nil, err
 	}
-	x.desk = &bench.Agent{Talk: passOn, Log: newLogger(io.Discard, 0, false)}
+	x.desk = &sim.Agent{Talk: passOn, Log: newLogger(io.Discard, 0, false)}
 	if x.agent, err = x.serve(x.desk); err != nil {
 		return nil, err
 	}
-	x.account, err = simulatedAccount(x.sim, "http://"+rest, line.Format, benchNumber)
+	x.account, err = simulatedAccount(x.exchange, "http://"+rest, line.Format, benchNumber)
 	return x, err
 }
 
 // simulatedAccount opens the account of a simulated carrier whose REST API is at the
 // URL, and gives what a bridge's configuration says of it.
-func simulatedAccount(sim *bench.Exchange, rest string, f codec.Format, from string) (map[string]any, error) {
-	decode := sim.Spec.Sample(rest, f)
+func simulatedAccount(exchange *sim.Exchange, rest string, f codec.Format, from string) (map[string]any, error) {
+	decode := exchange.Spec.Sample(rest, f)
 	settings := map[string]any{}
-	if _, err := sim.Spec.NewAccount(func(c any) error { // what decode fills in is what the file would say
+	if _, err := exchange.Spec.NewAccount(func(c any) error { // what decode fills in is what the file would say
 		if err := decode(c); err != nil {
 			return err
 		}
@@ -88,10 +89,10 @@ func simulatedAccount(sim *bench.Exchange, rest string, f codec.Format, from str
 			delete(settings, k)
 		}
 	}
-	settings["provider"], settings["from"] = sim.Spec.Name, from
-	_, err := sim.Open(rest, f)
+	settings["provider"], settings["from"] = exchange.Spec.Name, from
+	_, err := exchange.Open(rest, f)
 	if err == nil {
-		sim.Office, err = sim.Spec.NewExchange(decode)
+		exchange.Office, err = exchange.Spec.NewExchange(decode)
 	}
 	return settings, err
 }
@@ -120,11 +121,11 @@ func (x *transferLoad) configure(config map[string]any) {
 }
 
 // passOn is an agent that passes its call on at once.
-func passOn(_ context.Context, c *bench.AgentConn) error {
+func passOn(_ context.Context, c *sim.AgentConn) error {
 	if err := c.Command(map[string]any{"type": "transfer", "id": "t", "to": benchHuman, "when": "now"}); err != nil {
 		return err
 	}
-	return bench.Echo(context.Background(), c)
+	return sim.Echo(context.Background(), c)
 }
 
 // run has calls come in and be transferred, so many a minute, until ctx ends and they
@@ -151,8 +152,8 @@ func (x *transferLoad) run(ctx context.Context, perMinute float64) bench.Transfe
 		x.mu.Lock()
 		x.outcome.Begun++
 		x.mu.Unlock()
-		caller := x.sim.Call("+12025550101", benchNumber, x.public+"/hooks/"+x.line.Spec.Name+"/bench/inbound",
-			bench.Phone{Voice: bench.Sine(x.line.Format.Rate, callerTone, benchTalk)})
+		caller := x.exchange.Call("+12025550101", benchNumber, x.public+"/hooks/"+x.line.Spec.Name+"/bench/inbound",
+			sim.Phone{Voice: sim.Sine(x.line.Format.Rate, callerTone, benchTalk)})
 		talks.Go(func() {
 			heard := caller.Wait()
 			x.mu.Lock()
@@ -160,7 +161,7 @@ func (x *transferLoad) run(ctx context.Context, perMinute float64) bench.Transfe
 			if heard.Fault != nil {
 				x.outcome.Faults++
 			}
-			if bench.Hears(heard.Heard, x.line.Format.Rate, personTone) {
+			if sim.Hears(heard.Heard, x.line.Format.Rate, personTone) {
 				x.outcome.Talked++
 			}
 		})
@@ -170,7 +171,7 @@ func (x *transferLoad) run(ctx context.Context, perMinute float64) bench.Transfe
 		}
 	}
 	talks.Wait()
-	x.sim.Wait()
+	x.exchange.Wait()
 	hush()
 	feed.Wait()
 	for _, srv := range x.servers {

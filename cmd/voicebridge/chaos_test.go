@@ -26,10 +26,10 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/redis/go-redis/v9"
 
-	"voicebridge/bench"
 	"voicebridge/codec"
 	"voicebridge/providers"
 	"voicebridge/providers/all"
+	"voicebridge/sim"
 	"voicebridge/transfer"
 )
 
@@ -50,10 +50,10 @@ const (
 type chaos struct {
 	t         *testing.T
 	spec      *providers.Spec
-	redis     *bench.Redis
-	proxy     *bench.Proxy
+	redis     *sim.Redis
+	proxy     *sim.Proxy
 	db        *redis.Client
-	sim       *bench.Exchange
+	exchange  *sim.Exchange
 	token     string
 	instances []*instance
 	agents    agentDesk
@@ -81,7 +81,7 @@ type agentDesk struct {
 	named chan string // sessions, as they come
 }
 
-func (d *agentDesk) talk(_ context.Context, c *bench.AgentConn) error {
+func (d *agentDesk) talk(_ context.Context, c *sim.AgentConn) error {
 	d.mu.Lock()
 	d.calls[c.Session]++
 	d.live[c.Session]++
@@ -95,7 +95,7 @@ func (d *agentDesk) talk(_ context.Context, c *bench.AgentConn) error {
 		d.live[c.Session]--
 		d.mu.Unlock()
 	}()
-	return bench.Echo(context.Background(), c)
+	return sim.Echo(context.Background(), c)
 }
 
 func (d *agentDesk) has(session string) bool {
@@ -117,7 +117,7 @@ var chaosBinary = sync.OnceValues(func() (string, error) {
 	return path, err
 })
 
-func startChaos(t *testing.T, spec *providers.Spec, phone func(providers.ExchangeCall) bench.Phone) *chaos {
+func startChaos(t *testing.T, spec *providers.Spec, phone func(providers.ExchangeCall) sim.Phone) *chaos {
 	t.Helper()
 	dir := t.TempDir()
 	x := &chaos{t: t, spec: spec, token: "a token of the API for chaos"}
@@ -129,23 +129,23 @@ func startChaos(t *testing.T, spec *providers.Spec, phone func(providers.Exchang
 			t.Fatalf("%s: %v", what, err)
 		}
 	}
-	x.redis, err = bench.StartRedis(t.Context(), dir)
+	x.redis, err = sim.StartRedis(t.Context(), dir)
 	must("redis")
 	t.Cleanup(func() { _ = x.redis.Stop() })
-	x.proxy, err = bench.NewProxy(x.redis.Addr)
+	x.proxy, err = sim.NewProxy(x.redis.Addr)
 	must("proxy")
 	t.Cleanup(x.proxy.Close)
 	x.db = redis.NewClient(&redis.Options{Addr: x.redis.Addr})
 	t.Cleanup(func() { x.db.Close() })
-	x.sim = &bench.Exchange{Spec: spec, Phone: phone, Status: chaosPublic + "/hooks/" + spec.Name + "/main/status"}
-	rest := httptest.NewServer(x.sim)
+	x.exchange = &sim.Exchange{Spec: spec, Phone: phone, Status: chaosPublic + "/hooks/" + spec.Name + "/main/status"}
+	rest := httptest.NewServer(x.exchange)
 	t.Cleanup(func() { rest.Close(); http.DefaultClient.CloseIdleConnections() })
-	account, err := simulatedAccount(x.sim, rest.URL, spec.Formats[0], "+15550100999")
+	account, err := simulatedAccount(x.exchange, rest.URL, spec.Formats[0], "+15550100999")
 	must("account")
-	desk := &bench.Agent{Talk: x.agents.talk, Log: newLogger(io.Discard, 0, false)}
+	desk := &sim.Agent{Talk: x.agents.talk, Log: newLogger(io.Discard, 0, false)}
 	agents := httptest.NewServer(desk)
 	t.Cleanup(func() { agents.Close(); desk.Wait() })
-	x.sim.Reach = func(u string) string {
+	x.exchange.Reach = func(u string) string {
 		i := x.pick()
 		u = strings.Replace(u, "ws"+strings.TrimPrefix(chaosPublic, "http"), "ws://"+i.addr, 1)
 		return strings.Replace(u, chaosPublic, "http://"+i.addr, 1)
@@ -277,11 +277,11 @@ func (x *chaos) has(session string) *instance {
 }
 
 // call makes a call; it is with its agent when this returns.
-func (x *chaos) call() (sim *bench.SimCall, session string) {
+func (x *chaos) call() (exchange *sim.SimCall, session string) {
 	rate := x.spec.Formats[0].Rate
-	sim = x.sim.Call("+15550001111", "+15550002222", chaosPublic+"/hooks/"+x.spec.Name+"/main/inbound",
-		bench.Phone{Voice: bench.Sine(rate, 440, time.Second), Length: 60 * time.Second})
-	return sim, <-x.agents.named
+	exchange = x.exchange.Call("+15550001111", "+15550002222", chaosPublic+"/hooks/"+x.spec.Name+"/main/inbound",
+		sim.Phone{Voice: sim.Sine(rate, 440, time.Second), Length: 60 * time.Second})
+	return exchange, <-x.agents.named
 }
 
 // state asks for a transfer at any live instance.
@@ -319,11 +319,11 @@ type tally struct {
 func (x *chaos) settle(sums *tally) {
 	x.t.Helper()
 	done := make(chan struct{})
-	go func() { x.sim.Wait(); close(done) }()
+	go func() { x.exchange.Wait(); close(done) }()
 	select {
 	case <-done:
 	case <-time.After(45 * time.Second):
-		for _, c := range x.sim.Calls() {
+		for _, c := range x.exchange.Calls() {
 			if call := c.Call(); !call.Status.Final() {
 				sums.orphans++
 				x.t.Errorf("still live: %+v", call)
@@ -332,7 +332,7 @@ func (x *chaos) settle(sums *tally) {
 		}
 		<-done
 	}
-	if rooms := x.sim.Rooms(); len(rooms) > 0 {
+	if rooms := x.exchange.Rooms(); len(rooms) > 0 {
 		x.t.Errorf("rooms are left: %v", rooms)
 	}
 	for limit := time.Now().Add(chaosKeep + 10*time.Second); ; time.Sleep(100 * time.Millisecond) {
@@ -350,20 +350,20 @@ func (x *chaos) settle(sums *tally) {
 
 // fate tells whether the caller has talked to the human, or is with an agent. A
 // caller who is neither within a while is lost.
-func (x *chaos) fate(sim *bench.SimCall, session string) (human, agent bool) {
+func (x *chaos) fate(exchange *sim.SimCall, session string) (human, agent bool) {
 	for limit := time.Now().Add(15 * time.Second); time.Now().Before(limit); time.Sleep(20 * time.Millisecond) {
 		switch {
 		case x.agents.has(session):
 			return false, true
-		case sim.Call().Status.Final():
-			return bench.Hears(sim.Wait().Heard, x.spec.Formats[0].Rate, humanTone), false
+		case exchange.Call().Status.Final():
+			return sim.Hears(exchange.Wait().Heard, x.spec.Formats[0].Rate, humanTone), false
 		}
 	}
 	return false, false
 }
 
-func humanPhone(spec *providers.Spec, talk time.Duration) bench.Phone {
-	return bench.Phone{Ring: 700 * time.Millisecond, Voice: bench.Sine(spec.Formats[0].Rate, humanTone, talk), Length: talk, Press: '1', After: 500 * time.Millisecond}
+func humanPhone(spec *providers.Spec, talk time.Duration) sim.Phone {
+	return sim.Phone{Ring: 700 * time.Millisecond, Voice: sim.Sine(spec.Formats[0].Rate, humanTone, talk), Length: talk, Press: '1', After: 500 * time.Millisecond}
 }
 
 // mode gives how the chaos runs, or skips.
@@ -393,7 +393,7 @@ func eachCarrier(t *testing.T, long bool, test func(t *testing.T, spec *provider
 func TestChaosKill(t *testing.T) {
 	long := chaosMode(t)
 	eachCarrier(t, long, func(t *testing.T, spec *providers.Spec) {
-		x := startChaos(t, spec, func(providers.ExchangeCall) bench.Phone { return humanPhone(spec, 6*time.Second) })
+		x := startChaos(t, spec, func(providers.ExchangeCall) sim.Phone { return humanPhone(spec, 6*time.Second) })
 		sums := tally{states: map[string]int{}}
 		steps := []transfer.State{transfer.Requested, transfer.Dialing, transfer.Ringing, transfer.Answered, transfer.Briefing, transfer.Accepted, transfer.Bridging, transfer.Bridged}
 		if !long {
@@ -404,7 +404,7 @@ func TestChaosKill(t *testing.T) {
 				if (mode == transfer.Attended) != (step == transfer.Briefing || step == transfer.Accepted) && step != transfer.Bridged {
 					continue
 				}
-				sim, session := x.call()
+				exchange, session := x.call()
 				owner := x.has(session)
 				if owner == nil {
 					t.Fatal("nobody has the call")
@@ -426,12 +426,12 @@ func TestChaosKill(t *testing.T) {
 				if !transfer.State(end).Final() {
 					t.Errorf("killed at %s: the transfer is still %s", reached, end)
 				}
-				human, back := x.fate(sim, session)
+				human, back := x.fate(exchange, session)
 				if !human && !back {
 					sums.lost++
 					t.Errorf("killed at %s: the caller is lost", reached)
 				}
-				sim.Hangup()
+				exchange.Hangup()
 				sums.states[end]++
 				t.Logf("%s, killed at %s (wanted %s): %s after %.1f s; human %v, agent again %v", mode, reached, step, end, took.Seconds(), human, back)
 				x.start(owner)
@@ -447,11 +447,11 @@ func TestChaosKill(t *testing.T) {
 func TestChaosRedis(t *testing.T) {
 	long := chaosMode(t)
 	eachCarrier(t, long, func(t *testing.T, spec *providers.Spec) {
-		x := startChaos(t, spec, func(providers.ExchangeCall) bench.Phone { return humanPhone(spec, 6*time.Second) })
+		x := startChaos(t, spec, func(providers.ExchangeCall) sim.Phone { return humanPhone(spec, 6*time.Second) })
 		sums := tally{states: map[string]int{}}
 		for _, how := range []string{"restart", "partition"} {
 			for _, step := range []transfer.State{transfer.Dialing, transfer.Ringing, transfer.Bridged} {
-				sim, session := x.call()
+				exchange, session := x.call()
 				status, tr := x.api(x.pick(), "POST", "/v1/calls/"+session+"/transfers", map[string]any{"to": chaosHuman})
 				if status != 201 {
 					t.Fatalf("%d %v", status, tr)
@@ -482,12 +482,12 @@ func TestChaosRedis(t *testing.T) {
 				if !transfer.State(end).Final() {
 					t.Errorf("%s at %s: the transfer is still %s", how, step, end)
 				}
-				human, back := x.fate(sim, session)
+				human, back := x.fate(exchange, session)
 				if !human && !back {
 					sums.lost++
 					t.Errorf("%s at %s: the caller is lost", how, step)
 				}
-				sim.Hangup()
+				exchange.Hangup()
 				sums.states[end]++
 				t.Logf("%s at %s: %s; human %v, agent again %v", how, step, end, human, back)
 			}
@@ -506,26 +506,26 @@ func TestChaosMany(t *testing.T) {
 		n = 200
 	}
 	eachCarrier(t, long, func(t *testing.T, spec *providers.Spec) {
-		x := startChaos(t, spec, func(c providers.ExchangeCall) bench.Phone {
+		x := startChaos(t, spec, func(c providers.ExchangeCall) sim.Phone {
 			switch c.To {
 			case chaosBusy:
-				return bench.Phone{Ring: 300 * time.Millisecond, Reject: providers.StatusBusy}
+				return sim.Phone{Ring: 300 * time.Millisecond, Reject: providers.StatusBusy}
 			case chaosAway:
-				return bench.Phone{Ring: time.Minute}
+				return sim.Phone{Ring: time.Minute}
 			}
 			return humanPhone(spec, 4*time.Second)
 		})
-		x.sim.Faults = bench.Faults{Duplicate: true, Reorder: true, Delay: 50 * time.Millisecond}
+		x.exchange.Faults = sim.Faults{Duplicate: true, Reorder: true, Delay: 50 * time.Millisecond}
 		sums := tally{states: map[string]int{}}
 		var mu sync.Mutex
 		type one struct {
-			sim         *bench.SimCall
+			exchange    *sim.SimCall
 			session, id string
 		}
 		var all []one
 		for range n {
-			sim, session := x.call()
-			all = append(all, one{sim: sim, session: session})
+			exchange, session := x.call()
+			all = append(all, one{exchange: exchange, session: session})
 		}
 		var group sync.WaitGroup
 		places := make(chan struct{}, 32)
@@ -573,14 +573,14 @@ func TestChaosMany(t *testing.T) {
 					sums.states[end]++
 					mu.Unlock()
 				}
-				human, back := x.fate(o.sim, o.session)
+				human, back := x.fate(o.exchange, o.session)
 				if !human && !back {
 					mu.Lock()
 					sums.lost++
 					mu.Unlock()
-					t.Errorf("the caller of %s (%s) is lost: %+v", o.session, o.id, o.sim.Call())
+					t.Errorf("the caller of %s (%s) is lost: %+v", o.session, o.id, o.exchange.Call())
 				}
-				o.sim.Hangup()
+				o.exchange.Hangup()
 			})
 		}
 		group.Wait()
@@ -594,15 +594,15 @@ func TestChaosCalls(t *testing.T) {
 	chaosMode(t)
 	spec := all.Lookup("twilio")
 	x := startChaos(t, spec, nil)
-	voice, err := bench.Speech(spec.Formats[0].Rate)
+	voice, err := sim.Speech(spec.Formats[0].Rate)
 	if err != nil {
 		t.Fatal(err)
 	}
 	delays := func() (median, p99 time.Duration) {
 		var all []time.Duration
 		for range 4 {
-			sim := x.sim.Call("+15550001111", "+15550002222", chaosPublic+"/hooks/twilio/main/inbound", bench.Phone{Voice: voice, Length: 4 * time.Second})
-			out := sim.Wait()
+			exchange := x.exchange.Call("+15550001111", "+15550002222", chaosPublic+"/hooks/twilio/main/inbound", sim.Phone{Voice: voice, Length: 4 * time.Second})
+			out := exchange.Wait()
 			if out.Fault != nil || len(out.Streams) != 1 {
 				t.Fatalf("%+v", out)
 			}
@@ -612,7 +612,7 @@ func TestChaosCalls(t *testing.T) {
 			}
 			all = append(all, r.AddedDelay()...)
 		}
-		return bench.Quantile(all, 0.5), bench.Quantile(all, 0.99)
+		return sim.Quantile(all, 0.5), sim.Quantile(all, 0.99)
 	}
 	m0, p0 := delays()
 	x.proxy.Cut()

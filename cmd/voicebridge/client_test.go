@@ -18,10 +18,10 @@ import (
 
 	"github.com/goccy/go-yaml"
 
-	"voicebridge/bench"
 	"voicebridge/calls"
 	"voicebridge/providers"
 	"voicebridge/providers/all"
+	"voicebridge/sim"
 )
 
 // lines is output that is read while it is written.
@@ -71,28 +71,28 @@ func TestCommands(t *testing.T) {
 }
 
 func testCommands(t *testing.T, spec *providers.Spec) {
-	voice, err := bench.Speech(spec.Formats[0].Rate)
+	voice, err := sim.Speech(spec.Formats[0].Rate)
 	if err != nil {
 		t.Fatal(err)
 	}
-	sim := &bench.Exchange{Spec: spec, Phone: func(c providers.ExchangeCall) bench.Phone {
-		p := bench.Phone{Ring: 10 * time.Millisecond, Voice: voice, Length: 300 * time.Millisecond}
+	exchange := &sim.Exchange{Spec: spec, Phone: func(c providers.ExchangeCall) sim.Phone {
+		p := sim.Phone{Ring: 10 * time.Millisecond, Voice: voice, Length: 300 * time.Millisecond}
 		if c.To == "+15550100777" { // stays on the line
 			p.Length = time.Minute
 		}
 		return p
 	}}
-	rest := httptest.NewServer(sim)
+	rest := httptest.NewServer(exchange)
 	t.Cleanup(func() {
-		sim.Wait()
+		exchange.Wait()
 		rest.Close()
 		http.DefaultClient.CloseIdleConnections()
 	})
 	decode := spec.Sample(rest.URL, spec.Formats[0])
-	if sim.Office, err = spec.NewExchange(decode); err != nil {
+	if exchange.Office, err = spec.NewExchange(decode); err != nil {
 		t.Fatal(err)
 	}
-	agent := &bench.Agent{Talk: bench.Echo, Log: newLogger(io.Discard, 0, false)}
+	agent := &sim.Agent{Talk: sim.Echo, Log: newLogger(io.Discard, 0, false)}
 	agents := httptest.NewServer(agent)
 	t.Cleanup(func() { agents.Close(); agent.Wait() })
 

@@ -10,10 +10,10 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"voicebridge/bench"
 	"voicebridge/media"
 	"voicebridge/providers"
 	"voicebridge/transfer"
+	"voicebridge/wav"
 )
 
 // transfersConfig says where calls may be moved to.
@@ -79,7 +79,7 @@ func (c *config) checkTransfers(wrong func(field, format string, args ...any)) {
 		wrong("transfers.hold", "%q must be agent or music", t.Hold)
 	}
 	if t.Music != "" {
-		if _, _, err := bench.ReadWAV(t.Music); err != nil {
+		if _, _, err := wav.Read(t.Music); err != nil {
 			wrong("transfers.music", "must be a WAV file of 16-bit PCM: %v", err)
 		}
 	}
@@ -144,7 +144,7 @@ func (c *config) transfers(db redis.UniversalClient, instance string) (*media.Tr
 	}
 	if c.Transfers.Music != "" {
 		var err error
-		if t.Music, t.MusicRate, err = bench.ReadWAV(c.Transfers.Music); err != nil {
+		if t.Music, t.MusicRate, err = wav.Read(c.Transfers.Music); err != nil {
 			return nil, fmt.Errorf("transfers.music: %w", err)
 		}
 	}

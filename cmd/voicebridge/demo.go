@@ -17,12 +17,13 @@ import (
 	"time"
 
 	"voicebridge/agent"
-	"voicebridge/bench"
 	"voicebridge/codec"
 	"voicebridge/media"
 	"voicebridge/providers"
 	"voicebridge/providers/all"
 	"voicebridge/session"
+	"voicebridge/sim"
+	"voicebridge/wav"
 )
 
 type demoCmd struct {
@@ -123,23 +124,23 @@ func (c *demoCmd) format(spec *providers.Spec) (codec.Format, error) {
 func (c *demoCmd) voice(rate int) ([]int16, error) {
 	speech, err := c.speech(rate)
 	if err == nil && c.Length > 0 {
-		speech = bench.Microphone(speech, rate, c.Length)
+		speech = sim.Microphone(speech, rate, c.Length)
 	}
 	return speech, err
 }
 
 func (c *demoCmd) speech(rate int) ([]int16, error) {
 	if c.Input == "" {
-		return bench.Speech(rate)
+		return sim.Speech(rate)
 	}
-	s, from, err := bench.ReadWAV(c.Input)
+	s, from, err := wav.Read(c.Input)
 	if err != nil {
 		return nil, fmt.Errorf("--input: %w", err)
 	}
 	if len(s) < from/2 {
 		return nil, fmt.Errorf("--input: %s is shorter than half a second", c.Input)
 	}
-	return bench.Resample(s, from, rate), nil
+	return sim.Resample(s, from, rate), nil
 }
 
 // call runs the agent, the bridge and the carrier over TCP.
@@ -158,7 +159,7 @@ func (c *demoCmd) call(ctx context.Context, out io.Writer, spec *providers.Spec,
 		if err != nil {
 			return nil, format, fmt.Errorf("agent: %w", err)
 		}
-		srv := &http.Server{Handler: &bench.Agent{Talk: bench.Echo, Log: log}, ReadHeaderTimeout: time.Second}
+		srv := &http.Server{Handler: &sim.Agent{Talk: sim.Echo, Log: log}, ReadHeaderTimeout: time.Second}
 		group.Go(func() { _ = srv.Serve(l) }) // ends with Close
 		defer srv.Close()
 		url = "ws://" + l.Addr().String() + "/"
@@ -181,15 +182,15 @@ func (c *demoCmd) call(ctx context.Context, out io.Writer, spec *providers.Spec,
 	show := newProgress(out, length)
 	fmt.Fprintf(out, "%s, %v  ->  bridge  ->  agent %s\n", spec.Title, format, agentName(c.Agent))
 
-	var carry func(context.Context) (*bench.Result, error)
+	var carry func(context.Context) (*sim.Result, error)
 	if c.Outbound {
-		carry, err = outbound(&config, out, l.Addr().String(), spec, format, bench.Phone{Ring: time.Second, Voice: voice, Length: length}, show)
+		carry, err = outbound(&config, out, l.Addr().String(), spec, format, sim.Phone{Ring: time.Second, Voice: voice, Length: length}, show)
 		if err != nil {
 			return nil, format, err
 		}
 	} else {
 		config.Insecure = true
-		caller := &bench.Caller{
+		caller := &sim.Caller{
 			Spec: spec, URL: "ws://" + l.Addr().String() + "/media/" + spec.Name,
 			Start: providers.Start{
 				Account: "AC00000000000000000000000000000000", Call: "CA00000000000000000000000000000001",
@@ -222,7 +223,7 @@ func (c *demoCmd) call(ctx context.Context, out io.Writer, spec *providers.Spec,
 
 // result adds what the bridge said at the end of the call.
 type result struct {
-	*bench.Result
+	*sim.Result
 	end map[string]slog.Value
 }
 
@@ -294,12 +295,12 @@ func (c *demoCmd) summarize(spec *providers.Spec, hears codec.Format, r *result)
 	if c.echoes() && s.FramesReceived > 0 {
 		s.FramesLost = max(0, s.FramesSent-s.FramesReceived)
 		added := r.AddedDelay()
-		s.AddedMedianMS, s.AddedP99MS = toMS(bench.Quantile(added, 0.5)), toMS(bench.Quantile(added, 0.99))
+		s.AddedMedianMS, s.AddedP99MS = toMS(sim.Quantile(added, 0.5)), toMS(sim.Quantile(added, 0.99))
 		said := r.Said[:len(r.Said)-int(after*time.Duration(r.Format.Rate)/time.Second)]
-		s.HeardLagMS = float64(bench.Align(said, r.Heard, r.Format.Rate/2)) * 1000 / float64(r.Format.Rate)
+		s.HeardLagMS = float64(sim.Align(said, r.Heard, r.Format.Rate/2)) * 1000 / float64(r.Format.Rate)
 		// In what came from the bridge, so that a gap of the carrier's playout,
 		// which is counted as such, does not spoil the comparison of all that follows.
-		s.SNR = bench.SNR(said, r.Received, bench.Align(said, r.Received, r.Format.Rate/2))
+		s.SNR = sim.SNR(said, r.Received, sim.Align(said, r.Received, r.Format.Rate/2))
 		fail(s.FramesLost <= lostFrames, "%d frames did not come back", s.FramesLost)
 		fail(s.Gaps == 0, "the caller heard %d gaps of %d ms in all", s.Gaps, s.GapMS)
 		fail(s.SNR >= intactSNR, "the audio came back with %.1f dB signal to noise, less than %d", s.SNR, intactSNR)
@@ -317,8 +318,8 @@ func (c *demoCmd) write(s *summary, r *result) error {
 		return fmt.Errorf("--out: %w", err)
 	}
 	return errors.Join(
-		bench.WriteWAV(filepath.Join(c.Out, "caller.wav"), r.Said, r.Format.Rate),
-		bench.WriteWAV(filepath.Join(c.Out, "heard.wav"), r.Heard, r.Format.Rate),
+		wav.Write(filepath.Join(c.Out, "caller.wav"), r.Said, r.Format.Rate),
+		wav.Write(filepath.Join(c.Out, "heard.wav"), r.Heard, r.Format.Rate),
 		os.WriteFile(filepath.Join(c.Out, "summary.json"), append(b, '\n'), 0o644),
 	)
 }

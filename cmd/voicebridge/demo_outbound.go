@@ -11,11 +11,11 @@ import (
 	"net/http"
 	"time"
 
-	"voicebridge/bench"
 	"voicebridge/calls"
 	"voicebridge/codec"
 	"voicebridge/media"
 	"voicebridge/providers"
+	"voicebridge/sim"
 )
 
 // The numbers of the demo are of those that are kept for fiction.
@@ -26,13 +26,13 @@ const (
 
 // outbound adds to the configuration of a bridge at the address an account at a
 // simulated carrier. What it returns places a call through the bridge's API.
-func outbound(config *media.Config, out io.Writer, address string, spec *providers.Spec, format codec.Format, phone bench.Phone, show *progress) (func(context.Context) (*bench.Result, error), error) {
-	sim := &bench.Exchange{Spec: spec, Phone: func(providers.ExchangeCall) bench.Phone { return phone }, Progress: show.at, Log: config.Log}
+func outbound(config *media.Config, out io.Writer, address string, spec *providers.Spec, format codec.Format, phone sim.Phone, show *progress) (func(context.Context) (*sim.Result, error), error) {
+	exchange := &sim.Exchange{Spec: spec, Phone: func(providers.ExchangeCall) sim.Phone { return phone }, Progress: show.at, Log: config.Log}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("carrier: %w", err)
 	}
-	account, err := sim.Open("http://"+l.Addr().String(), format)
+	account, err := exchange.Open("http://"+l.Addr().String(), format)
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
@@ -41,8 +41,8 @@ func outbound(config *media.Config, out io.Writer, address string, spec *provide
 	config.Accounts = map[string]media.Account{"demo": {Spec: spec, Account: account, From: demoFrom}}
 	config.Tokens = []media.APIToken{{Name: "demo", SHA256: sha256.Sum256([]byte(token))}}
 	api := &apiFlags{API: config.PublicURL, Token: token}
-	return func(ctx context.Context) (*bench.Result, error) {
-		srv := &http.Server{Handler: sim, ReadHeaderTimeout: time.Second}
+	return func(ctx context.Context) (*sim.Result, error) {
+		srv := &http.Server{Handler: exchange, ReadHeaderTimeout: time.Second}
 		served := make(chan struct{})
 		go func() {
 			defer close(served)
@@ -52,12 +52,12 @@ func outbound(config *media.Config, out io.Writer, address string, spec *provide
 			srv.Close()
 			<-served
 		}()
-		return place(ctx, api, out, sim, show)
+		return place(ctx, api, out, exchange, show)
 	}, nil
 }
 
 // place makes the call and shows its events up to the last.
-func place(ctx context.Context, api *apiFlags, out io.Writer, sim *bench.Exchange, show *progress) (*bench.Result, error) {
+func place(ctx context.Context, api *apiFlags, out io.Writer, exchange *sim.Exchange, show *progress) (*sim.Result, error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	ready, ended := make(chan struct{}), make(chan error, 1)
@@ -83,7 +83,7 @@ func place(ctx context.Context, api *apiFlags, out io.Writer, sim *bench.Exchang
 	if err := <-ended; err != nil {
 		return nil, err
 	}
-	o := sim.Find(call.CarrierID).Wait()
+	o := exchange.Find(call.CarrierID).Wait()
 	switch {
 	case o.Fault != nil:
 		return nil, fmt.Errorf("the simulated carrier: %w", o.Fault)

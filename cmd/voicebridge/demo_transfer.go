@@ -17,14 +17,15 @@ import (
 	"time"
 
 	"voicebridge/agent"
-	"voicebridge/bench"
 	"voicebridge/calls"
 	"voicebridge/codec"
 	"voicebridge/media"
 	"voicebridge/providers"
 	"voicebridge/providers/all"
 	"voicebridge/session"
+	"voicebridge/sim"
 	"voicebridge/transfer"
+	"voicebridge/wav"
 )
 
 const (
@@ -46,9 +47,9 @@ func (c *demoCmd) transfer(ctx context.Context, out output, spec *providers.Spec
 	}
 	human := slower(speech, humanRate)
 	length := time.Duration(len(human)) * time.Second / time.Duration(format.Rate)
-	voice := bench.Microphone(speech, format.Rate, askAfter+5*time.Second+length)
-	sim := &bench.Exchange{Spec: spec, Log: log, Phone: func(providers.ExchangeCall) bench.Phone {
-		return bench.Phone{Ring: 2 * time.Second, Voice: human, Length: length + time.Second}
+	voice := sim.Microphone(speech, format.Rate, askAfter+5*time.Second+length)
+	exchange := &sim.Exchange{Spec: spec, Log: log, Phone: func(providers.ExchangeCall) sim.Phone {
+		return sim.Phone{Ring: 2 * time.Second, Voice: human, Length: length + time.Second}
 	}}
 	var group sync.WaitGroup
 	defer group.Wait()
@@ -61,16 +62,16 @@ func (c *demoCmd) transfer(ctx context.Context, out output, spec *providers.Spec
 		group.Go(func() { _ = srv.Serve(l) }) // ends with Close
 		return l.Addr().String(), func() { srv.Close() }, nil
 	}
-	rest, closeREST, err := serve("carrier", sim)
+	rest, closeREST, err := serve("carrier", exchange)
 	if err != nil {
 		return err
 	}
 	defer closeREST()
-	account, err := sim.Open("http://"+rest, format)
+	account, err := exchange.Open("http://"+rest, format)
 	if err != nil {
 		return err
 	}
-	asking, closeAgent, err := serve("agent", &bench.Agent{Talk: askForHuman, Log: log})
+	asking, closeAgent, err := serve("agent", &sim.Agent{Talk: askForHuman, Log: log})
 	if err != nil {
 		return err
 	}
@@ -89,7 +90,7 @@ func (c *demoCmd) transfer(ctx context.Context, out output, spec *providers.Spec
 	public := "http://" + l.Addr().String()
 	times := transfer.Defaults
 	times.Instance = "demo"
-	sim.Status = public + "/hooks/" + spec.Name + "/demo/status"
+	exchange.Status = public + "/hooks/" + spec.Name + "/demo/status"
 	server := media.New(media.Config{
 		Providers: all.Specs, Loops: 1, Limits: limits, Log: log, PublicURL: public, Secret: rand.Text(),
 		Agents:   map[string]media.Agent{"": {Dialer: dialer, Session: session.Defaults}},
@@ -129,14 +130,14 @@ func (c *demoCmd) transfer(ctx context.Context, out output, spec *providers.Spec
 	case err := <-told:
 		return err
 	}
-	caller := sim.Call(demoTo, demoFrom, public+"/hooks/"+spec.Name+"/demo/inbound", bench.Phone{Voice: voice})
+	caller := exchange.Call(demoTo, demoFrom, public+"/hooks/"+spec.Name+"/demo/inbound", sim.Phone{Voice: voice})
 	if err := <-told; err != nil {
 		return err
 	}
 	heard := caller.Wait()
-	sim.Wait()
-	var leg *bench.Outcome
-	for _, call := range sim.Calls() {
+	exchange.Wait()
+	var leg *sim.Outcome
+	for _, call := range exchange.Calls() {
 		if call.Call().To == demoHuman {
 			leg = call.Wait()
 		}
@@ -147,13 +148,13 @@ func (c *demoCmd) transfer(ctx context.Context, out output, spec *providers.Spec
 	if err := os.MkdirAll(c.Out, 0o755); err != nil {
 		return fmt.Errorf("--out: %w", err)
 	}
-	err = errors.Join(bench.WriteWAV(filepath.Join(c.Out, "heard.wav"), heard.Heard, format.Rate),
-		bench.WriteWAV(filepath.Join(c.Out, "human.wav"), leg.Heard, format.Rate))
+	err = errors.Join(wav.Write(filepath.Join(c.Out, "heard.wav"), heard.Heard, format.Rate),
+		wav.Write(filepath.Join(c.Out, "human.wav"), leg.Heard, format.Rate))
 	if err != nil {
 		return err
 	}
-	at8 := func(s []int16) []int16 { return bench.Resample(s, format.Rate, 8000) }
-	toCaller, toHuman := bench.Find(at8(human), at8(heard.Heard)), bench.Find(at8(speech), at8(leg.Heard))
+	at8 := func(s []int16) []int16 { return sim.Resample(s, format.Rate, 8000) }
+	toCaller, toHuman := sim.Find(at8(human), at8(heard.Heard)), sim.Find(at8(speech), at8(leg.Heard))
 	fmt.Fprintf(out, "\n  the caller heard the human  %.2f alike (1 is the same)\n  the human heard the caller  %.2f alike\n  written                     %s\n",
 		toCaller, toHuman, filepath.Join(c.Out, "{heard.wav,human.wav}"))
 	switch err := errors.Join(heard.Fault, leg.Fault); {
@@ -180,8 +181,8 @@ func slower(s []int16, speed float64) []int16 {
 }
 
 // askForHuman is an agent that greets, and passes the call on when it is asked to.
-func askForHuman(_ context.Context, c *bench.AgentConn) error {
-	if err := c.Audio(codec.L16LE.AppendEncode(nil, bench.Sine(c.Speaks.Rate, 440, time.Second))); err != nil {
+func askForHuman(_ context.Context, c *sim.AgentConn) error {
+	if err := c.Audio(codec.L16LE.AppendEncode(nil, sim.Sine(c.Speaks.Rate, 440, time.Second))); err != nil {
 		return err
 	}
 	var asked time.Duration

@@ -17,9 +17,10 @@ import (
 
 	"go.uber.org/goleak"
 
-	"voicebridge/bench"
 	"voicebridge/providers/all"
 	"voicebridge/session"
+	"voicebridge/sim"
+	"voicebridge/wav"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -349,12 +350,12 @@ func TestHelp(t *testing.T) {
 
 // TestDemo: for each carrier the audio comes through, and the files tell so.
 func TestDemo(t *testing.T) {
-	speech, err := bench.Speech(16000)
+	speech, err := sim.Speech(16000)
 	if err != nil {
 		t.Fatal(err)
 	}
 	input := filepath.Join(t.TempDir(), "in.wav")
-	if err := bench.WriteWAV(input, speech[:24000], 16000); err != nil {
+	if err := wav.Write(input, speech[:24000], 16000); err != nil {
 		t.Fatal(err)
 	}
 	for _, args := range [][]string{{"--carrier", "twilio"}, {"--carrier", "vonage"}, {"--carrier", "vonage", "--rate", "24000"}} {
@@ -373,7 +374,7 @@ func TestDemo(t *testing.T) {
 				t.Errorf("%v\n%s", err, b)
 			}
 			for _, name := range []string{"caller.wav", "heard.wav"} {
-				if samples, _, err := bench.ReadWAV(filepath.Join(dir, name)); err != nil || len(samples) == 0 {
+				if samples, _, err := wav.Read(filepath.Join(dir, name)); err != nil || len(samples) == 0 {
 					t.Errorf("%s: %d samples, %v", name, len(samples), err)
 				}
 			}

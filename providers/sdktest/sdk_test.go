@@ -20,10 +20,10 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
-	"voicebridge/bench"
 	"voicebridge/providers"
 	"voicebridge/providers/twilio"
 	"voicebridge/providers/vonage"
+	"voicebridge/sim"
 )
 
 // sdk is the running script.
@@ -212,8 +212,8 @@ func TestVonageExchange(t *testing.T) {
 // Twilio, and is refused as it would be.
 func TestTwilioExchange(t *testing.T) {
 	s := start(t)
-	sim := &bench.Exchange{Spec: twilio.Spec, Phone: func(providers.ExchangeCall) bench.Phone { return bench.Phone{Ring: time.Minute} }}
-	srv := httptest.NewServer(sim)
+	exchange := &sim.Exchange{Spec: twilio.Spec, Phone: func(providers.ExchangeCall) sim.Phone { return sim.Phone{Ring: time.Minute} }}
+	srv := httptest.NewServer(exchange)
 	defer srv.Close()
 	hooks := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }))
 	defer hooks.Close()
@@ -224,7 +224,7 @@ func TestTwilioExchange(t *testing.T) {
 		t.Fatal(err)
 	}
 	var err error
-	if sim.Office, err = twilio.NewExchange(decode); err != nil {
+	if exchange.Office, err = twilio.NewExchange(decode); err != nil {
 		t.Fatal(err)
 	}
 	request := func(do string, more map[string]any) (answer struct {
@@ -247,7 +247,7 @@ func TestTwilioExchange(t *testing.T) {
 	if got := request("hangup", map[string]any{"sid": call.SID}); got.SID != call.SID {
 		t.Errorf("%+v", got)
 	}
-	sim.Wait()
+	exchange.Wait()
 	if got := request("hangup", map[string]any{"sid": call.SID}); got.Code != 21220 {
 		t.Errorf("a call that has ended: %+v", got)
 	}

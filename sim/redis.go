@@ -1,4 +1,4 @@
-package bench
+package sim
 
 import (
 	"bufio"
@@ -24,11 +24,11 @@ type Redis struct {
 func StartRedis(ctx context.Context, dir string) (*Redis, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return nil, fmt.Errorf("bench: redis: %w", err)
+		return nil, fmt.Errorf("sim: redis: %w", err)
 	}
 	r := &Redis{Addr: l.Addr().String(), dir: dir}
 	if err := l.Close(); err != nil {
-		return nil, fmt.Errorf("bench: redis: %w", err)
+		return nil, fmt.Errorf("sim: redis: %w", err)
 	}
 	return r, r.Start(ctx)
 }
@@ -38,11 +38,11 @@ func (r *Redis) Start(ctx context.Context) error {
 	_, port, _ := net.SplitHostPort(r.Addr)
 	path, err := exec.LookPath("redis-server")
 	if err != nil {
-		return fmt.Errorf("bench: redis-server is not installed (Debian package redis-server): %w", err)
+		return fmt.Errorf("sim: redis-server is not installed (Debian package redis-server): %w", err)
 	}
 	r.cmd = exec.Command(path, "--port", port, "--bind", "127.0.0.1", "--dir", r.dir, "--save", "", "--appendonly", "yes", "--appendfsync", "always")
 	if err := r.cmd.Start(); err != nil {
-		return fmt.Errorf("bench: redis: %w", err)
+		return fmt.Errorf("sim: redis: %w", err)
 	}
 	ctx, stop := context.WithTimeout(ctx, 20*time.Second)
 	defer stop()
@@ -53,7 +53,7 @@ func (r *Redis) Start(ctx context.Context) error {
 		select {
 		case <-time.After(10 * time.Millisecond):
 		case <-ctx.Done():
-			return errors.Join(fmt.Errorf("bench: redis does not answer: %w", ctx.Err()), r.Stop())
+			return errors.Join(fmt.Errorf("sim: redis does not answer: %w", ctx.Err()), r.Stop())
 		}
 	}
 }
@@ -75,7 +75,7 @@ func (r *Redis) ping() bool {
 // Stop ends the server at once.
 func (r *Redis) Stop() error {
 	if err := r.cmd.Process.Signal(syscall.SIGKILL); err != nil {
-		return fmt.Errorf("bench: redis: %w", err)
+		return fmt.Errorf("sim: redis: %w", err)
 	}
 	_ = r.cmd.Wait() // it says that it was killed
 	return nil

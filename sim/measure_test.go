@@ -1,9 +1,8 @@
-package bench
+package sim
 
 import (
 	"math"
 	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -14,44 +13,6 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-func TestWAV(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "a.wav")
-	want := Sine(16000, 440, 100*time.Millisecond)
-	if err := WriteWAV(path, want, 16000); err != nil {
-		t.Fatal(err)
-	}
-	got, rate, err := ReadWAV(path)
-	if err != nil || rate != 16000 || !slices.Equal(got, want) {
-		t.Errorf("%d samples at %d Hz, %v", len(got), rate, err)
-	}
-	if _, _, err := ReadWAV(path + "x"); err == nil {
-		t.Error("a file that is not there was read")
-	}
-	stereo := []byte("RIFF\x00\x00\x00\x00WAVEfmt \x10\x00\x00\x00\x01\x00\x02\x00\x40\x1f\x00\x00\x00\x00\x00\x00\x04\x00\x10\x00" +
-		"LIST\x01\x00\x00\x00x\x00data\xff\xff\xff\xff\x02\x00\x04\x00\xfe\xff\x00\x00")
-	if got, rate, err := ParseWAV(stereo); err != nil || rate != 8000 || !slices.Equal(got, []int16{3, -1}) {
-		t.Errorf("stereo with an odd chunk and an open length: %v, %d, %v", got, rate, err)
-	}
-	odd := slices.Clone(stereo)
-	odd[25] = 0x10 // 4160 Hz
-	for _, b := range [][]byte{nil, stereo[:20], stereo[:44], odd} {
-		if _, _, err := ParseWAV(b); err == nil {
-			t.Errorf("%q was read", b)
-		}
-	}
-}
-
-func FuzzWAV(f *testing.F) {
-	f.Add(speech[:200])
-	f.Add([]byte("RIFF\x00\x00\x00\x00WAVEfmt \x10\x00\x00\x00\x07\x00\x01\x00\x40\x1f\x00\x00\x00\x00\x00\x00\x01\x00\x08\x00data\x02\x00\x00\x00\xff\x7f"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		s, rate, err := ParseWAV(b)
-		if err == nil && (!slices.Contains(codec.Rates, rate) || len(s) > len(b)) {
-			t.Fatalf("%d samples at %d Hz from %d bytes", len(s), rate, len(b))
-		}
-	})
-}
 
 // TestMeasures: the measures find what was put in.
 func TestMeasures(t *testing.T) {

@@ -1,4 +1,4 @@
-package bench
+package sim
 
 import (
 	_ "embed"
@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"voicebridge/codec"
+	"voicebridge/wav"
 )
 
 // speech.wav was made with espeak-ng and sox (Debian packages):
@@ -19,7 +20,7 @@ var speech []byte
 
 // Speech is a sentence of a caller's at the given rate.
 func Speech(rate int) ([]int16, error) {
-	s, from, err := ParseWAV(speech)
+	s, from, err := wav.Parse(speech)
 	if err != nil {
 		return nil, err
 	}

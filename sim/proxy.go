@@ -1,4 +1,4 @@
-package bench
+package sim
 
 import (
 	"fmt"
@@ -22,7 +22,7 @@ type Proxy struct {
 func NewProxy(target string) (*Proxy, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return nil, fmt.Errorf("bench: proxy: %w", err)
+		return nil, fmt.Errorf("sim: proxy: %w", err)
 	}
 	p := &Proxy{Addr: l.Addr().String(), target: target, l: l, conns: map[net.Conn]struct{}{}}
 	p.group.Go(p.accept)

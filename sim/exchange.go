@@ -1,4 +1,4 @@
-package bench
+package sim
 
 import (
 	"context"
@@ -166,7 +166,7 @@ func (x *Exchange) Open(baseURL string, f codec.Format) (*providers.Account, err
 	config := x.Spec.Sample(baseURL, f)
 	var err error
 	if x.Office, err = x.Spec.NewExchange(config); err != nil {
-		return nil, fmt.Errorf("bench: %s: %w", x.Spec.Name, err)
+		return nil, fmt.Errorf("sim: %s: %w", x.Spec.Name, err)
 	}
 	return x.Spec.NewAccount(config)
 }
@@ -440,20 +440,20 @@ func (c *SimCall) askOnce(ctx context.Context, a *providers.Ask) (answer *provid
 	}
 	req, err := http.NewRequestWithContext(ctx, signed.Method, c.x.reach(signed.URL.String()), signed.Body)
 	if err != nil {
-		return nil, false, fmt.Errorf("bench: webhook: %w", err)
+		return nil, false, fmt.Errorf("sim: webhook: %w", err)
 	}
 	req.Header = signed.Header
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return nil, true, fmt.Errorf("bench: webhook: %w", err)
+		return nil, true, fmt.Errorf("sim: webhook: %w", err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	switch {
 	case err != nil:
-		return nil, true, fmt.Errorf("bench: webhook: %w", err)
+		return nil, true, fmt.Errorf("sim: webhook: %w", err)
 	case resp.StatusCode < 200 || resp.StatusCode > 299:
-		return nil, resp.StatusCode >= 500, fmt.Errorf("bench: webhook %s: %s: %.200s", req.URL.Path, resp.Status, body)
+		return nil, resp.StatusCode >= 500, fmt.Errorf("sim: webhook %s: %s: %.200s", req.URL.Path, resp.Status, body)
 	case a.Kind != providers.AskAnswer && a.Kind != providers.AskNext && a.Kind != providers.AskDigit:
 		return nil, false, nil
 	}

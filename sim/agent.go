@@ -1,4 +1,4 @@
-package bench
+package sim
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 
 	"voicebridge/agent"
 	"voicebridge/codec"
+	"voicebridge/wav"
 	"voicebridge/ws"
 )
 
@@ -92,13 +93,13 @@ func (c *AgentConn) begin() error {
 		}
 	}
 	if binary || json.Unmarshal(data, &start) != nil || start.Type != "start" {
-		return fmt.Errorf("bench: agent: the first message is not a start: %.100q", data)
+		return fmt.Errorf("sim: agent: the first message is not a start: %.100q", data)
 	}
 	c.Start = append(c.Start, data...)
 	c.Hears = codec.Format{Encoding: codec.L16LE, Rate: start.Audio.Input.Rate}
 	c.Speaks = codec.Format{Encoding: codec.L16LE, Rate: start.Audio.Output.Rate}
 	if !c.Hears.Valid() || !c.Speaks.Valid() {
-		return fmt.Errorf("bench: agent: unknown rates: %s", data)
+		return fmt.Errorf("sim: agent: unknown rates: %s", data)
 	}
 	return nil
 }
@@ -113,7 +114,7 @@ func (c *AgentConn) Audio(pcm []byte) error { return c.conn.Write(true, pcm) }
 func (c *AgentConn) Command(v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
-		return fmt.Errorf("bench: agent: %w", err)
+		return fmt.Errorf("sim: agent: %w", err)
 	}
 	return c.conn.Write(false, b)
 }
@@ -175,7 +176,7 @@ func Record(dir string, said func(session string, message []byte)) func(context.
 		said(c.Session, c.Start)
 		err := listen(c, func(b []byte) { pcm = append(pcm, b...) }, func(b []byte) { said(c.Session, b) })
 		name := filepath.Join(dir, unsafeName.ReplaceAllString(c.Session, "_")+".wav")
-		if e := WriteWAV(name, c.Hears.Encoding.AppendDecode(nil, pcm), c.Hears.Rate); e != nil {
+		if e := wav.Write(name, c.Hears.Encoding.AppendDecode(nil, pcm), c.Hears.Rate); e != nil {
 			return e
 		}
 		return err

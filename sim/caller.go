@@ -1,6 +1,7 @@
-// Package bench has what a bridge is tried with: simulated carriers with a
-// caller at the other end, reference agents, and the measures taken of a call.
-package bench
+// Package sim is what demo, tests and bench are made of: simulated carriers, callers,
+// rooms and agents, and the measures taken of a call. A simulated carrier is made
+// from the Peer and the Exchange of its Spec, so it is as strict as these are.
+package sim
 
 import (
 	"context"
@@ -81,7 +82,7 @@ func (c *Caller) Run(ctx context.Context) (*Result, error) {
 	limits := ws.Limits{Text: 1 << 20, Binary: 1 << 20, Write: 5 * time.Second}
 	conn, _, err := ws.Dial(ctx, c.URL, "", c.Header, limits)
 	if err != nil {
-		return nil, fmt.Errorf("bench: call %s: %w", c.Spec.Name, err)
+		return nil, fmt.Errorf("sim: call %s: %w", c.Spec.Name, err)
 	}
 	call := &call{
 		Caller: c, conn: conn, peer: c.Spec.NewPeer(), began: time.Now(),
@@ -159,7 +160,7 @@ func (c *call) read(stop <-chan struct{}) {
 func (c *call) send(ev *providers.Event) error {
 	m, err := c.peer.Encode(c.wire[:0], ev)
 	if err != nil {
-		return fmt.Errorf("bench: %s: %w", c.Spec.Name, err)
+		return fmt.Errorf("sim: %s: %w", c.Spec.Name, err)
 	}
 	c.wire = m.Data
 	return c.conn.Write(m.Binary, m.Data)
