@@ -7,16 +7,17 @@ import (
 )
 
 // Exchange is the carrier's own end of an account: the inverse of Webhooks and
-// Calls, as Peer is of Stream. Simulated carriers are made from it. It is as
+// Commands, as Peer is of Stream. Simulated carriers are made from it. It is as
 // strict as the carrier: a document, parameter or signature that the carrier
 // would refuse is an error. Methods may be called at the same time.
 type Exchange interface {
-	// NewCall makes an id.
-	NewCall() string
+	// NewCall makes the ids of a new leg.
+	NewCall() Leg
 	// Ask makes the signed request with which the carrier asks, or tells, about a
 	// call. It is ErrNotAsked where the carrier never does.
 	Ask(a *Ask, now time.Time) (*http.Request, error)
-	// Answer reads what the other side answered to an Ask for a document.
+	// Answer reads what the other side replied to an Ask that wants an answer. nil:
+	// the reply says nothing, a command does.
 	Answer(contentType string, body []byte) (*Answer, error)
 	// Handshake makes the signed header of a media connection to a URL.
 	Handshake(url string, now time.Time) (http.Header, error)
@@ -30,9 +31,11 @@ type Exchange interface {
 
 // ExchangeCall is a call as the carrier sees it.
 type ExchangeCall struct {
-	ID, From, To string
-	Inbound      bool // seen from the bridge
-	Status       Status
+	ID       string
+	Aliases  []string
+	From, To string
+	Inbound  bool // seen from the bridge
+	Status   Status
 }
 
 // AskKind says what an Ask is about.
@@ -72,15 +75,15 @@ const (
 	OpDial OperationKind = iota + 1
 	OpHangup
 	OpGet
-	OpRedirect
+	OpDo
 	OpDigits
 )
 
 // Operation is a REST request.
 type Operation struct {
 	Kind   OperationKind
-	Call   string  // all but OpDial
+	Call   string  // all but OpDial: one of its ids
 	Dial   *Dial   // OpDial
-	Answer *Answer // OpRedirect
+	Answer *Answer // OpDo
 	Digits string  // OpDigits
 }

@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// Elsewhere are the URLs that the carrier may have been given instead of h.URL,
+// OtherURLs returns the URLs that the carrier may have been given instead of h.URL,
 // judged by what the request itself says: for Explain only.
-func (h *Hook) Elsewhere() []string {
+func (h *Hook) OtherURLs() []string {
 	u, err := url.Parse(h.URL)
 	if err != nil {
 		return nil
@@ -33,7 +33,7 @@ func (h *Hook) Elsewhere() []string {
 	return all
 }
 
-// PublicURLOf is what public_url would have to be for a URL of a hook.
+// PublicURLOf returns what public_url would have to be for a URL of a hook.
 func PublicURLOf(s string) string {
 	for _, own := range []string{"/hooks/", "/media/"} {
 		if i := strings.Index(s, own); i > 0 {

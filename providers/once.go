@@ -16,7 +16,7 @@ type Once struct {
 // sweepAfter is how often what has expired is forgotten.
 const sweepAfter = time.Minute
 
-// First tells whether id is used for the first time, and remembers it until the
+// First reports whether id is used for the first time, and remembers it until the
 // given time.
 func (o *Once) First(id string, now, until time.Time) bool {
 	o.mu.Lock()
@@ -39,10 +39,9 @@ func (o *Once) First(id string, now, until time.Time) bool {
 	return true
 }
 
-// Seen tells whether id has been used, without using it.
-func (o *Once) Seen(id string) bool {
+// Forget takes back that id has been used: what it was for has not been done.
+func (o *Once) Forget(id string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	_, used := o.until[id]
-	return used
+	delete(o.until, id)
 }

@@ -1,34 +1,64 @@
 // Package providers is the contract between the bridge and a phone carrier.
 //
-// A carrier lives in one folder below this one and is described by a Spec. Its
-// Stream translates one media connection between the carrier's messages and the
-// events and commands defined here; its Peer is the carrier's own end of the
-// same connection, from which simulated carriers are made. Both are pure
-// translation: no I/O, no clock, no goroutine.
+// A carrier lives in one folder below this one and is described by a Spec:
 //
-// The conformance suite that every carrier passes is in providertest, the list
-// of carriers in providers/all.
+//   - Stream translates one media connection between the carrier's messages and the
+//     events and commands defined here; Peer is the carrier's own end of the same
+//     connection, from which simulated carriers are made. Both are pure translation:
+//     no I/O, no clock, no goroutine.
+//   - Webhooks read what the carrier says about calls into CallEvents, and write
+//     Answers as documents. Commands do the same over the carrier's REST API.
+//     Exchange is the carrier's own end of both.
+//
+// What several carriers share is in providers/internal, the conformance suite that
+// every carrier passes in providertest, the list of carriers in providers/all.
 package providers
 
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
 	"voicebridge/codec"
 )
 
-// Message is one WebSocket message: binary, or text in UTF-8.
+// Message is one message of a media connection: binary, or text in UTF-8.
 type Message struct {
 	Binary bool
 	Data   []byte
 }
 
+// Messages collects messages to be sent. Its memory is used again after Reset, so
+// that sending audio allocates nothing. The zero value is ready.
+type Messages struct {
+	list []Message
+	n    int
+}
+
+// Reset empties m.
+func (m *Messages) Reset() { m.n = 0 }
+
+// Add adds an empty message and returns it, to have its Data appended to. The
+// pointer is good until the next Add.
+func (m *Messages) Add(binary bool) *Message {
+	if m.n == len(m.list) {
+		m.list = append(m.list, Message{})
+	}
+	msg := &m.list[m.n]
+	m.n++
+	msg.Binary, msg.Data = binary, msg.Data[:0]
+	return msg
+}
+
+// All returns the messages; they are good until the next Reset.
+func (m *Messages) All() []Message { return m.list[:m.n] }
+
 // EventKind says what an Event is.
 type EventKind uint8
 
-// The events that a carrier sends.
+// The events that a carrier's media connection sends.
 const (
 	EventUnknown   EventKind = iota // a valid message without meaning for a bridge: count it and go on
 	EventConnected                  // a greeting before the start, for carriers that have one
@@ -40,11 +70,13 @@ const (
 	EventStop    // the stream ends; the connection closes next
 )
 
+// String returns the kind's name, for logs.
 func (k EventKind) String() string {
 	return [...]string{"unknown", "connected", "start", "audio", "digit", "mark", "cleared", "stop"}[k]
 }
 
-// Event is one message from the carrier. Only the fields of its kind are set.
+// Event is something that the carrier's media connection says. Only the fields of
+// its kind are set.
 type Event struct {
 	Kind EventKind
 
@@ -73,13 +105,15 @@ type Start struct {
 	Stream  string // the carrier's id of this media connection
 	In      codec.Format
 	Out     codec.Format
-	Params  map[string]string // custom values from the answer document
+	// Params are custom values from an answer document that the bridge has not
+	// written. Metadata of the bridge's own calls travels in its media token.
+	Params map[string]string
 }
 
 // CommandKind says what a Command is.
 type CommandKind uint8
 
-// The commands that the bridge sends.
+// The commands that the bridge sends over a media connection.
 const (
 	CommandAudio  CommandKind = iota + 1
 	CommandMark               // ask for an EventMark when the audio sent so far has been played
@@ -88,11 +122,13 @@ const (
 	CommandHangup             // end the call, where the media connection can
 )
 
+// String returns the kind's name, for logs.
 func (k CommandKind) String() string {
 	return [...]string{"", "audio", "mark", "clear", "digits", "hangup"}[k]
 }
 
-// Command is one message to the carrier. Only the fields of its kind are set.
+// Command is something that the bridge asks of the carrier's media connection. Only
+// the fields of its kind are set.
 type Command struct {
 	Kind   CommandKind
 	Audio  []byte // CommandAudio: one frame of 20 ms in the format Start.Out
@@ -105,13 +141,14 @@ type Command struct {
 // returned an EventStart. Neither may block, keep what it was given, or allocate
 // for audio.
 type Stream interface {
-	// Decode reads one message from the carrier into ev, overwriting all of it.
-	// An error means that the message is malformed or out of place and has been
-	// ignored; an error that is ErrFormat means that the stream cannot go on.
-	Decode(m Message, ev *Event) error
-	// Encode appends the carrier's form of cmd to buf and returns it as a
-	// message. It is errors.ErrUnsupported if the carrier has no such thing.
-	Encode(buf []byte, cmd *Command) (Message, error)
+	// Decode appends to evs what one message from the carrier means: usually one
+	// event, none or several where frames come out of order. An error means that
+	// the message is malformed or out of place and has been ignored; an error that
+	// is ErrFormat means that the stream cannot go on.
+	Decode(evs []Event, m Message) ([]Event, error)
+	// Encode adds the carrier's form of cmd to out: usually one message. It is
+	// errors.ErrUnsupported if the carrier has no such thing.
+	Encode(out *Messages, cmd *Command) error
 }
 
 // Peer is the carrier's own end of a media connection, the inverse of Stream:
@@ -119,33 +156,50 @@ type Stream interface {
 // and likewise for commands. It is as strict as the carrier.
 type Peer interface {
 	// Encode is errors.ErrUnsupported for events that the carrier never sends.
-	Encode(buf []byte, ev *Event) (Message, error)
-	// Decode fails on what the carrier would refuse or complain about. Where the
-	// carrier would act on a part of the message nevertheless, cmd holds it,
-	// otherwise cmd.Kind is 0.
+	Encode(out *Messages, ev *Event) error
+	// Decode reads one message. It fails on what the carrier would refuse or
+	// complain about. Where the carrier would act on a part of the message
+	// nevertheless, cmd holds it. Otherwise, and where a message is only a part of
+	// a command, cmd.Kind is 0.
 	Decode(m Message, cmd *Command) error
 }
 
 // ErrFormat is the error of a start that names audio the bridge does not know.
 var ErrFormat = errors.New("unknown audio format")
 
-// Abilities are what a carrier's media connection can do. The last five tell how
-// the carrier behaves, for the conformance suite and simulated carriers.
+// FormatError returns an error that is ErrFormat and names what was received.
+func FormatError(provider, encoding string, rate, channels int) error {
+	return fmt.Errorf("%s: encoding %.40q at %d Hz, %d channels: %w", provider, encoding, rate, channels, ErrFormat)
+}
+
+// Abilities are what a carrier can do and how it behaves, as data: the core knows
+// no carrier by name.
 type Abilities struct {
+	// The media connection.
 	Marks       bool // reports when playout reaches a mark
 	Clear       bool // can discard queued audio
-	Digits      bool // reports digits that the caller presses
-	SendDigits  bool // takes digits to send
-	FixedFrames bool // audio messages hold exactly one frame of 20 ms
-	StreamStays bool // the stream goes on, without its call, when that is taken elsewhere
 	ClearMarks  bool // reports the marks that a clear discards
 	Clears      bool // confirms a clear with an EventCleared
+	Digits      bool // reports digits that the caller presses
+	SendDigits  bool // takes digits to send
+	Hangup      bool // can end the call
+	FixedFrames bool // audio messages hold exactly one frame of 20 ms
+	Greets      bool // an EventConnected comes before the start
+	Reorders    bool // audio messages come in any order; the Stream puts them in order
+	StreamStays bool // the stream goes on, without its call, when that is taken elsewhere
 	// Queue is how much audio the carrier holds for playing before it discards
 	// what comes; 0 where no limit is known.
 	Queue time.Duration
+
+	// The control of calls.
+	RoomLeft       bool // tells who leaves a room, not only who comes
+	DetectDigits   bool // digits sent at the answer and machine detection go together
+	DigitsAtOnce   int  // the most digits and pauses that one request sends; 0: any number
+	SignsBodies    bool // the signature of a webhook covers its body
+	SignsHandshake bool // the handshake of a media connection is signed
 }
 
-// String lists what the connection can do, for logs.
+// String lists what the media connection can do, for logs.
 func (a Abilities) String() string {
 	var can []string
 	for _, x := range []struct {
@@ -167,23 +221,26 @@ type Spec struct {
 	Abilities Abilities
 	NewStream func() Stream
 	NewPeer   func() Peer
-	// NewAccount makes an account from its configuration, which decode puts into a
-	// struct of the carrier's. Errors name the field.
-	NewAccount func(decode func(config any) error) (*Account, error)
+	// NewAccount makes an account from its configuration. Errors name the field.
+	NewAccount func(s Setup) (*Account, error)
 	// NewExchange makes the carrier's own end of the account with the same
 	// configuration.
-	NewExchange func(decode func(config any) error) (Exchange, error)
+	NewExchange func(s Setup) (Exchange, error)
 	// Sample decodes a configuration with made-up credentials, whose REST API is at
 	// the URL and whose audio has the format: for simulated carriers.
 	Sample func(baseURL string, f codec.Format) func(config any) error
 }
 
-// ValidDigit tells whether d is a DTMF digit: 0-9, *, #, A-D.
-func ValidDigit(d byte) bool {
-	return d >= '0' && d <= '9' || d == '*' || d == '#' || d >= 'A' && d <= 'D'
+// Setup is what an account is made from.
+type Setup struct {
+	// Decode puts the account's block of the configuration into a struct of the
+	// carrier's.
+	Decode func(config any) error
+	// HTTP carries the requests to the carrier's REST API; nil: http.DefaultTransport.
+	HTTP http.RoundTripper
 }
 
-// FormatError makes an error that is ErrFormat and names what was received.
-func FormatError(provider, encoding string, rate, channels int) error {
-	return fmt.Errorf("%s: encoding %.40q at %d Hz, %d channels: %w", provider, encoding, rate, channels, ErrFormat)
+// ValidDigit reports whether d is a DTMF digit: 0-9, *, #, A-D.
+func ValidDigit(d byte) bool {
+	return d >= '0' && d <= '9' || d == '*' || d == '#' || d >= 'A' && d <= 'D'
 }

@@ -2,12 +2,10 @@ package session
 
 import (
 	"context"
-	"encoding/json"
 	"time"
 
 	"voicebridge/codec"
 	"voicebridge/providers"
-	"voicebridge/ws"
 )
 
 // Call is what is known of a call when its agent is dialled.
@@ -24,6 +22,15 @@ type Call struct {
 	Transfers []string
 }
 
+// Custom returns the custom values of the call: its metadata, and the parameters that
+// the carrier tells of a call that somebody else has answered.
+func (c *Call) Custom() map[string]string {
+	if len(c.Known.Metadata) > 0 {
+		return c.Known.Metadata
+	}
+	return c.Start.Params
+}
+
 // Known is what is known of a call from elsewhere than its media connection. All
 // may be empty.
 type Known struct {
@@ -31,6 +38,7 @@ type Known struct {
 	Account   string // the carrier's account id
 	Direction string // inbound, outbound
 	From, To  string // E.164 where they are numbers
+	Metadata  map[string]string
 	// AnsweredBy is who has picked up a call that was placed, if that is known.
 	AnsweredBy providers.AnsweredBy
 	// Returned says why the call has come back to an agent: the reason of a
@@ -43,7 +51,7 @@ type Known struct {
 // Dialer reaches the agent of a call.
 type Dialer interface {
 	// Formats are what the agent is taken to hear and to speak before it is
-	// dialled: 16-bit little-endian PCM.
+	// dialled. Where one is the carrier's own format, the bytes pass untouched.
 	Formats() (hears, speaks codec.Format)
 	// Dial connects and introduces the call. It returns when ctx ends.
 	Dial(ctx context.Context, call *Call) (Agent, error)
@@ -53,8 +61,8 @@ type Dialer interface {
 type Agent interface {
 	// Formats are what this agent hears and speaks, whatever the Dialer thought.
 	Formats() (hears, speaks codec.Format)
-	// Serve gives what the agent wants from now on to h; see ws.Conn.
-	Serve(loop *ws.Loop, h AgentHandler)
+	// Serve gives what the agent wants from now on to h.
+	Serve(h AgentHandler)
 	// Send delivers an event without waiting; it is called from one goroutine at a
 	// time. Where more is false, h's Writable tells when more can be sent. A failure
 	// ends the connection, which Gone tells.
@@ -86,7 +94,7 @@ type AgentError struct {
 
 func (e *AgentError) Error() string { return e.Err.Error() }
 
-// Unwrap gives the underlying error.
+// Unwrap returns the underlying error.
 func (e *AgentError) Unwrap() error { return e.Err }
 
 // AgentEventKind says what an AgentEvent is.
@@ -98,16 +106,16 @@ const (
 	AgentDigit                                // the caller pressed a key
 	AgentMark                                 // a mark was played or cleared
 	AgentCleared                              // a clear is done
-	AgentPlayback                             // State: started, idle
-	AgentBuffer                               // State: ok, high, full
+	AgentPlayback                             // the caller begins, or ceases, to hear the agent
+	AgentBuffer                               // how full the queue of the agent's audio is
 	AgentGap                                  // caller audio that the agent did not get
 	AgentAck                                  // a command with an id is done
 	AgentFault                                // a command was refused
 	AgentPong                                 // answer to a ping of the agent's
 	AgentStop                                 // the call is over
-	AgentAnsweredBy                           // State: human, machine, fax, unknown
-	AgentHeld                                 // State: held, resumed
-	AgentTransfer                             // how a transfer is: Ref, Name, State, Cause
+	AgentAnsweredBy                           // who has picked up
+	AgentHold                                 // the caller, or the agent, is held
+	AgentTransfer                             // how a transfer is
 )
 
 // AgentEvent is something an agent is told. Only the fields of its kind are set,
@@ -120,19 +128,88 @@ type AgentEvent struct {
 	// the audio received from it the caller has heard or will never hear.
 	In, Out time.Duration
 
-	Audio    []byte        // AgentAudio, valid during Send
+	Audio    []byte        // AgentAudio, in the format that the agent hears; valid during Send
 	Digit    byte          // AgentDigit
 	Duration time.Duration // AgentDigit: 0 if unknown; AgentGap; AgentStop: of the call
-	Name     string        // AgentMark
-	State    string        // AgentMark: played, cleared; AgentPlayback; AgentBuffer
-	Cause    string        // AgentCleared, AgentGap, AgentStop
 	Ref      string        // id of the command that this answers
-	// AgentCleared: audio discarded, and received from the agent so far.
+
+	Mark       string     // AgentMark: its name
+	MarkStatus MarkStatus // AgentMark
+	Playback   Playback   // AgentPlayback
+	GapCause   GapCause   // AgentGap
+	AnsweredBy providers.AnsweredBy
+	Hold       HoldState
+	Transfer   TransferStatus
+	End        Cause // AgentStop
+
+	ClearedBy ClearCause // AgentCleared
+	// Discarded is audio that a clear took back, Sent all received from the agent so
+	// far.
 	Discarded, Sent time.Duration
-	// AgentBuffer: audio waiting here, and estimated to wait at the carrier.
+
+	Buffer BufferLevel // AgentBuffer
+	// Queued is audio waiting here, Carrier what is estimated to wait at the carrier.
 	Queued, Carrier time.Duration
-	Code, Message   string // AgentFault
-	Fatal           bool   // AgentFault: the connection closes next
+
+	Code, Message string // AgentFault
+	Fatal         bool   // AgentFault: the connection closes next
+}
+
+// MarkStatus is what has become of a mark.
+type MarkStatus string
+
+// What becomes of marks.
+const (
+	MarkPlayed  MarkStatus = "played"
+	MarkCleared MarkStatus = "cleared"
+)
+
+// Playback tells whether the caller hears the agent.
+type Playback string
+
+// The states of playback.
+const (
+	PlaybackStarted Playback = "started"
+	PlaybackIdle    Playback = "idle"
+)
+
+// BufferLevel is how full the queue of the agent's audio is.
+type BufferLevel string
+
+// The levels: full is where no more fits, high at least a half, ok less than a sixth.
+const (
+	BufferOK   BufferLevel = "ok"
+	BufferHigh BufferLevel = "high"
+	BufferFull BufferLevel = "full"
+)
+
+// GapCause is why caller audio did not reach the agent.
+type GapCause string
+
+// GapSlowReader is for an agent that did not read in time.
+const GapSlowReader GapCause = "slow_reader"
+
+// ClearCause is who has asked for a clear.
+type ClearCause string
+
+// ClearByAgent is for an agent that interrupts itself.
+const ClearByAgent ClearCause = "agent"
+
+// HoldState tells who is held.
+type HoldState string
+
+// The states: the caller hears music instead of the agent, or the agent only listens
+// while a third party is there.
+const (
+	Held         HoldState = "held"
+	Resumed      HoldState = "resumed"
+	AgentMuted   HoldState = "agent_muted"
+	AgentUnmuted HoldState = "agent_unmuted"
+)
+
+// TransferStatus is how a transfer of the call is.
+type TransferStatus struct {
+	ID, State, Reason string
 }
 
 // AgentCommandKind says what an AgentCommand is.
@@ -140,74 +217,57 @@ type AgentCommandKind uint8
 
 // What an agent may ask for.
 const (
-	CommandUnknown AgentCommandKind = iota // a type that this version does not know, in Name
-	CommandAudio                           // audio for the caller
-	CommandMark                            // report when the audio so far is played
-	CommandClear                           // discard what the caller has not heard
-	CommandPause                           // stop playing, keep the queue
-	CommandUnpause                         // go on
-	CommandHangup                          // end the call
-	CommandCancel                          // withdraw a queued command
-	CommandReady                           // the agent is ready; report the buffer every Every, if it is not negative
-	CommandPing
-	CommandDigits   // send digits to the other party
-	CommandTransfer // move the call to somebody else
-	CommandFault    // the agent's message was refused: answer with Code and Message
+	CommandUnknown  AgentCommandKind = iota // a type that this version does not know
+	CommandAudio                            // audio for the caller
+	CommandMark                             // report when the audio so far is played
+	CommandClear                            // discard what the caller has not heard
+	CommandPause                            // stop playing, keep the queue
+	CommandUnpause                          // go on
+	CommandHangup                           // end the call
+	CommandCancel                           // withdraw a queued command
+	CommandReady                            // the agent is ready
+	CommandPing                             // answer with AgentPong
+	CommandDigits                           // send digits to the other party
+	CommandTransfer                         // move the call to somebody else
+	CommandFault                            // the agent's message was refused: answer with Code and Message
 )
-
-// Transfer is a wish to move the call to somebody else. It is passed on as it is.
-type Transfer struct {
-	To      string            `json:"to"`
-	From    string            `json:"from"`
-	Mode    string            `json:"mode"`
-	Agent   string            `json:"agent"`
-	Timeout int               `json:"timeout_s"` // to let it ring; 0: the usual time
-	Whisper string            `json:"whisper"`
-	Brief   string            `json:"brief"`
-	Accept  string            `json:"accept"`
-	Digits  string            `json:"digits"`
-	Detect  bool              `json:"machine_detection"`
-	Hold    string            `json:"hold"`
-	OnFail  OnFail            `json:"on_fail"`
-	OnEnd   string            `json:"on_end"`
-	Context map[string]string `json:"context"`
-}
-
-// OnFail says what becomes of the caller by the reason of a failure; "" is for all
-// others. As JSON it may also be one string, for all.
-type OnFail map[string]string
-
-// UnmarshalJSON implements json.Unmarshaler.
-func (o *OnFail) UnmarshalJSON(b []byte) error {
-	var all string
-	if json.Unmarshal(b, &all) == nil {
-		*o = OnFail{"": all}
-		return nil
-	}
-	var by map[string]string
-	if err := json.Unmarshal(b, &by); err != nil {
-		return err
-	}
-	*o = by
-	if d, ok := by["default"]; ok {
-		by[""] = d
-		delete(by, "default")
-	}
-	return nil
-}
 
 // AgentCommand is something an agent asks for. Only the fields of its kind are set.
 type AgentCommand struct {
-	Kind          AgentCommandKind
-	Audio         []byte        // CommandAudio: any length, a sample may be split
-	ID            string        // echoed as Ref
-	Name          string        // CommandMark, CommandUnknown
-	Ref           string        // CommandCancel: the ID of the command to withdraw
-	Now           bool          // CommandHangup, CommandDigits, CommandTransfer: at once, not after playback
-	Transfer      *Transfer     // CommandTransfer
-	Digits        string        // CommandDigits; see ValidDigits
-	Tone, Gap     time.Duration // CommandDigits: of a tone, and of the silence after it
-	Every         time.Duration // CommandReady: 0 stops
-	Code, Message string        // CommandFault
-	Fatal         bool          // CommandFault: end the call
+	Kind     AgentCommandKind
+	Audio    []byte        // CommandAudio, in the format that the agent speaks: any length, a sample may be split
+	ID       string        // echoed as Ref
+	Mark     string        // CommandMark: its name
+	Type     string        // CommandUnknown: what the agent calls it
+	Ref      string        // CommandCancel: the ID of the command to withdraw
+	Now      bool          // CommandHangup, CommandDigits, CommandTransfer: at once, not after playback
+	Transfer *Transfer     // CommandTransfer
+	Digits   string        // CommandDigits; see ValidDigits
+	Tone     time.Duration // CommandDigits: length of a tone
+	Gap      time.Duration // CommandDigits: length of the silence after it
+	// Every is how often CommandReady wants the buffer reported; 0: on change only;
+	// negative: as it was.
+	Every         time.Duration
+	Code, Message string // CommandFault
+	Fatal         bool   // CommandFault: end the call
+}
+
+// Transfer asks for the call to be moved to somebody else. It is passed on as it is;
+// docs/transfers.md tells what the fields mean.
+type Transfer struct {
+	To, From string
+	Mode     string
+	Agent    string
+	Timeout  int // seconds to let it ring; 0: the usual time
+	Whisper  string
+	Brief    string
+	Accept   string
+	Digits   string
+	Detect   bool
+	Hold     string
+	// OnFail says what becomes of the caller by the reason of a failure; "" is for
+	// all others.
+	OnFail  map[string]string
+	OnEnd   string
+	Context map[string]string
 }

@@ -10,46 +10,43 @@ import (
 )
 
 // dialAgent dials the agent and has it served.
-func (s *Session) dialAgent() {
-	dial, stop := context.WithTimeout(s.ctx, s.cfg.AgentDial)
-	agent, err := s.dialer.Dial(dial, s.call)
+func (s *Session) dialAgent(ctx context.Context) {
+	dial, stop := s.during(ctx, s.Config.AgentDial)
+	agent, err := s.Dialer.Dial(dial, s.call)
 	stop()
 	if err != nil {
 		s.finish(AgentUnreachable, err)
 		return
 	}
-	s.connected(agent)
-	agent.Serve(s.loop, agentSide{s})
+	s.tune(agent)
+	s.notice(func() {
+		if s.Control.Streaming != nil {
+			s.Control.Streaming(s.call)
+		}
+	})
+	agent.Serve(agentSide{s})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.agent = agent
-	if s.cfg.Greeting > 0 {
-		s.silent = time.AfterFunc(s.cfg.Greeting, s.greeted)
+	if s.Config.Greeting > 0 {
+		s.greetLimit = time.AfterFunc(s.Config.Greeting, s.checkGreeting)
 	}
 	s.send()
 }
 
 // leaveAgent tells the agent of the end of the call, and waits until it has gone.
 func (s *Session) leaveAgent() {
-	s.mu.Lock()
-	agent := s.agent
-	if agent == nil {
-		s.mu.Unlock()
+	if s.agent == nil { // set by this goroutine
 		return
 	}
-	said := make(chan struct{})
-	s.toAgent.last = said
-	s.send()
-	s.mu.Unlock()
-	<-said
-	agent.Close(endOf(s.ctx).Cause)
+	s.toAgent.finish(s.send)
+	s.agent.Close(s.verdict.get().Cause)
 	<-s.toAgent.gone
-	agent.Release()
+	s.agent.Release()
 }
 
-// connected adapts the queues to an agent that has chosen other formats than were
-// expected, and tells who wants to know.
-func (s *Session) connected(agent Agent) {
+// tune adapts the queues to an agent that has chosen other formats than were expected.
+func (s *Session) tune(agent Agent) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	hears, speaks := agent.Formats()
@@ -57,18 +54,16 @@ func (s *Session) connected(agent Agent) {
 	if speaks != s.out.agent {
 		s.out.retune(speaks)
 	}
-	s.toAgent.frame = make([]byte, 0, hears.FrameBytes())
-	if s.control.Streaming != nil && !s.over {
-		s.control.Streaming(s.call)
-	}
+	s.toAgent.buf = make([]byte, 0, hears.FrameBytes())
 }
 
-// greeted ends the call if the agent has said nothing so far.
-func (s *Session) greeted() {
+// checkGreeting ends the call if the agent has said nothing so far.
+func (s *Session) checkGreeting() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.out.received == 0 {
-		s.finish(AgentSilent, fmt.Errorf("session: nothing said within %v", s.cfg.Greeting))
+	silent := s.out.received == 0
+	s.mu.Unlock()
+	if silent {
+		s.finish(AgentSilent, fmt.Errorf("session: nothing said within %v", s.Config.Greeting))
 	}
 }
 
@@ -86,24 +81,25 @@ func (s agentSide) Gone(err error) {
 
 // Command implements AgentHandler.
 func (s agentSide) Command(cmd *AgentCommand) {
-	if s.ctx.Err() != nil {
-		return
-	}
-	if cmd.Kind != CommandAudio {
+	switch {
+	case s.verdict.reached():
+	case cmd.Kind == CommandAudio:
+		for audio := cmd.Audio; len(audio) > 0; {
+			n := min(len(audio), pushBytes)
+			s.agentAudio(audio[:n])
+			audio = audio[n:]
+		}
+	case cmd.Kind == CommandCancel:
+		s.agentCancels(cmd)
+	default:
 		s.agentCommand(cmd)
-		return
-	}
-	for pcm := cmd.Audio; len(pcm) > 0; {
-		n := min(len(pcm), pushBytes)
-		s.agentAudio(pcm[:n])
-		pcm = pcm[n:]
 	}
 }
 
-func (s *Session) agentAudio(pcm []byte) {
+func (s *Session) agentAudio(audio []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if d := s.out.push(s.now(), pcm); d > 0 {
+	if d := s.out.push(s.now(), audio); d > 0 {
 		if s.discarded += d; s.discarded > maxDiscarded {
 			s.finish(AgentProtocol, fmt.Errorf("%v of audio beyond what the queue holds", s.discarded))
 		}
@@ -111,6 +107,27 @@ func (s *Session) agentAudio(pcm []byte) {
 	s.send()
 }
 
+// agentCancels withdraws a command: one that is queued here, or a transfer under way,
+// which is asked for without the lock.
+func (s *Session) agentCancels(cmd *AgentCommand) {
+	s.mu.Lock()
+	s.stats.Commands++
+	found := s.out.cancel(cmd.Ref)
+	s.mu.Unlock()
+	if !found && s.Control.Cancel != nil {
+		found = s.Control.Cancel(cmd.Ref)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if found {
+		s.ack(cmd.ID)
+	} else {
+		s.fault(cmd, "unknown_ref", "no queued command with this id")
+	}
+	s.send()
+}
+
+// agentCommand carries out a command, or refuses it.
 func (s *Session) agentCommand(cmd *AgentCommand) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -120,21 +137,21 @@ func (s *Session) agentCommand(cmd *AgentCommand) {
 	switch cmd.Kind {
 	case CommandUnknown:
 		if s.stats.Ignored++; s.stats.Ignored == 1 {
-			s.log.Info("message of unknown type from the agent is ignored, as later ones", "type", cmd.Name)
+			s.log.Info("message of unknown type from the agent is ignored, as later ones", "type", cmd.Type)
 		}
 	case CommandMark:
-		if !s.out.mark(cmd.Name) {
-			s.fault(now, cmd, "rate_limited", fmt.Sprintf("more than %d open marks", maxMarks))
+		if !s.out.mark(cmd.Mark) {
+			s.fault(cmd, "rate_limited", fmt.Sprintf("more than %d open marks", maxMarks))
 		}
 	case CommandClear:
 		s.discarded = 0
-		s.out.flush(now, "agent", cmd.ID)
+		s.out.flush(now, ClearByAgent, cmd.ID)
 	case CommandPause, CommandUnpause:
 		if !s.out.pause(cmd.Kind == CommandPause) {
-			s.fault(now, cmd, "busy", "a hang-up is queued: cancel it first")
+			s.fault(cmd, "busy", "a hang-up is queued: cancel it first")
 			return
 		}
-		s.ack(now, cmd.ID)
+		s.ack(cmd.ID)
 	case CommandHangup:
 		if cmd.Now {
 			s.finish(AgentHangup, nil)
@@ -142,28 +159,11 @@ func (s *Session) agentCommand(cmd *AgentCommand) {
 		}
 		s.out.hangup(cmd.ID, &End{Cause: AgentHangup})
 	case CommandDigits:
-		if !s.out.digits(item{id: cmd.ID, digits: cmd.Digits, tone: cmd.Tone, gap: cmd.Gap}, cmd.Now) {
-			s.fault(now, cmd, "busy", "too many digits wait, or a hang-up is queued")
+		if !s.out.dial(item{id: cmd.ID, digits: cmd.Digits, tone: cmd.Tone, gap: cmd.Gap}, cmd.Now) {
+			s.fault(cmd, "busy", "too many digits wait, or a hang-up is queued")
 		}
 	case CommandTransfer:
-		switch {
-		case s.control.Transfer == nil:
-			s.fault(now, cmd, "unsupported", "this call cannot be transferred")
-		case s.out.finishing:
-			s.fault(now, cmd, "busy", "a hang-up is queued: cancel it first")
-		case cmd.Now:
-			s.out.ready = append(s.out.ready, item{id: cmd.ID, transfer: cmd.Transfer})
-		case len(s.out.items) >= maxMarks:
-			s.fault(now, cmd, "busy", "too many commands wait")
-		default:
-			s.out.items = append(s.out.items, item{at: s.out.pushed, id: cmd.ID, transfer: cmd.Transfer})
-		}
-	case CommandCancel:
-		if !s.out.cancel(cmd.Ref) && (s.control.Cancel == nil || !s.control.Cancel(cmd.Ref)) {
-			s.fault(now, cmd, "unknown_ref", "no queued command with this id")
-			return
-		}
-		s.ack(now, cmd.ID)
+		s.agentTransfers(cmd)
 	case CommandReady:
 		if cmd.Every >= 0 {
 			s.out.report, s.out.reported = cmd.Every, now
@@ -171,23 +171,36 @@ func (s *Session) agentCommand(cmd *AgentCommand) {
 	case CommandPing:
 		s.tell(AgentEvent{Kind: AgentPong, Ref: cmd.ID, Out: s.out.heard(now)})
 	case CommandFault:
-		s.fault(now, cmd, cmd.Code, cmd.Message)
+		s.fault(cmd, cmd.Code, cmd.Message)
 		if cmd.Fatal {
 			s.finish(AgentProtocol, errors.New(cmd.Message))
 		}
 	}
 }
 
-func (s *Session) ack(now time.Duration, id string) {
-	if id != "" {
-		s.tell(AgentEvent{Kind: AgentAck, Ref: id, Out: s.out.heard(now)})
+// agentTransfers queues a transfer.
+func (s *Session) agentTransfers(cmd *AgentCommand) {
+	switch {
+	case s.Control.Transfer == nil:
+		s.fault(cmd, "unsupported", "this call cannot be transferred")
+	case s.out.finishing:
+		s.fault(cmd, "busy", "a hang-up is queued: cancel it first")
+	case !s.out.transfer(item{id: cmd.ID, transfer: cmd.Transfer}, cmd.Now):
+		s.fault(cmd, "busy", "too many commands wait")
 	}
 }
 
-// fault tells the agent that a command was refused.
-func (s *Session) fault(now time.Duration, cmd *AgentCommand, code, message string) {
+// ack tells the agent that a command is done, if it has an id. s.mu is held.
+func (s *Session) ack(id string) {
+	if id != "" {
+		s.tell(AgentEvent{Kind: AgentAck, Ref: id, Out: s.out.heard(s.now())})
+	}
+}
+
+// fault tells the agent that a command was refused. s.mu is held.
+func (s *Session) fault(cmd *AgentCommand, code, message string) {
 	s.stats.Faults++
-	s.tell(AgentEvent{Kind: AgentFault, Ref: cmd.ID, Code: code, Message: message, Fatal: cmd.Fatal, Out: s.out.heard(now)})
+	s.tell(AgentEvent{Kind: AgentFault, Ref: cmd.ID, Code: code, Message: message, Fatal: cmd.Fatal, Out: s.out.heard(s.now())})
 }
 
 // agentFailed ends the call after the agent's connection has ended: the caller
@@ -198,11 +211,11 @@ func (s *Session) agentFailed(err error) {
 	if errors.As(err, &known) {
 		end.Cause = known.Cause
 	}
-	if end.Cause == AgentTimeout || end.Cause == AgentProtocol {
+	switch end.Cause {
+	case AgentTimeout, AgentProtocol:
 		s.finish(end.Cause, end.Err)
 		return
-	}
-	if end.Cause == AgentHangup {
+	case AgentHangup:
 		end.Err = nil
 	}
 	s.mu.Lock()

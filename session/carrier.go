@@ -9,39 +9,27 @@ import (
 	"time"
 
 	"voicebridge/providers"
-	"voicebridge/ws"
 )
 
-// carrierSide is the session as its carrier's connection sees it.
+// carrierSide is the session as its media connection sees it.
 type carrierSide struct{ *Session }
 
-// Writable implements ws.Handler.
+// Writable implements MediaHandler.
 func (s carrierSide) Writable() { s.writable(&s.toCarrier) }
 
-// Closed implements ws.Handler.
-func (s carrierSide) Closed(err error) {
-	switch code := ws.CloseCode(err); {
-	case code == ws.CloseNormal || code == ws.CloseGoingAway || code == 1005:
-		s.finish(CallerHangup, nil)
-	case code != 0:
-		s.finish(CarrierLost, err)
-	case errors.Is(err, ws.ErrSlow):
-		s.finish(CarrierTimeout, err)
-	case ws.IsTimeout(err):
-		s.finish(MediaTimeout, err)
-	default:
-		s.finish(ProtocolError, err)
-	}
+// Closed implements MediaHandler.
+func (s carrierSide) Closed(end End) {
+	s.finish(end.Cause, end.Err)
 	close(s.toCarrier.gone)
 }
 
-// Message implements ws.Handler.
-func (s carrierSide) Message(binary bool, data []byte) {
-	if s.ctx.Err() != nil {
+// Message implements MediaHandler.
+func (s carrierSide) Message(m providers.Message) {
+	if s.verdict.reached() {
 		return
 	}
-	ev := &s.event
-	err := s.stream.Decode(providers.Message{Binary: binary, Data: data}, ev)
+	var err error
+	s.received, err = s.stream.Decode(s.received[:0], m)
 	switch {
 	case s.call == nil && errors.Is(err, providers.ErrFormat):
 		s.finish(ProtocolError, err)
@@ -51,16 +39,18 @@ func (s carrierSide) Message(binary bool, data []byte) {
 			return
 		}
 		s.malformed(err)
+	}
+	for i := range s.received {
+		s.event(&s.received[i])
+	}
+}
+
+// event takes one event.
+func (s *Session) event(ev *providers.Event) {
+	switch {
 	case s.call == nil:
-		if ev.Kind == providers.EventStart && s.late.Stop() {
-			if other(s.known.Call, ev.Start.Call) || other(s.known.Account, ev.Start.Account) {
-				s.finish(ProtocolError, errors.New("session: the token is of another call"))
-				return
-			}
-			s.bad = 0
-			s.started(ev.Start)
-			s.log.Info("call started", "call", s.call.Start.Call, "stream", s.call.Start.Stream, "format", s.call.Start.In)
-			close(s.begun)
+		if ev.Kind == providers.EventStart && s.startLimit.Stop() {
+			s.begin(ev.Start)
 		}
 	case ev.Kind == providers.EventStop:
 		s.finish(CallerHangup, nil)
@@ -70,14 +60,30 @@ func (s carrierSide) Message(binary bool, data []byte) {
 	}
 }
 
+// begin takes the start message.
+func (s *Session) begin(start *providers.Start) {
+	if contradicts(s.Known.Call, start.Call) || contradicts(s.Known.Account, start.Account) {
+		s.finish(ProtocolError, errors.New("session: the token is of another call"))
+		return
+	}
+	s.bad = 0
+	s.started(start)
+	s.log.Info("call started", "call", s.call.Start.Call, "stream", s.call.Start.Stream, "format", s.call.Start.In)
+	close(s.begun)
+}
+
+// contradicts reports whether what the stream says is not what is known. Either may
+// say nothing.
+func contradicts(known, said string) bool { return known != "" && said != "" && known != said }
+
 func (s *Session) carrierEvent(ev *providers.Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
 	switch ev.Kind {
 	case providers.EventAudio:
-		if s.mix != nil {
-			s.mix.callerSays(ev.Audio)
+		if s.room != nil {
+			s.room.callerSays(ev.Audio)
 		}
 		if s.agentGone {
 			s.stats.FramesIn++
@@ -101,13 +107,17 @@ func (s *Session) carrierEvent(ev *providers.Event) {
 // malformed counts a bad message, and logs at most one a second.
 func (s *Session) malformed(err error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.stats.Malformed++
-	if s.quiet++; time.Since(s.warned) < time.Second {
-		return
+	s.unlogged++
+	count := s.unlogged
+	quiet := time.Since(s.warned) < time.Second
+	if !quiet {
+		s.warned, s.unlogged = time.Now(), 0
 	}
-	s.log.Warn("malformed message from the carrier", "err", err, "count", s.quiet)
-	s.warned, s.quiet = time.Now(), 0
+	s.mu.Unlock()
+	if !quiet {
+		s.log.Warn("malformed message from the carrier", "err", err, "count", count)
+	}
 }
 
 // signalTime is how long the carrier may take to send digits.
@@ -115,26 +125,26 @@ const signalTime = 10 * time.Second
 
 // signal has the carrier send digits outside of the media connection.
 func (s *Session) signal(it item) {
-	ctx, stop := context.WithTimeout(s.ctx, signalTime)
+	ctx, stop := s.during(context.Background(), signalTime)
 	defer stop()
-	err := s.control.Digits(ctx, it.digits)
+	err := s.Control.Digits(ctx, it.digits)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.signalled(it, err)
+	s.digitsSent(it, err)
 	s.send()
 }
 
-// signalled takes note of what became of digits. s.mu is held.
-func (s *Session) signalled(it item, err error) {
+// digitsSent takes note of what became of digits that the carrier was to send. s.mu is
+// held.
+func (s *Session) digitsSent(it item, err error) {
 	s.out.signalling = false
-	if errors.Is(err, errors.ErrUnsupported) { // it does not know these
+	switch {
+	case errors.Is(err, errors.ErrUnsupported): // it does not know these
 		s.out.tones = append(s.out.tones, tones{item: it})
-		return
-	}
-	if err != nil {
+	case err != nil:
 		s.log.Warn("digits were not sent", "err", err)
-		s.fault(s.now(), &AgentCommand{ID: it.id}, "carrier_error", "the carrier did not send the digits")
-		return
+		s.fault(&AgentCommand{ID: it.id}, "carrier_error", "the carrier did not send the digits")
+	default:
+		s.ack(it.id)
 	}
-	s.ack(s.now(), it.id)
 }

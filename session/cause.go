@@ -3,8 +3,7 @@ package session
 import (
 	"context"
 	"errors"
-
-	"voicebridge/ws"
+	"sync/atomic"
 )
 
 // Cause is why a session ended: the same word in the log, in metrics, in the
@@ -35,7 +34,7 @@ const (
 var Causes = []Cause{CallerHangup, Transferred, CarrierLost, CarrierTimeout, StartTimeout, MediaTimeout, ProtocolError,
 	AgentHangup, APIHangup, AgentUnreachable, AgentLost, AgentTimeout, AgentSilent, AgentProtocol, MaxDuration, Shutdown}
 
-// AgentFailed tells whether the caller is left without an agent that should be
+// AgentFailed reports whether the caller is left without an agent that should be
 // there.
 func (c Cause) AgentFailed() bool {
 	switch c {
@@ -45,20 +44,9 @@ func (c Cause) AgentFailed() bool {
 	return false
 }
 
-// closeCode is what the carrier's connection is closed with.
-func (c Cause) closeCode() int {
-	switch c {
-	case ProtocolError:
-		return ws.CloseBadStart
-	case StartTimeout, MediaTimeout:
-		return ws.CloseTimeout
-	case Shutdown:
-		return ws.CloseGoingAway
-	}
-	if c.AgentFailed() {
-		return ws.CloseInternal
-	}
-	return ws.CloseNormal
+// byCarrier reports whether the carrier knows of the end already.
+func (c Cause) byCarrier() bool {
+	return c == CallerHangup || c == Transferred || c == CarrierLost || c == CarrierTimeout
 }
 
 // End is how a session ended: its cause, and the error behind it if there is one.
@@ -75,18 +63,39 @@ func (e *End) Error() string {
 	return string(e.Cause) + ": " + e.Err.Error()
 }
 
-// Unwrap gives the error behind it.
+// Unwrap returns the error behind it.
 func (e *End) Unwrap() error { return e.Err }
 
 // endOf reads the End from a context that is done.
-func endOf(ctx context.Context) *End {
+func endOf(ctx context.Context) End {
 	err := context.Cause(ctx)
 	var end *End
 	switch {
 	case errors.As(err, &end):
-		return end
+		return *end
 	case errors.Is(err, context.DeadlineExceeded):
-		return &End{Cause: MaxDuration}
+		return End{Cause: MaxDuration}
 	}
-	return &End{Cause: Shutdown, Err: err}
+	return End{Cause: Shutdown, Err: err}
 }
+
+// verdict is how a session ends: the first End counts. It may be used from anywhere.
+type verdict struct {
+	end  atomic.Pointer[End]
+	done chan struct{} // closed once there is one
+}
+
+// reach settles on an End. It reports whether it is the first.
+func (v *verdict) reach(end End) bool {
+	if !v.end.CompareAndSwap(nil, &end) {
+		return false
+	}
+	close(v.done)
+	return true
+}
+
+// reached reports whether there is an End.
+func (v *verdict) reached() bool { return v.end.Load() != nil }
+
+// get returns the End; there must be one.
+func (v *verdict) get() End { return *v.end.Load() }

@@ -1,13 +1,10 @@
 package session
 
-// Digits to the other party: tones in the audio, or the carrier's own.
-
 import (
 	"strings"
 	"time"
 
 	"voicebridge/codec"
-	"voicebridge/providers"
 )
 
 // The usual length of a tone, and of the silence after it.
@@ -21,131 +18,73 @@ const (
 	maxDigitsQueue = 32 // commands that wait
 )
 
-// ValidDigits tells whether s may be sent: 1 to 64 of 0-9 * # A-D, and w and W,
+// ValidDigits reports whether s may be sent: 1 to 64 of 0-9 * # A-D, and w and W,
 // which wait for half a second and a second.
 func ValidDigits(s string) bool {
 	return s != "" && len(s) <= maxDigits && strings.Trim(s, "0123456789*#ABCDwW") == ""
 }
 
-// tones are digits under way. They are made one by one.
+// digits are those to the other party whose time has come: as tones in the audio, or
+// sent by the carrier itself.
+type digits struct {
+	native bool // the carrier sends digits, they are not tones in the audio
+
+	tones []tones       // under way as audio; the first one is being played
+	toned time.Duration // until when the carrier plays those it has got
+
+	signals    []item // that the carrier is to send
+	signalled  item   // the last of them that was given out
+	signalling bool   // the carrier is still to confirm it
+}
+
+// tones are the digits of one command under way. They are made one by one.
 type tones struct {
 	item
 	audio []byte // of those begun, in the carrier's format
 }
 
-// digits queues digits behind the audio so far, or sends them at once. It is
-// false where too many wait or the call is about to end.
-func (p *playout) digits(it item, now bool) bool {
-	waiting := len(p.tones) + len(p.signals)
-	for _, other := range p.items {
-		if other.digits != "" {
-			waiting++
-		}
-	}
-	if waiting >= maxDigitsQueue || p.finishing {
-		return false
-	}
-	if now {
-		p.dial(it)
-		return true
-	}
-	it.at = p.pushed
-	p.items = append(p.items, it)
-	return true
-}
-
-// dial begins to send digits whose time has come.
-func (p *playout) dial(it item) {
-	if p.native {
-		p.signals = append(p.signals, it)
+// begin takes digits whose time has come.
+func (d *digits) begin(it item) {
+	if d.native {
+		d.signals = append(d.signals, it)
 		return
 	}
-	p.tones = append(p.tones, tones{item: it})
+	d.tones = append(d.tones, tones{item: it})
 }
 
-// signal gives the digits that the carrier is to send. Those after them wait until
-// they are sent.
-func (p *playout) signal(cmd *providers.Command) {
-	p.signalled, p.signalling = p.signals[0], true
-	p.signals = p.signals[1:]
-	*cmd = providers.Command{Kind: providers.CommandDigits, Digits: p.signalled.digits}
-}
+// waiting counts the commands that wait here.
+func (d *digits) waiting() int { return len(d.tones) + len(d.signals) }
 
-// digitsLeft tells whether digits are on their way that a hang-up must not cut.
-func (p *playout) digitsLeft() bool { return p.signalling || len(p.signals) > 0 || len(p.tones) > 0 }
+// left reports whether digits are on their way that a hang-up must not cut.
+func (d *digits) left() bool { return d.signalling || d.waiting() > 0 }
 
-// source is who a frame is of that is not the agent's.
-type source uint8
-
-const (
-	nobody source = iota
-	ofTones
-	ofHold
-	ofParty
-)
-
-// beside gives whose frame comes before the agent's, if any does.
-func (p *playout) beside() source {
-	switch {
-	case len(p.tones) > 0:
-		return ofTones
-	case p.held != nil:
-		return ofHold
-	case p.partyReady() && (p.paused || p.queue.len() < p.frame): // otherwise both are mixed
-		return ofParty
+// signal returns the digits that the carrier is to send; ok is false where there are
+// none, or the last ones are not confirmed yet: those after them wait.
+func (d *digits) signal() (digits string, ok bool) {
+	if len(d.signals) == 0 || d.signalling || len(d.tones) > 0 {
+		return "", false
 	}
-	return nobody
+	d.signalled, d.signalling = d.signals[0], true
+	d.signals = d.signals[1:]
+	return d.signalled.digits, true
 }
 
-// sendBeside hands one frame to the carrier that is not the agent's. It takes no
-// place on the agent's timeline: what was handed out before only seems to have begun
-// earlier.
-func (p *playout) sendBeside(now time.Duration, from source, buf []byte, cmd *providers.Command) {
-	if !p.run || now > p.dry() {
-		p.run, p.t0, p.base = true, now, p.taken
-	}
-	p.base -= p.step
-	p.stats.FramesOut++
-	p.fresh = true // the silence around it is no hole
-	*cmd = providers.Command{Kind: providers.CommandAudio}
-	switch from {
-	case ofTones:
-		cmd.Audio = p.tone(now, buf)
-	case ofHold:
-		cmd.Audio = append(buf[:0], p.held[p.heldAt:p.heldAt+p.frame]...)
-		p.heldAt = (p.heldAt + p.frame) % len(p.held)
-	case ofParty:
-		cmd.Audio = p.mixParty(nil, buf)
-	}
-}
-
-// tone gives the next frame of tones.
-func (p *playout) tone(now time.Duration, buf []byte) []byte {
-	t := &p.tones[0]
-	for len(t.audio) < p.frame && t.digits != "" {
-		t.audio = codec.AppendDTMF(t.audio, p.format, t.digits[:1], t.tone, t.gap)
+// nextTone moves the next frame of tones into buf, in the carrier's format. done is the
+// command that ends with it; nil: it goes on.
+func (d *digits) nextTone(f codec.Format, buf []byte) (frame []byte, done *item) {
+	t := &d.tones[0]
+	size := f.FrameBytes()
+	for len(t.audio) < size && t.digits != "" {
+		t.audio = codec.AppendDTMF(t.audio, f, t.digits[:1], t.tone, t.gap)
 		t.digits = t.digits[1:]
 	}
-	if missing := p.frame - len(t.audio); missing > 0 {
-		t.audio = p.format.Encoding.AppendSilence(t.audio, missing)
+	if missing := size - len(t.audio); missing > 0 {
+		t.audio = f.Encoding.AppendSilence(t.audio, missing)
 	}
-	frame := append(buf[:0], t.audio[:p.frame]...)
-	p.toned = p.dry()
-	if t.audio = t.audio[p.frame:]; len(t.audio) == 0 && t.digits == "" {
-		if t.id != "" {
-			p.tell(AgentEvent{Kind: AgentAck, Ref: t.id, Out: p.heard(now)})
-		}
-		p.tones = p.tones[1:]
+	frame = append(buf[:0], t.audio[:size]...)
+	if t.audio = t.audio[size:]; len(t.audio) == 0 && t.digits == "" {
+		done = &t.item
+		d.tones = d.tones[1:]
 	}
-	return frame
-}
-
-// hold plays frames over and over in place of the agent's audio; nil ends that. It
-// tells whether the caller is held.
-func (p *playout) hold(frames []byte) bool {
-	p.held, p.heldAt = frames[:len(frames)/p.frame*p.frame], 0
-	if len(p.held) == 0 {
-		p.held = nil
-	}
-	return p.held != nil
+	return frame, done
 }

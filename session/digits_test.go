@@ -72,7 +72,7 @@ func acks(told []AgentEvent) (ids string) {
 func TestDigitsInLine(t *testing.T) {
 	p, told := dialled(false)
 	p.push(0, ones(3))
-	if !p.digits(one, false) {
+	if !p.dial(one, false) {
 		t.Fatal("refused")
 	}
 	p.mark("end")
@@ -103,7 +103,7 @@ func TestDigitsNow(t *testing.T) {
 	p, _ := dialled(false)
 	p.push(0, ones(20))
 	got := drive(p, 0, 10*time.Millisecond)
-	p.digits(one, true)
+	p.dial(one, true)
 	got += " " + drive(p, 10*time.Millisecond, 2*time.Second)
 	if got != "aaaaaaaa ttttttttaaaaaaaaaaaa" {
 		t.Errorf("%s", got)
@@ -113,7 +113,7 @@ func TestDigitsNow(t *testing.T) {
 // TestDigitsPace: tones keep to the lead, as audio does.
 func TestDigitsPace(t *testing.T) {
 	p, _ := dialled(false)
-	p.digits(item{digits: "12", tone: DefaultTone, gap: DefaultToneGap}, true) // 320 ms
+	p.dial(item{digits: "12", tone: DefaultTone, gap: DefaultToneGap}, true) // 320 ms
 	if got := drive(p, 0, 1); got != "tttttttt" {
 		t.Errorf("at once %s, want the lead of 160 ms", got)
 	}
@@ -127,10 +127,10 @@ func TestDigitsPace(t *testing.T) {
 func TestDigitsAndClear(t *testing.T) {
 	p, told := dialled(false)
 	p.push(0, ones(50))
-	p.digits(one, false)
+	p.dial(one, false)
 	p.hangup("h", &End{Cause: AgentHangup})
 	got := drive(p, 0, 10*time.Millisecond)
-	p.flush(10*time.Millisecond, "agent", "c")
+	p.flush(10*time.Millisecond, ClearByAgent, "c")
 	got += " " + drive(p, 10*time.Millisecond, 3*time.Second)
 	if got != "aaaaaaaa ctttttttt" || acks(*told) != "d" || p.end == nil {
 		t.Errorf("%s, acks %q, end %v", got, acks(*told), p.end)
@@ -141,7 +141,7 @@ func TestDigitsAndClear(t *testing.T) {
 func TestDigitsCanceled(t *testing.T) {
 	p, _ := dialled(false)
 	p.push(0, ones(2))
-	p.digits(one, false)
+	p.dial(one, false)
 	if !p.cancel("d") || p.cancel("d") {
 		t.Error("not canceled just once")
 	}
@@ -155,7 +155,7 @@ func TestDigitsCanceled(t *testing.T) {
 func TestDigitsNative(t *testing.T) {
 	p, _ := dialled(true)
 	p.push(0, ones(1))
-	p.digits(one, false)
+	p.dial(one, false)
 	p.push(0, ones(1))
 	if got := drive(p, 0, time.Second); got != "a<1>a" || !p.signalling {
 		t.Errorf("%s", got)
@@ -166,7 +166,7 @@ func TestDigitsNative(t *testing.T) {
 func TestDigitsBounded(t *testing.T) {
 	p, _ := dialled(false)
 	n := 0
-	for p.digits(one, n%2 == 0) {
+	for p.dial(one, n%2 == 0) {
 		n++
 	}
 	if n != maxDigitsQueue {
@@ -174,7 +174,7 @@ func TestDigitsBounded(t *testing.T) {
 	}
 	p, _ = dialled(false)
 	p.hangup("", &End{Cause: AgentHangup})
-	if p.digits(one, false) {
+	if p.dial(one, false) {
 		t.Error("digits behind the end were taken")
 	}
 	for s, want := range map[string]bool{"": false, "1": true, "0123456789*#ABCDwW": true, "1 ": false, "e": false,
@@ -217,7 +217,7 @@ func TestDigitsPaused(t *testing.T) {
 	p, _ := dialled(false)
 	p.push(0, ones(3))
 	p.pause(true)
-	p.digits(one, true)
+	p.dial(one, true)
 	if got := drive(p, 0, time.Second); got != "tttttttt" {
 		t.Errorf("%s", got)
 	}
@@ -227,15 +227,15 @@ func TestDigitsPaused(t *testing.T) {
 // them back from the carrier.
 func TestClearKeepsTones(t *testing.T) {
 	p, told := dialled(false)
-	p.digits(one, true)
+	p.dial(one, true)
 	got := drive(p, 0, 1) // all are with the carrier
 	if acks(*told) != "d" {
 		t.Fatal("not acknowledged")
 	}
-	p.flush(10*time.Millisecond, "agent", "c")
+	p.flush(10*time.Millisecond, ClearByAgent, "c")
 	p.push(10*time.Millisecond, ones(1))
 	got += " " + drive(p, 10*time.Millisecond, time.Second)
-	p.flush(2*time.Second, "agent", "c")
+	p.flush(2*time.Second, ClearByAgent, "c")
 	got += " " + drive(p, 2*time.Second, 3*time.Second)
 	if got != "tttttttt a c" {
 		t.Errorf("%s", got)
@@ -248,7 +248,7 @@ func TestDigitsCost(t *testing.T) {
 	long := item{digits: strings.Repeat("D", maxDigits), tone: 2 * time.Second, gap: 2 * time.Second}
 	bytes := testing.Benchmark(func(b *testing.B) {
 		b.ReportAllocs()
-		for p.digits(long, true) {
+		for p.dial(long, true) {
 		}
 	}).MemBytes
 	if bytes > 100<<10 {
@@ -263,8 +263,8 @@ func TestDigitsCost(t *testing.T) {
 // before the end.
 func TestDigitsNativeOrder(t *testing.T) {
 	p, _ := dialled(true)
-	p.digits(item{digits: "1"}, true)
-	p.digits(item{digits: "2"}, false)
+	p.dial(item{digits: "1"}, true)
+	p.dial(item{digits: "2"}, false)
 	p.hangup("", &End{Cause: AgentHangup})
 	got := drive(p, 0, time.Second)
 	if p.end != nil {
@@ -283,8 +283,8 @@ func TestDigitsNativeOrder(t *testing.T) {
 // after them wait for these.
 func TestDigitsUnknown(t *testing.T) {
 	p, _ := dialled(true)
-	p.digits(item{digits: "A", tone: DefaultTone, gap: DefaultToneGap}, true)
-	p.digits(item{digits: "5"}, true)
+	p.dial(item{digits: "A", tone: DefaultTone, gap: DefaultToneGap}, true)
+	p.dial(item{digits: "5"}, true)
 	got := drive(p, 0, time.Second)
 	p.signalling = false // as signalDone does with errors.ErrUnsupported
 	p.tones = append(p.tones, tones{item: p.signalled})
@@ -303,7 +303,7 @@ func TestHold(t *testing.T) {
 		t.Fatal("not held, or not by whole frames")
 	}
 	got := drive(p, 0, 1)
-	p.digits(one, true)
+	p.dial(one, true)
 	got += " " + drive(p, 10*time.Millisecond, 200*time.Millisecond)
 	if got != "tttttttt tttttttt"+"t" || acks(*told) != "d" { // music, then the digit, then music again
 		t.Errorf("%s", got)
@@ -329,21 +329,21 @@ func TestTransferInLine(t *testing.T) {
 	p.push(0, ones(20))
 	p.items = append(p.items, item{at: p.pushed, id: "t1", transfer: &Transfer{}}, item{at: p.pushed, id: "t2", transfer: &Transfer{}})
 	drive(p, 0, 100*time.Millisecond)
-	if len(p.ready) > 0 {
+	if len(p.transfers) > 0 {
 		t.Error("too early")
 	}
 	if !p.cancel("t2") {
 		t.Error("not withdrawn")
 	}
 	drive(p, 100*time.Millisecond, time.Second)
-	if len(p.ready) != 1 || p.ready[0].id != "t1" {
-		t.Errorf("%+v", p.ready)
+	if len(p.transfers) != 1 || p.transfers[0].id != "t1" {
+		t.Errorf("%+v", p.transfers)
 	}
 	p, _ = dialled(false)
 	p.push(0, ones(20))
 	p.items = append(p.items, item{at: p.pushed, id: "t1", transfer: &Transfer{}})
-	p.flush(0, "agent", "")
-	if len(p.ready) != 1 {
+	p.flush(0, ClearByAgent, "")
+	if len(p.transfers) != 1 {
 		t.Error("a clear does not let it fall due")
 	}
 }

@@ -10,7 +10,11 @@ type fifo struct {
 // keepFifo is the largest buffer that an empty queue keeps.
 const keepFifo = 16 << 10
 
+// len returns how many bytes are queued.
 func (q *fifo) len() int { return len(q.buf) - q.head }
+
+// bytes returns what is queued.
+func (q *fifo) bytes() []byte { return q.buf[q.head:] }
 
 // grow lets append add to the end of the queue: append is given the buffer and
 // returns it with more at its end.
@@ -30,6 +34,9 @@ func (q *fifo) drop(n int) {
 	}
 }
 
+// truncate keeps the first n bytes only.
+func (q *fifo) truncate(n int) { q.buf = q.buf[:q.head+n] }
+
 // take moves the first n bytes into dst, which it returns.
 func (q *fifo) take(dst []byte, n int) []byte {
 	dst = append(dst[:0], q.buf[q.head:q.head+n]...)
@@ -42,5 +49,12 @@ func (q *fifo) reset() {
 	q.buf = q.buf[:0]
 	if cap(q.buf) > keepFifo {
 		q.buf = nil
+	}
+}
+
+// bound drops the oldest 16-bit samples beyond most bytes.
+func (q *fifo) bound(most int) {
+	if n := q.len() - most; n > 0 {
+		q.drop((n + 1) &^ 1)
 	}
 }

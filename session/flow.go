@@ -1,26 +1,33 @@
 package session
 
-// What is sent, and when: the one place that writes to both connections.
-
 import (
 	"fmt"
+	"sync"
 	"time"
 
 	"voicebridge/codec"
 	"voicebridge/providers"
 )
 
-// flow is one direction. One goroutine at a time sends in it; others that come
-// meanwhile leave it to that one.
+// flow sends in one direction: to the carrier, or to the agent. It is the one place
+// that writes to that connection.
+//
+// Locks: mu is the session's, and held by whoever calls a method. next gives it up
+// while the connection takes something, and holds it again when it returns. One
+// goroutine at a time sends (busy); those that come meanwhile leave it to that one
+// (again), so nobody waits for a connection.
 type flow struct {
+	mu   *sync.Mutex
+	next func() (more bool) // sends what is due; false: nothing is
+
 	busy    bool          // a goroutine sends
 	again   bool          // there may be more for it
-	stuck   bool          // what was sent last has not been taken yet
+	stuck   bool          // the connection keeps what was sent last: Writable tells when it has gone
 	dead    bool          // nothing can be sent any more
-	last    chan struct{} // of the agent's: the call is over, the stop is to be sent, and this closed then
+	last    chan struct{} // the call is over: what is left is to be sent, and this closed then
 	drained uint          // how often Writable was called
-	wait    time.Duration // nothing is due before, unless something comes
-	frame   []byte
+	due     time.Duration // nothing is due before, unless something comes
+	buf     []byte        // for a frame
 	gone    chan struct{} // closed when the connection has told of its end
 }
 
@@ -32,22 +39,67 @@ const (
 	leadForSlack = 100 * time.Millisecond
 )
 
+// run sends until nothing is due.
+func (f *flow) run() {
+	if f.busy {
+		f.again = true
+		return
+	}
+	f.busy = true
+	for more := true; more; {
+		f.again = false
+		more = f.next() || f.again
+	}
+	f.busy = false
+	if f.last != nil {
+		close(f.last)
+		f.last = nil
+	}
+}
+
+// took takes note of how the connection took something. before is what drained was.
+func (f *flow) took(more bool, err error, before uint) {
+	switch {
+	case err != nil: // the connection tells why it has ended
+		f.dead, f.due = true, forever
+	case !more && f.drained == before:
+		f.stuck = true
+	}
+}
+
+// writable notes that what the connection kept has gone.
+func (f *flow) writable() {
+	f.drained++
+	f.stuck = false
+}
+
+// finish has what is left sent, and returns once it is. send is what runs the flow; mu
+// is not held.
+func (f *flow) finish(send func()) {
+	sent := make(chan struct{})
+	f.mu.Lock()
+	f.last = sent
+	send()
+	f.mu.Unlock()
+	<-sent
+}
+
 // send sends what is due, both ways, and sets the timer for what is not. s.mu is
 // held, but not while a connection takes something.
 func (s *Session) send() {
 	if s.call == nil {
 		return
 	}
-	s.run(&s.toCarrier, s.nextToCarrier)
+	s.toCarrier.run()
 	if s.agent != nil { // after the other: that may have something to tell
-		s.run(&s.toAgent, s.nextToAgent)
+		s.toAgent.run()
 	} else {
-		s.toAgent.wait = forever
+		s.toAgent.due = forever
 	}
-	if s.ctx.Err() != nil {
+	if s.verdict.reached() {
 		return
 	}
-	at, now := min(s.toCarrier.wait, s.toAgent.wait), s.now()
+	at, now := min(s.toCarrier.due, s.toAgent.due), s.now()
 	if at == s.armed || at == forever {
 		return
 	}
@@ -63,40 +115,11 @@ func (s *Session) tick() {
 	s.send()
 }
 
-// run sends in one direction until nothing is due.
-func (s *Session) run(f *flow, next func() (more bool)) {
-	if f.busy {
-		f.again = true
-		return
-	}
-	f.busy = true
-	for more := true; more; {
-		f.again = false
-		more = next() || f.again
-	}
-	f.busy = false
-	if f.last != nil {
-		close(f.last)
-		f.last = nil
-	}
-}
-
-// sent takes note of how a connection took something. before is what drained was.
-func (f *flow) sent(more bool, err error, before uint) {
-	switch {
-	case err != nil: // the connection tells why it has ended
-		f.dead, f.wait = true, forever
-	case !more && f.drained == before:
-		f.stuck = true
-	}
-}
-
-// writable is for what was kept having gone.
+// writable is for a connection that takes more.
 func (s *Session) writable(f *flow) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	f.drained++
-	f.stuck = false
+	f.writable()
 	s.send()
 }
 
@@ -104,51 +127,48 @@ func (s *Session) writable(f *flow) {
 // is.
 func (s *Session) nextToCarrier() bool {
 	f := &s.toCarrier
-	if f.dead || f.stuck || s.ctx.Err() != nil {
-		f.wait = forever
+	if s.verdict.reached() {
+		f.due = forever
+		return s.hangUp()
+	}
+	if f.dead || f.stuck {
+		f.due = forever
 		return false
 	}
 	now := s.now()
 	cmd := &s.command
-	ok, wait := s.out.next(now, f.frame, cmd)
-	f.wait = wait
-	if transfers := s.out.ready; len(transfers) > 0 {
-		s.out.ready = nil
-		s.mu.Unlock()
-		for _, it := range transfers {
-			s.control.Transfer(it.id, it.transfer)
-		}
-		s.mu.Lock()
-	}
+	ok, due := s.out.next(now, f.buf, cmd)
+	f.due = due
+	s.beginTransfers()
 	if end := s.out.end; end != nil {
 		s.finish(end.Cause, end.Err)
 		return false
 	}
-	if !ok {
+	switch {
+	case !ok:
 		return false
-	}
-	signalled, came, before := s.out.signalled, s.out.came, f.drained
-	if cmd.Kind == providers.CommandDigits && !s.spec.Abilities.SendDigits {
-		s.signals.Go(func() { s.signal(signalled) })
+	case cmd.Kind == providers.CommandDigits && !s.Spec.Abilities.SendDigits:
+		digits := s.out.signalled
+		s.signals.Go(func() { s.signal(digits) })
 		return true
 	}
+	return s.put(cmd, now)
+}
+
+// put gives a command to the carrier's connection. It is false where that failed.
+func (s *Session) put(cmd *providers.Command, now time.Duration) bool {
+	f := &s.toCarrier
+	signalled, came, before := s.out.signalled, s.out.came, f.drained
 	s.mu.Unlock()
-	msg, err := s.stream.Encode(s.wire[:0], cmd)
-	if err != nil {
-		s.finish(ProtocolError, fmt.Errorf("encode %v: %w", cmd.Kind, err))
-		s.mu.Lock()
-		return false
-	}
-	s.wire = msg.Data
-	more, err := s.carrier.Put(msg.Binary, msg.Data)
+	more, err := s.translate(cmd)
 	s.mu.Lock()
-	f.sent(more, err, before)
+	f.took(more, err, before)
 	if err != nil {
 		return false
 	}
 	switch cmd.Kind {
 	case providers.CommandDigits:
-		s.signalled(signalled, nil)
+		s.digitsSent(signalled, nil)
 	case providers.CommandAudio:
 		if now-came < codec.FrameTime {
 			s.stats.Out.add(s.now() - came)
@@ -157,51 +177,93 @@ func (s *Session) nextToCarrier() bool {
 	return true
 }
 
+// translate writes a command in the carrier's messages. The flow owns the stream's
+// Encode and the messages; s.mu is not held.
+func (s *Session) translate(cmd *providers.Command) (more bool, err error) {
+	s.wire.Reset()
+	if err := s.stream.Encode(&s.wire, cmd); err != nil {
+		s.finish(ProtocolError, fmt.Errorf("encode %v: %w", cmd.Kind, err))
+		return false, err
+	}
+	more = true
+	for _, m := range s.wire.All() {
+		if more, err = s.Media.Put(m); err != nil {
+			return false, err
+		}
+	}
+	return more, nil
+}
+
+// hangUp ends the call over the media connection, where that can and the carrier does
+// not know yet. It is done once; the flow then has nothing more to send.
+func (s *Session) hangUp() bool {
+	f := &s.toCarrier
+	wanted := f.last != nil && !f.dead && s.Spec.Abilities.Hangup && !s.verdict.get().Cause.byCarrier()
+	f.dead = f.dead || f.last != nil
+	if wanted {
+		s.put(&providers.Command{Kind: providers.CommandHangup}, s.now())
+	}
+	return false
+}
+
+// beginTransfers begins those whose time has come. s.mu is held, but not meanwhile.
+func (s *Session) beginTransfers() {
+	list := s.out.transfers
+	if len(list) == 0 {
+		return
+	}
+	s.out.transfers = nil
+	s.mu.Unlock()
+	for _, it := range list {
+		s.Control.Transfer(it.id, it.transfer)
+	}
+	s.mu.Lock()
+}
+
 // nextToAgent sends what is due to the agent: events first, then audio. Once the
 // call is over it sends the events that are left and the stop. It is false where
 // there is nothing.
 func (s *Session) nextToAgent() bool {
 	f := &s.toAgent
-	ended := s.ctx.Err() != nil
-	if f.dead || f.last == nil && (ended || f.stuck) {
-		f.wait = forever
+	if f.dead || f.last == nil && (s.verdict.reached() || f.stuck) {
+		f.due = forever
 		return false
 	}
 	now := s.now()
 	ev := &s.saying
 	stop := f.last != nil && len(s.events) == 0
 	if stop {
-		*ev = AgentEvent{Kind: AgentStop, Cause: string(endOf(s.ctx).Cause), Duration: now, In: s.in.sent, Out: s.out.heard(now)}
+		*ev = AgentEvent{Kind: AgentStop, End: s.verdict.get().Cause, Duration: now, In: s.in.sent, Out: s.out.heard(now)}
 		f.dead = true
-	} else if ok, wait := s.nextForAgent(now, f.frame, ev); !ok {
-		f.wait = wait
+	} else if ok, due := s.nextForAgent(now, f.buf, ev); !ok {
+		f.due = due
 		return false
 	}
 	arrived, before := s.in.taken, f.drained
 	s.mu.Unlock()
 	more, err := s.agent.Send(ev)
 	s.mu.Lock()
-	f.sent(more, err, before)
+	f.took(more, err, before)
 	if ev.Kind == AgentAudio {
 		s.stats.In.add(s.now() - arrived)
 	}
 	return err == nil && !stop
 }
 
-// nextForAgent gives what to send now: events first, then audio.
-func (s *Session) nextForAgent(now time.Duration, buf []byte, ev *AgentEvent) (ok bool, wait time.Duration) {
+// nextForAgent returns what to send now: events first, then audio.
+func (s *Session) nextForAgent(now time.Duration, buf []byte, ev *AgentEvent) (ok bool, due time.Duration) {
 	if len(s.events) > 0 {
 		*ev = s.events[0]
 		s.events = s.events[:copy(s.events, s.events[1:])]
 		ev.In = s.in.sent
 		return true, 0
 	}
-	ok, wait = s.in.next(now, buf, ev)
-	if ok && s.mix != nil && ev.Kind == AgentAudio {
-		s.mix.agent.addTo(ev.Audio)
+	ok, due = s.in.next(now, buf, ev)
+	if ok && s.room != nil && ev.Kind == AgentAudio {
+		s.room.mixer.add(s.in.to, ev.Audio, &s.room.partySaid)
 	}
 	if ok {
 		ev.Out = s.out.heard(now)
 	}
-	return ok, wait
+	return ok, due
 }

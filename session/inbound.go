@@ -21,13 +21,15 @@ type inbound struct {
 	queue fifo
 	times []time.Duration // arrival of each whole frame in queue
 
+	samples []int16 // to look at
+
 	sent  time.Duration // audio delivered to the agent, reported gaps included
 	gap   time.Duration // audio dropped since the last report
 	begun bool
 	zero  time.Duration // when the first audio began
 	last  time.Duration // when audio last came
 	debt  time.Duration // silence inserted for audio that may only be late
-	taken time.Duration // arrival of the frame that next gave last
+	taken time.Duration // arrival of the frame that next returned last
 }
 
 const (
@@ -57,11 +59,11 @@ func (in *inbound) retune(to codec.Format) {
 	}
 	tc := codec.NewTranscoder(in.to, to)
 	waiting := in.queue.len()
-	size := waiting * to.FrameBytes() / in.frame &^ 1
-	pcm := tc.Append(nil, in.queue.take(nil, waiting))
-	pcm = tc.AppendSilence(pcm, in.to.FrameSamples()) // gets out what the resampler holds back
+	samples := waiting / in.to.Encoding.SampleBytes() * to.Rate / in.to.Rate
+	audio := tc.Append(nil, in.queue.take(nil, waiting))
+	audio = tc.AppendSilence(audio, in.to.FrameSamples()) // gets out what the resampler holds back
 	in.queue.reset()
-	in.queue.grow(func(b []byte) []byte { return append(b, pcm[:size]...) })
+	in.queue.grow(func(b []byte) []byte { return append(b, audio[:samples*to.Encoding.SampleBytes()]...) })
 	in.tc = codec.NewTranscoder(in.from, to)
 	in.to, in.frame = to, to.FrameBytes()
 }
@@ -79,7 +81,7 @@ func (in *inbound) audio(now time.Duration, payload []byte, missing int) {
 	before := in.queue.len()
 	in.queue.grow(func(b []byte) []byte { return in.tc.Append(b, payload) })
 	if in.debt > 0 && in.ahead(now) && in.quietSince(before) {
-		in.queue.buf = in.queue.buf[:in.queue.head+before]
+		in.queue.truncate(before)
 		in.debt = max(0, in.debt-length)
 	}
 	in.arrived(now)
@@ -99,20 +101,21 @@ func (in *inbound) replace(now time.Duration, missing int, length time.Duration)
 	in.silence(now, min(d-repaid, room, now-length-in.zero-in.given()))
 }
 
-// given is how much audio the agent has got or will get.
+// given returns how much audio the agent has got or will get.
 func (in *inbound) given() time.Duration {
 	return in.sent + in.gap + time.Duration(in.queue.len())*codec.FrameTime/time.Duration(in.frame)
 }
 
-// ahead tells whether the agent has been given more audio than time has passed.
+// ahead reports whether the agent has been given more audio than time has passed.
 func (in *inbound) ahead(now time.Duration) bool {
 	return in.given() > now-in.zero+codec.FrameTime
 }
 
+// quietSince reports whether nothing can be heard in what is queued behind n bytes.
 func (in *inbound) quietSince(n int) bool {
-	b := in.queue.buf[in.queue.head+n:]
-	for ; len(b) >= 2; b = b[2:] {
-		if s := int16(b[0]) | int16(b[1])<<8; s > quiet || s < -quiet {
+	in.samples = in.to.Encoding.AppendDecode(in.samples[:0], in.queue.bytes()[n:])
+	for _, s := range in.samples {
+		if s > quiet || s < -quiet {
 			return false
 		}
 	}
@@ -142,12 +145,12 @@ func (in *inbound) arrived(now time.Duration) {
 	}
 }
 
-// next gives what is to be sent to the agent now: a gap report, or a frame into
+// next returns what is to be sent to the agent now: a gap report, or a frame into
 // buf. ok is false where there is nothing before the time wait.
 func (in *inbound) next(now time.Duration, buf []byte, ev *AgentEvent) (ok bool, wait time.Duration) {
 	if in.gap > 0 {
 		in.sent += in.gap
-		*ev = AgentEvent{Kind: AgentGap, Duration: in.gap, Cause: "slow_reader", In: in.sent}
+		*ev = AgentEvent{Kind: AgentGap, Duration: in.gap, GapCause: GapSlowReader, In: in.sent}
 		in.gap = 0
 		return true, 0
 	}

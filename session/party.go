@@ -6,7 +6,6 @@ import (
 	"sync"
 
 	"voicebridge/codec"
-	"voicebridge/ws"
 )
 
 // partyFormat is what goes between a session and its party.
@@ -23,10 +22,10 @@ type Party struct {
 	main   *Session
 	listen bool // the agent listens only
 	out    chan []byte
-	free   chan []byte
+	free   chan []byte // buffers of out to be used again
 	done   chan struct{}
 	once   sync.Once
-	heard  chan struct{} // closed when the goroutine of Serve has ended
+	served chan struct{} // closed when the goroutine of Serve has ended
 }
 
 // NewParty makes a party of a session. With listen its agent hears, but is not
@@ -46,12 +45,12 @@ func (p *Party) Dial(context.Context, *Call) (Agent, error) {
 	return p, nil
 }
 
-// Serve implements Agent: what the party hears. It is a goroutine's: the main
-// session must not have to wait for the party's.
-func (p *Party) Serve(_ *ws.Loop, h AgentHandler) {
-	p.heard = make(chan struct{})
+// Serve implements Agent: what the party hears. It has a goroutine of its own: the
+// main session must not have to wait for the party's.
+func (p *Party) Serve(h AgentHandler) {
+	p.served = make(chan struct{})
 	go func() {
-		defer close(p.heard)
+		defer close(p.served)
 		for {
 			select {
 			case b := <-p.out:
@@ -76,30 +75,33 @@ func (p *Party) Send(ev *AgentEvent) (more bool, err error) {
 	return true, nil
 }
 
+// end has Serve say that the main call is over.
+func (p *Party) end() { p.once.Do(func() { close(p.done) }) }
+
 // Close implements Agent.
 func (p *Party) Close(Cause) {
-	p.once.Do(func() { close(p.done) })
+	p.end()
 	p.main.part(p)
 }
 
 // Release implements Agent.
-func (p *Party) Release() { <-p.heard }
+func (p *Party) Release() { <-p.served }
 
-// mix is what a session with a party needs. Everything in it is of partyFormat but
-// for what says otherwise.
-type mix struct {
-	party    *Party
-	toParty  *codec.Transcoder // of the caller's audio
-	tapped   *codec.Transcoder // of the agent's, as the caller gets it
-	tap      fifo              // the agent's, for the party
-	toAgent  *codec.Transcoder
-	agent    fifo // the party's, for the agent, in its format
-	toCaller *codec.Transcoder
-	pcm      []byte
+// room is what a session with a party needs: who hears whom. Audio that waits in it is
+// 16-bit little-endian.
+type room struct {
+	party *Party
+	mixer mixer
+
+	callerToParty *codec.Transcoder
+	agentToParty  *codec.Transcoder // of the agent's audio as the caller gets it
+	agentSaid     fifo              // the agent's, for the party
+
+	partyToAgent  *codec.Transcoder
+	partyToCaller *codec.Transcoder
+	partySaid     fifo // the party's, for the agent
+	pcm           []byte
 }
-
-// maxMix bounds what waits to be mixed: 200 ms.
-func maxMix(f codec.Format) int { return 10 * f.FrameBytes() }
 
 // ErrParty is the error of a second party, or of a call that is over.
 var ErrParty = errors.New("session: the call is over, or has a party")
@@ -108,17 +110,17 @@ var ErrParty = errors.New("session: the call is over, or has a party")
 func (s *Session) join(p *Party) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.call == nil || s.over || s.mix != nil {
+	if s.call == nil || s.endTold || s.room != nil {
 		return ErrParty
 	}
-	s.mix = &mix{
-		party: p, toParty: codec.NewTranscoder(s.in.from, partyFormat), tapped: codec.NewTranscoder(s.out.format, partyFormat),
-		toAgent: codec.NewTranscoder(partyFormat, s.in.to), toCaller: codec.NewTranscoder(partyFormat, s.out.pcmFormat()),
+	s.room = &room{
+		party:         p,
+		callerToParty: codec.NewTranscoder(s.in.from, partyFormat), agentToParty: codec.NewTranscoder(s.out.format, partyFormat),
+		partyToAgent: codec.NewTranscoder(partyFormat, plain(s.in.to)), partyToCaller: codec.NewTranscoder(partyFormat, plain(s.out.format)),
 	}
-	s.out.party, s.out.tap, s.out.muted = &fifo{}, s.agentSays, p.listen
+	s.out.party, s.out.tap, s.out.muted = &fifo{}, s.room.agentSays, p.listen
 	if p.listen {
-		s.tell(AgentEvent{Kind: AgentHeld, State: "agent_muted", Out: s.out.heard(s.now())})
-		s.send()
+		s.tellHold(AgentMuted)
 	}
 	return nil
 }
@@ -127,14 +129,13 @@ func (s *Session) join(p *Party) error {
 func (s *Session) part(p *Party) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.mix == nil || s.mix.party != p {
+	if s.room == nil || s.room.party != p {
 		return
 	}
-	s.mix = nil
+	s.room = nil
 	s.out.party, s.out.tap, s.out.muted = nil, nil, false
-	if p.listen && !s.over {
-		s.tell(AgentEvent{Kind: AgentHeld, State: "agent_unmuted", Out: s.out.heard(s.now())})
-		s.send()
+	if p.listen && !s.endTold {
+		s.tellHold(AgentUnmuted)
 	}
 }
 
@@ -142,82 +143,35 @@ func (s *Session) part(p *Party) {
 func (s *Session) partySays(p *Party, pcm []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m := s.mix
-	if m == nil || m.party != p {
+	r := s.room
+	if r == nil || r.party != p {
 		return
 	}
-	s.out.party.grow(func(b []byte) []byte { return m.toCaller.Append(b, pcm) })
-	s.out.party.bound(maxMix(s.out.pcmFormat()))
-	m.agent.grow(func(b []byte) []byte { return m.toAgent.Append(b, pcm) })
-	m.agent.bound(maxMix(s.in.to))
+	s.out.party.grow(func(b []byte) []byte { return r.partyToCaller.Append(b, pcm) })
+	s.out.party.bound(maxMix(s.out.format))
+	r.partySaid.grow(func(b []byte) []byte { return r.partyToAgent.Append(b, pcm) })
+	r.partySaid.bound(maxMix(s.in.to))
 	s.send()
 }
 
-// agentSays takes a frame of the agent's that goes to the caller. s.mu is held.
-func (s *Session) agentSays(frame []byte) {
-	m := s.mix
-	m.tap.grow(func(b []byte) []byte { return m.tapped.Append(b, frame) })
-	m.tap.bound(maxMix(partyFormat))
+// agentSays takes a frame of the agent's that goes to the caller.
+func (r *room) agentSays(frame []byte) {
+	r.agentSaid.grow(func(b []byte) []byte { return r.agentToParty.Append(b, frame) })
+	r.agentSaid.bound(maxMix(partyFormat))
 }
 
 // callerSays passes the caller's audio, and what the agent says meanwhile, on to
-// the party. s.mu is held.
-func (m *mix) callerSays(payload []byte) {
-	m.pcm = m.toParty.Append(m.pcm[:0], payload)
-	m.tap.addTo(m.pcm)
+// the party.
+func (r *room) callerSays(payload []byte) {
+	r.pcm = r.callerToParty.Append(r.pcm[:0], payload)
+	r.mixer.add(partyFormat, r.pcm, &r.agentSaid)
 	var b []byte
 	select {
-	case b = <-m.party.free:
+	case b = <-r.party.free:
 	default:
 	}
 	select {
-	case m.party.out <- append(b, m.pcm...):
+	case r.party.out <- append(b, r.pcm...):
 	default: // its session is stuck
 	}
-}
-
-// bound drops the oldest beyond most bytes.
-func (q *fifo) bound(most int) {
-	if n := q.len() - most; n > 0 {
-		q.drop((n + 1) &^ 1)
-	}
-}
-
-// addTo adds 16-bit samples from the front of the queue to those in pcm, as far as
-// they last.
-func (q *fifo) addTo(pcm []byte) {
-	n := min(len(pcm), q.len()) &^ 1
-	for i := 0; i < n; i += 2 {
-		sum := int32(int16(uint16(pcm[i])|uint16(pcm[i+1])<<8)) + int32(int16(uint16(q.buf[q.head+i])|uint16(q.buf[q.head+i+1])<<8))
-		v := uint16(int16(min(max(sum, -32768), 32767)))
-		pcm[i], pcm[i+1] = byte(v), byte(v>>8)
-	}
-	if n > 0 {
-		q.drop(n)
-	}
-}
-
-// pcmFormat is the carrier's as plain samples.
-func (p *playout) pcmFormat() codec.Format {
-	return codec.Format{Encoding: codec.L16LE, Rate: p.format.Rate}
-}
-
-// partyReady tells whether a frame of the party's waits.
-func (p *playout) partyReady() bool { return p.party != nil && p.party.len() >= 2*int(p.step) }
-
-// mixParty adds the party's next frame to an encoded frame of the agent's; a nil one
-// is silence.
-func (p *playout) mixParty(frame []byte, buf []byte) []byte {
-	if cap(p.mixed) < 2*int(p.step) {
-		p.mixed = make([]byte, 2*int(p.step))
-	}
-	pcm := p.mixed[:2*int(p.step)]
-	clear(pcm)
-	if frame != nil {
-		p.samplesBuf = p.format.Encoding.AppendDecode(p.samplesBuf[:0], frame)
-		codec.L16LE.AppendEncode(pcm[:0], p.samplesBuf)
-	}
-	p.party.addTo(pcm)
-	p.samplesBuf = codec.L16LE.AppendDecode(p.samplesBuf[:0], pcm)
-	return p.format.Encoding.AppendEncode(buf[:0], p.samplesBuf)
 }

@@ -144,7 +144,7 @@ func (r *rig) said(kinds ...AgentEventKind) string {
 	for _, ev := range r.events {
 		for _, k := range kinds {
 			if ev.Kind == k {
-				out = append(out, strings.TrimSpace(ev.Name+" "+ev.State+ev.Cause+ev.Code))
+				out = append(out, strings.TrimSpace(fmt.Sprint(ev.Mark, " ", ev.MarkStatus, ev.Playback, ev.Buffer, ev.ClearedBy, ev.Code)))
 			}
 		}
 	}
@@ -231,7 +231,7 @@ func TestClear(t *testing.T) {
 	r.until(begin + 1280*ms)
 	before := len(r.commands)
 	r.p.push(r.now, []byte{0x55}) // half a sample must not survive either
-	r.p.flush(r.now, "agent", "c1")
+	r.p.flush(r.now, ClearByAgent, "c1")
 	r.p.push(r.now, ramp(20000, 500*ms))
 	r.until(begin + 20*time.Second)
 
@@ -261,7 +261,7 @@ func TestClear(t *testing.T) {
 
 func TestClearOnEmpty(t *testing.T) {
 	r := newRig(t, nil)
-	r.p.flush(r.now, "agent", "")
+	r.p.flush(r.now, ClearByAgent, "")
 	r.until(r.now + time.Second)
 	if len(r.commands) != 1 || r.commands[0].Kind != providers.CommandClear {
 		t.Errorf("the carrier was sent %v, want a clear", r.commands)
@@ -277,7 +277,7 @@ func TestClearEndsResampler(t *testing.T) {
 	r := newRigFormats(t, from, to, native(), nil)
 	r.p.push(r.now, bytes.Repeat([]byte{0, 0x60}, 24000))
 	r.until(r.now + 100*ms)
-	r.p.flush(r.now, "agent", "")
+	r.p.flush(r.now, ClearByAgent, "")
 	n := len(r.sent)
 	r.p.push(r.now, make([]byte, 48000))
 	r.until(r.now + 3*time.Second)
@@ -323,7 +323,7 @@ func TestMarks(t *testing.T) {
 			}
 		}
 		if marks[i].Out != want {
-			t.Errorf("mark %s is reported with the playhead at %v, want %v", marks[i].Name, marks[i].Out, want)
+			t.Errorf("mark %s is reported with the playhead at %v, want %v", marks[i].Mark, marks[i].Out, want)
 		}
 	}
 	if bytes.Contains(r.sent, make([]byte, 16)) {
@@ -338,7 +338,7 @@ func TestLateMarks(t *testing.T) {
 	r.p.push(r.now, ramp(1, 100*ms))
 	r.p.mark("m")
 	r.until(r.now + 10*ms) // all is at the carrier
-	r.p.flush(r.now, "agent", "")
+	r.p.flush(r.now, ClearByAgent, "")
 	r.p.push(r.now, ramp(1, 500*ms))
 	r.p.mark("m")
 	r.until(r.now + 100*ms)
@@ -404,7 +404,7 @@ func TestHangup(t *testing.T) {
 	}
 	r.p.push(r.now, ramp(1, time.Second))
 	r.p.hangup("", &End{Cause: AgentHangup})
-	r.p.flush(r.now, "agent", "")
+	r.p.flush(r.now, ClearByAgent, "")
 	if r.p.end == nil {
 		t.Error("a hang-up does not fall due with a clear")
 	}
@@ -433,7 +433,7 @@ func TestPause(t *testing.T) {
 		t.Error("something was lost by the pause")
 	}
 	r.p.pause(true)
-	r.p.flush(r.now, "agent", "")
+	r.p.flush(r.now, ClearByAgent, "")
 	r.p.push(r.now, ramp(1, 100*ms))
 	r.until(r.now + time.Second)
 	if len(r.frames) != 55 {
@@ -729,7 +729,7 @@ func TestModel(t *testing.T) {
 					marked++
 				}
 			case "clear":
-				r.p.flush(r.now, "agent", "")
+				r.p.flush(r.now, ClearByAgent, "")
 				cleared++
 				expect, since = nil, len(r.sent)
 				if n := strings.Count(r.said(AgentMark), ","); marked > 0 && n != marked-1 {
@@ -757,7 +757,7 @@ func TestModel(t *testing.T) {
 		var names []string
 		for _, ev := range r.events {
 			if ev.Kind == AgentMark {
-				names = append(names, ev.Name)
+				names = append(names, ev.Mark)
 			}
 		}
 		for i, n := range names {

@@ -41,14 +41,14 @@ func (r *Registry) Remove(s *Session) {
 	}
 }
 
-// Get gives the live session of an id; nil if there is none.
+// Get returns the live session of an id; nil if there is none.
 func (r *Registry) Get(id string) *Session {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.live[id]
 }
 
-// Len is the number of live sessions.
+// Len returns the number of live sessions.
 func (r *Registry) Len() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -66,7 +66,7 @@ func (r *Registry) All() []*Session {
 	return all
 }
 
-// Empty gives a channel that is closed once no session is live.
+// Empty returns a channel that is closed once no session is live.
 func (r *Registry) Empty() <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()

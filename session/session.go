@@ -19,7 +19,6 @@ import (
 
 	"voicebridge/codec"
 	"voicebridge/providers"
-	"voicebridge/ws"
 )
 
 // Config are the settings of a session. Every field must be set; Defaults has
@@ -45,18 +44,6 @@ var Defaults = Config{
 	MaxDuration: 4 * time.Hour,
 }
 
-// Carrier is the connection to the carrier; *ws.Conn is one.
-type Carrier interface {
-	// Serve gives what comes from now on to h; see ws.Conn.
-	Serve(loop *ws.Loop, h ws.Handler)
-	// Put sends a message without waiting. Where more is false, h's Writable tells
-	// when more can be sent. A failure ends the connection, which Closed tells.
-	Put(binary bool, data []byte) (more bool, err error)
-	Close(code int, reason string)
-	// Release returns when the connection has ended.
-	Release()
-}
-
 // Limits of what one side may do to its own call.
 const (
 	maxMalformed = 50               // malformed carrier messages in a row
@@ -65,83 +52,26 @@ const (
 	pushBytes    = 32 << 10         // agent audio taken under one lock
 )
 
-// Session is one call.
-type Session struct {
-	ID      string
-	spec    *providers.Spec
-	cfg     Config
-	carrier Carrier
-	dialer  Dialer
-	log     *slog.Logger
-	epoch   time.Time
-	stream  providers.Stream
-	call    *Call // set by the start message, before any other goroutine runs
-	known   Known // set before Run; AnsweredBy also later, up to the start, under mu
-	control Control
-	told    sync.Once       // Control.Ending
-	done    chan struct{}   // closed after it
-	leaving atomic.Int64    // the carrier is about to take the call elsewhere: how often it was so; negative: it is not
-	ctx     context.Context // ends with the call; Hangup may end it before Run begins
-	cancel  context.CancelCauseFunc
-	loop    *ws.Loop
-	begun   chan struct{}  // closed by the start message
-	late    *time.Timer    // ends a session without one
-	signals sync.WaitGroup // digits on their way
-
-	// Owned by the carrier's handler.
-	event providers.Event
-	bad   int // malformed messages in a row
-
-	mu        sync.Mutex // guards what follows
-	in        inbound
-	out       playout
-	agent     Agent // nil: not yet
-	toCarrier flow
-	toAgent   flow
-	command   providers.Command // of toCarrier
-	wire      []byte
-	saying    AgentEvent    // of toAgent
-	timer     *time.Timer   // runs tick
-	armed     time.Duration // when it does; 0: it does not
-	silent    *time.Timer   // ends a call whose agent says nothing
-	events    []AgentEvent  // for the agent, before its audio
-	discarded time.Duration
-	agentGone bool // its connection has ended: there is nobody to talk to
-	over      bool // the end has been told
-	mix       *mix // there is a party
-	stats     Stats
-	warned    time.Time
-	quiet     int // warnings that were not logged
+// Options are what a session is made from.
+type Options struct {
+	ID      string // of the call; unique
+	Spec    *providers.Spec
+	Config  Config
+	Media   Media  // the connection that the carrier has opened
+	Dialer  Dialer // reaches the agent
+	Known   Known  // a start message of another call or account ends the session
+	Control Control
+	Log     *slog.Logger
 }
 
-// New makes a session for a connection that the carrier has opened.
-// id is that of the call; it must be unique.
-func New(id string, spec *providers.Spec, cfg Config, carrier Carrier, dialer Dialer, log *slog.Logger) *Session {
-	s := &Session{
-		ID: id, spec: spec, cfg: cfg, carrier: carrier, dialer: dialer, stream: spec.NewStream(),
-		log:   log.With("provider", spec.Name, "session", id),
-		epoch: time.Now(), done: make(chan struct{}), begun: make(chan struct{}),
-	}
-	s.toCarrier.gone, s.toAgent.gone = make(chan struct{}), make(chan struct{})
-	s.ctx, s.cancel = context.WithCancelCause(context.Background())
-	return s
-}
-
-// Expect tells what is known of the call before it starts. A start message of
-// another call or account ends the session. It must be called before Run.
-func (s *Session) Expect(known Known) { s.known = known }
-
-// In has the connections served by an event loop; without it, or with nil, they
-// are by goroutines of their own. It must be called before Run.
-func (s *Session) In(loop *ws.Loop) { s.loop = loop }
-
-// Control is what is done about a call outside of its media connection. All may
-// be nil.
+// Control is what is done about a call outside of its media connection. All may be
+// nil. None is called under a lock of the session's but Streaming and Ending, which
+// are in order; they must not block.
 type Control struct {
-	// Streaming is called once the agent is connected; it must not block.
+	// Streaming is called once the agent is connected, unless Ending has been.
 	Streaming func(*Call)
-	// Ending is called with the end of the session before the carrier's connection
-	// is closed; it must not block.
+	// Ending is called with the end of the session, once, before the carrier's
+	// connection is closed.
 	Ending func(End)
 	// Digits sends digits to the other party as the carrier does it; nil: they are
 	// sent as tones in the audio, unless the media connection takes digits.
@@ -155,8 +85,62 @@ type Control struct {
 	Transfers []string
 }
 
-// Use sets how the call is controlled. It must be called before Run.
-func (s *Session) Use(c Control) { s.control = c }
+// Session is one call.
+type Session struct {
+	Options // static
+	log     *slog.Logger
+	epoch   time.Time // positions in time count from it
+	stream  providers.Stream
+
+	verdict verdict
+	notices sync.Mutex    // held while Control's Streaming and Ending are called
+	told    bool          // Ending has been; guarded by notices
+	done    chan struct{} // closed after Ending
+	// moves counts how often the carrier was about to take the call elsewhere;
+	// negative: it is not any more.
+	moves      atomic.Int64
+	begun      chan struct{}  // closed by the start message
+	startLimit *time.Timer    // ends a session without one
+	signals    sync.WaitGroup // digits on their way
+
+	// Owned by whoever calls the carrier's handler.
+	received []providers.Event
+	bad      int // malformed messages in a row
+
+	wire providers.Messages // owned by the flow to the carrier
+
+	mu         sync.Mutex // guards what follows
+	call       *Call      // set by the start message, read-only from then on
+	in         inbound
+	out        playout
+	agent      Agent // nil: not yet; set by Run's goroutine
+	toCarrier  flow
+	toAgent    flow
+	command    providers.Command // of toCarrier
+	saying     AgentEvent        // of toAgent
+	timer      *time.Timer       // runs tick
+	armed      time.Duration     // when it does; 0: it does not
+	greetLimit *time.Timer       // ends a call whose agent says nothing
+	events     []AgentEvent      // for the agent, before its audio
+	discarded  time.Duration     // agent audio since the last clear
+	agentGone  bool              // its connection has ended: there is nobody to talk to
+	endTold    bool              // nothing is told of the session any more
+	room       *room             // nil: there is no party
+	stats      Stats
+	warned     time.Time
+	unlogged   int // warnings that were not logged
+}
+
+// New makes a session. Run carries the call.
+func New(o Options) *Session {
+	s := &Session{
+		Options: o, log: o.Log.With("provider", o.Spec.Name, "session", o.ID), stream: o.Spec.NewStream(),
+		epoch: time.Now(), done: make(chan struct{}), begun: make(chan struct{}), verdict: verdict{done: make(chan struct{})},
+	}
+	s.toCarrier = flow{mu: &s.mu, next: s.nextToCarrier, gone: make(chan struct{})}
+	s.toAgent = flow{mu: &s.mu, next: s.nextToAgent, gone: make(chan struct{})}
+	return s
+}
 
 // Hangup ends the call, at once or once what the agent has said so far is heard.
 func (s *Session) Hangup(afterPlayback bool) {
@@ -170,11 +154,11 @@ func (s *Session) Hangup(afterPlayback bool) {
 	s.send()
 }
 
-// Over tells that the carrier has reported the end of the call.
-func (s *Session) Over() { s.finish(CallerHangup, nil) }
+// CallEnded tells that the carrier has reported the end of the call.
+func (s *Session) CallEnded() { s.finish(CallerHangup, nil) }
 
-// StreamOver tells that the carrier has reported the end of the stream.
-func (s *Session) StreamOver() {
+// StreamEnded tells that the carrier has reported the end of the stream.
+func (s *Session) StreamEnded() {
 	s.finish(CarrierLost, errors.New("session: the carrier says that the stream has ended"))
 }
 
@@ -182,9 +166,9 @@ func (s *Session) StreamOver() {
 func (s *Session) Done() <-chan struct{} { return s.done }
 
 // Returns is how often the call has come back to an agent before.
-func (s *Session) Returns() int { return s.known.Returns }
+func (s *Session) Returns() int { return s.Known.Returns }
 
-// Ended tells whether the end of the session has been told.
+// Ended reports whether the end of the session has been told.
 func (s *Session) Ended() bool {
 	select {
 	case <-s.done:
@@ -194,15 +178,15 @@ func (s *Session) Ended() bool {
 	}
 }
 
-// Leaving tells that the carrier is about to take the call elsewhere: however the
-// stream ends then, the call goes on. stays takes it back, unless it has been told
-// anew since.
-func (s *Session) Leaving() (stays func()) {
+// MoveAway tells that the carrier is about to take the call elsewhere: however the
+// stream ends then, the call goes on, and the cause is Transferred. stays takes it
+// back, unless MoveAway has been called again since.
+func (s *Session) MoveAway() (stays func()) {
 	for {
-		before := s.leaving.Load()
+		before := s.moves.Load()
 		mine := max(before, -before) + 1
-		if s.leaving.CompareAndSwap(before, mine) {
-			return func() { s.leaving.CompareAndSwap(mine, -mine) }
+		if s.moves.CompareAndSwap(before, mine) {
+			return func() { s.moves.CompareAndSwap(mine, -mine) }
 		}
 	}
 }
@@ -219,48 +203,54 @@ func (s *Session) Digits(digits string) (ok bool, err error) {
 		return false, ErrNotYet
 	}
 	defer s.send()
-	return s.out.digits(item{digits: digits, tone: DefaultTone, gap: DefaultToneGap}, true), nil
+	return s.out.dial(item{digits: digits, tone: DefaultTone, gap: DefaultToneGap}, true), nil
 }
 
 // Hold plays audio to the caller over and over, in place of the agent's, which
-// waits; nil ends that. audio gives whole frames in the carrier's format.
+// waits; nil ends that. audio returns whole frames in the carrier's format.
 func (s *Session) Hold(audio func(codec.Format) []byte) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.call == nil || s.over {
+	ready := s.call != nil && !s.endTold
+	format := s.out.format // known since the start
+	s.mu.Unlock()
+	if !ready {
 		return
 	}
 	var frames []byte
 	if audio != nil {
-		frames = audio(s.out.format)
+		frames = audio(format)
 	}
-	if held := s.out.held != nil; s.out.hold(frames) != held {
-		state := "held"
-		if held {
-			state = "resumed"
-		}
-		s.tell(AgentEvent{Kind: AgentHeld, State: state, Out: s.out.heard(s.now())})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch held := s.out.held != nil; {
+	case s.out.hold(frames) == held:
+		s.send()
+	case held:
+		s.tellHold(Resumed)
+	default:
+		s.tellHold(Held)
 	}
-	s.send()
 }
 
 // TransferStatus tells the agent how a transfer is. ref is its id of the command,
 // if it has asked for the transfer.
-func (s *Session) TransferStatus(ref, id, state, reason string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.call != nil && !s.over {
-		s.tell(AgentEvent{Kind: AgentTransfer, Ref: ref, Name: id, State: state, Cause: reason, Out: s.out.heard(s.now())})
-		s.send()
-	}
+func (s *Session) TransferStatus(ref string, t TransferStatus) {
+	s.tellAgent(func(out time.Duration) {
+		s.tell(AgentEvent{Kind: AgentTransfer, Ref: ref, Transfer: t, Out: out})
+	})
 }
 
 // Refuse tells the agent that a command was refused.
 func (s *Session) Refuse(ref, code, message string) {
+	s.tellAgent(func(time.Duration) { s.fault(&AgentCommand{ID: ref}, code, message) })
+}
+
+// tellAgent has something told to the agent, if there is one to be told.
+func (s *Session) tellAgent(tell func(out time.Duration)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.call != nil && !s.over {
-		s.fault(s.now(), &AgentCommand{ID: ref}, code, message)
+	if s.call != nil && !s.endTold {
+		tell(s.out.heard(s.now()))
 		s.send()
 	}
 }
@@ -270,83 +260,127 @@ func (s *Session) AnsweredBy(who providers.AnsweredBy) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.call == nil { // the agent is told at the start
-		s.known.AnsweredBy = who
-	} else {
-		s.tell(AgentEvent{Kind: AgentAnsweredBy, State: string(who), Out: s.out.heard(s.now())})
-		s.send()
+		s.Known.AnsweredBy = who
+		return
 	}
+	s.tell(AgentEvent{Kind: AgentAnsweredBy, AnsweredBy: who, Out: s.out.heard(s.now())})
+	s.send()
 }
 
 func (s *Session) now() time.Duration { return time.Since(s.epoch) }
 
-// Stats is a copy of the counters so far.
+// Stats returns a copy of the counters so far.
 func (s *Session) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.stats
 }
 
-// Spec is the carrier's.
-func (s *Session) Spec() *providers.Spec { return s.spec }
-
 // Run carries the call and returns when it is over and everything it started
-// has ended. The carrier's connection is closed and released. When parent ends, the
+// has ended. The carrier's connection is closed and released. When ctx ends, the
 // call ends with the *End that is its cause, or with Shutdown.
-func (s *Session) Run(parent context.Context) End {
-	defer s.cancel(nil)
-	defer context.AfterFunc(parent, func() { s.cancel(context.Cause(parent)) })()
-	limit := time.AfterFunc(s.cfg.MaxDuration, func() { s.cancel(&End{Cause: MaxDuration}) })
+func (s *Session) Run(ctx context.Context) End {
+	defer context.AfterFunc(ctx, func() { s.end(endOf(ctx)) })()
+	limit := time.AfterFunc(s.Config.MaxDuration, func() { s.end(End{Cause: MaxDuration}) })
 	defer limit.Stop()
-	s.late = time.AfterFunc(s.cfg.Start, func() { s.finish(StartTimeout, nil) })
-	defer s.late.Stop()
-	context.AfterFunc(s.ctx, func() { // not when Run gets there: it may be dialling
-		end := endOf(s.ctx)
-		s.ending(*end)
-		s.carrier.Close(end.Cause.closeCode(), string(end.Cause))
-	})
-	s.carrier.Serve(s.loop, carrierSide{s})
+	s.startLimit = time.AfterFunc(s.Config.Start, func() { s.finish(StartTimeout, nil) })
+	defer s.startLimit.Stop()
+	s.Media.Serve(carrierSide{s})
 	select {
 	case <-s.begun:
-		s.dialAgent()
-	case <-s.ctx.Done():
+		s.dialAgent(ctx)
+	case <-s.verdict.done:
 	}
-	<-s.ctx.Done()
-	end := *endOf(s.ctx)
-	s.ending(end)
+	<-s.verdict.done
+	s.ending()
 	s.leaveAgent()
 	<-s.toCarrier.gone
-	s.carrier.Release()
+	s.Media.Release()
 	s.signals.Wait()
-	s.halt()
+	s.stopTimers()
+	end := s.verdict.get()
 	s.logEnd(end)
 	return end
 }
 
-// halt stops the timers.
-func (s *Session) halt() {
+// during returns a context that ends with the session, or after the limit.
+func (s *Session) during(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	ctx, stop := context.WithTimeout(ctx, limit)
+	go func() {
+		select {
+		case <-s.verdict.done:
+			stop()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, stop
+}
+
+func (s *Session) stopTimers() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, t := range []*time.Timer{s.timer, s.silent} {
+	for _, t := range []*time.Timer{s.timer, s.greetLimit} {
 		if t != nil {
 			t.Stop()
 		}
 	}
 }
 
-// ending tells of the end, once; nothing is told of the session after it.
-func (s *Session) ending(end End) {
-	s.told.Do(func() {
+// finish ends the call; the first cause counts.
+func (s *Session) finish(cause Cause, err error) {
+	if s.moves.Load() > 0 && cause != APIHangup {
+		cause = Transferred
+	}
+	s.end(End{cause, err})
+}
+
+// end ends the call. What is to be done then is done beside: Run may be dialling, and
+// the caller may hold s.mu.
+func (s *Session) end(end End) {
+	if s.verdict.reach(end) {
+		go s.conclude()
+	}
+}
+
+// conclude tells of the end, and closes the carrier's connection.
+func (s *Session) conclude() {
+	s.ending()
+	if s.Spec.Abilities.Hangup {
 		s.mu.Lock()
-		s.over = true
-		if s.mix != nil {
-			s.mix.party.once.Do(func() { close(s.mix.party.done) })
-		}
+		started := s.call != nil
 		s.mu.Unlock()
-		if s.control.Ending != nil {
-			s.control.Ending(end)
+		if started {
+			s.toCarrier.finish(s.send)
+		}
+	}
+	s.Media.Close(s.verdict.get())
+}
+
+// ending tells of the end, once; nothing is told of the session after it.
+func (s *Session) ending() {
+	s.notice(func() {
+		s.told = true
+		s.mu.Lock()
+		s.endTold = true
+		room := s.room
+		s.mu.Unlock()
+		if room != nil {
+			room.party.end()
+		}
+		if s.Control.Ending != nil {
+			s.Control.Ending(s.verdict.get())
 		}
 		close(s.done)
 	})
+}
+
+// notice tells of the session, unless its end has been told.
+func (s *Session) notice(tell func()) {
+	s.notices.Lock()
+	defer s.notices.Unlock()
+	if !s.told {
+		tell()
+	}
 }
 
 func (s *Session) logEnd(end End) {
@@ -361,36 +395,24 @@ func (s *Session) logEnd(end End) {
 	s.log.Info("call ended", attrs...)
 }
 
-// finish ends the call; the first cause counts.
-func (s *Session) finish(cause Cause, err error) {
-	if s.leaving.Load() > 0 && cause != APIHangup {
-		cause = Transferred
-	}
-	s.cancel(&End{cause, err})
-}
-
-// other tells whether what the stream says contradicts what is known.
-func other(known, said string) bool { return known != "" && said != "" && known != said }
-
 // started builds the queues: the formats are known now.
 func (s *Session) started(start *providers.Start) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	hears, speaks := s.dialer.Formats()
-	if start.Call == "" { // Vonage's does not say
-		start.Call = s.known.Call
+	hears, speaks := s.Dialer.Formats()
+	if start.Call == "" { // not all carriers say
+		start.Call = s.Known.Call
 	}
-	s.call = &Call{Session: s.ID, Carrier: s.spec.Name, Known: s.known, Start: start, Abilities: s.spec.Abilities}
-	s.in = newInbound(start.In, hears, s.cfg.CallerQueue, &s.stats)
-	s.out = newPlayout(speaks, start.Out, s.spec.Abilities, &s.cfg, &s.stats, s.tell)
-	s.out.native = s.spec.Abilities.SendDigits || s.control.Digits != nil
-	s.call.NativeDigits = s.out.native
-	s.call.Transfers = s.control.Transfers
-	s.toCarrier.frame = make([]byte, 0, start.Out.FrameBytes())
-	s.timer = time.AfterFunc(time.Hour, s.tick)
-	if s.cfg.Lead >= leadForSlack {
+	s.in = newInbound(start.In, hears, s.Config.CallerQueue, &s.stats)
+	s.out = newPlayout(speaks, start.Out, s.Spec.Abilities, &s.Config, &s.stats, s.tell)
+	s.out.native = s.Spec.Abilities.SendDigits || s.Control.Digits != nil
+	if s.Config.Lead >= leadForSlack {
 		s.out.slack = slack
 	}
+	s.call = &Call{Session: s.ID, Carrier: s.Spec.Name, Known: s.Known, Start: start, Abilities: s.Spec.Abilities,
+		NativeDigits: s.out.native, Transfers: s.Control.Transfers}
+	s.toCarrier.buf = make([]byte, 0, start.Out.FrameBytes())
+	s.timer = time.AfterFunc(time.Hour, s.tick)
 }
 
 // tell queues an event for the agent. s.mu is held.
@@ -403,4 +425,10 @@ func (s *Session) tell(ev AgentEvent) {
 		return
 	}
 	s.events = append(s.events, ev)
+}
+
+// tellHold tells the agent who is held. s.mu is held.
+func (s *Session) tellHold(state HoldState) {
+	s.tell(AgentEvent{Kind: AgentHold, Hold: state, Out: s.out.heard(s.now())})
+	s.send()
 }

@@ -12,7 +12,6 @@ import (
 	"voicebridge/codec"
 	"voicebridge/providers"
 	"voicebridge/providers/twilio"
-	"voicebridge/ws"
 )
 
 // loop is a carrier's connection and an agent's in one, without sockets: what
@@ -29,24 +28,39 @@ func newLoop() *loop {
 	return &loop{in: make(chan []byte), out: make(chan []byte, 64), say: make(chan []byte), said: make(chan []byte, 64), closed: make(chan struct{})}
 }
 
+// newSession makes a session of Twilio's.
+func newSession(m Media, d Dialer, c Control) *Session {
+	return New(Options{ID: "cs_1", Spec: twilio.Spec, Config: Defaults, Media: m, Dialer: d, Control: c, Log: slog.New(slog.DiscardHandler)})
+}
+
+// encode returns the message that a carrier makes of an event.
+func encode(t *testing.T, p providers.Peer, ev providers.Event) []byte {
+	t.Helper()
+	var out providers.Messages
+	if err := p.Encode(&out, &ev); err != nil {
+		t.Fatal(err)
+	}
+	return out.All()[0].Data
+}
+
 // The carrier's side.
-func (l *loop) Serve(_ *ws.Loop, h ws.Handler) {
+func (l *loop) Serve(h MediaHandler) {
 	go func() {
 		for {
 			select {
 			case b := <-l.in:
-				h.Message(false, b)
+				h.Message(providers.Message{Data: b})
 			case <-l.closed:
-				h.Closed(io.EOF)
+				h.Closed(End{ProtocolError, io.EOF})
 				return
 			}
 		}
 	}()
 }
 
-func (l *loop) Put(_ bool, b []byte) (bool, error) { l.out <- b; return true, nil }
+func (l *loop) Put(m providers.Message) (bool, error) { l.out <- m.Data; return true, nil }
 
-func (l *loop) Close(int, string) {
+func (l *loop) Close(End) {
 	select {
 	case <-l.closed:
 	default:
@@ -69,7 +83,7 @@ func (l loopAgent) Close(Cause)                                {}
 
 func (l loopAgent) Release() {}
 
-func (l loopAgent) Serve(_ *ws.Loop, h AgentHandler) {
+func (l loopAgent) Serve(h AgentHandler) {
 	go func() {
 		var cmd AgentCommand
 		for {
@@ -98,21 +112,14 @@ func (l loopAgent) Send(ev *AgentEvent) (bool, error) {
 // allocation between the carrier's socket and the agent's, and back.
 func TestSessionAllocations(t *testing.T) {
 	l := newLoop()
-	s := New("cs_1", twilio.Spec, Defaults, l, loopAgent{l}, slog.New(slog.DiscardHandler))
+	s := newSession(l, loopAgent{l}, Control{})
 	ended := make(chan End)
 	go func() { ended <- s.Run(context.Background()) }()
 
 	peer := twilio.Spec.NewPeer()
 	f := codec.Format{Encoding: codec.PCMU, Rate: 8000}
-	encode := func(ev providers.Event) []byte {
-		m, err := peer.Encode(nil, &ev)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return m.Data
-	}
-	l.in <- encode(providers.Event{Kind: providers.EventStart, Start: &providers.Start{Stream: "MZ1", In: f, Out: f}})
-	media := encode(providers.Event{Kind: providers.EventAudio, Audio: make([]byte, 160)})
+	l.in <- encode(t, peer, providers.Event{Kind: providers.EventStart, Start: &providers.Start{Stream: "MZ1", In: f, Out: f}})
+	media := encode(t, peer, providers.Event{Kind: providers.EventAudio, Audio: make([]byte, 160)})
 	// A frame is sent and comes back; the next is due when the time has come.
 	step := func() {
 		l.in <- media
@@ -125,7 +132,7 @@ func TestSessionAllocations(t *testing.T) {
 	if n := testing.AllocsPerRun(50, step); n != 0 {
 		t.Errorf("%g allocations a frame", n)
 	}
-	l.in <- encode(providers.Event{Kind: providers.EventStop})
+	l.in <- encode(t, peer, providers.Event{Kind: providers.EventStop})
 	if end := <-ended; end.Cause != CallerHangup {
 		t.Errorf("ended with %v", end.Error())
 	}
@@ -146,7 +153,7 @@ func (l *leaver) Send(*AgentEvent) (bool, error) {
 	return false, &AgentError{AgentLost, io.ErrClosedPipe}
 }
 
-func (l *leaver) Serve(_ *ws.Loop, h AgentHandler) {
+func (l *leaver) Serve(h AgentHandler) {
 	go func() {
 		for _, next := range l.left {
 			cmd, err := next()
@@ -173,17 +180,13 @@ func TestLastWords(t *testing.T) {
 			return AgentCommand{}, &AgentError{AgentHangup, io.EOF}
 		},
 	}
-	s := New("cs_1", twilio.Spec, Defaults, l, a, slog.New(slog.DiscardHandler))
+	s := newSession(l, a, Control{})
 	ended := make(chan End)
 	go func() { ended <- s.Run(context.Background()) }()
 	peer := twilio.Spec.NewPeer()
 	for _, ev := range []providers.Event{{Kind: providers.EventStart, Start: &providers.Start{Stream: "MZ1"}},
 		{Kind: providers.EventAudio, Audio: make([]byte, 160)}, {Kind: providers.EventAudio, Audio: make([]byte, 160)}} {
-		m, err := peer.Encode(nil, &ev)
-		if err != nil {
-			t.Fatal(err)
-		}
-		l.in <- m.Data
+		l.in <- encode(t, peer, ev)
 	}
 	close(written)
 	go func() {
@@ -209,9 +212,8 @@ func (s slow) Dial(context.Context, *Call) (Agent, error) { <-s.until; return s.
 func TestTooLate(t *testing.T) {
 	l := newLoop()
 	until := make(chan struct{})
-	s := New("cs_1", twilio.Spec, Defaults, l, slow{loopAgent{l}, until}, slog.New(slog.DiscardHandler))
 	var told []string
-	s.Use(Control{
+	s := newSession(l, slow{loopAgent{l}, until}, Control{
 		Streaming: func(*Call) { told = append(told, "streaming") },
 		Ending: func(end End) {
 			told = append(told, string(end.Cause))
@@ -222,11 +224,7 @@ func TestTooLate(t *testing.T) {
 	go func() { ended <- s.Run(context.Background()) }()
 	peer := twilio.Spec.NewPeer()
 	for _, ev := range []providers.Event{{Kind: providers.EventStart, Start: &providers.Start{Stream: "MZ1"}}, {Kind: providers.EventStop}} {
-		m, err := peer.Encode(nil, &ev)
-		if err != nil {
-			t.Fatal(err)
-		}
-		l.in <- m.Data
+		l.in <- encode(t, peer, ev)
 	}
 	<-ended
 	if !slices.Equal(told, []string{"caller_hangup"}) {
@@ -237,7 +235,7 @@ func TestTooLate(t *testing.T) {
 // TestHangupEarly: a session that is ended before it runs does not run.
 func TestHangupEarly(t *testing.T) {
 	l := newLoop()
-	s := New("cs_1", twilio.Spec, Defaults, l, loopAgent{l}, slog.New(slog.DiscardHandler))
+	s := newSession(l, loopAgent{l}, Control{})
 	s.Hangup(true)
 	if end := s.Run(context.Background()); end.Cause != APIHangup {
 		t.Errorf("ended with %v", end.Error())
@@ -280,7 +278,7 @@ func TestDelays(t *testing.T) {
 func TestRegistry(t *testing.T) {
 	var r Registry
 	<-r.Empty()
-	a, b := &Session{ID: "a"}, &Session{ID: "b"}
+	a, b := &Session{Options: Options{ID: "a"}}, &Session{Options: Options{ID: "b"}}
 	if !r.Add(a, 1) || r.Add(b, 1) || r.Len() != 1 || len(r.All()) != 1 {
 		t.Error("the registry does not hold what it should")
 	}
@@ -299,16 +297,13 @@ func TestRegistry(t *testing.T) {
 func TestBeforeAgent(t *testing.T) {
 	l := newLoop()
 	until := make(chan struct{})
-	s := New("cs_1", twilio.Spec, Defaults, l, slow{loopAgent{l}, until}, slog.New(slog.DiscardHandler))
+	s := newSession(l, slow{loopAgent{l}, until}, Control{})
 	ended := make(chan End)
 	go func() { ended <- s.Run(context.Background()) }()
 	f := codec.Format{Encoding: codec.PCMU, Rate: 8000}
-	m, err := twilio.Spec.NewPeer().Encode(nil, &providers.Event{Kind: providers.EventStart, Start: &providers.Start{Stream: "MZ1", In: f, Out: f}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.in <- m.Data
+	l.in <- encode(t, twilio.Spec.NewPeer(), providers.Event{Kind: providers.EventStart, Start: &providers.Start{Stream: "MZ1", In: f, Out: f}})
 	for ok := false; !ok; {
+		var err error
 		if ok, err = s.Digits("12345"); err != nil && !errors.Is(err, ErrNotYet) {
 			t.Fatal(err)
 		}

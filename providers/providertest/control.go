@@ -4,10 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -29,6 +29,7 @@ type Control struct {
 // REST requests over TCP.
 func RunControl(t *testing.T, c Control) {
 	t.Run("Documents", c.testDocuments)
+	t.Run("Longest", c.testLongest)
 	t.Run("Webhooks", c.testWebhooks)
 	t.Run("Signatures", c.testSignatures)
 	t.Run("Calls", c.testCalls)
@@ -40,37 +41,45 @@ const anyURL = "https://127.0.0.1:1"
 
 func (c Control) pair(t *testing.T, base string) (*providers.Account, providers.Exchange) {
 	t.Helper()
-	a, err := c.Spec.NewAccount(c.Config(base))
+	setup := providers.Setup{Decode: c.Config(base)}
+	a, err := c.Spec.NewAccount(setup)
 	if err != nil {
 		t.Fatal(err)
 	}
-	x, err := c.Spec.NewExchange(c.Config(base))
+	x, err := c.Spec.NewExchange(setup)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return a, x
 }
 
+const (
+	anyMedia = "wss://bridge.example.com/media/x/TOKEN"
+	anyNext  = "https://bridge.example.com/hooks/x/y/next/cs_1?a=b&c=d"
+)
+
+// answers are of every kind.
+var answers = []providers.Answer{
+	{Media: anyMedia},
+	{Media: anyMedia, Next: anyNext},
+	{Say: "Sorry, <all> lines & operators are busy."},
+	{Dial: "+15550100123", Caller: "+15550100999"},
+	{Say: "One moment.", Dial: "+15550100123", Caller: "+15550100999"},
+	{Dial: "+15550100123", Caller: "+15550100999", Next: anyNext, Ring: 12 * time.Second},
+	{Room: &providers.Room{Name: "vb-room"}},
+	{Room: &providers.Room{Name: "vb-room", Wait: true}},
+	{Say: "You are <connected>.", Room: &providers.Room{Name: "vb-room", End: true, Events: anyNext, Hold: "https://bridge.example.com/hold.wav"}},
+	{Say: "A call & more. Press 1.", Ask: &providers.Question{URL: anyNext, Wait: 10 * time.Second}},
+	{Ask: &providers.Question{URL: anyNext, Wait: time.Second}},
+}
+
 // testDocuments: what an account writes, the carrier reads as it was meant.
 func (c Control) testDocuments(t *testing.T) {
 	a, x := c.pair(t, anyURL)
-	media, next := "wss://bridge.example.com/media/x/TOKEN", "https://bridge.example.com/hooks/x/y/next/cs_1?a=b&c=d"
-	for _, want := range []providers.Answer{
-		{},
-		{Media: media},
-		{Media: media, Next: next, Params: map[string]string{"campaign": "renewal & <more>", "b": `"ü"`}},
-		{Say: "Sorry, <all> lines & operators are busy."},
-		{Dial: "+15550100123", Caller: "+15550100999"},
-		{Say: "One moment.", Dial: "+15550100123", Caller: "+15550100999"},
-		{Dial: "+15550100123", Caller: "+15550100999", Next: next, Ring: 12 * time.Second},
-		{Room: &providers.Room{Name: "vb-room"}},
-		{Room: &providers.Room{Name: "vb-room", Wait: true}},
-		{Say: "You are <connected>.", Room: &providers.Room{Name: "vb-room", End: true, Events: next, Hold: "https://bridge.example.com/hold.wav"}},
-		{Say: "A call & more. Press 1.", Ask: &providers.Question{URL: next, Wait: 10 * time.Second}},
-		{Ask: &providers.Question{URL: next, Wait: time.Second}},
-	} {
-		doc, err := a.Webhooks.Document(&want)
-		if err != nil {
+	var doc providers.Document
+	for _, want := range append([]providers.Answer{{}}, answers...) {
+		var err error
+		if doc, err = a.Webhooks.Document(&want); err != nil {
 			t.Fatal(err)
 		}
 		got, err := x.Answer(doc.ContentType, doc.Body)
@@ -81,36 +90,6 @@ func (c Control) testDocuments(t *testing.T) {
 			t.Errorf("the stream has no format: %s", doc.Body)
 		}
 	}
-	var doc providers.Document
-	for value, most := range map[string]int{"x": 498, "<": 84, `"`: 252, "ü": 249} { // as much as is allowed
-		full := map[string]string{"k": strings.Repeat(value, most)}
-		if err := providers.CheckParams(full); err != nil {
-			t.Errorf("%d of %s: %v", most, value, err)
-		}
-		full["k"] += value
-		if providers.CheckParams(full) == nil {
-			t.Errorf("more than %d of %s are allowed", most, value)
-		}
-		full["k"] = strings.TrimSuffix(full["k"], value)
-		var err error
-		if doc, err = a.Webhooks.Document(&providers.Answer{Media: media, Params: full}); err == nil {
-			_, err = x.Answer(doc.ContentType, doc.Body)
-		}
-		if err != nil {
-			t.Errorf("the most parameters that are allowed: %v", err)
-		}
-	}
-	many := map[string]string{}
-	for providers.CheckParams(many) == nil {
-		doc, err := a.Webhooks.Document(&providers.Answer{Media: media, Params: many})
-		if err == nil {
-			_, err = x.Answer(doc.ContentType, doc.Body)
-		}
-		if err != nil {
-			t.Errorf("%d parameters that are allowed: %v", len(many), err)
-		}
-		many[fmt.Sprint("k", len(many))] = ""
-	}
 	for _, bad := range []string{"", "{}", "[", "<Response>", "<Response><Nonsense/></Response>", `[{"action":"hangup"}]`, "OK"} {
 		if got, err := x.Answer(doc.ContentType, []byte(bad)); err == nil && !got.Empty() {
 			t.Errorf("the carrier took %q for %+v", bad, got)
@@ -118,6 +97,17 @@ func (c Control) testDocuments(t *testing.T) {
 	}
 	if _, err := x.Answer("text/plain", doc.Body); err == nil {
 		t.Error("the carrier took text/plain")
+	}
+}
+
+// testLongest: a call with as much metadata as it may take along fits into a document,
+// and into a request.
+func (c Control) testLongest(t *testing.T) {
+	a, s := c.serve(t)
+	token := strings.Repeat("x", (providers.MaxMetadata+400)*4/3)
+	answer := &providers.Answer{Media: anyMedia + token, Next: anyNext + token}
+	if err := a.Do(testCtx(t), "CA1", answer); err != nil || !s.last().Answer.Equal(answer) {
+		t.Errorf("%v, %+v", err, s.last())
 	}
 }
 
@@ -131,75 +121,119 @@ func hookOf(t *testing.T, r *http.Request) *providers.Hook {
 	return &providers.Hook{Method: r.Method, URL: r.URL.String(), Header: r.Header, Body: body}
 }
 
+// purposes are what the URLs of the carrier's requests were given for.
+var purposes = map[providers.AskKind]providers.Purpose{
+	providers.AskAnswer: providers.ForAnswer, providers.AskNext: providers.ForNext, providers.AskDigit: providers.ForKey,
+	providers.TellStatus: providers.ForStatus, providers.TellDetection: providers.ForStatus, providers.TellRoom: providers.ForRoom,
+}
+
 // testWebhooks: what the carrier asks and tells is authentic and understood.
 func (c Control) testWebhooks(t *testing.T) {
 	a, x := c.pair(t, anyURL)
-	w, now := a.Webhooks, time.Now()
-	call := providers.ExchangeCall{ID: x.NewCall(), From: "+15550001111", To: "+15550002222", Inbound: true, Status: providers.StatusRinging}
-	if x.NewCall() == call.ID {
+	leg := x.NewCall()
+	if x.NewCall().ID == leg.ID {
 		t.Error("two calls have one id")
 	}
-	ask := func(ask providers.Ask) *providers.Hook {
-		t.Helper()
-		ask.URL, ask.Call.ID, ask.Call.From, ask.Call.To = "https://bridge.example.com/hooks/x/y/z", call.ID, call.From, call.To
-		r, err := x.Ask(&ask, now)
-		if err != nil {
-			t.Fatal(err)
-		}
-		h := hookOf(t, r)
-		if err := w.Authenticate(h, now); err != nil {
-			t.Fatalf("%+v: %v", ask, err)
-		}
-		return h
-	}
-	in, err := w.Inbound(ask(providers.Ask{Kind: providers.AskAnswer, Call: call}))
-	if err != nil || *in != (providers.InboundCall{ID: call.ID, From: call.From, To: call.To}) {
-		t.Errorf("%+v, %v", in, err)
+	call := providers.ExchangeCall{ID: leg.ID, Aliases: leg.Aliases, From: "+15550001111", To: "+15550002222", Inbound: true, Status: providers.StatusInProgress}
+	in := call
+	in.Status = providers.StatusRinging
+	tests := []struct {
+		ask  providers.Ask
+		want providers.CallEvent
+	}{
+		{providers.Ask{Kind: providers.AskAnswer, Call: in}, providers.CallEvent{Kind: providers.CallAsked, From: call.From, To: call.To}},
+		{providers.Ask{Kind: providers.AskNext, Call: call}, providers.CallEvent{Kind: providers.CallStepDone}},
+		{providers.Ask{Kind: providers.TellRoom, Call: call, Room: "vb-room", Joined: true}, providers.CallEvent{Kind: providers.CallRoom, Joined: true}},
+		{providers.Ask{Kind: providers.TellRoom, Call: call, Room: "vb-room", Joined: true, Sequence: 1}, providers.CallEvent{Kind: providers.CallRoom, Joined: true}},
+		{providers.Ask{Kind: providers.TellRoom, Call: call, Room: "vb-room"}, providers.CallEvent{Kind: providers.CallRoom}},
 	}
 	for _, s := range []providers.Status{providers.StatusInitiated, providers.StatusRinging, providers.StatusInProgress, providers.StatusCompleted,
 		providers.StatusBusy, providers.StatusNoAnswer, providers.StatusFailed, providers.StatusCanceled} {
-		r, err := w.Status(ask(providers.Ask{Kind: providers.TellStatus, Call: providers.ExchangeCall{Status: s}}))
-		if err != nil || r.Call != call.ID || r.Status != s || r.Raw == "" || r.AnsweredBy != "" {
-			t.Errorf("%s: %+v, %v", s, r, err)
-		}
+		now := call
+		now.Status = s
+		tests = append(tests, struct {
+			ask  providers.Ask
+			want providers.CallEvent
+		}{providers.Ask{Kind: providers.TellStatus, Call: now}, providers.CallEvent{Kind: providers.CallProgress, Status: s}})
 	}
 	for _, by := range []providers.AnsweredBy{providers.AnsweredByHuman, providers.AnsweredByMachine} {
-		r, err := w.Status(ask(providers.Ask{Kind: providers.TellDetection, AnsweredBy: by}))
-		if err != nil || r.Call != call.ID || r.AnsweredBy != by || r.Status != "" {
-			t.Errorf("%s: %+v, %v", by, r, err)
-		}
-	}
-	live := providers.ExchangeCall{Status: providers.StatusInProgress}
-	if r, err := w.Next(ask(providers.Ask{Kind: providers.AskNext, Call: live})); err != nil || !r.Ended || r.Dial != "" {
-		t.Errorf("next: %+v, %v", r, err)
+		tests = append(tests, struct {
+			ask  providers.Ask
+			want providers.CallEvent
+		}{providers.Ask{Kind: providers.TellDetection, Call: call, AnsweredBy: by}, providers.CallEvent{Kind: providers.CallDetected, AnsweredBy: by}})
 	}
 	for _, s := range []providers.Status{providers.StatusBusy, providers.StatusNoAnswer, providers.StatusFailed} {
-		if r, err := w.Next(ask(providers.Ask{Kind: providers.AskNext, Call: live, Dial: s})); err != nil || !r.Ended || r.Dial != s {
-			t.Errorf("next after %s: %+v, %v", s, r, err)
-		}
+		tests = append(tests, struct {
+			ask  providers.Ask
+			want providers.CallEvent
+		}{providers.Ask{Kind: providers.AskNext, Call: call, Dial: s}, providers.CallEvent{Kind: providers.CallStepDone, Status: s}})
 	}
 	for _, digit := range []string{"1", "#", ""} {
-		if got, err := w.Digit(ask(providers.Ask{Kind: providers.AskDigit, Call: live, Digit: digit})); err != nil || got != digit {
-			t.Errorf("digit %q: %q, %v", digit, got, err)
-		}
+		tests = append(tests, struct {
+			ask  providers.Ask
+			want providers.CallEvent
+		}{providers.Ask{Kind: providers.AskDigit, Call: call, Digit: digit}, providers.CallEvent{Kind: providers.CallKey, Digit: digit}})
 	}
-	if r, err := w.Room(ask(providers.Ask{Kind: providers.TellRoom, Call: live, Room: "vb-room", Joined: true})); err != nil || *r != (providers.RoomReport{Call: call.ID, Joined: true}) {
-		t.Errorf("joined: %+v, %v", r, err)
-	}
-	left := providers.Ask{Kind: providers.TellRoom, URL: anyURL, Call: call, Room: "vb-room"}
-	if _, err := x.Ask(&left, now); !errors.Is(err, providers.ErrNotAsked) {
-		if r, err := w.Room(ask(left)); err != nil || *r != (providers.RoomReport{Call: call.ID, Left: true}) {
-			t.Errorf("left: %+v, %v", r, err)
-		}
+	for _, tt := range tests {
+		c.testWebhook(t, a, x, tt.ask, tt.want)
 	}
 	for _, bad := range []string{"", "%", "{", "[]", "null", `"x"`, strings.Repeat(`{"a":`, 20000), "CallSid=CA1", `{"uuid":7}`} {
-		h := &providers.Hook{Method: "POST", Header: http.Header{}, Body: []byte(bad)}
-		_, err1 := w.Inbound(h)
-		_, err2 := w.Status(h)
-		_, err3 := w.Next(h)
-		if err1 == nil || err2 == nil || err3 == nil {
-			t.Errorf("%.40q was taken: %v, %v, %v", bad, err1, err2, err3)
+		for purpose := providers.ForAnswer; purpose <= providers.ForRoom; purpose++ {
+			if evs, err := a.Webhooks.Read(&providers.Hook{Method: "POST", Header: http.Header{}, Body: []byte(bad), Purpose: purpose}); err == nil {
+				t.Errorf("%.40q was taken: %+v", bad, evs)
+			}
 		}
+	}
+}
+
+// testWebhook makes the carrier's request and reads it.
+func (c Control) testWebhook(t *testing.T, a *providers.Account, x providers.Exchange, ask providers.Ask, want providers.CallEvent) {
+	t.Helper()
+	now := time.Now()
+	const ref = "next/TOKEN"
+	ask.URL = "https://bridge.example.com/hooks/x/y/" + ref
+	r, err := x.Ask(&ask, now)
+	if errors.Is(err, providers.ErrNotAsked) {
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := hookOf(t, r)
+	h.Purpose = purposes[ask.Kind]
+	if _, err := a.Webhooks.Authenticate(h, now); err != nil {
+		t.Fatalf("%+v: %v", ask, err)
+	}
+	evs, err := a.Webhooks.Read(h)
+	if err != nil || len(evs) == 0 {
+		t.Errorf("%s: %+v, %v", h.Body, evs, err)
+		return
+	}
+	var got *providers.CallEvent
+	for i := range evs {
+		if evs[i].Kind == want.Kind {
+			got = &evs[i]
+		} else if evs[i].Kind != providers.CallProgress || evs[i].Status != ask.Call.Status { // what else it may tell
+			t.Errorf("%s: also %+v", h.Body, evs[i])
+		}
+	}
+	switch {
+	case got == nil:
+		t.Errorf("%s: %+v, want %+v", h.Body, evs, want)
+		return
+	case want.Kind != providers.CallStepDone && !got.Is(ask.Call.ID): // that may be told by the other end's leg
+		t.Errorf("%s: of the leg %q %q, want %q", h.Body, got.Leg, got.Aliases, ask.Call.ID)
+	case got.Ref != "" && got.Ref != ref:
+		t.Errorf("%s: belongs to %q, want %q", h.Body, got.Ref, ref)
+	case (want.Kind == providers.CallProgress || want.Kind == providers.CallDetected) && got.Raw == "":
+		t.Errorf("%s: without the carrier's word", h.Body)
+	}
+	got.Leg, got.Aliases, got.Ref, got.Raw, got.ID, got.Wants = "", nil, "", "", "", false
+	if want.Kind == providers.CallAsked && got.From == "" { // not all say it again
+		t.Errorf("%s: nobody calls", h.Body)
+	}
+	if !reflect.DeepEqual(*got, want) {
+		t.Errorf("%s: %+v, want %+v", h.Body, *got, want)
 	}
 }
 
@@ -209,14 +243,17 @@ func (c Control) testSignatures(t *testing.T) {
 	a, x := c.pair(t, anyURL)
 	now := time.Now()
 	const u = "https://bridge.example.com/hooks/x/y/inbound"
-	call := providers.ExchangeCall{ID: x.NewCall(), From: "+15550001111", To: "+15550002222"}
+	call := providers.ExchangeCall{ID: x.NewCall().ID, From: "+15550001111", To: "+15550002222"}
 	for name, change := range map[string]func(*providers.Hook){
 		"body":     func(h *providers.Hook) { h.Body = append(h.Body, "&x=y"...) },
 		"no body":  func(h *providers.Hook) { h.Body = nil },
 		"unsigned": func(h *providers.Hook) { h.Header = http.Header{"Content-Type": h.Header["Content-Type"]} },
 		"signature": func(h *providers.Hook) {
-			h.Header.Set("X-Twilio-Signature", "AAAA")
-			h.Header.Set("Authorization", "Bearer a.b.c")
+			for name := range h.Header {
+				if name != "Content-Type" {
+					h.Header.Set(name, "Bearer a.b.c")
+				}
+			}
 		},
 	} {
 		r, err := x.Ask(&providers.Ask{Kind: providers.AskAnswer, URL: u, Call: call}, now)
@@ -232,7 +269,7 @@ func (c Control) testSignatures(t *testing.T) {
 		if len(lines) < 2 || strings.Contains(strings.Join(lines, "\n"), c.Secret) {
 			t.Errorf("%s: Explain: %q", name, lines)
 		}
-		if err := a.Webhooks.Authenticate(h, now); !errors.Is(err, providers.ErrSignature) || strings.Contains(err.Error(), c.Secret) {
+		if _, err := a.Webhooks.Authenticate(h, now); !errors.Is(err, providers.ErrSignature) || strings.Contains(err.Error(), c.Secret) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -242,10 +279,10 @@ func (c Control) testSignatures(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := &providers.Hook{Method: "GET", URL: socket, Header: header}
-	if err := a.Webhooks.Authenticate(h, now); err != nil {
+	if _, err := a.Webhooks.Authenticate(h, now); err != nil {
 		t.Errorf("handshake: %v", err)
 	}
-	if err := a.Webhooks.Authenticate(&providers.Hook{Method: "GET", URL: socket, Header: http.Header{}}, now); !errors.Is(err, providers.ErrSignature) {
+	if _, err := a.Webhooks.Authenticate(&providers.Hook{Method: "GET", URL: socket, Header: http.Header{}}, now); !errors.Is(err, providers.ErrSignature) {
 		t.Errorf("unsigned handshake: %v", err)
 	}
 }
@@ -289,7 +326,7 @@ func (c Control) serve(t *testing.T) (*providers.Account, *api) {
 	a, x = c.pair(t, srv.URL)
 	s.url = srv.URL
 	s.answer = func(int, *providers.Operation) error { return nil }
-	if a.Calls == nil {
+	if !a.HasCommands() {
 		t.Fatal("the account has no calls")
 	}
 	return a, s
@@ -331,31 +368,35 @@ func (c Control) testCalls(t *testing.T) {
 			Ring: 20 * time.Second, Detect: true},
 		{To: "+15550100123", From: "+15550100999", Answer: "https://bridge.example.com/a", Status: "https://bridge.example.com/s", Digits: "1w2#"},
 	} {
-		id, err := a.Calls.Dial(ctx, &want)
-		if err != nil || id != "CA1" || s.last().Kind != providers.OpDial || *s.last().Dial != want {
-			t.Errorf("%q, %v\nbecame %+v\nwant %+v", id, err, s.last().Dial, want)
+		leg, err := a.Dial(ctx, &want)
+		if err != nil || leg.ID != "CA1" || s.last().Kind != providers.OpDial || *s.last().Dial != want {
+			t.Errorf("%+v, %v\nbecame %+v\nwant %+v", leg, err, s.last().Dial, want)
 		}
 	}
-	if err := a.Calls.Hangup(ctx, "CA1"); err != nil || s.last().Kind != providers.OpHangup || s.last().Call != "CA1" {
+	if err := a.Hangup(ctx, "CA1"); err != nil || s.last().Kind != providers.OpHangup || s.last().Call != "CA1" {
 		t.Errorf("%v, %+v", err, s.last())
 	}
-	r, err := a.Calls.Get(ctx, "CA1")
-	if err != nil || s.last().Kind != providers.OpGet || r.Status != providers.StatusInProgress || r.Call != "CA1" {
-		t.Errorf("%+v, %v, %+v", r, err, s.last())
+	evs, err := a.Get(ctx, "CA1")
+	if err != nil || s.last().Kind != providers.OpGet || len(evs) == 0 || evs[0].Status != providers.StatusInProgress || evs[0].Leg != "CA1" {
+		t.Errorf("%+v, %v, %+v", evs, err, s.last())
 	}
-	answer := &providers.Answer{Say: "One moment <please>.", Dial: "+15550100123", Caller: "+15550100999"}
-	if err := a.Calls.Redirect(ctx, "CA1", answer); err != nil || s.last().Kind != providers.OpRedirect || !s.last().Answer.Equal(answer) {
-		t.Errorf("%v, %+v", err, s.last())
+	for _, answer := range answers {
+		if err := a.Do(ctx, "CA1", &answer); err != nil || s.last().Kind != providers.OpDo || !s.last().Answer.Equal(&answer) {
+			t.Errorf("%v, %+v\nwant %+v", err, s.last().Answer, answer)
+		}
+	}
+	if err := a.Do(ctx, "CA1", &providers.Answer{}); err != nil || s.last().Kind != providers.OpHangup {
+		t.Errorf("nothing to do: %v, %+v", err, s.last())
 	}
 	n := s.count()
-	switch err := a.Calls.Digits(ctx, "CA1", "1w#"); {
-	case a.Calls.SendsDigits() && (err != nil || s.last().Kind != providers.OpDigits || s.last().Digits != "1w#"):
+	switch err := a.SendDigits(ctx, "CA1", "1w#"); {
+	case a.SendsDigits() && (err != nil || s.last().Kind != providers.OpDigits || s.last().Digits != "1w#"):
 		t.Errorf("%v, %+v", err, s.last())
-	case !a.Calls.SendsDigits() && (!errors.Is(err, errors.ErrUnsupported) || s.count() != n):
+	case !a.SendsDigits() && (!errors.Is(err, errors.ErrUnsupported) || s.count() != n):
 		t.Errorf("digits that the carrier cannot send: %v", err)
 	}
 	for _, digits := range []string{strings.Repeat("1", 64), strings.Repeat("W", 64), "0123456789*#wW", "AD"} {
-		if err := a.Calls.Digits(ctx, "CA1", digits); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		if err := a.SendDigits(ctx, "CA1", digits); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 			t.Errorf("%s: %v", digits, err)
 		}
 	}
@@ -387,7 +428,7 @@ func (c Control) testCallErrors(t *testing.T) {
 		s.mu.Lock()
 		s.answer = func(int, *providers.Operation) error { return tt.reply }
 		s.mu.Unlock()
-		_, err := a.Calls.Dial(ctx, &providers.Dial{To: "+15550100123", From: "+15550100999", Answer: "https://b.example/a", Status: "https://b.example/s"})
+		_, err := a.Dial(ctx, &providers.Dial{To: "+15550100123", From: "+15550100999", Answer: "https://b.example/a", Status: "https://b.example/s"})
 		var e *providers.CallError
 		if !errors.As(err, &e) || e.Kind != tt.want || strings.Contains(err.Error(), c.Secret) {
 			t.Errorf("%s: %v, want %s", name, err, tt.want)
@@ -401,10 +442,10 @@ func (c Control) testCallErrors(t *testing.T) {
 		return &providers.CallError{Kind: providers.ErrNoCall, Status: 404}
 	}
 	s.mu.Unlock()
-	if err := a.Calls.Hangup(ctx, "CA1"); err != nil {
+	if err := a.Hangup(ctx, "CA1"); err != nil {
 		t.Errorf("hang-up of a call that has ended: %v", err)
 	}
-	if err := a.Calls.Redirect(ctx, "CA1", &providers.Answer{Say: "x"}); !providers.IsNoCall(err) {
+	if err := a.Do(ctx, "CA1", &providers.Answer{Say: "x"}); !providers.IsNoCall(err) {
 		t.Errorf("redirect of a call that has ended: %v", err)
 	}
 }
@@ -420,20 +461,20 @@ func (c Control) testRetries(t *testing.T) {
 		}
 		return nil
 	}
-	if err := a.Calls.Hangup(ctx, "CA1"); err != nil || s.count() != 3 {
+	if err := a.Hangup(ctx, "CA1"); err != nil || s.count() != 3 {
 		t.Errorf("%v after %d tries", err, s.count())
 	}
 	gone := httptest.NewServer(nil)
 	gone.Close()
 	b, _ := c.pair(t, gone.URL)
-	_, err := b.Calls.Get(ctx, "CA1")
+	_, err := b.Get(ctx, "CA1")
 	var e *providers.CallError
 	if !errors.As(err, &e) || e.Kind != providers.ErrUnavailable || e.Status != 0 {
 		t.Errorf("nobody there: %v", err)
 	}
 	canceled, stop := context.WithCancel(ctx)
 	stop()
-	if err := a.Calls.Hangup(canceled, "CA1"); err == nil {
+	if err := a.Hangup(canceled, "CA1"); err == nil {
 		t.Error("a request was made for nobody")
 	}
 	// A carrier that takes the request and says nothing is not waited for longer
@@ -444,17 +485,17 @@ func (c Control) testRetries(t *testing.T) {
 	s.mu.Unlock()
 	short, cut := context.WithTimeout(ctx, 200*time.Millisecond)
 	defer cut()
-	_, err = a.Calls.Get(short, "CA1")
+	_, err = a.Get(short, "CA1")
 	close(hush)
 	if !errors.As(err, &e) || e.Kind != providers.ErrUnavailable || e.Status != 0 {
 		t.Errorf("a silent carrier: %v", err)
 	}
 	// A reply without end is not read to the end.
-	big := garbage{200, `{"sid":"` + string(bytes.Repeat([]byte("x"), 2*providers.MaxReply))}
+	big := garbage{200, `{"sid":"` + string(bytes.Repeat([]byte("x"), 2<<20))}
 	s.mu.Lock()
 	s.answer = func(int, *providers.Operation) error { return big }
 	s.mu.Unlock()
-	if _, err := a.Calls.Dial(ctx, &providers.Dial{To: "+15550100123", From: "+15550100999", Answer: "https://b.example/a", Status: "https://b.example/s"}); err == nil {
+	if _, err := a.Dial(ctx, &providers.Dial{To: "+15550100123", From: "+15550100999", Answer: "https://b.example/a", Status: "https://b.example/s"}); err == nil {
 		t.Error("an endless reply was taken")
 	}
 }

@@ -88,10 +88,10 @@ func (s *sdk) ask(request map[string]any, answer any) {
 func TestTwilio(t *testing.T) {
 	s := start(t)
 	const token = "a token with ünïcode"
-	account, err := twilio.NewAccount(func(c any) error {
+	account, err := twilio.NewAccount(providers.Setup{Decode: func(c any) error {
 		*c.(*twilio.Config) = twilio.Config{AccountSID: "AC1", AuthToken: token}
 		return nil
-	})
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,11 +118,11 @@ func TestTwilio(t *testing.T) {
 		} {
 			h := &providers.Hook{Method: "POST", URL: u, Body: []byte(form.Encode()), Header: http.Header{
 				"Content-Type": {"application/x-www-form-urlencoded"}, "X-Twilio-Signature": {sign(u, form)}}}
-			if err := w.Authenticate(h, time.Now()); err != nil {
+			if _, err := w.Authenticate(h, time.Now()); err != nil {
 				t.Errorf("%s %v: %v", u, form, err)
 			}
 			h.Body = append(h.Body, "&more=1"...)
-			if w.Authenticate(h, time.Now()) == nil {
+			if _, err := w.Authenticate(h, time.Now()); err == nil {
 				t.Errorf("%s %v: a changed form was taken", u, form)
 			}
 		}
@@ -133,12 +133,12 @@ func TestTwilio(t *testing.T) {
 	u := "https://bridge.example.com/json?a=b&bodySHA256=" + hash
 	h := &providers.Hook{Method: "POST", URL: u, Body: []byte(body), Header: http.Header{
 		"Content-Type": {"application/json"}, "X-Twilio-Signature": {sign(u, nil)}}}
-	if err := w.Authenticate(h, time.Now()); err != nil {
+	if _, err := w.Authenticate(h, time.Now()); err != nil {
 		t.Errorf("JSON: %v", err)
 	}
 	ws := "wss://bridge.example.com/media/twilio/abc"
 	h = &providers.Hook{Method: "GET", URL: ws, Header: http.Header{"X-Twilio-Signature": {sign(ws, nil)}}}
-	if err := w.Authenticate(h, time.Now()); err != nil {
+	if _, err := w.Authenticate(h, time.Now()); err != nil {
 		t.Errorf("socket: %v", err)
 	}
 }
@@ -148,11 +148,11 @@ func TestTwilio(t *testing.T) {
 func TestVonage(t *testing.T) {
 	s := start(t)
 	const secret, body = "0123456789abcdef0123456789abcdef", `{"uuid":"u","status":"ringing"}`
-	account, err := vonage.NewAccount(func(c any) error {
+	account, err := vonage.NewAccount(providers.Setup{Decode: func(c any) error {
 		cfg := c.(*vonage.Config)
 		cfg.APIKey, cfg.ApplicationID, cfg.SignatureSecret = "key", "app", secret
 		return nil
-	})
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +168,7 @@ func TestVonage(t *testing.T) {
 		}
 		var theirs bool
 		s.ask(map[string]any{"do": "verify", "token": token, "secret": secret}, &theirs)
-		ours := w.Authenticate(&providers.Hook{Method: "POST", Body: []byte(body), Header: http.Header{"Authorization": {"Bearer " + token}}}, now)
+		_, ours := w.Authenticate(&providers.Hook{Method: "POST", Body: []byte(body), Header: http.Header{"Authorization": {"Bearer " + token}}}, now)
 		if good := i == 0; theirs != good || (ours == nil) != good {
 			t.Errorf("signed with %q: the SDK says %v, we say %v", key, theirs, ours)
 		}
@@ -184,7 +184,7 @@ func TestVonageExchange(t *testing.T) {
 	if err := decode(&cfg); err != nil {
 		t.Fatal(err)
 	}
-	x, err := vonage.NewExchange(decode)
+	x, err := vonage.NewExchange(providers.Setup{Decode: decode})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -224,7 +224,7 @@ func TestTwilioExchange(t *testing.T) {
 		t.Fatal(err)
 	}
 	var err error
-	if exchange.Office, err = twilio.NewExchange(decode); err != nil {
+	if exchange.Office, err = twilio.NewExchange(providers.Setup{Decode: decode}); err != nil {
 		t.Fatal(err)
 	}
 	request := func(do string, more map[string]any) (answer struct {

@@ -2,9 +2,11 @@ package twilio
 
 import (
 	"errors"
+	"net/url"
 	"strings"
 
 	"voicebridge/providers"
+	"voicebridge/providers/internal/rest"
 )
 
 // Config is an account's block of the configuration.
@@ -22,27 +24,32 @@ type Config struct {
 }
 
 // NewAccount implements providers.Spec.
-func NewAccount(decode func(any) error) (*providers.Account, error) {
-	var cfg Config
-	if err := decode(&cfg); err != nil {
+func NewAccount(setup providers.Setup) (*providers.Account, error) {
+	cfg, base, err := readConfig(setup)
+	if err != nil {
 		return nil, err
+	}
+	return providers.NewAccount(cfg.AccountSID, abilities, &webhooks{cfg}, &commands{cfg: cfg, base: base, http: setup.HTTP}), nil
+}
+
+// readConfig reads and checks the configuration. base is nil where Twilio's own URL is
+// meant.
+func readConfig(setup providers.Setup) (cfg Config, base *url.URL, err error) {
+	if err := setup.Decode(&cfg); err != nil {
+		return cfg, nil, err
 	}
 	switch {
 	case !strings.HasPrefix(cfg.AccountSID, "AC"):
-		return nil, errors.New("account_sid: must be the SID of the account, which begins with AC")
+		return cfg, nil, errors.New("account_sid: must be the SID of the account, which begins with AC")
 	case cfg.AuthToken == "":
-		return nil, errors.New("auth_token: must be the account's auth token: webhooks are signed with it")
+		return cfg, nil, errors.New("auth_token: must be the account's auth token: webhooks are signed with it")
 	case (cfg.APIKey == "") != (cfg.APISecret == ""):
-		return nil, errors.New("api_secret: must be set where api_key is, and only there")
+		return cfg, nil, errors.New("api_secret: must be set where api_key is, and only there")
 	case (cfg.Edge == "") != (cfg.Region == ""):
-		return nil, errors.New("region: must be set where edge is, and only there")
+		return cfg, nil, errors.New("region: must be set where edge is, and only there")
 	}
-	c := &calls{cfg: cfg}
 	if cfg.BaseURL != "" {
-		var err error
-		if c.base, err = providers.CheckBaseURL(cfg.BaseURL); err != nil {
-			return nil, err
-		}
+		base, err = rest.CheckBaseURL(cfg.BaseURL)
 	}
-	return &providers.Account{ID: cfg.AccountSID, Webhooks: &webhooks{cfg}, Calls: c}, nil
+	return cfg, base, err
 }

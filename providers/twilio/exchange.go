@@ -7,8 +7,6 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
-	"encoding/json"
-	"encoding/xml"
 	"errors"
 	"fmt"
 	"net/http"
@@ -21,18 +19,20 @@ import (
 
 	"voicebridge/codec"
 	"voicebridge/providers"
+	"voicebridge/providers/internal/rest"
+	"voicebridge/providers/internal/xmldoc"
 )
 
 // exchange is Twilio's own end of an account.
 type exchange struct{ cfg Config }
 
 // NewExchange implements providers.Spec.
-func NewExchange(decode func(any) error) (providers.Exchange, error) {
-	a, err := NewAccount(decode)
+func NewExchange(setup providers.Setup) (providers.Exchange, error) {
+	cfg, _, err := readConfig(setup)
 	if err != nil {
 		return nil, err
 	}
-	return &exchange{a.Webhooks.(*webhooks).cfg}, nil
+	return &exchange{cfg}, nil
 }
 
 // Sample implements providers.Spec.
@@ -51,15 +51,7 @@ func newSID(prefix string) string {
 }
 
 // NewCall implements providers.Exchange.
-func (*exchange) NewCall() string { return newSID("CA") }
-
-// rawStatus is a status in Twilio's words.
-func rawStatus(s providers.Status) string {
-	if s == providers.StatusInitiated {
-		return "initiated"
-	}
-	return string(s) // the rest are the same
-}
+func (*exchange) NewCall() providers.Leg { return providers.Leg{ID: newSID("CA")} }
 
 func direction(c *providers.ExchangeCall) string {
 	if c.Inbound {
@@ -70,46 +62,32 @@ func direction(c *providers.ExchangeCall) string {
 
 // Ask implements providers.Exchange.
 func (x *exchange) Ask(a *providers.Ask, now time.Time) (*http.Request, error) {
-	form := url.Values{"CallSid": {a.Call.ID}, "AccountSid": {x.cfg.AccountSID}}
-	if a.Kind != providers.TellDetection {
-		form.Set("From", a.Call.From)
-		form.Set("To", a.Call.To)
-		form.Set("CallStatus", rawStatus(a.Call.Status))
-		form.Set("ApiVersion", "2010-04-01")
-		form.Set("Direction", direction(&a.Call))
-	}
+	form := x.form(a)
 	switch a.Kind {
 	case providers.AskNext:
-		if a.Dial != "" {
-			form.Set("DialCallStatus", string(a.Dial))
-		}
+		x.nextForm(form, a)
 	case providers.AskDigit:
-		form.Set("Digits", a.Digit)
 		form.Set("msg", "Gather End")
-		if a.Digit == "" {
-			form.Del("Digits")
+		form.Set("FinishedOnKey", "")
+		if a.Digit != "" {
+			form.Set("Digits", a.Digit)
 		}
 	case providers.TellRoom:
-		form = url.Values{"CallSid": {a.Call.ID}, "AccountSid": {x.cfg.AccountSID}, "ConferenceSid": {newSID("CF")}, "FriendlyName": {a.Room},
-			"StatusCallbackEvent": {"participant-leave"}, "SequenceNumber": {strconv.Itoa(a.Sequence)}, "Timestamp": {now.UTC().Format(time.RFC1123Z)},
-			"Muted": {"false"}, "Hold": {"false"}, "Coaching": {"false"}}
-		if a.Joined {
-			form.Set("StatusCallbackEvent", "participant-join")
-		}
+		form = x.roomForm(a, now)
 	case providers.TellStatus:
 		form.Set("CallbackSource", "call-progress-events")
 		form.Set("SequenceNumber", strconv.Itoa(a.Sequence))
 		form.Set("Timestamp", now.UTC().Format(time.RFC1123Z))
 		if a.Call.Status.Final() {
 			form.Set("CallDuration", "0")
+			form.Set("Duration", "0")
 		}
 	case providers.TellDetection:
-		by := map[providers.AnsweredBy]string{providers.AnsweredByMachine: "machine_start"}[a.AnsweredBy]
-		if by == "" {
-			by = string(a.AnsweredBy)
+		by := string(a.AnsweredBy)
+		if a.AnsweredBy == providers.AnsweredByMachine {
+			by = "machine_start"
 		}
-		form.Set("AnsweredBy", by)
-		form.Set("MachineDetectionDuration", "2100")
+		form = url.Values{"CallSid": {a.Call.ID}, "AccountSid": {x.cfg.AccountSID}, "AnsweredBy": {by}, "MachineDetectionDuration": {"2100"}}
 	}
 	req, err := http.NewRequest("POST", a.URL, strings.NewReader(form.Encode()))
 	if err != nil {
@@ -122,6 +100,43 @@ func (x *exchange) Ask(a *providers.Ask, now time.Time) (*http.Request, error) {
 	return req, nil
 }
 
+// form returns the parameters of most requests.
+func (x *exchange) form(a *providers.Ask) url.Values {
+	return url.Values{
+		"CallSid": {a.Call.ID}, "AccountSid": {x.cfg.AccountSID}, "ApiVersion": {"2010-04-01"}, "Direction": {direction(&a.Call)},
+		"From": {a.Call.From}, "To": {a.Call.To}, "Caller": {a.Call.From}, "Called": {a.Call.To}, "CallStatus": {string(a.Call.Status)},
+		"FromCountry": {"US"}, "ToCountry": {"US"}, "FromCity": {""}, "ToCity": {""},
+	}
+}
+
+// nextForm adds what the action of a Dial is told.
+func (x *exchange) nextForm(form url.Values, a *providers.Ask) {
+	switch {
+	case a.Room != "": // of a conference
+		form.Set("DialCallStatus", "answered")
+	case a.Dial != "":
+		form.Set("DialCallStatus", string(a.Dial))
+		form.Set("DialCallSid", newSID("CA"))
+		form.Set("DialBridged", strconv.FormatBool(a.Dial == providers.StatusCompleted))
+	}
+}
+
+// roomForm returns a report on who comes and goes.
+func (x *exchange) roomForm(a *providers.Ask, now time.Time) url.Values {
+	sum := sha1.Sum([]byte(a.Room))
+	form := url.Values{"CallSid": {a.Call.ID}, "AccountSid": {x.cfg.AccountSID}, "ConferenceSid": {"CF" + hex.EncodeToString(sum[:16])}, "FriendlyName": {a.Room},
+		"SequenceNumber": {strconv.Itoa(a.Sequence)}, "Timestamp": {now.UTC().Format(time.RFC1123Z)},
+		"Muted": {"false"}, "Hold": {"false"}, "Coaching": {"false"}}
+	if a.Joined {
+		form.Set("StatusCallbackEvent", "participant-join")
+		return form
+	}
+	form.Set("StatusCallbackEvent", "participant-leave")
+	form.Set("ReasonParticipantLeft", "participant_hung_up")
+	form.Set("ParticipantCallStatus", "completed")
+	return form
+}
+
 func (x *exchange) sign(data string) string {
 	mac := hmac.New(sha1.New, []byte(x.cfg.AuthToken))
 	mac.Write([]byte(data))
@@ -130,24 +145,16 @@ func (x *exchange) sign(data string) string {
 
 // Handshake implements providers.Exchange.
 func (x *exchange) Handshake(url string, _ time.Time) (http.Header, error) {
-	return http.Header{"X-Twilio-Signature": {x.sign(url)}}, nil
+	return http.Header{"X-Twilio-Signature": {x.sign(url)}, "User-Agent": {"Twilio.TmeWs/1.0"}}, nil
 }
 
 // Start implements providers.Exchange.
-func (x *exchange) Start(call *providers.ExchangeCall, a *providers.Answer) *providers.Start {
-	return &providers.Start{Account: x.cfg.AccountSID, Call: call.ID, Stream: newSID("MZ"), In: format, Out: format, Params: a.Params}
+func (x *exchange) Start(call *providers.ExchangeCall, _ *providers.Answer) *providers.Start {
+	return &providers.Start{Account: x.cfg.AccountSID, Call: call.ID, Stream: newSID("MZ"), In: format, Out: format}
 }
 
-// element is any XML element.
-type element struct {
-	XMLName  xml.Name
-	Attrs    []xml.Attr `xml:",any,attr"`
-	Children []element  `xml:",any"`
-	Text     string     `xml:",chardata"`
-}
-
-// attributes are those that each element of TwiML may have here.
-var attributes = map[string][]string{
+// schema has the elements of TwiML that are simulated, and their attributes.
+var schema = xmldoc.Schema{
 	"Response":  {},
 	"Connect":   {"action", "method"},
 	"Stream":    {"url", "name", "track", "connectorName", "statusCallback", "statusCallbackMethod"},
@@ -155,7 +162,7 @@ var attributes = map[string][]string{
 	"Redirect":  {"method"},
 	"Say":       {"voice", "language", "loop"},
 	"Dial":      {"callerId", "timeout", "action", "method", "timeLimit", "answerOnBridge"},
-	"Number":    {},
+	"Number":    {"statusCallback", "statusCallbackEvent", "statusCallbackMethod"},
 	"Conference": {"endConferenceOnExit", "startConferenceOnEnter", "beep", "waitUrl", "waitMethod", "statusCallback", "statusCallbackEvent",
 		"statusCallbackMethod", "muted", "maxParticipants", "participantLabel"},
 	"Gather": {"input", "numDigits", "timeout", "action", "method", "actionOnEmptyResult", "finishOnKey"},
@@ -163,51 +170,23 @@ var attributes = map[string][]string{
 	"Hangup": {},
 }
 
-func (e *element) attr(name string) string {
-	for _, a := range e.Attrs {
-		if a.Name.Local == name {
-			return a.Value
-		}
-	}
-	return ""
-}
-
-// valid checks elements and attributes against the schema.
-func (e *element) valid() error {
-	allowed, known := attributes[e.XMLName.Local]
-	if !known {
-		return fmt.Errorf("twilio: 12200: element %.40q", e.XMLName.Local)
-	}
-	for _, a := range e.Attrs {
-		if !slices.Contains(allowed, a.Name.Local) {
-			return fmt.Errorf("twilio: 12200: attribute %.40q of %s", a.Name.Local, e.XMLName.Local)
-		}
-	}
-	for i := range e.Children {
-		if err := e.Children[i].valid(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+// maxDocument is the size of a document in bytes, maxTwiml that of one in a request.
+const (
+	maxDocument = 64 << 10
+	maxTwiml    = 4000
+)
 
 // Answer implements providers.Exchange.
 func (x *exchange) Answer(kind string, body []byte) (*providers.Answer, error) {
 	if k, _, _ := strings.Cut(kind, ";"); k != "application/xml" && k != "text/xml" {
 		return nil, fmt.Errorf("twilio: 12300: content type %.40q", kind)
 	}
-	if len(body) > 64<<10 {
-		return nil, errors.New("twilio: 11750: the document is larger than 64 KB")
-	}
-	var root element
-	if err := xml.Unmarshal(body, &root); err != nil {
+	root, err := xmldoc.Read(body, maxDocument, schema)
+	switch {
+	case errors.Is(err, xmldoc.ErrSchema):
+		return nil, fmt.Errorf("twilio: 12200: %w", err)
+	case err != nil:
 		return nil, fmt.Errorf("twilio: 12100: %w", err)
-	}
-	if root.XMLName.Local != "Response" {
-		return nil, errors.New("twilio: 12100: the root is not Response")
-	}
-	if err := root.valid(); err != nil {
-		return nil, err
 	}
 	var a providers.Answer
 	for i := range root.Children {
@@ -218,16 +197,16 @@ func (x *exchange) Answer(kind string, body []byte) (*providers.Answer, error) {
 	return &a, nil
 }
 
-func verb(a *providers.Answer, e *element) error {
+func verb(a *providers.Answer, e *xmldoc.Element) error {
 	text := strings.TrimSpace(e.Text)
-	switch e.XMLName.Local {
+	switch e.Name() {
 	case "Connect":
-		if len(e.Children) != 1 || e.Children[0].XMLName.Local != "Stream" || a.Media != "" {
+		if len(e.Children) != 1 || e.Children[0].Name() != "Stream" || a.Media != "" {
 			return errors.New("twilio: 12200: Connect must hold one Stream")
 		}
 		return stream(a, &e.Children[0])
 	case "Redirect":
-		if !providers.Secure(text, "https") {
+		if !rest.Secure(text, "https") {
 			return fmt.Errorf("twilio: 11100: Redirect to %.100q", text)
 		}
 		a.Next = text
@@ -242,22 +221,22 @@ func verb(a *providers.Answer, e *element) error {
 		return dial(a, e, text)
 	case "Hangup", "Pause":
 	default:
-		return fmt.Errorf("twilio: 12200: %s is no verb", e.XMLName.Local)
+		return fmt.Errorf("twilio: 12200: %s is no verb", e.Name())
 	}
 	return nil
 }
 
-func gather(a *providers.Answer, e *element) error {
-	wait, err := strconv.Atoi(e.attr("timeout"))
+func gather(a *providers.Answer, e *xmldoc.Element) error {
+	wait, err := strconv.Atoi(e.Attr("timeout"))
 	switch {
-	case err != nil || wait < 1 || e.attr("numDigits") != "1" || e.attr("input") != "dtmf" || e.attr("actionOnEmptyResult") != "true":
+	case err != nil || wait < 1 || e.Attr("numDigits") != "1" || e.Attr("input") != "dtmf" || e.Attr("actionOnEmptyResult") != "true":
 		return errors.New("twilio: 13321: Gather for one digit with a timeout and an action for none is all that is simulated")
-	case !providers.Secure(e.attr("action"), "https"):
-		return fmt.Errorf("twilio: 11100: Gather action %.100q", e.attr("action"))
+	case !rest.Secure(e.Attr("action"), "https"):
+		return fmt.Errorf("twilio: 11100: Gather action %.100q", e.Attr("action"))
 	}
-	a.Ask = &providers.Question{URL: e.attr("action"), Wait: time.Duration(wait) * time.Second}
+	a.Ask = &providers.Question{URL: e.Attr("action"), Wait: time.Duration(wait) * time.Second}
 	for i := range e.Children {
-		if e.Children[i].XMLName.Local != "Say" {
+		if e.Children[i].Name() != "Say" {
 			return errors.New("twilio: 12200: Gather may hold Say")
 		}
 		if err := verb(a, &e.Children[i]); err != nil {
@@ -267,22 +246,22 @@ func gather(a *providers.Answer, e *element) error {
 	return nil
 }
 
-func dial(a *providers.Answer, e *element, number string) error {
-	if a.Next = e.attr("action"); a.Next != "" && !providers.Secure(a.Next, "https") {
+func dial(a *providers.Answer, e *xmldoc.Element, number string) error {
+	if a.Next = e.Attr("action"); a.Next != "" && !rest.Secure(a.Next, "https") {
 		return fmt.Errorf("twilio: 11100: Dial action %.100q", a.Next)
 	}
 	for i := range e.Children {
 		n := &e.Children[i]
-		if number = strings.TrimSpace(n.Text); n.XMLName.Local != "Conference" {
+		if number = strings.TrimSpace(n.Text); n.Name() != "Conference" {
 			continue
 		}
-		room := &providers.Room{Name: number, End: n.attr("endConferenceOnExit") == "true", Wait: n.attr("startConferenceOnEnter") == "false", Events: n.attr("statusCallback"), Hold: n.attr("waitUrl")}
+		room := &providers.Room{Name: number, End: n.Attr("endConferenceOnExit") == "true", Wait: n.Attr("startConferenceOnEnter") == "false", Events: n.Attr("statusCallback"), Hold: n.Attr("waitUrl")}
 		switch {
 		case room.Name == "" || len(room.Name) > 128:
 			return errors.New("twilio: 13233: the conference must have a name of at most 128 characters")
-		case room.Events != "" && (!providers.Secure(room.Events, "https") || n.attr("statusCallbackEvent") != "join leave"):
-			return fmt.Errorf("twilio: 13234: statusCallback %.100q for %q", room.Events, n.attr("statusCallbackEvent"))
-		case room.Hold != "" && !providers.Secure(room.Hold, "https"):
+		case room.Events != "" && (!rest.Secure(room.Events, "https") || n.Attr("statusCallbackEvent") != "join leave"):
+			return fmt.Errorf("twilio: 13234: statusCallback %.100q for %q", room.Events, n.Attr("statusCallbackEvent"))
+		case room.Hold != "" && !rest.Secure(room.Hold, "https"):
 			return fmt.Errorf("twilio: 13236: waitUrl %.100q", room.Hold)
 		}
 		a.Room = room
@@ -291,28 +270,18 @@ func dial(a *providers.Answer, e *element, number string) error {
 	if !providers.ValidNumber(number) {
 		return fmt.Errorf("twilio: 13223: Dial to %.40q", number)
 	}
-	ring, err := strconv.Atoi(e.attr("timeout"))
+	ring, err := strconv.Atoi(e.Attr("timeout"))
 	if err != nil || ring < 5 || ring > 600 {
 		return errors.New("twilio: 13212: Dial timeout")
 	}
-	a.Dial, a.Caller, a.Ring = number, e.attr("callerId"), time.Duration(ring)*time.Second
+	a.Dial, a.Caller, a.Ring = number, e.Attr("callerId"), time.Duration(ring)*time.Second
 	return nil
 }
 
-func stream(a *providers.Answer, e *element) error {
-	a.Media, a.Format = e.attr("url"), format
-	if !providers.Secure(a.Media, "wss") || strings.Contains(a.Media, "?") {
+func stream(a *providers.Answer, e *xmldoc.Element) error {
+	a.Media, a.Format = e.Attr("url"), format
+	if !rest.Secure(a.Media, "wss") || strings.Contains(a.Media, "?") {
 		return fmt.Errorf("twilio: 31920: Stream url %.100q must be wss:// without query", a.Media)
-	}
-	for _, p := range e.Children {
-		name, value := p.attr("name"), p.attr("value")
-		if p.XMLName.Local != "Parameter" || name == "" || len(name)+len(value) >= 500 {
-			return errors.New("twilio: 12200: Stream takes Parameters with a name, of less than 500 characters")
-		}
-		if a.Params == nil {
-			a.Params = map[string]string{}
-		}
-		a.Params[name] = value
 	}
 	return nil
 }
@@ -353,31 +322,36 @@ func (x *exchange) Operation(r *http.Request, body []byte, _ time.Time) (*provid
 		return nil, fail(415, 20001, "Unsupported content type")
 	}
 	form, err := url.ParseQuery(string(body))
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, fail(400, 20001, "Bad request")
+	case op.Call != "":
+		return op, x.change(op, form)
 	}
-	if op.Call == "" {
-		op.Kind = providers.OpDial
-		op.Dial, err = dialForm(form)
-		return op, err
-	}
+	op.Kind = providers.OpDial
+	op.Dial, err = dialForm(form)
+	return op, err
+}
+
+// change reads a request that changes a live call.
+func (x *exchange) change(op *providers.Operation, form url.Values) (err error) {
 	switch doc := form.Get("Twiml"); {
 	case len(form) == 1 && (form.Get("Status") == "completed" || form.Get("Status") == "canceled"):
 		op.Kind = providers.OpHangup
-	case len(form) == 1 && doc != "" && len(doc) <= 4000:
-		op.Kind = providers.OpRedirect
+	case len(form) == 1 && doc != "" && len(doc) <= maxTwiml:
+		op.Kind = providers.OpDo
 		if op.Answer, err = x.Answer("application/xml", []byte(doc)); err != nil {
-			return nil, fail(400, 12100, err.Error())
+			return fail(400, 12100, err.Error())
 		}
 	default:
-		return nil, fail(400, 20001, "Invalid parameters")
+		return fail(400, 20001, "Invalid parameters")
 	}
-	return op, nil
+	return nil
 }
 
 // dialParams are the parameters of a new call that are known here.
 var dialParams = []string{"To", "From", "Url", "Method", "StatusCallback", "StatusCallbackMethod", "StatusCallbackEvent", "Timeout",
-	"SendDigits", "MachineDetection", "AsyncAmd", "AsyncAmdStatusCallback", "AsyncAmdStatusCallbackMethod"}
+	"TimeLimit", "SendDigits", "MachineDetection", "AsyncAmd", "AsyncAmdStatusCallback", "AsyncAmdStatusCallbackMethod"}
 
 // statusEvents are those that may be asked for; busy and the like come as
 // completed.
@@ -392,12 +366,12 @@ func dialForm(form url.Values) (*providers.Dial, error) {
 	d := &providers.Dial{To: form.Get("To"), From: form.Get("From"), Answer: form.Get("Url"), Status: form.Get("StatusCallback"), Digits: form.Get("SendDigits")}
 	switch {
 	case !providers.ValidNumber(d.To):
-		return nil, fail(400, 21211, "The 'To' number is not a valid phone number")
+		return nil, fail(400, 21211, "The 'To' number "+d.To+" is not a valid phone number.")
 	case !providers.ValidNumber(d.From):
-		return nil, fail(400, 21212, "The 'From' number is not a valid phone number")
-	case !providers.Secure(d.Answer, "https"):
-		return nil, fail(400, 21205, "Url is not a valid URL")
-	case d.Status != "" && !providers.Secure(d.Status, "https"):
+		return nil, fail(400, 21212, "The 'From' number "+d.From+" is not a valid phone number.")
+	case !rest.Secure(d.Answer, "https"):
+		return nil, fail(400, 21205, "Url is not a valid URL: "+d.Answer)
+	case d.Status != "" && !rest.Secure(d.Status, "https"):
 		return nil, fail(400, 21609, "StatusCallback is not a valid URL")
 	case !sendDigits.MatchString(d.Digits):
 		return nil, fail(400, 20001, "SendDigits is not valid")
@@ -414,49 +388,64 @@ func dialForm(form url.Values) (*providers.Dial, error) {
 		}
 		d.Ring = time.Duration(n) * time.Second
 	}
+	return d, detection(d, form)
+}
+
+// detection reads what is asked for about answering machines.
+func detection(d *providers.Dial, form url.Values) error {
 	switch form.Get("MachineDetection") {
 	case "":
 	case "Enable", "DetectMessageEnd":
 		if form.Get("AsyncAmd") != "true" || form.Get("AsyncAmdStatusCallback") == "" {
-			return nil, fail(400, 20001, "only asynchronous detection is simulated")
+			return fail(400, 20001, "only asynchronous detection is simulated")
 		}
 		d.Detect = true
 	default:
-		return nil, fail(400, 20001, "MachineDetection is not valid")
+		return fail(400, 20001, "MachineDetection is not valid")
 	}
-	return d, nil
+	return nil
 }
+
+// texts are what errors say, by their code.
+var texts = map[int]string{21220: "Call is not in-progress. Cannot redirect.", 20429: "Too Many Requests"}
 
 // Reply implements providers.Exchange.
 func (x *exchange) Reply(w http.ResponseWriter, op *providers.Operation, call *providers.ExchangeCall, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	var e *providers.CallError
 	if errors.As(err, &e) {
-		code, _ := strconv.Atoi(e.Code)
-		if code == 0 {
-			code = map[providers.CallErrorKind]int{providers.ErrNoCall: 20404, providers.ErrRate: 20429}[e.Kind]
-		}
-		if e.Kind == providers.ErrNoCall && op != nil && call != nil { // known, but over
-			code, e.Status = 21220, 400
-		}
-		if e.Retry > 0 {
-			w.Header().Set("Retry-After", strconv.Itoa(int(e.Retry/time.Second)))
-		}
-		w.WriteHeader(e.Status)
-		writeJSON(w, map[string]any{"code": code, "message": e.Detail, "more_info": "https://www.twilio.com/docs/errors/" + strconv.Itoa(code), "status": e.Status})
+		x.replyError(w, e, op != nil && call != nil)
 		return
 	}
-	status := rawStatus(call.Status)
+	status := string(call.Status)
 	if op.Kind == providers.OpDial {
 		status = "queued"
 		w.WriteHeader(http.StatusCreated)
 	}
-	writeJSON(w, map[string]any{
+	rest.WriteJSON(w, map[string]any{
 		"sid": call.ID, "account_sid": x.cfg.AccountSID, "status": status, "direction": direction(call),
-		"from": call.From, "to": call.To, "api_version": "2010-04-01", "price": nil, "duration": nil,
+		"from": call.From, "to": call.To, "api_version": "2010-04-01", "price": nil, "price_unit": "USD", "duration": nil, "answered_by": nil,
+		"uri": "/2010-04-01/Accounts/" + x.cfg.AccountSID + "/Calls/" + call.ID + ".json",
 	})
 }
 
-func writeJSON(w http.ResponseWriter, v any) {
-	_ = json.NewEncoder(w).Encode(v) // a client that is gone needs no reply
+// replyError answers with an error. over tells that the call is known, but has ended.
+func (x *exchange) replyError(w http.ResponseWriter, e *providers.CallError, over bool) {
+	code, _ := strconv.Atoi(e.Code)
+	status := e.Status
+	if code == 0 {
+		code = map[providers.CallErrorKind]int{providers.ErrNoCall: 20404, providers.ErrRate: 20429}[e.Kind]
+	}
+	if e.Kind == providers.ErrNoCall && over {
+		code, status = 21220, 400
+	}
+	detail := e.Detail
+	if text, known := texts[code]; known {
+		detail = text
+	}
+	if e.Retry > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(e.Retry/time.Second)))
+	}
+	w.WriteHeader(status)
+	rest.WriteJSON(w, map[string]any{"code": code, "message": detail, "more_info": "https://www.twilio.com/docs/errors/" + strconv.Itoa(code), "status": status})
 }

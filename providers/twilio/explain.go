@@ -11,8 +11,8 @@ import (
 )
 
 // Explain implements providers.Webhooks.
-func (w *webhooks) Explain(h *providers.Hook, now time.Time) []string {
-	err := w.Authenticate(h, now)
+func (w *webhooks) Explain(h *providers.Hook, _ time.Time) []string {
+	err := w.verify(h)
 	if err == nil {
 		return []string{"The signature is good."}
 	}
@@ -52,7 +52,7 @@ func (w *webhooks) Explain(h *providers.Hook, now time.Time) []string {
 		}
 	}
 	var others []string
-	for _, u := range h.Elsewhere() {
+	for _, u := range h.OtherURLs() {
 		others = append(others, urls(u)...)
 	}
 	if u := w.signed(signature, data, others); u != "" {

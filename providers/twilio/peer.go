@@ -1,16 +1,16 @@
 package twilio
 
 import (
-	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strconv"
 	"time"
 
 	"voicebridge/providers"
+	"voicebridge/providers/internal/mediajson"
+	"voicebridge/providers/internal/rest"
 )
 
 // Peer is Twilio's end of one media connection.
@@ -22,40 +22,29 @@ type Peer struct {
 }
 
 // Encode implements providers.Peer.
-func (p *Peer) Encode(buf []byte, ev *providers.Event) (providers.Message, error) {
+func (p *Peer) Encode(out *providers.Messages, ev *providers.Event) error {
 	if ev.Kind == providers.EventConnected {
-		return encodeJSON(buf, &message{Event: "connected", Protocol: "Call", Version: "1.0.0"})
+		return addJSON(out, &message{Event: "connected", Protocol: "Call", Version: "1.0.0"})
 	}
 	if ev.Kind == providers.EventStart {
 		var err error
 		if p.quotedSid, err = json.Marshal(ev.Start.Stream); err != nil {
-			return providers.Message{}, fmt.Errorf("twilio: streamSid: %w", err)
+			return fmt.Errorf("twilio: streamSid: %w", err)
 		}
 		p.start = ev.Start
 	}
 	if p.start == nil {
-		return providers.Message{}, fmt.Errorf("twilio: %v before start", ev.Kind)
+		return fmt.Errorf("twilio: %v before start", ev.Kind)
 	}
 	p.sequence++
-	msg := message{SequenceNumber: count(p.sequence), StreamSid: p.start.Stream}
+	msg := message{SequenceNumber: mediajson.Count(p.sequence), StreamSid: p.start.Stream}
 	switch ev.Kind {
 	case providers.EventStart:
-		msg.Event = "start"
-		params := ev.Start.Params
-		if params == nil {
-			params = map[string]string{}
-		}
-		msg.Start = &start{
-			AccountSid:       ev.Start.Account,
-			StreamSid:        ev.Start.Stream,
-			CallSid:          ev.Start.Call,
-			Tracks:           []string{"inbound"},
-			CustomParameters: params,
-			MediaFormat:      mediaFormat,
-		}
+		msg.Event, msg.Start = "start", p.startObject()
 	case providers.EventAudio:
 		p.chunk += 1 + uint64(ev.Missing)
-		return p.audio(buf, ev), nil
+		p.audio(out.Add(false), ev)
+		return nil
 	case providers.EventDigit:
 		msg.Event = "dtmf"
 		msg.DTMF = &dtmf{Track: "inbound_track", Digit: string(ev.Digit)}
@@ -67,24 +56,33 @@ func (p *Peer) Encode(buf []byte, ev *providers.Event) (providers.Message, error
 		msg.Stop = &stop{p.start.Account, p.start.Call}
 	default:
 		p.sequence--
-		return providers.Message{}, fmt.Errorf("twilio: %v: %w", ev.Kind, errors.ErrUnsupported)
+		return fmt.Errorf("twilio: %v: %w", ev.Kind, errors.ErrUnsupported)
 	}
-	return encodeJSON(buf, &msg)
+	return addJSON(out, &msg)
 }
 
-func (p *Peer) audio(buf []byte, ev *providers.Event) providers.Message {
-	buf = append(buf, `{"event":"media","sequenceNumber":"`...)
-	buf = strconv.AppendUint(buf, p.sequence, 10)
-	buf = append(buf, `","streamSid":`...)
-	buf = append(buf, p.quotedSid...)
-	buf = append(buf, `,"media":{"track":"inbound","chunk":"`...)
-	buf = strconv.AppendUint(buf, p.chunk, 10)
-	buf = append(buf, `","timestamp":"`...)
-	buf = strconv.AppendInt(buf, int64(ev.At/time.Millisecond), 10)
-	buf = append(buf, `","payload":"`...)
-	buf = base64.StdEncoding.AppendEncode(buf, ev.Audio)
-	return providers.Message{Data: append(buf, `"}}`...)}
+func (p *Peer) startObject() *start {
+	params := p.start.Params
+	if params == nil {
+		params = map[string]string{}
+	}
+	return &start{AccountSid: p.start.Account, StreamSid: p.start.Stream, CallSid: p.start.Call,
+		Tracks: []string{"inbound"}, CustomParameters: params, MediaFormat: mediaFormat}
 }
+
+func (p *Peer) audio(m *providers.Message, ev *providers.Event) {
+	m.Data = append(m.Data, `{"event":"media","sequenceNumber":"`...)
+	m.Data = strconv.AppendUint(m.Data, p.sequence, 10)
+	m.Data = append(m.Data, `","streamSid":`...)
+	m.Data = append(m.Data, p.quotedSid...)
+	m.Data = append(m.Data, `,"media":{"track":"inbound","chunk":"`...)
+	m.Data = strconv.AppendUint(m.Data, p.chunk, 10)
+	m.Data = append(m.Data, `","timestamp":"`...)
+	m.Data = strconv.AppendInt(m.Data, int64(ev.At/time.Millisecond), 10)
+	m.Data = mediajson.AppendAudio(m.Data, payloadPrefix, ev.Audio, `"}}`)
+}
+
+var payloadPrefix = []byte(`","payload":"`)
 
 // Decode implements providers.Peer. What it refuses, Twilio logs as warning
 // 31951 and ignores.
@@ -102,13 +100,8 @@ func (p *Peer) Decode(m providers.Message, cmd *providers.Command) error {
 		} `json:"media"`
 		Mark *mark `json:"mark"`
 	}
-	d := json.NewDecoder(bytes.NewReader(m.Data))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&msg); err != nil {
+	if err := rest.Strict(m.Data, &msg); err != nil {
 		return fmt.Errorf("twilio: 31951: %w", err)
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return errors.New("twilio: 31951: more than one JSON value")
 	}
 	if p.start == nil || msg.StreamSid != p.start.Stream {
 		return errors.New("twilio: 31951: wrong streamSid")

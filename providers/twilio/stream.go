@@ -5,11 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
 	"time"
 
 	"voicebridge/providers"
+	"voicebridge/providers/internal/mediajson"
 )
 
 // Stream is the bridge's end of one media connection.
@@ -21,25 +20,32 @@ type Stream struct {
 
 	// Owned by Decode.
 	audio []byte
-	chunk uint64 // number of the last audio message
+	lost  mediajson.Lost
 }
+
+// mediaKeys are the names in a media message.
+var mediaKeys = mediajson.Keys{Event: "media", Media: "media", Sequence: "sequenceNumber", Stream: "streamSid",
+	Track: "track", Chunk: "chunk", At: "timestamp", Payload: "payload"}
 
 // Decode implements providers.Stream.
-func (s *Stream) Decode(m providers.Message, ev *providers.Event) error {
-	*ev = providers.Event{At: -1}
+func (s *Stream) Decode(evs []providers.Event, m providers.Message) ([]providers.Event, error) {
 	if m.Binary {
-		return errors.New("twilio: binary message, all of Twilio's are text")
+		return evs, errors.New("twilio: binary message, all of Twilio's are text")
 	}
-	var f mediaFields
-	if scanMedia(m.Data, &f) && s.media(&f, ev) == nil {
-		return nil
+	ev := providers.Event{At: -1}
+	var f mediajson.Fields
+	if !mediaKeys.Scan(m.Data, &f) || s.media(&f, &ev) != nil {
+		if err := s.decodeJSON(m.Data, &ev); err != nil {
+			return evs, err
+		}
 	}
-	return s.decodeJSON(m.Data, ev)
+	return append(evs, ev), nil
 }
 
-// decodeJSON reads any message. For those that scanMedia accepts it does the
-// same as Decode, which a fuzz target holds.
+// decodeJSON reads any message. For those that mediaKeys scans it does the same as
+// Decode, which a fuzz target holds.
 func (s *Stream) decodeJSON(data []byte, ev *providers.Event) error {
+	*ev = providers.Event{At: -1}
 	var msg message
 	if err := json.Unmarshal(data, &msg); err != nil {
 		return fmt.Errorf("twilio: message: %w", err)
@@ -54,38 +60,38 @@ func (s *Stream) decodeJSON(data []byte, ev *providers.Event) error {
 		if msg.Media == nil {
 			return errors.New("twilio: media message without media object")
 		}
-		return s.media(&mediaFields{
-			streamSid: []byte(msg.StreamSid),
-			track:     []byte(msg.Media.Track),
-			chunk:     msg.Media.Chunk,
-			timestamp: msg.Media.Timestamp,
-			payload:   []byte(msg.Media.Payload),
+		return s.media(&mediajson.Fields{
+			Stream:  []byte(msg.StreamSid),
+			Track:   []byte(msg.Media.Track),
+			Chunk:   msg.Media.Chunk,
+			At:      msg.Media.Timestamp,
+			Payload: []byte(msg.Media.Payload),
 		}, ev)
-	}
-	var err error
-	switch msg.Event {
 	case "dtmf":
 		if msg.DTMF == nil || len(msg.DTMF.Digit) != 1 || !providers.ValidDigit(msg.DTMF.Digit[0]) {
 			return errors.New("twilio: dtmf message without a digit")
 		}
-		if err = s.belongs([]byte(msg.StreamSid)); err == nil {
-			ev.Kind, ev.Digit = providers.EventDigit, msg.DTMF.Digit[0]
-		}
+		return s.event(&msg, ev, providers.Event{Kind: providers.EventDigit, At: -1, Digit: msg.DTMF.Digit[0]})
 	case "mark":
 		if msg.Mark == nil {
 			return errors.New("twilio: mark message without mark object")
 		}
-		if err = s.belongs([]byte(msg.StreamSid)); err == nil {
-			ev.Kind, ev.Mark = providers.EventMark, msg.Mark.Name
-		}
+		return s.event(&msg, ev, providers.Event{Kind: providers.EventMark, At: -1, Mark: msg.Mark.Name})
 	case "stop":
-		if err = s.belongs([]byte(msg.StreamSid)); err == nil {
-			ev.Kind = providers.EventStop
-		}
+		return s.event(&msg, ev, providers.Event{Kind: providers.EventStop, At: -1})
 	case "":
 		return errors.New("twilio: message without event")
 	}
-	return err
+	return nil
+}
+
+// event sets ev where the message belongs to this stream.
+func (s *Stream) event(msg *message, ev *providers.Event, is providers.Event) error {
+	if err := s.belongs([]byte(msg.StreamSid)); err != nil {
+		return err
+	}
+	*ev = is
+	return nil
 }
 
 func (s *Stream) start(msg *message, ev *providers.Event) error {
@@ -123,31 +129,26 @@ func (s *Stream) start(msg *message, ev *providers.Event) error {
 	return nil
 }
 
-// maxLost is the largest jump in the numbers that is taken for loss: a minute.
-const maxLost = 3000
+// maxAt bounds the timestamps that are believed, in milliseconds.
+const maxAt = 1 << 40
 
-func (s *Stream) media(f *mediaFields, ev *providers.Event) error {
-	if err := s.belongs(f.streamSid); err != nil {
+func (s *Stream) media(f *mediajson.Fields, ev *providers.Event) error {
+	if err := s.belongs(f.Stream); err != nil {
 		return err
 	}
-	if len(f.track) > 0 && string(f.track) != "inbound" {
+	if len(f.Track) > 0 && string(f.Track) != "inbound" {
 		return nil // what the bridge itself said: <Start><Stream> can send it
 	}
 	var err error
-	s.audio, err = base64.StdEncoding.AppendDecode(s.audio[:0], f.payload)
+	s.audio, err = base64.StdEncoding.AppendDecode(s.audio[:0], f.Payload)
 	if err != nil {
 		return fmt.Errorf("twilio: media payload: %w", err)
 	}
 	ev.Kind, ev.Audio = providers.EventAudio, s.audio
-	if f.timestamp.set && f.timestamp.n < 1<<40 {
-		ev.At = time.Duration(f.timestamp.n) * time.Millisecond
+	if f.At.Set && f.At.N < maxAt {
+		ev.At = time.Duration(f.At.N) * time.Millisecond
 	}
-	if f.chunk.set {
-		if lost := f.chunk.n - s.chunk - 1; s.chunk > 0 && f.chunk.n > s.chunk && lost < maxLost {
-			ev.Missing = int(lost)
-		}
-		s.chunk = f.chunk.n
-	}
+	ev.Missing = s.lost.Missing(f.Chunk)
 	return nil
 }
 
@@ -164,53 +165,26 @@ func (s *Stream) belongs(streamSid []byte) error {
 }
 
 // Encode implements providers.Stream.
-func (s *Stream) Encode(buf []byte, cmd *providers.Command) (providers.Message, error) {
+func (s *Stream) Encode(out *providers.Messages, cmd *providers.Command) error {
 	switch cmd.Kind {
 	case providers.CommandAudio:
-		buf = append(buf, s.prefix...)
-		buf = base64.StdEncoding.AppendEncode(buf, cmd.Audio)
-		return providers.Message{Data: append(buf, `"}}`...)}, nil
+		m := out.Add(false)
+		m.Data = mediajson.AppendAudio(m.Data, s.prefix, cmd.Audio, `"}}`)
+		return nil
 	case providers.CommandMark:
-		return encodeJSON(buf, &message{Event: "mark", StreamSid: s.streamSid, Mark: &mark{cmd.Mark}})
+		return addJSON(out, &message{Event: "mark", StreamSid: s.streamSid, Mark: &mark{cmd.Mark}})
 	case providers.CommandClear:
-		return encodeJSON(buf, &message{Event: "clear", StreamSid: s.streamSid})
+		return addJSON(out, &message{Event: "clear", StreamSid: s.streamSid})
 	}
-	return providers.Message{}, fmt.Errorf("twilio: %v: %w", cmd.Kind, errors.ErrUnsupported)
+	return fmt.Errorf("twilio: %v: %w", cmd.Kind, errors.ErrUnsupported)
 }
 
-func encodeJSON(buf []byte, msg *message) (providers.Message, error) {
+func addJSON(out *providers.Messages, msg *message) error {
 	b, err := json.Marshal(msg)
 	if err != nil {
-		return providers.Message{}, fmt.Errorf("twilio: %w", err)
+		return fmt.Errorf("twilio: %w", err)
 	}
-	return providers.Message{Data: append(buf, b...)}, nil
-}
-
-// counter is a number that travels as a decimal string.
-type counter struct {
-	n   uint64
-	set bool
-}
-
-func count(n uint64) counter { return counter{n, true} }
-
-// IsZero leaves an unset counter out of a message.
-func (c counter) IsZero() bool { return !c.set }
-
-// MarshalJSON writes the number as a string.
-func (c counter) MarshalJSON() ([]byte, error) {
-	return strconv.AppendQuote(nil, strconv.FormatUint(c.n, 10)), nil
-}
-
-// UnmarshalJSON takes a string, as documented, or a plain number.
-func (c *counter) UnmarshalJSON(b []byte) error {
-	if string(b) == "null" {
-		return nil
-	}
-	var err error
-	if c.n, err = strconv.ParseUint(strings.Trim(string(b), `"`), 10, 64); err != nil {
-		return fmt.Errorf("%.40q is not a counter", b)
-	}
-	c.set = true
+	m := out.Add(false)
+	m.Data = append(m.Data, b...)
 	return nil
 }

@@ -6,24 +6,32 @@ package twilio
 import (
 	"voicebridge/codec"
 	"voicebridge/providers"
+	"voicebridge/providers/internal/mediajson"
 )
 
 // Spec describes Twilio.
 var Spec = &providers.Spec{
-	Name:    "twilio",
-	Title:   "Twilio Media Streams",
-	Formats: []codec.Format{format},
-	Abilities: providers.Abilities{
-		Marks:      true,
-		Clear:      true,
-		Digits:     true,
-		ClearMarks: true,
-	},
+	Name:        "twilio",
+	Title:       "Twilio Media Streams",
+	Formats:     []codec.Format{format},
+	Abilities:   abilities,
 	NewStream:   func() providers.Stream { return &Stream{} },
 	NewPeer:     func() providers.Peer { return &Peer{} },
 	NewAccount:  NewAccount,
 	NewExchange: NewExchange,
 	Sample:      Sample,
+}
+
+// abilities are what Twilio can do.
+var abilities = providers.Abilities{
+	Marks:          true,
+	Clear:          true,
+	Digits:         true,
+	ClearMarks:     true,
+	Greets:         true,
+	RoomLeft:       true,
+	SignsBodies:    true,
+	SignsHandshake: true,
 }
 
 // format is the only one that Twilio has.
@@ -35,16 +43,16 @@ var mediaFormat = startFormat{Encoding: "audio/x-mulaw", SampleRate: 8000, Chann
 // message is any message in either direction. Counters and times are decimal
 // strings on the wire.
 type message struct {
-	Event          string  `json:"event"`
-	Protocol       string  `json:"protocol,omitempty"`
-	Version        string  `json:"version,omitempty"`
-	SequenceNumber counter `json:"sequenceNumber,omitzero"`
-	StreamSid      string  `json:"streamSid,omitempty"`
-	Start          *start  `json:"start,omitempty"`
-	Media          *media  `json:"media,omitempty"`
-	DTMF           *dtmf   `json:"dtmf,omitempty"`
-	Mark           *mark   `json:"mark,omitempty"`
-	Stop           *stop   `json:"stop,omitempty"`
+	Event          string            `json:"event"`
+	Protocol       string            `json:"protocol,omitempty"`
+	Version        string            `json:"version,omitempty"`
+	SequenceNumber mediajson.Counter `json:"sequenceNumber,omitzero"`
+	StreamSid      string            `json:"streamSid,omitempty"`
+	Start          *start            `json:"start,omitempty"`
+	Media          *media            `json:"media,omitempty"`
+	DTMF           *dtmf             `json:"dtmf,omitempty"`
+	Mark           *mark             `json:"mark,omitempty"`
+	Stop           *stop             `json:"stop,omitempty"`
 }
 
 type start struct {
@@ -63,10 +71,10 @@ type startFormat struct {
 }
 
 type media struct {
-	Track     string  `json:"track,omitempty"`
-	Chunk     counter `json:"chunk,omitzero"`
-	Timestamp counter `json:"timestamp,omitzero"`
-	Payload   string  `json:"payload"`
+	Track     string            `json:"track,omitempty"`
+	Chunk     mediajson.Counter `json:"chunk,omitzero"`
+	Timestamp mediajson.Counter `json:"timestamp,omitzero"`
+	Payload   string            `json:"payload"`
 }
 
 type dtmf struct {

@@ -10,6 +10,7 @@ import (
 
 	"voicebridge/codec"
 	"voicebridge/providers"
+	"voicebridge/providers/internal/mediajson"
 	"voicebridge/providers/providertest"
 )
 
@@ -84,9 +85,8 @@ func TestWire(t *testing.T) {
 		{providers.Command{Kind: providers.CommandMark, Mark: "u-17"}, `{"event":"mark","streamSid":"MZ1","mark":{"name":"u-17"}}`},
 		{providers.Command{Kind: providers.CommandClear}, `{"event":"clear","streamSid":"MZ1"}`},
 	} {
-		m, err := s.Encode(nil, &tt.cmd)
-		if err != nil || m.Binary || string(m.Data) != tt.want {
-			t.Errorf("%s, %v\nwant %s", m.Data, err, tt.want)
+		if got := providertest.Encode(t, s, tt.cmd); string(got) != tt.want {
+			t.Errorf("%s\nwant %s", got, tt.want)
 		}
 	}
 	var p Peer
@@ -102,9 +102,9 @@ func TestWire(t *testing.T) {
 		{providers.Event{Kind: providers.EventDigit, Digit: '#'}, `{"event":"dtmf","sequenceNumber":"3","streamSid":"MZ1","dtmf":{"track":"inbound_track","digit":"#"}}`},
 		{providers.Event{Kind: providers.EventStop}, `{"event":"stop","sequenceNumber":"4","streamSid":"MZ1","stop":{"accountSid":"AC1","callSid":"CA1"}}`},
 	} {
-		m, err := p.Encode(nil, &tt.ev)
-		if err != nil || string(m.Data) != tt.want {
-			t.Errorf("%s, %v\nwant %s", m.Data, err, tt.want)
+		var out providers.Messages
+		if err := p.Encode(&out, &tt.ev); err != nil || string(out.All()[0].Data) != tt.want {
+			t.Errorf("%s, %v\nwant %s", out.All()[0].Data, err, tt.want)
 		}
 	}
 }
@@ -133,8 +133,7 @@ func TestPeerIsStrict(t *testing.T) {
 func started(t testing.TB) *Stream {
 	t.Helper()
 	s := &Stream{}
-	var ev providers.Event
-	err := s.Decode(providertest.Text(`{"event":"start","streamSid":"MZ1","start":{"streamSid":"MZ1","callSid":"CA1","mediaFormat":{"encoding":"audio/x-mulaw","sampleRate":8000,"channels":1}}}`), &ev)
+	_, err := s.Decode(nil, providertest.Text(`{"event":"start","streamSid":"MZ1","start":{"streamSid":"MZ1","callSid":"CA1","mediaFormat":{"encoding":"audio/x-mulaw","sampleRate":8000,"channels":1}}}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,13 +157,16 @@ func FuzzDecode(f *testing.F) {
 	} {
 		f.Add([]byte(seed))
 	}
+	for _, name := range providertest.FixtureNames(f, "media-*.json") {
+		f.Add(providertest.Fixture(f, name))
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		fast, slow := started(t), started(t)
 		for range 2 { // twice, for the counters that are kept
-			var a, b providers.Event
-			errA := fast.Decode(providers.Message{Data: data}, &a)
-			errB := slow.decodeJSON(data, func() *providers.Event { b = providers.Event{At: -1}; return &b }())
-			if (errA == nil) != (errB == nil) || errA == nil && !reflect.DeepEqual(a, b) {
+			var b providers.Event
+			a, errA := fast.Decode(nil, providers.Message{Data: data})
+			errB := slow.decodeJSON(data, &b)
+			if (errA == nil) != (errB == nil) || errA == nil && !reflect.DeepEqual(a, []providers.Event{b}) {
 				t.Fatalf("%q\nscan %+v, %v\njson %+v, %v", data, a, errA, b, errB)
 			}
 		}
@@ -185,11 +187,11 @@ func FuzzPeerDecode(f *testing.F) {
 }
 
 func TestScanIsUsed(t *testing.T) {
-	var f mediaFields
-	if !scanMedia([]byte(`{"event":"media","sequenceNumber":"3","streamSid":"MZ1","media":{"track":"inbound","chunk":"1","timestamp":"5","payload":"////"}}`), &f) {
+	var f mediajson.Fields
+	if !mediaKeys.Scan([]byte(`{"event":"media","sequenceNumber":"3","streamSid":"MZ1","media":{"track":"inbound","chunk":"1","timestamp":"5","payload":"////"}}`), &f) {
 		t.Error("the scan gives up on the documented media message")
 	}
-	if _, err := started(t).Encode(nil, &providers.Command{Kind: providers.CommandDigits, Digits: "1"}); !errors.Is(err, errors.ErrUnsupported) {
+	if err := started(t).Encode(&providers.Messages{}, &providers.Command{Kind: providers.CommandDigits, Digits: "1"}); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("digits: %v", err)
 	}
 }
@@ -197,12 +199,15 @@ func TestScanIsUsed(t *testing.T) {
 func BenchmarkDecode(b *testing.B) {
 	s := started(b)
 	p := &Peer{start: &providers.Start{Stream: "MZ1"}, quotedSid: []byte(`"MZ1"`)}
-	m, _ := p.Encode(nil, &providers.Event{Kind: providers.EventAudio, Audio: make([]byte, 160)})
+	var out providers.Messages
+	_ = p.Encode(&out, &providers.Event{Kind: providers.EventAudio, Audio: make([]byte, 160)})
+	m := out.All()[0]
+	var evs []providers.Event
 	var ev providers.Event
 	b.Run("scan", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			_ = s.Decode(m, &ev)
+			evs, _ = s.Decode(evs[:0], m)
 		}
 	})
 	b.Run("json", func(b *testing.B) {
@@ -216,10 +221,10 @@ func BenchmarkDecode(b *testing.B) {
 func BenchmarkEncode(b *testing.B) {
 	s := started(b)
 	cmd := providers.Command{Kind: providers.CommandAudio, Audio: make([]byte, 160)}
-	var buf []byte
+	var out providers.Messages
 	b.ReportAllocs()
 	for b.Loop() {
-		m, _ := s.Encode(buf[:0], &cmd)
-		buf = m.Data
+		out.Reset()
+		_ = s.Encode(&out, &cmd)
 	}
 }

@@ -1,14 +1,12 @@
 package twilio
 
 import (
-	"bytes"
 	"encoding/xml"
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 
 	"voicebridge/providers"
+	"voicebridge/providers/internal/xmldoc"
 )
 
 // TwiML, as far as answers need it. The order of the verbs is that of the fields.
@@ -27,12 +25,7 @@ type (
 	}
 	// streamNoun has no query in its URL: Twilio drops it.
 	streamNoun struct {
-		URL        string      `xml:"url,attr"`
-		Parameters []parameter `xml:"Parameter"`
-	}
-	parameter struct {
-		Name  string `xml:"name,attr"`
-		Value string `xml:"value,attr"`
+		URL string `xml:"url,attr"`
 	}
 	redirectVerb struct {
 		Method string `xml:"method,attr"`
@@ -79,26 +72,16 @@ func marshal(a *providers.Answer) ([]byte, error) {
 	t := twiml{Say: a.Say}
 	if a.Media != "" {
 		t.Connect = &connectVerb{Stream: streamNoun{URL: a.Media}}
-		for _, name := range slices.Sorted(maps.Keys(a.Params)) {
-			t.Connect.Stream.Parameters = append(t.Connect.Stream.Parameters, parameter{name, a.Params[name]})
-		}
 	}
 	if q := a.Ask; q != nil {
 		t.Gather = &gatherVerb{Input: "dtmf", Digits: 1, Timeout: int(q.Wait / time.Second), Action: q.URL, Method: "POST", Empty: true, Say: a.Say}
 		t.Say = ""
 	}
-	switch r := a.Room; {
-	case r != nil:
-		c := &conferenceNoun{Name: r.Name, Start: !r.Wait, End: r.End}
-		if r.Events != "" {
-			c.Events, c.EventNames, c.EventsMethod = r.Events, "join leave", "POST"
-		}
-		if r.Hold != "" {
-			c.WaitURL, c.WaitMethod = r.Hold, "GET"
-		}
-		t.Dial = &dialVerb{Conference: c}
+	switch {
+	case a.Room != nil:
+		t.Dial = &dialVerb{Conference: conference(a.Room)}
 	case a.Dial != "":
-		t.Dial = &dialVerb{CallerID: a.Caller, Timeout: a.RingTime(), Number: a.Dial}
+		t.Dial = &dialVerb{CallerID: a.Caller, Timeout: a.RingSeconds(), Number: a.Dial}
 	}
 	switch {
 	case a.Next == "":
@@ -110,10 +93,20 @@ func marshal(a *providers.Answer) ([]byte, error) {
 	if a.Media == "" {
 		t.Hangup = &struct{}{}
 	}
-	var b bytes.Buffer
-	b.WriteString(xml.Header)
-	if err := xml.NewEncoder(&b).Encode(t); err != nil {
+	b, err := xmldoc.Marshal(t)
+	if err != nil {
 		return nil, fmt.Errorf("twilio: twiml: %w", err)
 	}
-	return b.Bytes(), nil
+	return b, nil
+}
+
+func conference(r *providers.Room) *conferenceNoun {
+	c := &conferenceNoun{Name: r.Name, Start: !r.Wait, End: r.End}
+	if r.Events != "" {
+		c.Events, c.EventNames, c.EventsMethod = r.Events, "join leave", "POST"
+	}
+	if r.Hold != "" {
+		c.WaitURL, c.WaitMethod = r.Hold, "GET"
+	}
+	return c
 }

@@ -1,7 +1,6 @@
 package twilio
 
 import (
-	"bytes"
 	"crypto/hmac"
 	"crypto/sha1"
 	"crypto/sha256"
@@ -24,8 +23,13 @@ type webhooks struct{ cfg Config }
 
 // Authenticate implements providers.Webhooks, after Twilio's "Security" page: the
 // header X-Twilio-Signature is the HMAC-SHA1 of the URL, followed for forms by
-// all parameters in order of their names. There is no time in it.
-func (w *webhooks) Authenticate(h *providers.Hook, _ time.Time) error {
+// all parameters in order of their names. There is no time in it, and nothing that
+// could be used once.
+func (w *webhooks) Authenticate(h *providers.Hook, _ time.Time) (once string, err error) {
+	return "", w.verify(h)
+}
+
+func (w *webhooks) verify(h *providers.Hook) error {
 	given := h.Header.Get("X-Twilio-Signature")
 	if given == "" {
 		return fmt.Errorf("twilio: %w: no X-Twilio-Signature header", providers.ErrSignature)
@@ -58,7 +62,7 @@ func (w *webhooks) Authenticate(h *providers.Hook, _ time.Time) error {
 	return fmt.Errorf("twilio: %w: does not fit: is public_url what Twilio calls, and auth_token this account's?", providers.ErrSignature)
 }
 
-// signed gives the first of the URLs that the signature fits; empty: none.
+// signed returns the first of the URLs that the signature fits; empty: none.
 func (w *webhooks) signed(signature []byte, data string, urls []string) string {
 	for _, u := range urls {
 		mac := hmac.New(sha1.New, []byte(w.cfg.AuthToken))
@@ -129,7 +133,10 @@ func urls(s string) []string {
 	return all
 }
 
-// form reads the parameters, each of those named once, and checks whose they are.
+// once are the parameters that a webhook must not have twice.
+var once = []string{"CallSid", "AccountSid", "CallStatus", "AnsweredBy", "DialCallStatus", "Digits", "StatusCallbackEvent", "From", "To"}
+
+// form reads the parameters and checks whose they are.
 func (w *webhooks) form(h *providers.Hook) (url.Values, error) {
 	if h.Method != "POST" {
 		return nil, errors.New("twilio: set the method of the webhook to HTTP POST")
@@ -138,12 +145,13 @@ func (w *webhooks) form(h *providers.Hook) (url.Values, error) {
 	if err != nil {
 		return nil, fmt.Errorf("twilio: form: %w", err)
 	}
-	for _, name := range []string{"CallSid", "AccountSid", "CallStatus", "AnsweredBy", "DialCallStatus", "Digits", "StatusCallbackEvent", "From", "To"} {
+	for _, name := range once {
 		if len(form[name]) > 1 {
 			return nil, fmt.Errorf("twilio: %s is there more than once", name)
 		}
 	}
-	if form.Get("CallSid") == "" {
+	// Reports on a conference as such are of no call.
+	if form.Get("CallSid") == "" && !(h.Purpose == providers.ForRoom && form.Get("ConferenceSid") != "") {
 		return nil, errors.New("twilio: no CallSid")
 	}
 	if form.Get("AccountSid") != w.cfg.AccountSID {
@@ -152,51 +160,86 @@ func (w *webhooks) form(h *providers.Hook) (url.Values, error) {
 	return form, nil
 }
 
-// Inbound implements providers.Webhooks.
-func (w *webhooks) Inbound(h *providers.Hook) (*providers.InboundCall, error) {
+// Read implements providers.Webhooks: requests of all kinds are alike, so the purpose
+// of the URL tells what one is about.
+func (w *webhooks) Read(h *providers.Hook) ([]providers.CallEvent, error) {
 	form, err := w.form(h)
 	if err != nil {
 		return nil, err
 	}
-	return &providers.InboundCall{ID: form.Get("CallSid"), From: form.Get("From"), To: form.Get("To")}, nil
-}
-
-// Next implements providers.Webhooks: Twilio asks when the stream has ended, and at
-// the action of a Dial, where DialCallStatus says how that went. Of a conference it
-// is "answered".
-func (w *webhooks) Next(h *providers.Hook) (*providers.NextReport, error) {
-	form, err := w.form(h)
-	if err != nil {
-		return nil, err
-	}
-	r := &providers.NextReport{Ended: true}
-	switch raw := form.Get("DialCallStatus"); raw {
-	case "":
-	case "answered":
-		r.Dial = providers.StatusCompleted
+	ev := providers.CallEvent{Leg: form.Get("CallSid")}
+	switch h.Purpose {
+	case providers.ForAnswer:
+		ev.Kind, ev.Wants = providers.CallAsked, true
+		ev.From, ev.To = caller(form.Get("From")), form.Get("To")
+	case providers.ForNext:
+		ev.Kind, ev.Wants, ev.Raw = providers.CallStepDone, true, form.Get("DialCallStatus")
+		ev.Status = dialStatus(ev.Raw)
+	case providers.ForKey:
+		ev.Kind, ev.Wants, ev.Digit = providers.CallKey, true, form.Get("Digits")
+	case providers.ForRoom:
+		return room(ev, form.Get("StatusCallbackEvent")), nil
 	default:
-		r.Dial = status(raw)
+		list := progress(ev.Leg, form.Get("CallStatus"), form.Get("AnsweredBy"))
+		if len(list) == 0 {
+			return nil, errors.New("twilio: neither CallStatus nor AnsweredBy")
+		}
+		return list, nil
 	}
-	return r, nil
+	return []providers.CallEvent{ev}, nil
 }
 
-// Digit implements providers.Webhooks.
-func (w *webhooks) Digit(h *providers.Hook) (string, error) {
-	form, err := w.form(h)
-	return form.Get("Digits"), err
+// withheld are the numbers that Twilio shows for callers who show none.
+var withheld = map[string]bool{"+266696687": true, "+7378742833": true, "+2562533": true, "+8656696": true, "+86282452253": true}
+
+// caller returns who calls; anonymous where the number is withheld.
+func caller(from string) string {
+	if withheld[from] {
+		return "anonymous"
+	}
+	return from
 }
 
-// Room implements providers.Webhooks.
-func (w *webhooks) Room(h *providers.Hook) (*providers.RoomReport, error) {
-	if h.Method == "POST" && !bytes.Contains(h.Body, []byte("CallSid=")) { // of the conference, not of one in it
-		return &providers.RoomReport{}, nil
+// dialStatus returns how the call to a number went, as the action of a Dial is told.
+// Of a conference it is "answered".
+func dialStatus(raw string) providers.Status {
+	switch raw {
+	case "":
+		return ""
+	case "answered":
+		return providers.StatusCompleted
 	}
-	form, err := w.form(h)
-	if err != nil {
-		return nil, err
+	return status(raw)
+}
+
+// room returns the events of a report on a conference; other reports than those of who
+// comes and goes say nothing.
+func room(ev providers.CallEvent, name string) []providers.CallEvent {
+	switch name {
+	case "participant-join":
+		ev.Joined = true
+	case "participant-leave":
+	default:
+		return nil
 	}
-	event := form.Get("StatusCallbackEvent")
-	return &providers.RoomReport{Call: form.Get("CallSid"), Joined: event == "participant-join", Left: event == "participant-leave"}, nil
+	ev.Kind, ev.Raw = providers.CallRoom, name
+	return []providers.CallEvent{ev}
+}
+
+// progress returns what a report tells: a status, who has answered, or both. The
+// report of answering machine detection has no status.
+func progress(leg, raw, by string) (list []providers.CallEvent) {
+	if by != "" {
+		who, ok := answeredBy[by]
+		if !ok {
+			who = providers.AnsweredByUnknown
+		}
+		list = append(list, providers.CallEvent{Kind: providers.CallDetected, Leg: leg, Raw: by, AnsweredBy: who})
+	}
+	if raw != "" {
+		list = append(list, providers.CallEvent{Kind: providers.CallProgress, Leg: leg, Raw: raw, Status: status(raw)})
+	}
+	return list
 }
 
 // statuses are the values of CallStatus.
@@ -221,31 +264,6 @@ var answeredBy = map[string]providers.AnsweredBy{
 	"machine_end_other":   providers.AnsweredByMachine,
 	"fax":                 providers.AnsweredByFax,
 	"unknown":             providers.AnsweredByUnknown,
-}
-
-// Status implements providers.Webhooks. The report of answering machine detection
-// has no CallStatus.
-func (w *webhooks) Status(h *providers.Hook) (*providers.StatusReport, error) {
-	form, err := w.form(h)
-	if err != nil {
-		return nil, err
-	}
-	r := &providers.StatusReport{Call: form.Get("CallSid"), Raw: form.Get("CallStatus")}
-	if by := form.Get("AnsweredBy"); by != "" {
-		var ok bool
-		if r.AnsweredBy, ok = answeredBy[by]; !ok {
-			r.AnsweredBy = providers.AnsweredByUnknown
-		}
-		if r.Raw == "" {
-			r.Raw = by
-			return r, nil
-		}
-	}
-	if r.Raw == "" {
-		return nil, errors.New("twilio: neither CallStatus nor AnsweredBy")
-	}
-	r.Status = status(r.Raw)
-	return r, nil
 }
 
 func status(raw string) providers.Status {

@@ -15,10 +15,7 @@ import (
 
 func account(t testing.TB) providers.Webhooks {
 	t.Helper()
-	w, err := NewAccount(func(c any) error {
-		*c.(*Config) = Config{AccountSID: "AC00000000000000000000000000000001", AuthToken: "12345"}
-		return nil
-	})
+	w, err := NewAccount(providers.Setup{Decode: config("")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +60,7 @@ func TestSignatureVectors(t *testing.T) {
 		"broken form":       {hook(voice, formType, "Du3rGnBMTDNUmIkbWlI887Ui1XA=", "%"), false},
 		"of an empty token": {hook(voice, formType, "Zm9v", form), false},
 	} {
-		err := account(t).Authenticate(tt.hook, time.Now())
+		_, err := account(t).Authenticate(tt.hook, time.Now())
 		if (err == nil) != tt.good || err != nil && (!errors.Is(err, providers.ErrSignature) || strings.Contains(err.Error(), "12345")) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -76,28 +73,29 @@ func TestFormData(t *testing.T) {
 	}
 }
 
-func TestInbound(t *testing.T) {
-	w := account(t)
-	call, err := w.Inbound(hook("", "", "", form))
-	if err != nil || *call != (providers.InboundCall{ID: "CA00000000000000000000000000000001", From: "+15550001111", To: "+15550002222"}) {
-		t.Errorf("%+v, %v", call, err)
-	}
+// read reads a form as the request of a URL that was given for a purpose.
+func read(t *testing.T, body string, purpose providers.Purpose) ([]providers.CallEvent, error) {
+	h := hook("", "", "", body)
+	h.Purpose = purpose
+	return account(t).Read(h)
+}
+
+func TestAsked(t *testing.T) {
 	for _, bad := range []string{"", "%", "CallSid=CA1", strings.Replace(form, "AC0", "AC1", 1), form + "&CallSid=CA2"} {
-		if _, err := w.Inbound(hook("", "", "", bad)); err == nil {
-			t.Errorf("%s was taken", bad)
+		if evs, err := read(t, bad, providers.ForAnswer); err == nil {
+			t.Errorf("%s was taken: %+v", bad, evs)
 		}
 	}
 }
 
 func TestStatus(t *testing.T) {
-	w := account(t)
 	for raw, want := range map[string]providers.Status{
 		"queued": "initiated", "initiated": "initiated", "ringing": "ringing", "in-progress": "in-progress", "completed": "completed",
 		"busy": "busy", "no-answer": "no-answer", "failed": "failed", "canceled": "canceled", "whatever": "error",
 	} {
-		r, err := w.Status(hook("", "", "", strings.Replace(form, "CallStatus=ringing", "CallStatus="+raw, 1)))
-		if err != nil || r.Status != want || r.Raw != raw || r.Call != "CA00000000000000000000000000000001" {
-			t.Errorf("%s: %+v, %v", raw, r, err)
+		evs, err := read(t, strings.Replace(form, "CallStatus=ringing", "CallStatus="+raw, 1), providers.ForStatus)
+		if err != nil || len(evs) != 1 || evs[0].Status != want || evs[0].Raw != raw || evs[0].Leg != "CA00000000000000000000000000000001" {
+			t.Errorf("%s: %+v, %v", raw, evs, err)
 		}
 	}
 }
@@ -107,8 +105,8 @@ func TestDocuments(t *testing.T) {
 	w := account(t)
 	const head = `<?xml version="1.0" encoding="UTF-8"?>` + "\n"
 	for want, a := range map[string]providers.Answer{
-		`<Response><Connect><Stream url="wss://b.example/media/twilio/abc"><Parameter name="a" value="1"></Parameter></Stream></Connect><Redirect method="POST">https://b.example/next</Redirect></Response>`: {
-			Media: "wss://b.example/media/twilio/abc", Params: map[string]string{"a": "1"}, Next: "https://b.example/next"},
+		`<Response><Connect><Stream url="wss://b.example/media/twilio/abc"></Stream></Connect><Redirect method="POST">https://b.example/next</Redirect></Response>`: {
+			Media: "wss://b.example/media/twilio/abc", Next: "https://b.example/next"},
 		`<Response><Say>Sorry &amp; bye.</Say><Hangup></Hangup></Response>`:                                                     {Say: "Sorry & bye."},
 		`<Response><Dial callerId="+15550100999" timeout="30"><Number>+15550100123</Number></Dial><Hangup></Hangup></Response>`: {Dial: "+15550100123", Caller: "+15550100999"},
 		`<Response><Hangup></Hangup></Response>`:                                                                                {},
@@ -173,11 +171,11 @@ func TestConfig(t *testing.T) {
 		"region":      func(c *Config) { c.Edge = "dublin" },
 		"base_url":    func(c *Config) { c.BaseURL = "http://api.example.com" },
 	} {
-		_, err := NewAccount(func(c any) error {
+		_, err := NewAccount(providers.Setup{Decode: func(c any) error {
 			*c.(*Config) = Config{AccountSID: "AC1", AuthToken: "t"}
 			change(c.(*Config))
 			return nil
-		})
+		}})
 		if err == nil || !strings.HasPrefix(err.Error(), want+":") {
 			t.Errorf("%s: %v", want, err)
 		}
@@ -187,9 +185,7 @@ func TestConfig(t *testing.T) {
 // TestRegion: edge and region choose the host, base_url replaces it.
 func TestRegion(t *testing.T) {
 	var host string
-	old := http.DefaultTransport
-	t.Cleanup(func() { http.DefaultTransport = old })
-	http.DefaultTransport = roundTripper(func(r *http.Request) (*http.Response, error) {
+	transport := roundTripper(func(r *http.Request) (*http.Response, error) {
 		host = r.URL.Scheme + "://" + r.URL.Host
 		return nil, errors.New("no network")
 	})
@@ -199,13 +195,13 @@ func TestRegion(t *testing.T) {
 		"https://proxy.example:8443":        {BaseURL: "https://proxy.example:8443"},
 	} {
 		cfg.AccountSID, cfg.AuthToken = "AC1", "t"
-		a, err := NewAccount(func(c any) error { *c.(*Config) = cfg; return nil })
+		a, err := NewAccount(providers.Setup{Decode: func(c any) error { *c.(*Config) = cfg; return nil }, HTTP: transport})
 		if err != nil {
 			t.Fatal(err)
 		}
 		ctx, stop := context.WithCancel(context.Background())
 		stop() // one try is enough
-		if err := a.Calls.Hangup(ctx, "CA1"); err == nil || host != want {
+		if err := a.Hangup(ctx, "CA1"); err == nil || host != want {
 			t.Errorf("%+v: %s, %v", cfg, host, err)
 		}
 	}
@@ -231,19 +227,23 @@ func FuzzExchange(f *testing.F) {
 func FuzzWebhook(f *testing.F) {
 	f.Add([]byte(form))
 	f.Add([]byte("CallSid=CA1&CallSid=CA2"))
+	for _, name := range providertest.FixtureNames(f, "*.form") {
+		f.Add(providertest.Fixture(f, name))
+	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		w := account(t)
 		h := hook("https://bridge.example.com/x", "application/x-www-form-urlencoded", "Zm9v", string(body))
-		if w.Authenticate(h, time.Now()) == nil {
+		if _, err := w.Authenticate(h, time.Now()); err == nil {
 			t.Fatal("a forged signature was taken")
 		}
-		if call, err := w.Inbound(h); err == nil && call.ID == "" {
-			t.Fatal("a call without id")
+		for h.Purpose = providers.ForAnswer; h.Purpose <= providers.ForRoom; h.Purpose++ {
+			evs, err := w.Read(h)
+			for _, ev := range evs {
+				if err != nil || ev.Leg == "" {
+					t.Fatalf("%+v, %v", ev, err)
+				}
+			}
 		}
-		_, _ = w.Status(h)
-		_, _ = w.Next(h)
-		_, _ = w.Digit(h)
-		_, _ = w.Room(h)
 		if lines := w.Explain(h, time.Now()); len(lines) == 0 {
 			t.Fatal("nothing is explained")
 		}

@@ -1,13 +1,16 @@
 package vonage
 
 import (
+	"crypto/rsa"
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 
 	"github.com/golang-jwt/jwt/v5"
 
 	"voicebridge/providers"
+	"voicebridge/providers/internal/rest"
 )
 
 // Config is an account's block of the configuration.
@@ -26,12 +29,24 @@ type Config struct {
 const defaultBaseURL = "https://api.nexmo.com"
 
 // NewAccount implements providers.Spec.
-func NewAccount(decode func(any) error) (*providers.Account, error) {
-	cfg := Config{Rate: 16000, BaseURL: defaultBaseURL}
-	if err := decode(&cfg); err != nil {
+func NewAccount(setup providers.Setup) (*providers.Account, error) {
+	w, key, base, err := readConfig(setup)
+	if err != nil {
 		return nil, err
 	}
-	w := &webhooks{cfg: cfg}
+	if key == nil {
+		return providers.NewAccount("", abilities, w, nil), nil
+	}
+	return providers.NewAccount("", abilities, w, newCommands(w.cfg, base, key, w, setup.HTTP)), nil
+}
+
+// readConfig reads and checks the configuration. key is nil where there is none.
+func readConfig(setup providers.Setup) (w *webhooks, key *rsa.PrivateKey, base *url.URL, err error) {
+	cfg := Config{Rate: 16000, BaseURL: defaultBaseURL}
+	if err := setup.Decode(&cfg); err != nil {
+		return nil, nil, nil, err
+	}
+	w = &webhooks{cfg: cfg}
 	for _, f := range formats {
 		if f.Rate == cfg.Rate {
 			w.format = f
@@ -39,26 +54,22 @@ func NewAccount(decode func(any) error) (*providers.Account, error) {
 	}
 	switch {
 	case cfg.APIKey == "":
-		return nil, errors.New("api_key: must be the account's API key")
+		err = errors.New("api_key: must be the account's API key")
 	case cfg.ApplicationID == "":
-		return nil, errors.New("application_id: must be the application's id")
+		err = errors.New("application_id: must be the application's id")
 	case len(cfg.SignatureSecret) < 16:
-		return nil, errors.New("signature_secret: must be the account's signature secret: webhooks are signed with it")
+		err = errors.New("signature_secret: must be the account's signature secret: webhooks are signed with it")
 	case w.format.Rate == 0:
-		return nil, fmt.Errorf("rate: %d must be 8000, 16000 or 24000", cfg.Rate)
+		err = fmt.Errorf("rate: %d must be 8000, 16000 or 24000", cfg.Rate)
+	default:
+		base, err = rest.CheckBaseURL(cfg.BaseURL)
 	}
-	base, err := providers.CheckBaseURL(cfg.BaseURL)
-	if err != nil {
-		return nil, err
-	}
-	a := &providers.Account{Webhooks: w}
-	if cfg.PrivateKey != "" {
+	if err == nil && cfg.PrivateKey != "" {
 		// In an environment variable line breaks are often written as \n.
-		key, err := jwt.ParseRSAPrivateKeyFromPEM([]byte(strings.ReplaceAll(cfg.PrivateKey, `\n`, "\n")))
+		key, err = jwt.ParseRSAPrivateKeyFromPEM([]byte(strings.ReplaceAll(cfg.PrivateKey, `\n`, "\n")))
 		if err != nil {
-			return nil, errors.New("private_key: must be the application's private key in PEM")
+			err = errors.New("private_key: must be the application's private key in PEM")
 		}
-		a.Calls = &calls{hooks: w, base: base, application: cfg.ApplicationID, key: key}
 	}
-	return a, nil
+	return w, key, base, err
 }

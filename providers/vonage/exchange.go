@@ -11,7 +11,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"mime"
 	"net/http"
 	"regexp"
@@ -24,24 +23,24 @@ import (
 
 	"voicebridge/codec"
 	"voicebridge/providers"
+	"voicebridge/providers/internal/rest"
 )
 
 // exchange is Vonage's own end of an application.
 type exchange struct {
 	cfg Config
 	key *rsa.PublicKey // nil: the application has none here
-
 }
 
 // NewExchange implements providers.Spec.
-func NewExchange(decode func(any) error) (providers.Exchange, error) {
-	a, err := NewAccount(decode)
+func NewExchange(setup providers.Setup) (providers.Exchange, error) {
+	w, key, _, err := readConfig(setup)
 	if err != nil {
 		return nil, err
 	}
-	x := &exchange{cfg: a.Webhooks.(*webhooks).cfg}
-	if c, ok := a.Calls.(*calls); ok {
-		x.key = &c.key.PublicKey
+	x := &exchange{cfg: w.cfg}
+	if key != nil {
+		x.key = &key.PublicKey
 	}
 	return x, nil
 }
@@ -60,7 +59,9 @@ func Sample(baseURL string, f codec.Format) func(any) error {
 }
 
 // NewCall implements providers.Exchange.
-func (*exchange) NewCall() string {
+func (*exchange) NewCall() providers.Leg { return providers.Leg{ID: newUUID()} }
+
+func newUUID() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
@@ -75,38 +76,10 @@ var words = map[providers.Status]string{
 
 // Ask implements providers.Exchange.
 func (x *exchange) Ask(a *providers.Ask, now time.Time) (*http.Request, error) {
-	direction := "outbound"
-	if a.Call.Inbound {
-		direction = "inbound"
+	if a.Kind == providers.TellRoom && !a.Joined { // only of those who come
+		return nil, providers.ErrNotAsked
 	}
-	event := map[string]any{
-		"uuid": a.Call.ID, "conversation_uuid": "CON-" + a.Call.ID, "from": national(a.Call.From), "to": national(a.Call.To),
-		"timestamp": now.UTC().Format("2006-01-02T15:04:05.000Z"), "direction": direction,
-	}
-	switch a.Kind {
-	case providers.AskAnswer:
-		event["region_url"], event["endpoint_type"] = "https://api-us.vonage.com", "phone"
-	case providers.AskNext: // of the leg to the socket, or to a number, which has a uuid of its own
-		event["uuid"], event["to"], event["status"] = x.NewCall(), "wss://socket.example/", "disconnected"
-		if a.Dial != "" {
-			event["to"], event["status"] = "15550100000", words[a.Dial]
-		}
-	case providers.AskDigit:
-		delete(event, "direction")
-		event["dtmf"] = map[string]any{"digits": a.Digit, "timed_out": a.Digit == ""}
-	case providers.TellRoom: // to the event URL of the call, and only of those who come
-		if !a.Joined {
-			return nil, providers.ErrNotAsked
-		}
-		event = map[string]any{"type": "transfer", "uuid": a.Call.ID, "conversation_uuid_from": "CON-" + a.Call.ID, "conversation_uuid_to": "CON-" + a.Room,
-			"timestamp": event["timestamp"]}
-	case providers.TellStatus:
-		event["status"] = words[a.Call.Status]
-	case providers.TellDetection:
-		event["call_uuid"], event["status"] = a.Call.ID, string(a.AnsweredBy)
-		delete(event, "uuid")
-	}
-	body, err := json.Marshal(event)
+	body, err := json.Marshal(x.event(a, now))
 	if err != nil {
 		return nil, fmt.Errorf("vonage: ask: %w", err)
 	}
@@ -122,6 +95,43 @@ func (x *exchange) Ask(a *providers.Ask, now time.Time) (*http.Request, error) {
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Authorization", "Bearer "+token)
 	return req, nil
+}
+
+// event returns the body of a webhook.
+func (x *exchange) event(a *providers.Ask, now time.Time) map[string]any {
+	direction := "outbound"
+	if a.Call.Inbound {
+		direction = "inbound"
+	}
+	event := map[string]any{
+		"uuid": a.Call.ID, "conversation_uuid": "CON-" + a.Call.ID, "from": national(a.Call.From), "to": national(a.Call.To),
+		"timestamp": now.UTC().Format("2006-01-02T15:04:05.000Z"), "direction": direction,
+	}
+	switch a.Kind {
+	case providers.AskAnswer:
+		event["region_url"], event["endpoint_type"] = "https://api-us.vonage.com", "phone"
+	case providers.AskNext: // of the leg to the socket, or to a number, which has a uuid of its own
+		event["uuid"], event["to"], event["status"] = newUUID(), "wss://socket.example/", "disconnected"
+		if a.Dial != "" {
+			event["to"], event["status"] = "15550100000", words[a.Dial]
+		}
+	case providers.AskDigit:
+		delete(event, "direction")
+		event["dtmf"] = map[string]any{"digits": a.Digit, "timed_out": a.Digit == ""}
+	case providers.TellRoom: // to the event URL of the call; only some versions say the type
+		event = map[string]any{"uuid": a.Call.ID, "conversation_uuid_from": "CON-" + a.Call.ID, "conversation_uuid_to": "CON-" + a.Room,
+			"timestamp": event["timestamp"]}
+		if a.Sequence%2 == 0 {
+			event["type"] = "transfer"
+		}
+	case providers.TellStatus:
+		event["status"] = words[a.Call.Status]
+	case providers.TellDetection:
+		event["call_uuid"], event["status"] = a.Call.ID, string(a.AnsweredBy)
+		delete(event, "uuid")
+		delete(event, "direction")
+	}
+	return event
 }
 
 // sign makes the JWT of a signed webhook.
@@ -142,20 +152,7 @@ func (x *exchange) Handshake(_ string, now time.Time) (http.Header, error) {
 
 // Start implements providers.Exchange: it tells neither account nor call.
 func (x *exchange) Start(_ *providers.ExchangeCall, a *providers.Answer) *providers.Start {
-	return &providers.Start{In: a.Format, Out: a.Format, Params: a.Params}
-}
-
-// strict decodes JSON without unknown fields.
-func strict(data []byte, into any) error {
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
-	if err := d.Decode(into); err != nil {
-		return err
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return errors.New("more than one value")
-	}
-	return nil
+	return &providers.Start{In: a.Format, Out: a.Format}
 }
 
 // Answer implements providers.Exchange. An empty body leaves things as they are.
@@ -167,7 +164,7 @@ func (x *exchange) Answer(kind string, body []byte) (*providers.Answer, error) {
 		return nil, fmt.Errorf("vonage: content type %.40q", kind)
 	}
 	var list ncco
-	if err := strict(body, &list); err != nil {
+	if err := rest.Strict(body, &list); err != nil {
 		return nil, fmt.Errorf("vonage: ncco: %w", err)
 	}
 	return readNCCO(list)
@@ -180,7 +177,7 @@ func readNCCO(list ncco) (*providers.Answer, error) {
 		case act.Action == "talk" && act.Text != "":
 			a.Say = act.Text
 		case act.Action == "input" && slices.Equal(act.Type, []string{"dtmf"}) && act.DTMF != nil && act.DTMF.Digits == 1 &&
-			act.DTMF.Timeout >= 1 && act.DTMF.Timeout <= maxInput && len(act.EventURL) == 1 && providers.Secure(act.EventURL[0], "https"):
+			act.DTMF.Timeout >= 1 && act.DTMF.Timeout <= maxInput && len(act.EventURL) == 1 && rest.Secure(act.EventURL[0], "https"):
 			a.Ask = &providers.Question{URL: act.EventURL[0], Wait: time.Duration(act.DTMF.Timeout) * time.Second}
 		case act.Action == "conversation" && act.Name != "" && len(act.EventURL) <= 1 && len(act.Hold) <= 1:
 			a.Room = &providers.Room{Name: act.Name, End: act.End, Wait: act.Start != nil && !*act.Start}
@@ -216,16 +213,13 @@ func connectAction(a *providers.Answer, act *nccoAction) (err error) {
 		return nil
 	}
 	e := act.Endpoint[0]
-	headers, _ := json.Marshal(e.Headers)
 	switch {
-	case e.Type != "websocket" || !providers.Secure(e.URI, "wss"):
+	case e.Type != "websocket" || !rest.Secure(e.URI, "wss"):
 		return fmt.Errorf("vonage: ncco: endpoint %.40q to %.100q", e.Type, e.URI)
-	case e.Headers != nil && len(headers) > 512:
-		return errors.New("vonage: ncco: headers of more than 512 bytes")
 	case len(e.URI) >= 2048:
 		return errors.New("vonage: ncco: uri of more than 2048 bytes")
 	}
-	a.Media, a.Params = e.URI, e.Headers
+	a.Media = e.URI
 	if len(act.EventURL) == 1 {
 		a.Next = act.EventURL[0]
 	}
@@ -270,7 +264,7 @@ func (x *exchange) Operation(r *http.Request, body []byte, now time.Time) (*prov
 		var b struct {
 			Digits string `json:"digits"`
 		}
-		if err := strict(body, &b); err != nil || !digitsSent.MatchString(b.Digits) {
+		if err := rest.Strict(body, &b); err != nil || !digitsSent.MatchString(b.Digits) {
 			return nil, fail(400, "Bad Request", "digits")
 		}
 		op.Kind, op.Digits = providers.OpDigits, strings.ReplaceAll(b.Digits, "p", "w")
@@ -283,13 +277,13 @@ func (x *exchange) Operation(r *http.Request, body []byte, now time.Time) (*prov
 
 func (x *exchange) action(op *providers.Operation, body []byte) error {
 	var act callAction
-	err := strict(body, &act)
+	err := rest.Strict(body, &act)
 	switch {
 	case err == nil && act.Action == "hangup" && act.Destination == nil:
 		op.Kind = providers.OpHangup
 		return nil
 	case err == nil && act.Action == "transfer" && act.Destination != nil && act.Destination.Type == "ncco":
-		op.Kind = providers.OpRedirect
+		op.Kind = providers.OpDo
 		if op.Answer, err = readNCCO(act.Destination.NCCO); err == nil {
 			return nil
 		}
@@ -320,7 +314,7 @@ func (x *exchange) authorized(r *http.Request, now time.Time) error {
 
 func dialRequest(body []byte) (*providers.Dial, error) {
 	var r callRequest
-	err := strict(body, &r)
+	err := rest.Strict(body, &r)
 	switch {
 	case err != nil:
 		return nil, fail(400, "Bad Request", err.Error())
@@ -328,9 +322,9 @@ func dialRequest(body []byte) (*providers.Dial, error) {
 		return nil, fail(400, "Bad Request", "to")
 	case r.From.Type != "phone" || !msisdn.MatchString(r.From.Number):
 		return nil, fail(400, "Bad Request", "from")
-	case len(r.AnswerURL) != 1 || !providers.Secure(r.AnswerURL[0], "https"):
+	case len(r.AnswerURL) != 1 || !rest.Secure(r.AnswerURL[0], "https"):
 		return nil, fail(400, "Bad Request", "answer_url")
-	case len(r.EventURL) != 1 || !providers.Secure(r.EventURL[0], "https"):
+	case len(r.EventURL) != 1 || !rest.Secure(r.EventURL[0], "https"):
 		return nil, fail(400, "Bad Request", "event_url")
 	case r.AnswerMethod != "POST" || r.EventMethod != "POST":
 		return nil, fail(400, "Bad Request", "only POST is simulated")
@@ -354,20 +348,19 @@ func (x *exchange) Reply(w http.ResponseWriter, op *providers.Operation, call *p
 			w.Header().Set("Retry-After", strconv.Itoa(int(e.Retry/time.Second)))
 		}
 		w.WriteHeader(e.Status)
-		writeJSON(w, map[string]any{"type": "https://developer.vonage.com/api-errors", "title": e.Code, "detail": e.Detail})
+		rest.WriteJSON(w, map[string]any{"type": "https://developer.vonage.com/api-errors", "title": e.Code, "detail": e.Detail})
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
 	switch op.Kind {
-	case providers.OpHangup, providers.OpRedirect:
+	case providers.OpHangup, providers.OpDo:
 		w.WriteHeader(http.StatusNoContent)
+		return
+	case providers.OpDigits:
+		rest.WriteJSON(w, map[string]any{"uuid": call.ID, "message": "DTMF Sent"})
 		return
 	case providers.OpDial:
 		w.WriteHeader(http.StatusCreated)
 	}
-	writeJSON(w, map[string]any{"uuid": call.ID, "conversation_uuid": "CON-" + call.ID, "status": words[call.Status], "direction": "outbound"})
-}
-
-func writeJSON(w http.ResponseWriter, v any) {
-	_ = json.NewEncoder(w).Encode(v) // a client that is gone needs no reply
+	rest.WriteJSON(w, map[string]any{"uuid": call.ID, "conversation_uuid": "CON-" + call.ID, "status": words[call.Status], "direction": "outbound"})
 }

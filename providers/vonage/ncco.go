@@ -32,17 +32,17 @@ type (
 	}
 
 	dtmfInput struct {
-		Digits  int `json:"maxDigits"`
-		Timeout int `json:"timeOut"`
+		Digits       int  `json:"maxDigits"`
+		Timeout      int  `json:"timeOut"`
+		SubmitOnHash bool `json:"submitOnHash,omitempty"`
 	}
 
 	endpoint struct {
-		Type          string            `json:"type"`
-		Number        string            `json:"number,omitempty"` // phone
-		URI           string            `json:"uri,omitempty"`    // websocket
-		ContentType   string            `json:"content-type,omitempty"`
-		Headers       map[string]string `json:"headers,omitempty"`
-		Authorization *authorization    `json:"authorization,omitempty"`
+		Type          string         `json:"type"`
+		Number        string         `json:"number,omitempty"` // phone
+		URI           string         `json:"uri,omitempty"`    // websocket
+		ContentType   string         `json:"content-type,omitempty"`
+		Authorization *authorization `json:"authorization,omitempty"`
 	}
 
 	// authorization asks for the JWT of signed webhooks in the handshake.
@@ -70,42 +70,49 @@ func (w *webhooks) Document(a *providers.Answer) (providers.Document, error) {
 func (w *webhooks) ncco(a *providers.Answer) ncco {
 	var list ncco
 	if a.Media != "" {
-		c := nccoAction{Action: "connect", Endpoint: []endpoint{{
-			Type: "websocket", URI: a.Media, ContentType: contentType(w.format), Headers: a.Params,
-			Authorization: &authorization{"vonage"},
-		}}}
-		if a.Next != "" {
-			c.EventType, c.EventURL, c.EventMethod = "synchronous", []string{a.Next}, "POST"
-		}
-		list = append(list, c)
+		list = append(list, connect(a, endpoint{
+			Type: "websocket", URI: a.Media, ContentType: contentType(w.format), Authorization: &authorization{"vonage"},
+		}))
 	}
 	if a.Say != "" {
 		list = append(list, nccoAction{Action: "talk", Text: a.Say, BargeIn: a.Ask != nil})
 	}
 	if q := a.Ask; q != nil {
-		list = append(list, nccoAction{Action: "input", Type: []string{"dtmf"}, DTMF: &dtmfInput{1, min(maxInput, int(q.Wait/time.Second))},
+		list = append(list, nccoAction{Action: "input", Type: []string{"dtmf"},
+			DTMF:     &dtmfInput{Digits: 1, Timeout: min(maxInput, int(q.Wait/time.Second))},
 			EventURL: []string{q.URL}, EventMethod: "POST"})
 	}
-	if r := a.Room; r != nil {
-		c := nccoAction{Action: "conversation", Name: r.Name, Start: new(bool), End: r.End}
-		*c.Start = !r.Wait
-		if r.Events != "" {
-			c.EventURL, c.EventMethod = []string{r.Events}, "POST"
-		}
-		if r.Hold != "" {
-			c.Hold = []string{r.Hold}
-		}
-		list = append(list, c)
+	if a.Room != nil {
+		list = append(list, conversation(a.Room))
 	}
 	if a.Dial != "" {
-		c := nccoAction{Action: "connect", From: national(a.Caller), Timeout: a.RingTime(),
-			Endpoint: []endpoint{{Type: "phone", Number: national(a.Dial)}}}
-		if a.Next != "" {
-			c.EventType, c.EventURL, c.EventMethod = "synchronous", []string{a.Next}, "POST"
-		}
+		c := connect(a, endpoint{Type: "phone", Number: national(a.Dial)})
+		c.From, c.Timeout = national(a.Caller), a.RingSeconds()
 		list = append(list, c)
 	}
 	return list
+}
+
+// connect is the action that connects the call to an endpoint; synchronous ones ask
+// what comes next.
+func connect(a *providers.Answer, to endpoint) nccoAction {
+	c := nccoAction{Action: "connect", Endpoint: []endpoint{to}}
+	if a.Next != "" {
+		c.EventType, c.EventURL, c.EventMethod = "synchronous", []string{a.Next}, "POST"
+	}
+	return c
+}
+
+func conversation(r *providers.Room) nccoAction {
+	c := nccoAction{Action: "conversation", Name: r.Name, Start: new(bool), End: r.End}
+	*c.Start = !r.Wait
+	if r.Events != "" {
+		c.EventURL, c.EventMethod = []string{r.Events}, "POST"
+	}
+	if r.Hold != "" {
+		c.Hold = []string{r.Hold}
+	}
+	return c
 }
 
 // national leaves the plus of a number out, as Vonage does.

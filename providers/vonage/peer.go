@@ -16,7 +16,7 @@ type Peer struct {
 }
 
 // Encode implements providers.Peer.
-func (p *Peer) Encode(buf []byte, ev *providers.Event) (providers.Message, error) {
+func (p *Peer) Encode(out *providers.Messages, ev *providers.Event) error {
 	switch ev.Kind {
 	case providers.EventStart:
 		p.format = ev.Start.In
@@ -24,26 +24,27 @@ func (p *Peer) Encode(buf []byte, ev *providers.Event) (providers.Message, error
 		for k, v := range ev.Start.Params {
 			keys[k] = v
 		}
-		return encodeJSON(buf, keys)
+		return addJSON(out, keys)
 	case providers.EventAudio:
-		return providers.Message{Binary: true, Data: append(buf, ev.Audio...)}, nil
+		addAudio(out, ev.Audio)
+		return nil
 	case providers.EventDigit:
-		return encodeJSON(buf, struct {
+		return addJSON(out, struct {
 			Event    string `json:"event"`
 			Digit    string `json:"digit"`
 			Duration int64  `json:"duration"`
 		}{eventDTMF, string(ev.Digit), int64(ev.Duration / time.Millisecond)})
 	case providers.EventCleared:
-		return encodeJSON(buf, map[string]string{"event": eventCleared})
+		return addJSON(out, map[string]string{"event": eventCleared})
 	case providers.EventMark:
-		return encodeJSON(buf, struct {
+		return addJSON(out, struct {
 			Event   string  `json:"event"`
 			Payload payload `json:"payload"`
 		}{eventNotify, payload{ev.Mark}})
 	}
 	// There is no greeting before websocket:connected and no stop message:
 	// Vonage closes the socket.
-	return providers.Message{}, fmt.Errorf("vonage: %v: %w", ev.Kind, errors.ErrUnsupported)
+	return fmt.Errorf("vonage: %v: %w", ev.Kind, errors.ErrUnsupported)
 }
 
 // Decode implements providers.Peer. Of audio longer than a frame Vonage plays

@@ -16,21 +16,26 @@ type Stream struct {
 }
 
 // Decode implements providers.Stream.
-func (s *Stream) Decode(m providers.Message, ev *providers.Event) error {
-	*ev = providers.Event{At: -1}
+func (s *Stream) Decode(evs []providers.Event, m providers.Message) ([]providers.Event, error) {
+	ev := providers.Event{At: -1}
 	started := s.format.Rate != 0
+	var err error
 	switch {
 	case !m.Binary && !started:
-		return s.start(m.Data, ev)
+		err = s.start(m.Data, &ev)
 	case !m.Binary:
-		return s.text(m.Data, ev)
+		err = s.text(m.Data, &ev)
 	case !started:
-		return errors.New("vonage: audio before " + eventConnected)
+		err = errors.New("vonage: audio before " + eventConnected)
 	case len(m.Data)%2 != 0:
-		return fmt.Errorf("vonage: %d bytes are no whole samples", len(m.Data))
+		err = fmt.Errorf("vonage: %d bytes are no whole samples", len(m.Data))
+	default:
+		ev.Kind, ev.Audio = providers.EventAudio, m.Data
 	}
-	ev.Kind, ev.Audio = providers.EventAudio, m.Data
-	return nil
+	if err != nil {
+		return evs, err
+	}
+	return append(evs, ev), nil
 }
 
 // text reads the messages that come after the first.
@@ -119,25 +124,33 @@ func (d dtmf) decode(ev *providers.Event) error {
 }
 
 // Encode implements providers.Stream.
-func (s *Stream) Encode(buf []byte, cmd *providers.Command) (providers.Message, error) {
+func (s *Stream) Encode(out *providers.Messages, cmd *providers.Command) error {
 	switch cmd.Kind {
 	case providers.CommandAudio:
 		if len(cmd.Audio) != s.format.FrameBytes() {
-			return providers.Message{}, fmt.Errorf("vonage: frame of %d bytes, must be %d", len(cmd.Audio), s.format.FrameBytes())
+			return fmt.Errorf("vonage: frame of %d bytes, must be %d", len(cmd.Audio), s.format.FrameBytes())
 		}
-		return providers.Message{Binary: true, Data: append(buf, cmd.Audio...)}, nil
+		addAudio(out, cmd.Audio)
+		return nil
 	case providers.CommandMark:
-		return encodeJSON(buf, action{"notify", &payload{cmd.Mark}})
+		return addJSON(out, action{"notify", &payload{cmd.Mark}})
 	case providers.CommandClear:
-		return encodeJSON(buf, action{"clear", nil})
+		return addJSON(out, action{"clear", nil})
 	}
-	return providers.Message{}, fmt.Errorf("vonage: %v: %w", cmd.Kind, errors.ErrUnsupported)
+	return fmt.Errorf("vonage: %v: %w", cmd.Kind, errors.ErrUnsupported)
 }
 
-func encodeJSON(buf []byte, v any) (providers.Message, error) {
+func addAudio(out *providers.Messages, audio []byte) {
+	m := out.Add(true)
+	m.Data = append(m.Data, audio...)
+}
+
+func addJSON(out *providers.Messages, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
-		return providers.Message{}, fmt.Errorf("vonage: %w", err)
+		return fmt.Errorf("vonage: %w", err)
 	}
-	return providers.Message{Data: append(buf, b...)}, nil
+	m := out.Add(false)
+	m.Data = append(m.Data, b...)
+	return nil
 }

@@ -16,23 +16,31 @@ import (
 
 // Spec describes Vonage.
 var Spec = &providers.Spec{
-	Name:    "vonage",
-	Title:   "Vonage Voice API WebSocket",
-	Formats: formats,
-	Abilities: providers.Abilities{
-		Marks:       true, // notify
-		StreamStays: true,
-		Clear:       true,
-		Digits:      true,
-		FixedFrames: true,
-		Clears:      true,
-		Queue:       3072 * codec.FrameTime,
-	},
+	Name:        "vonage",
+	Title:       "Vonage Voice API WebSocket",
+	Formats:     formats,
+	Abilities:   abilities,
 	NewStream:   func() providers.Stream { return &Stream{} },
 	NewPeer:     func() providers.Peer { return &Peer{} },
 	NewAccount:  NewAccount,
 	NewExchange: NewExchange,
 	Sample:      Sample,
+}
+
+// abilities are what Vonage can do.
+var abilities = providers.Abilities{
+	Marks:       true, // notify
+	StreamStays: true,
+	Clear:       true,
+	Digits:      true,
+	FixedFrames: true,
+	Clears:      true,
+	Queue:       3072 * codec.FrameTime,
+
+	DetectDigits:   true,
+	DigitsAtOnce:   digitsAtOnce,
+	SignsBodies:    true,
+	SignsHandshake: true,
 }
 
 // formats are the values of content-type, the usual one first.

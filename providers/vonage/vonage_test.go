@@ -54,12 +54,14 @@ func TestConformance(t *testing.T) {
 
 // TestCustomValues: the first message's own keys must not be taken for others.
 func TestCustomValues(t *testing.T) {
-	var ev providers.Event
-	err := (&Stream{}).Decode(providertest.Text(`{"event":"websocket:connected","content-type":"audio/l16;rate=8000",
-		"duration":"30 minutes","dtmf":"rfc2833","Event":"webinar","Content-Type":"x","payload":[1],"digit":{}}`), &ev)
-	if err != nil || ev.Kind != providers.EventStart || ev.Start.In.Rate != 8000 || len(ev.Start.Params) != 6 ||
+	evs, err := (&Stream{}).Decode(nil, providertest.Text(`{"event":"websocket:connected","content-type":"audio/l16;rate=8000",
+		"duration":"30 minutes","dtmf":"rfc2833","Event":"webinar","Content-Type":"x","payload":[1],"digit":{}}`))
+	if err != nil || len(evs) != 1 {
+		t.Fatalf("%+v, %v", evs, err)
+	}
+	if ev := evs[0]; ev.Kind != providers.EventStart || ev.Start.In.Rate != 8000 || len(ev.Start.Params) != 6 ||
 		ev.Start.Params["Event"] != "webinar" || ev.Start.Params["payload"] != "[1]" {
-		t.Errorf("%v, %+v, %+v", err, ev, ev.Start)
+		t.Errorf("%+v, %+v", ev, ev.Start)
 	}
 }
 
@@ -85,9 +87,8 @@ func TestWire(t *testing.T) {
 		{providers.Command{Kind: providers.CommandMark, Mark: "u-17"}, `{"action":"notify","payload":{"mark":"u-17"}}`},
 		{providers.Command{Kind: providers.CommandClear}, `{"action":"clear"}`},
 	} {
-		m, err := s.Encode(nil, &tt.cmd)
-		if err != nil || m.Binary || string(m.Data) != tt.want {
-			t.Errorf("%s, %v\nwant %s", m.Data, err, tt.want)
+		if got := providertest.Encode(t, s, tt.cmd); string(got) != tt.want {
+			t.Errorf("%s\nwant %s", got, tt.want)
 		}
 	}
 }
@@ -121,15 +122,19 @@ func FuzzDecode(f *testing.F) {
 		f.Add([]byte(seed), false)
 	}
 	f.Add(make([]byte, 640), true)
+	for _, name := range providertest.FixtureNames(f, "media-*.json") {
+		f.Add(providertest.Fixture(f, name), false)
+	}
 	f.Fuzz(func(t *testing.T, data []byte, binary bool) {
 		for _, s := range []*Stream{{}, {format: Spec.Formats[0]}} {
-			var ev providers.Event
-			err := s.Decode(providers.Message{Binary: binary, Data: data}, &ev)
-			if err != nil && ev.Kind != providers.EventUnknown {
-				t.Fatalf("%q: %v with %v", data, err, ev.Kind)
+			evs, err := s.Decode(nil, providers.Message{Binary: binary, Data: data})
+			if err != nil && len(evs) > 0 {
+				t.Fatalf("%q: %v with %v", data, err, evs)
 			}
-			if ev.Kind == providers.EventDigit && !providers.ValidDigit(ev.Digit) {
-				t.Fatalf("%q: digit %q", data, ev.Digit)
+			for _, ev := range evs {
+				if ev.Kind == providers.EventDigit && !providers.ValidDigit(ev.Digit) {
+					t.Fatalf("%q: digit %q", data, ev.Digit)
+				}
 			}
 		}
 		var cmd providers.Command

@@ -1,6 +1,7 @@
 package vonage
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
@@ -20,7 +21,6 @@ import (
 type webhooks struct {
 	cfg    Config
 	format codec.Format
-	seen   providers.Once // ids of tokens, until they are too old anyway
 }
 
 // maxAge is how old, or how far in the future, a signed request may be: Vonage's
@@ -36,13 +36,13 @@ type claims struct {
 }
 
 // Authenticate implements providers.Webhooks, after Vonage's "Signed webhooks": a
-// JWT with HS256 that holds the SHA-256 of the body. Each is taken once.
-func (w *webhooks) Authenticate(h *providers.Hook, now time.Time) error {
+// JWT with HS256 that holds the SHA-256 of the body. Its id may be used once.
+func (w *webhooks) Authenticate(h *providers.Hook, now time.Time) (once string, err error) {
 	c, err := w.verify(h, now)
-	if err == nil && !w.seen.First(c.ID, now, now.Add(2*maxAge)) {
-		return fmt.Errorf("vonage: %w: the token has been used before", providers.ErrSignature)
+	if err != nil {
+		return "", err
 	}
-	return err
+	return c.ID, nil
 }
 
 // verify checks a signed request, but not whether it is a repetition.
@@ -77,20 +77,31 @@ func (w *webhooks) verify(h *providers.Hook, now time.Time) (*claims, error) {
 
 // hook is the body of the answer and event webhooks.
 type hook struct {
-	UUID   string `json:"uuid"`
-	From   string `json:"from"`
-	To     string `json:"to"`
-	Status string `json:"status"`
-	Detail string `json:"detail"`
+	UUID         string `json:"uuid"`
+	Conversation string `json:"conversation_uuid"`
+	From         string `json:"from"`
+	To           string `json:"to"`
+	Status       string `json:"status"`
+	Detail       string `json:"detail"`
+	Reason       string `json:"reason"` // of an NCCO that Vonage could not carry out
 	// Events of answering machine detection name the call so in some versions.
 	CallUUID string `json:"call_uuid"`
-	Type     string `json:"type"` // transfer: the leg has come into another conversation
-	DTMF     struct {
+	// A leg that has come into another conversation is told of by type, or only by
+	// that conversation.
+	Type string `json:"type"`
+	Into string `json:"conversation_uuid_to"`
+	DTMF struct {
 		Digits string `json:"digits"`
 	} `json:"dtmf"`
 }
 
-func (w *webhooks) read(h *providers.Hook) (*hook, error) {
+// ofSocket reports whether the event is of the leg to our own socket.
+func (b *hook) ofSocket() bool { return strings.Contains(b.To, "://") }
+
+// moved reports whether the leg has come into another conversation.
+func (b *hook) moved() bool { return b.Status == "" && (b.Type == "transfer" || b.Into != "") }
+
+func (w *webhooks) body(h *providers.Hook) (*hook, error) {
 	if h.Method != "POST" {
 		return nil, errors.New("vonage: set the method of the webhook to POST: only then is what it says signed")
 	}
@@ -98,22 +109,56 @@ func (w *webhooks) read(h *providers.Hook) (*hook, error) {
 	if err := json.Unmarshal(h.Body, &body); err != nil {
 		return nil, fmt.Errorf("vonage: body: %w", err)
 	}
-	if body.UUID == "" {
-		body.UUID = body.CallUUID
-	}
-	if body.UUID == "" {
+	body.UUID = cmp.Or(body.UUID, body.CallUUID)
+	if body.UUID == "" && (body.Conversation == "" || h.Purpose == providers.ForAnswer) {
 		return nil, errors.New("vonage: body without uuid")
 	}
 	return &body, nil
 }
 
-// Inbound implements providers.Webhooks.
-func (w *webhooks) Inbound(h *providers.Hook) (*providers.InboundCall, error) {
-	body, err := w.read(h)
+// Read implements providers.Webhooks.
+func (w *webhooks) Read(h *providers.Hook) ([]providers.CallEvent, error) {
+	body, err := w.body(h)
 	if err != nil {
 		return nil, err
 	}
-	return &providers.InboundCall{ID: body.UUID, From: e164(body.From), To: e164(body.To)}, nil
+	ev := providers.CallEvent{Leg: body.UUID, Raw: cmp.Or(body.Status, body.Reason, body.Type)}
+	switch {
+	case h.Purpose == providers.ForAnswer:
+		ev.Kind, ev.Wants = providers.CallAsked, true
+		ev.From, ev.To = e164(body.From), e164(body.To)
+	case h.Purpose == providers.ForKey:
+		ev.Kind, ev.Wants, ev.Digit = providers.CallKey, true, body.DTMF.Digits
+	case h.Purpose == providers.ForNext:
+		return next(ev, body), nil
+	case body.moved(): // who leaves is told only by the end of its call
+		ev.Kind, ev.Joined = providers.CallRoom, true
+	case h.Purpose == providers.ForRoom:
+		return nil, nil
+	case body.Status == "human" || body.Status == "machine":
+		ev.Kind, ev.AnsweredBy = providers.CallDetected, providers.AnsweredBy(body.Status)
+	default:
+		ev.Kind = providers.CallProgress
+		if !body.ofSocket() {
+			ev.Status = status(body.Status, body.Detail)
+		}
+	}
+	return []providers.CallEvent{ev}, nil
+}
+
+// next returns the event of the leg to our socket, or to a number: those that end it
+// before the other leg ask what comes next, the others say nothing.
+func next(ev providers.CallEvent, body *hook) []providers.CallEvent {
+	switch body.Status {
+	case "disconnected", "failed", "unanswered", "timeout", "busy", "rejected", "cancelled":
+	default:
+		return nil
+	}
+	ev.Kind, ev.Wants = providers.CallStepDone, true
+	if s := status(body.Status, body.Detail); !body.ofSocket() && s.Final() {
+		ev.Status = s
+	}
+	return []providers.CallEvent{ev}
 }
 
 // e164 puts the plus before a number, which Vonage leaves out.
@@ -145,24 +190,6 @@ var statuses = map[string]providers.Status{
 	"":             "", // transfers have a type instead
 }
 
-// Status implements providers.Webhooks.
-func (w *webhooks) Status(h *providers.Hook) (*providers.StatusReport, error) {
-	body, err := w.read(h)
-	if err != nil {
-		return nil, err
-	}
-	r := &providers.StatusReport{Call: body.UUID, Raw: body.Status, Status: status(body.Status, body.Detail)}
-	switch {
-	case body.Type == "transfer" && body.Status == "":
-		r.Joined, r.Raw = true, body.Type
-	case strings.Contains(body.To, "://"): // the leg to our own socket
-		r.Status = ""
-	case body.Status == "human" || body.Status == "machine":
-		r.AnsweredBy = providers.AnsweredBy(body.Status)
-	}
-	return r, nil
-}
-
 func status(raw, detail string) providers.Status {
 	if s, ok := statuses[raw]; !ok {
 		return providers.StatusError
@@ -170,41 +197,4 @@ func status(raw, detail string) providers.Status {
 		return s
 	}
 	return providers.StatusBusy
-}
-
-// Next implements providers.Webhooks: of the events of the leg to our socket, or to
-// a number, those that end it before the other leg ask what comes next.
-func (w *webhooks) Next(h *providers.Hook) (*providers.NextReport, error) {
-	body, err := w.read(h)
-	if err != nil {
-		return nil, err
-	}
-	r := &providers.NextReport{}
-	switch body.Status {
-	case "disconnected", "failed", "unanswered", "timeout", "busy", "rejected", "cancelled":
-		r.Ended = true
-	}
-	if s := status(body.Status, body.Detail); !strings.Contains(body.To, "://") && s.Final() {
-		r.Dial = s
-	}
-	return r, nil
-}
-
-// Digit implements providers.Webhooks.
-func (w *webhooks) Digit(h *providers.Hook) (string, error) {
-	body, err := w.read(h)
-	if err != nil {
-		return "", err
-	}
-	return body.DTMF.Digits, nil
-}
-
-// Room implements providers.Webhooks: Vonage tells of those who come, and of those
-// who go only by the end of their call.
-func (w *webhooks) Room(h *providers.Hook) (*providers.RoomReport, error) {
-	body, err := w.read(h)
-	if err != nil {
-		return nil, err
-	}
-	return &providers.RoomReport{Call: body.UUID, Joined: body.Type == "transfer"}, nil
 }

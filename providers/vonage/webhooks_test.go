@@ -32,11 +32,11 @@ var issued = time.Unix(1767225600, 0)
 
 func account(t testing.TB) *webhooks {
 	t.Helper()
-	w, err := NewAccount(func(c any) error {
+	w, err := NewAccount(providers.Setup{Decode: func(c any) error {
 		cfg := c.(*Config)
 		cfg.APIKey, cfg.ApplicationID, cfg.SignatureSecret = "a1b2c3d4", "aaaaaaaa-bbbb-cccc-dddd-0123456789ab", secret
 		return nil
-	})
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,13 +51,14 @@ func post(token, body string) *providers.Hook {
 // @vonage/jwt 1.14.0.
 func TestSignatureVector(t *testing.T) {
 	w := account(t)
-	if err := w.Authenticate(post(vector, body), issued.Add(time.Minute)); err != nil {
+	first, err := w.Authenticate(post(vector, body), issued.Add(time.Minute))
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.Authenticate(post(vector, body), issued.Add(time.Minute)); !errors.Is(err, providers.ErrSignature) {
-		t.Errorf("a replay: %v", err)
+	if again, err := w.Authenticate(post(vector, body), issued.Add(time.Minute)); err != nil || again != first || first == "" {
+		t.Errorf("a replay: %q, %v, want the same id %q", again, err, first)
 	}
-	if err := w.Authenticate(post(vector, body), issued.Add(2*time.Hour)); !errors.Is(err, providers.ErrSignature) {
+	if _, err := w.Authenticate(post(vector, body), issued.Add(2*time.Hour)); !errors.Is(err, providers.ErrSignature) {
 		t.Errorf("stale: %v", err)
 	}
 }
@@ -102,33 +103,34 @@ func TestSignature(t *testing.T) {
 		"no token":          {post("", body), false},
 		"no header":         {&providers.Hook{Method: "POST", Body: []byte(body), Header: http.Header{}}, false},
 	} {
-		err := account(t).Authenticate(tt.hook, issued)
+		_, err := account(t).Authenticate(tt.hook, issued)
 		if (err == nil) != tt.good || err != nil && (!errors.Is(err, providers.ErrSignature) || strings.Contains(err.Error(), secret)) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
 
-func TestInbound(t *testing.T) {
-	w := account(t)
-	call, err := w.Inbound(post("", body))
-	if err != nil || *call != (providers.InboundCall{ID: "63f61863-4a51-4f6b-86e1-46edebcf9356", From: "+15550001111", To: "+15550002222"}) {
-		t.Errorf("%+v, %v", call, err)
-	}
-	for _, bad := range []string{"", "[]", "{}", `{"uuid":7}`} {
-		if _, err := w.Inbound(post("", bad)); err == nil {
-			t.Errorf("%s was taken", bad)
+// read reads a body as the request of a URL that was given for a purpose.
+func read(t *testing.T, body string, purpose providers.Purpose) ([]providers.CallEvent, error) {
+	h := post("", body)
+	h.Purpose = purpose
+	return account(t).Read(h)
+}
+
+func TestAsked(t *testing.T) {
+	for _, bad := range []string{"", "[]", "{}", `{"uuid":7}`, `{"conversation_uuid":"CON-1"}`} {
+		if evs, err := read(t, bad, providers.ForAnswer); err == nil {
+			t.Errorf("%s was taken: %+v", bad, evs)
 		}
 	}
 	get := post("", body)
-	get.Method = "GET"
-	if _, err := w.Inbound(get); err == nil {
+	get.Method, get.Purpose = "GET", providers.ForAnswer
+	if _, err := account(t).Read(get); err == nil {
 		t.Error("a GET, whose content is not signed, was taken")
 	}
 }
 
 func TestStatus(t *testing.T) {
-	w := account(t)
 	for event, want := range map[string]providers.Status{
 		`"status":"started"`: "initiated", `"status":"ringing"`: "ringing", `"status":"answered"`: "in-progress",
 		`"status":"completed"`: "completed", `"status":"busy"`: "busy", `"status":"timeout"`: "no-answer", `"status":"unanswered"`: "no-answer",
@@ -136,9 +138,9 @@ func TestStatus(t *testing.T) {
 		`"status":"failed"`: "failed", `"status":"disconnected"`: "", `"status":"human"`: "", `"type":"transfer"`: "", `"status":"new"`: "error",
 		`"status":"completed","to":"wss://bridge.example.com/media"`: "",
 	} {
-		r, err := w.Status(post("", `{"uuid":"u",`+event+`}`))
-		if err != nil || r.Status != want || r.Call != "u" {
-			t.Errorf("%s: %+v, %v, want %q", event, r, err, want)
+		evs, err := read(t, `{"uuid":"u",`+event+`}`, providers.ForStatus)
+		if err != nil || len(evs) != 1 || evs[0].Status != want || evs[0].Leg != "u" {
+			t.Errorf("%s: %+v, %v, want %q", event, evs, err, want)
 		}
 	}
 }
@@ -147,8 +149,8 @@ func TestStatus(t *testing.T) {
 func TestDocuments(t *testing.T) {
 	w := account(t)
 	for want, a := range map[string]providers.Answer{
-		`[{"action":"connect","eventType":"synchronous","eventUrl":["https://b.example/next"],"eventMethod":"POST","endpoint":[{"type":"websocket","uri":"wss://b.example/media","content-type":"audio/l16;rate=16000","headers":{"a":"1"},"authorization":{"type":"vonage"}}]}]`: {
-			Media: "wss://b.example/media", Params: map[string]string{"a": "1"}, Next: "https://b.example/next"},
+		`[{"action":"connect","eventType":"synchronous","eventUrl":["https://b.example/next"],"eventMethod":"POST","endpoint":[{"type":"websocket","uri":"wss://b.example/media","content-type":"audio/l16;rate=16000","authorization":{"type":"vonage"}}]}]`: {
+			Media: "wss://b.example/media", Next: "https://b.example/next"},
 		`[{"action":"talk","text":"Sorry."}]`: {Say: "Sorry."},
 		`[{"action":"connect","from":"15550100999","timeout":30,"endpoint":[{"type":"phone","number":"15550100123"}]}]`: {Dial: "+15550100123", Caller: "+15550100999"},
 		"": {},
@@ -187,11 +189,11 @@ func TestControl(t *testing.T) {
 
 // TestBearer: the application's token is signed anew shortly before it expires.
 func TestBearer(t *testing.T) {
-	a, err := NewAccount(config("https://api.example.com"))
+	w, key, base, err := readConfig(providers.Setup{Decode: config("https://api.example.com")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, now := a.Calls.(*calls), time.Now()
+	c, now := newCommands(w.cfg, base, key, w, nil), time.Now()
 	first, err := c.bearer(now)
 	if err != nil {
 		t.Fatal(err)
@@ -247,13 +249,13 @@ func TestConfig(t *testing.T) {
 		"rate":             func(c *Config) { c.Rate = 44100 },
 		"base_url":         func(c *Config) { c.BaseURL = "ftp://x" },
 	} {
-		_, err := NewAccount(func(c any) error {
+		_, err := NewAccount(providers.Setup{Decode: func(c any) error {
 			if err := config("https://api.example.com")(c); err != nil {
 				return err
 			}
 			change(c.(*Config))
 			return nil
-		})
+		}})
 		if err == nil || !strings.HasPrefix(err.Error(), want+":") {
 			t.Errorf("%s: %v", want, err)
 		}
@@ -276,19 +278,23 @@ func FuzzExchange(f *testing.F) {
 func FuzzWebhook(f *testing.F) {
 	f.Add([]byte(body), vector)
 	f.Add([]byte(`{"uuid":"u","status":"rejected"}`), "a.b.c")
+	for _, name := range providertest.FixtureNames(f, "webhook-*.json") {
+		f.Add(providertest.Fixture(f, name), vector)
+	}
 	f.Fuzz(func(t *testing.T, data []byte, token string) {
 		w := account(t)
 		h := post(token, string(data))
-		if w.Authenticate(h, issued) == nil && (token != vector || string(data) != body) {
+		if _, err := w.Authenticate(h, issued); err == nil && (token != vector || string(data) != body) {
 			t.Fatalf("%q was taken for %q", token, data)
 		}
-		if call, err := w.Inbound(h); err == nil && call.ID == "" {
-			t.Fatal("a call without id")
+		for h.Purpose = providers.ForAnswer; h.Purpose <= providers.ForRoom; h.Purpose++ {
+			evs, err := w.Read(h)
+			for _, ev := range evs {
+				if err != nil || ev.Leg == "" && ev.Kind == providers.CallAsked {
+					t.Fatalf("%+v, %v", ev, err)
+				}
+			}
 		}
-		_, _ = w.Status(h)
-		_, _ = w.Next(h)
-		_, _ = w.Digit(h)
-		_, _ = w.Room(h)
 		if lines := w.Explain(h, time.Now()); len(lines) == 0 {
 			t.Fatal("nothing is explained")
 		}

@@ -1,0 +1,147 @@
+package session
+
+import (
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// maxMarks bounds the commands that wait in line with the audio.
+const maxMarks = 256
+
+// item is something queued in line with the audio: a mark, a hang-up, digits or a
+// transfer.
+type item struct {
+	at       int64 // the position behind which it stands
+	id       string
+	mark     string        // name of a mark
+	end      *End          // of a hang-up, otherwise nil
+	digits   string        // of digits to be sent
+	tone     time.Duration // of digits
+	gap      time.Duration // of digits
+	transfer *Transfer
+
+	// Of one that is in flight.
+	serial uint64
+	behind int64         // the position behind which it was sent to the carrier
+	due    time.Duration // when it is taken as played without a word of the carrier
+}
+
+// cancelable reports whether an agent may take it back.
+func (it *item) cancelable() bool { return it.end != nil || it.digits != "" || it.transfer != nil }
+
+// inline is what the agent queues in line with its audio. An item waits until the
+// audio before it is with the carrier, and is in flight until the caller has heard
+// that: the carrier echoes marks, and what it does not echo is taken as played when
+// its time has come.
+type inline struct {
+	items      []item // waiting to be reached
+	inflight   []item // sent to the carrier, or waiting for the playhead
+	serial     uint64 // of the last one that was sent
+	generation uint64 // of clears: echoes of an older one are not ours any more
+}
+
+// open returns how many are not answered.
+func (l *inline) open() int { return len(l.items) + len(l.inflight) }
+
+// add queues an item.
+func (l *inline) add(it item) { l.items = append(l.items, it) }
+
+// pop removes the first item that waits, and returns it.
+func (l *inline) pop() item {
+	it := l.items[0]
+	l.items = l.items[:copy(l.items, l.items[1:])]
+	return it
+}
+
+// send moves the first item to those in flight. It stands behind a position, and is
+// taken as played at the time due, though not before those ahead of it. It returns
+// its serial.
+func (l *inline) send(behind int64, due time.Duration) uint64 {
+	it := l.pop()
+	l.serial++
+	it.serial, it.behind, it.due = l.serial, behind, due
+	if n := len(l.inflight); n > 0 {
+		it.due = max(it.due, l.inflight[n-1].due)
+	}
+	l.inflight = append(l.inflight, it)
+	return it.serial
+}
+
+// next returns when the first item in flight is taken as played.
+func (l *inline) next() time.Duration {
+	if len(l.inflight) == 0 {
+		return forever
+	}
+	return l.inflight[0].due
+}
+
+// land removes the first n items in flight. They are good until the next send.
+func (l *inline) land(n int) []item {
+	landed := slices.Clone(l.inflight[:n])
+	l.inflight = l.inflight[:copy(l.inflight, l.inflight[n:])]
+	return landed
+}
+
+// empty removes all items, those in flight first.
+func (l *inline) empty() []item {
+	all := slices.Concat(l.inflight, l.items)
+	l.items, l.inflight = l.items[:0], l.inflight[:0]
+	l.generation++
+	return all
+}
+
+// cancel withdraws a queued command. It reports whether there was one of that id.
+func (l *inline) cancel(id string) bool {
+	for _, list := range []*[]item{&l.items, &l.inflight} {
+		for i, it := range *list {
+			if it.cancelable() && it.id == id && id != "" {
+				*list = slices.Delete(*list, i, i+1)
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// hasHangup reports whether a hang-up is queued.
+func (l *inline) hasHangup() bool {
+	is := func(it item) bool { return it.end != nil }
+	return slices.ContainsFunc(l.items, is) || slices.ContainsFunc(l.inflight, is)
+}
+
+// waitingDigits counts the digits that wait.
+func (l *inline) waitingDigits() (n int) {
+	for _, it := range l.items {
+		if it.digits != "" {
+			n++
+		}
+	}
+	return n
+}
+
+// wireName returns the name of a mark at the carrier: ours, so that one that comes
+// back after a clear is told from a new one of the same name.
+func (l *inline) wireName(serial uint64) string {
+	return strconv.FormatUint(l.generation, 10) + "." + strconv.FormatUint(serial, 10)
+}
+
+// errStrangeMark is the error of a mark that was never sent.
+var errStrangeMark = errors.New("session: a mark that was never sent")
+
+// find returns the place in flight of a mark that came back; negative: it is not
+// waited for any more.
+func (l *inline) find(wire string) (int, error) {
+	generation, rest, _ := strings.Cut(wire, ".")
+	g, err := strconv.ParseUint(generation, 10, 64)
+	serial, err2 := strconv.ParseUint(rest, 10, 64)
+	if err != nil || err2 != nil {
+		return 0, errStrangeMark
+	}
+	if g != l.generation {
+		return -1, nil
+	}
+	return slices.IndexFunc(l.inflight, func(it item) bool { return it.serial == serial }), nil
+}

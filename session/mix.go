@@ -1,0 +1,40 @@
+package session
+
+import "voicebridge/codec"
+
+// mixer adds audio of two sources. Its buffers are used again.
+type mixer struct {
+	samples []int16
+}
+
+// add adds samples from the front of q, 16-bit little-endian at the frame's rate, to
+// a frame in the format f, as far as they last.
+func (m *mixer) add(f codec.Format, frame []byte, q *fifo) {
+	if f.Encoding == codec.L16LE {
+		n := min(len(frame), q.len()) &^ 1
+		waiting := q.bytes()
+		for i := 0; i < n; i += 2 {
+			sum := int32(int16(uint16(frame[i])|uint16(frame[i+1])<<8)) + int32(int16(uint16(waiting[i])|uint16(waiting[i+1])<<8))
+			v := uint16(saturate(sum))
+			frame[i], frame[i+1] = byte(v), byte(v>>8)
+		}
+		q.drop(n)
+		return
+	}
+	m.samples = f.Encoding.AppendDecode(m.samples[:0], frame)
+	n := min(len(m.samples), q.len()/2)
+	waiting := q.bytes()
+	for i := range n {
+		m.samples[i] = saturate(int32(m.samples[i]) + int32(int16(uint16(waiting[2*i])|uint16(waiting[2*i+1])<<8)))
+	}
+	q.drop(2 * n)
+	f.Encoding.AppendEncode(frame[:0], m.samples) // as long as before
+}
+
+func saturate(v int32) int16 { return int16(min(max(v, -32768), 32767)) }
+
+// plain returns 16-bit samples at the rate of f.
+func plain(f codec.Format) codec.Format { return codec.Format{Encoding: codec.L16LE, Rate: f.Rate} }
+
+// maxMix bounds what waits to be mixed: 200 ms.
+func maxMix(f codec.Format) int { return 10 * plain(f).FrameBytes() }
