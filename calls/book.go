@@ -39,9 +39,13 @@ type Call struct {
 	Returned string `json:"-"`
 	Returns  int    `json:"-"`
 
-	heard time.Time        // when something was last heard of it, or asked
-	final providers.Status // how the call has ended, while its stream is still to end
+	aliases []string         // the carrier's other ids of it, former ones too
+	heard   time.Time        // when something was last heard of it, or asked
+	final   providers.Status // how the call has ended, while its stream is still to end
 }
+
+// Is reports whether id is one of the carrier's ids of the call.
+func (c *Call) Is(id string) bool { return c.CarrierID == id || slices.Contains(c.aliases, id) }
 
 // Direction of a call, seen from the bridge.
 const (
@@ -101,7 +105,7 @@ type Book struct {
 
 	mu        sync.Mutex
 	calls     map[string]*Call
-	byCarrier map[[2]string]string // account and carrier's id
+	byCarrier map[[2]string]string // account and any of the carrier's ids
 	ended     []string             // in the order of their end
 	events    []Event              // the last ones
 	serial    uint64
@@ -122,9 +126,10 @@ func randomHex(n int) string {
 	return hex.EncodeToString(b)
 }
 
-// Add puts a call in and gives its record. A call with a carrier's id that is
-// known already is left as it is: carriers ask twice.
-func (b *Book) Add(c Call) Call {
+// Add puts a call in and returns its record. A call with a carrier's id that is
+// known already is left as it is: carriers ask twice. aliases are the carrier's other
+// ids of it.
+func (b *Book) Add(c Call, aliases ...string) Call {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if known := b.find(c.Account, c.CarrierID); known != nil {
@@ -142,7 +147,7 @@ func (b *Book) Add(c Call) Call {
 	c.CreatedAt, c.heard = b.now(), b.now()
 	r := &c
 	b.calls[c.ID] = r
-	b.bind(r, c.CarrierID)
+	b.bind(r, c.CarrierID, aliases)
 	b.prune()
 	b.tell(EventCreated, r)
 	if c.Status == providers.StatusRinging {
@@ -154,33 +159,49 @@ func (b *Book) Add(c Call) Call {
 func (c *Call) copy() Call {
 	d := *c
 	d.Metadata = maps.Clone(c.Metadata)
+	d.aliases = slices.Clone(c.aliases)
 	return d
 }
 
-func (b *Book) find(account, carrierID string) *Call {
+// find returns the call with one of the carrier's ids; nil: there is none.
+func (b *Book) find(account string, ids ...string) *Call {
+	for _, id := range ids {
+		if c := b.calls[b.byCarrier[[2]string{account, id}]]; c != nil && id != "" {
+			return c
+		}
+	}
+	return nil
+}
+
+// bind notes the carrier's ids of a call. One that takes the place of an id known so
+// far is the one that commands take from now on.
+func (b *Book) bind(c *Call, carrierID string, aliases []string) {
 	if carrierID == "" {
-		return nil
+		return
 	}
-	return b.calls[b.byCarrier[[2]string{account, carrierID}]]
-}
-
-func (b *Book) bind(c *Call, carrierID string) {
-	if carrierID != "" {
+	former := c.CarrierID
+	for _, id := range append([]string{carrierID}, aliases...) {
+		b.byCarrier[[2]string{c.Account, id}] = c.ID
+		if !slices.Contains(c.aliases, id) {
+			c.aliases = append(c.aliases, id)
+		}
+	}
+	if former == "" || slices.Contains(aliases, former) {
 		c.CarrierID = carrierID
-		b.byCarrier[[2]string{c.Account, carrierID}] = c.ID
 	}
 }
 
-// Bind notes the carrier's id of a call that the bridge has placed.
-func (b *Book) Bind(id, carrierID string) {
+// Bind notes the carrier's ids of a call that the bridge has placed: the one that
+// commands take, and others.
+func (b *Book) Bind(id, carrierID string, aliases ...string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if c := b.calls[id]; c != nil && c.CarrierID == "" {
-		b.bind(c, carrierID)
+	if c := b.calls[id]; c != nil && (c.CarrierID == "" || c.CarrierID == carrierID || slices.Contains(aliases, c.CarrierID)) {
+		b.bind(c, carrierID, aliases)
 	}
 }
 
-// Get gives a call.
+// Get returns a call.
 func (b *Book) Get(id string) (Call, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -190,17 +211,17 @@ func (b *Book) Get(id string) (Call, bool) {
 	return Call{}, false
 }
 
-// Find gives the call with a carrier's id.
-func (b *Book) Find(account, carrierID string) (Call, bool) {
+// Find returns the call with one of the carrier's ids.
+func (b *Book) Find(account string, ids ...string) (Call, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if c := b.find(account, carrierID); c != nil {
+	if c := b.find(account, ids...); c != nil {
 		return c.copy(), true
 	}
 	return Call{}, false
 }
 
-// List gives the calls for which keep is true, the newest first, at most limit.
+// List returns the calls for which keep is true, the newest first, at most limit.
 func (b *Book) List(limit int, keep func(*Call) bool) []Call {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -224,10 +245,10 @@ func (b *Book) Live() int {
 // rank orders the statuses of a live call.
 var rank = map[providers.Status]int{providers.StatusInitiated: 1, providers.StatusRinging: 2, providers.StatusInProgress: 3}
 
-// Report takes a carrier's report on a call. Late and repeated ones change
-// nothing: a status never goes back, and the first that ends a call stays.
-// changed is false then. A call that has a stream ends with it.
-func (b *Book) Report(id string, r *providers.StatusReport) (changed bool) {
+// Report takes what a carrier says of a call: its progress, or who has answered. Late
+// and repeated reports change nothing: a status never goes back, and the first that
+// ends a call stays. changed is false then. A call that has a stream ends with it.
+func (b *Book) Report(id string, ev *providers.CallEvent) (changed bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	c := b.calls[id]
@@ -235,16 +256,16 @@ func (b *Book) Report(id string, r *providers.StatusReport) (changed bool) {
 		return false
 	}
 	c.heard = b.now()
-	if c.CarrierID == "" {
-		b.bind(c, r.Call)
+	if c.CarrierID == "" || ev.Is(c.CarrierID) {
+		b.bind(c, ev.Leg, ev.Aliases)
 	}
-	if r.AnsweredBy != "" && c.Answered == "" {
-		c.Answered, changed = r.AnsweredBy, true
+	if ev.Kind == providers.CallDetected && c.Answered == "" {
+		c.Answered, changed = ev.AnsweredBy, true
 		if !c.Status.Final() {
 			b.tell(EventDetected, c)
 		}
 	}
-	return b.advance(c, r.Status) || changed
+	return b.advance(c, ev.Status) || changed
 }
 
 // advance moves a call to a status, if that is forward.
@@ -338,7 +359,7 @@ func (b *Book) Transferred(id string, t Transfer) {
 	}
 }
 
-// Return notes that a call comes back to an agent, and why, and gives it.
+// Return notes that a call comes back to an agent, and why, and returns it.
 func (b *Book) Return(id, why string) Call {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -361,7 +382,7 @@ func (b *Book) Fail(id string, err error) {
 	}
 }
 
-// Quiet gives live calls of the carrier's that have no stream and of which nothing
+// Quiet returns live calls of the carrier's that have no stream and of which nothing
 // has been heard for the time, at most limit. They are taken as asked for.
 func (b *Book) Quiet(after time.Duration, limit int) []Call {
 	b.mu.Lock()
@@ -402,14 +423,16 @@ func (b *Book) prune() {
 			return
 		}
 		delete(b.calls, c.ID)
-		if key := [2]string{c.Account, c.CarrierID}; b.byCarrier[key] == c.ID {
-			delete(b.byCarrier, key)
+		for _, id := range c.aliases {
+			if key := [2]string{c.Account, id}; b.byCarrier[key] == c.ID {
+				delete(b.byCarrier, key)
+			}
 		}
 		b.ended = b.ended[1:]
 	}
 }
 
-// Canceled ends a call that was hung up before it had a stream, and gives it.
+// Canceled ends a call that was hung up before it had a stream, and returns it.
 func (b *Book) Canceled(id, cause string) Call {
 	b.mu.Lock()
 	defer b.mu.Unlock()

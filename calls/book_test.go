@@ -22,8 +22,8 @@ func newBook() (*Book, *clock) {
 	return New(c.now), c
 }
 
-func report(s providers.Status) *providers.StatusReport {
-	return &providers.StatusReport{Call: "CA1", Status: s, Raw: string(s)}
+func report(s providers.Status) *providers.CallEvent {
+	return &providers.CallEvent{Kind: providers.CallProgress, Leg: "CA1", Status: s, Raw: string(s)}
 }
 
 var statuses = []providers.Status{providers.StatusInitiated, providers.StatusRinging, providers.StatusInProgress, providers.StatusCompleted,
@@ -137,7 +137,7 @@ func TestSweep(t *testing.T) {
 	live := b.Add(Call{CarrierID: "CA2"})
 	b.Began(live.ID)
 	quiet := b.Add(Call{CarrierID: "CA3"})
-	b.Report(quiet.ID, &providers.StatusReport{Call: "CA3", Status: providers.StatusInProgress})
+	b.Report(quiet.ID, &providers.CallEvent{Kind: providers.CallProgress, Leg: "CA3", Status: providers.StatusInProgress})
 	clock.t = clock.t.Add(time.Hour)
 	b.Sweep(15*time.Minute, 24*time.Hour)
 	for id, want := range map[string]providers.Status{lost.ID: "failed", live.ID: "in-progress", quiet.ID: "in-progress"} {

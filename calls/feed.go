@@ -42,7 +42,7 @@ func (b *Book) announce(ev Event) {
 	}
 }
 
-// id is that of an event.
+// id returns that of an event.
 func (b *Book) id(serial uint64) string { return fmt.Sprintf("%s-%d", b.boot, serial) }
 
 // Listen begins a feed. after is the id of the last event that the listener has
@@ -68,7 +68,7 @@ func (b *Book) Listen(after string) (f *Feed, complete bool) {
 	return f, complete
 }
 
-// since gives the kept events after an id.
+// since returns the kept events after an id.
 func (b *Book) since(after string) ([]Event, bool) {
 	boot, number, _ := strings.Cut(after, "-")
 	n, err := strconv.ParseUint(number, 10, 64)
@@ -86,7 +86,7 @@ func (b *Book) since(after string) ([]Event, bool) {
 // Events is closed when the feed ends.
 func (f *Feed) Events() <-chan Event { return f.c }
 
-// Err is why the feed has ended, once Events is closed; nil after Close.
+// Err returns why the feed has ended, once Events is closed; nil after Close.
 func (f *Feed) Err() error {
 	f.book.mu.Lock()
 	defer f.book.mu.Unlock()

@@ -115,7 +115,7 @@ func (k kind) open(t *testing.T) (*Conn, net.Conn) {
 	conns, theirs := make(chan *Conn, 1), make(chan net.Conn, 1)
 	srv := &http.Server{ErrorLog: nil, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !k.client {
-			c, err := Accept(w, r, "", k.limits)
+			c, err := Accept(w, r, nil, k.limits)
 			if err != nil {
 				t.Error(err)
 			}
@@ -132,7 +132,7 @@ func (k kind) open(t *testing.T) (*Conn, net.Conn) {
 	go srv.Serve(l)
 	t.Cleanup(func() { srv.Close() })
 	if k.client {
-		c, _, err := Dial(t.Context(), scheme+"://"+address, "", nil, k.limits)
+		c, _, err := Dial(t.Context(), scheme+"://"+address, nil, nil, k.limits)
 		if err != nil {
 			t.Fatal(err)
 		}

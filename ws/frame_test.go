@@ -91,7 +91,7 @@ func TestEarly(t *testing.T) {
 		conn.Write(append(a.answer, appendFrame(nil, opText, []byte("early"), false)...))
 		io.Copy(io.Discard, conn)
 	}()
-	c, _, err := Dial(t.Context(), "ws://"+l.Addr().String(), "", nil, limits)
+	c, _, err := Dial(t.Context(), "ws://"+l.Addr().String(), nil, nil, limits)
 	if err != nil {
 		t.Fatal(err)
 	}

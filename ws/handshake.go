@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,10 +22,10 @@ var writeBuffers sync.Pool
 // roots are what servers' certificates are checked with; nil: the system's.
 var roots *x509.CertPool
 
-// Accept turns a request into a connection, choosing the subprotocol if it is not
-// empty and offered. Requests of web pages, which have an Origin, are refused
+// Accept turns a request into a connection, choosing the first of the subprotocols
+// that is offered, if there is one. Requests of web pages, which have an Origin, are refused
 // with 403 unless the limits say otherwise.
-func Accept(w http.ResponseWriter, r *http.Request, subprotocol string, limits Limits) (*Conn, error) {
+func Accept(w http.ResponseWriter, r *http.Request, subprotocols []string, limits Limits) (*Conn, error) {
 	up := websocket.Upgrader{
 		HandshakeTimeout: limits.Write,
 		WriteBufferSize:  4 << 10,
@@ -34,9 +35,7 @@ func Accept(w http.ResponseWriter, r *http.Request, subprotocol string, limits L
 			http.Error(w, reason.Error(), status)
 		},
 	}
-	if subprotocol != "" {
-		up.Subprotocols = []string{subprotocol}
-	}
+	up.Subprotocols = subprotocols
 	conn, err := up.Upgrade(w, r, nil) // refuses a client that speaks before it is answered
 	if err != nil {
 		return nil, fmt.Errorf("ws: upgrade: %w", err)
@@ -46,70 +45,57 @@ func Accept(w http.ResponseWriter, r *http.Request, subprotocol string, limits L
 		return nil, fmt.Errorf("ws: upgrade: %w", err)
 	}
 	l := newLine(conn.NetConn(), limits.Write)
-	return newConn(l, l, false, nil, limits), nil
+	c := newConn(l, l, false, nil, limits)
+	c.subprotocol = conn.Subprotocol()
+	return c, nil
 }
 
-// Subprotocols are those that a request offers.
+// Subprotocols returns those that a request offers.
 func Subprotocols(r *http.Request) []string { return websocket.Subprotocols(r) }
 
-// Dial connects to a server, offering the subprotocol if it is not empty. A
-// server that chooses another one is refused. status is the HTTP status of a
-// refused handshake, otherwise 0.
-func Dial(ctx context.Context, to, subprotocol string, header http.Header, limits Limits) (c *Conn, status int, err error) {
-	c, status, err = dial(ctx, to, subprotocol, header, limits)
+// Dialer connects to servers. The zero value is ready.
+type Dialer struct {
+	// Net makes the connection; nil: TCP, through the proxy that the environment
+	// names.
+	Net func(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// Dial connects to a server with a Dialer as it comes.
+func Dial(ctx context.Context, to string, subprotocols []string, header http.Header, limits Limits) (c *Conn, status int, err error) {
+	return (&Dialer{}).Dial(ctx, to, subprotocols, header, limits)
+}
+
+// Dial connects to a server, offering the subprotocols. A server that chooses another
+// one is refused. status is the HTTP status of a refused handshake, otherwise 0.
+func (d *Dialer) Dial(ctx context.Context, to string, subprotocols []string, header http.Header, limits Limits) (c *Conn, status int, err error) {
+	h := &handshake{dialer: d, limits: limits, stop: func() bool { return true }}
+	c, status, err = h.do(ctx, to, subprotocols, header)
 	if err != nil {
 		return nil, status, fmt.Errorf("ws: dial: %w", err)
 	}
 	return c, 0, nil
 }
 
-func dial(ctx context.Context, to, subprotocol string, header http.Header, limits Limits) (_ *Conn, status int, err error) {
-	var l *line
-	var head *headConn
-	d := websocket.Dialer{WriteBufferSize: 4 << 10, WriteBufferPool: &writeBuffers}
-	if subprotocol != "" {
-		d.Subprotocols = []string{subprotocol}
-	}
-	// The library heeds the deadline of ctx while it waits for the server's
-	// answer, but not its cancellation.
-	stop := func() bool { return true }
-	connect := func(ctx context.Context, address, scheme string) (err error) {
-		var tcp net.Conn
-		if tcp, err = dialTCP(ctx, address, scheme); err == nil {
-			stop = context.AfterFunc(ctx, func() { _ = tcp.SetDeadline(time.Now()) })
-			l = newLine(tcp, limits.Write)
-			head = &headConn{Conn: l}
-		}
-		return err
-	}
-	d.NetDialContext = func(ctx context.Context, _, address string) (net.Conn, error) {
-		if err := connect(ctx, address, "http"); err != nil {
-			return nil, err
-		}
-		return head, nil
-	}
-	d.NetDialTLSContext = func(ctx context.Context, _, address string) (net.Conn, error) {
-		if err := connect(ctx, address, "https"); err != nil {
-			return nil, err
-		}
-		host, _, err := net.SplitHostPort(address)
-		if err != nil {
-			return nil, err
-		}
-		secure := tls.Client(l, &tls.Config{ServerName: host, RootCAs: roots})
-		if err := secure.HandshakeContext(ctx); err != nil {
-			l.Close()
-			return nil, err
-		}
-		head.Conn = secure
-		return head, nil
-	}
+// handshake is a connection to a server under way.
+type handshake struct {
+	dialer *Dialer
+	limits Limits
+	line   *line
+	head   *headConn
+	// stop ends the watch over the context: the library heeds its deadline while it
+	// waits for the server's answer, but not its cancellation.
+	stop func() bool
+}
+
+func (h *handshake) do(ctx context.Context, to string, subprotocols []string, header http.Header) (_ *Conn, status int, err error) {
+	d := websocket.Dialer{WriteBufferSize: 4 << 10, WriteBufferPool: &writeBuffers, Subprotocols: subprotocols,
+		NetDialContext: h.plain, NetDialTLSContext: h.secure}
 	conn, resp, err := d.DialContext(ctx, to, header)
-	if !stop() && err == nil {
+	if !h.stop() && err == nil {
 		err = context.Cause(ctx)
 	}
 	if err == nil {
-		err = l.SetDeadline(time.Time{})
+		err = h.line.SetDeadline(time.Time{})
 	}
 	if err != nil {
 		if conn != nil {
@@ -120,11 +106,53 @@ func dial(ctx context.Context, to, subprotocol string, header http.Header, limit
 		}
 		return nil, 0, err
 	}
-	if p := conn.Subprotocol(); p != "" && p != subprotocol {
+	if p := conn.Subprotocol(); p != "" && !slices.Contains(subprotocols, p) {
 		conn.Close()
 		return nil, 0, fmt.Errorf("the server chose subprotocol %.40q", p)
 	}
-	return newConn(head.Conn, l, true, head.rest, limits), 0, nil
+	c := newConn(h.head.Conn, h.line, true, h.head.rest, h.limits)
+	c.subprotocol = conn.Subprotocol()
+	return c, 0, nil
+}
+
+// connect makes the connection for URLs of a scheme.
+func (h *handshake) connect(ctx context.Context, network, address, scheme string) (err error) {
+	var conn net.Conn
+	if h.dialer.Net != nil {
+		conn, err = h.dialer.Net(ctx, network, address)
+	} else {
+		conn, err = dialTCP(ctx, address, scheme)
+	}
+	if err == nil {
+		h.stop = context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })
+		h.line = newLine(conn, h.limits.Write)
+		h.head = &headConn{Conn: h.line}
+	}
+	return err
+}
+
+func (h *handshake) plain(ctx context.Context, network, address string) (net.Conn, error) {
+	if err := h.connect(ctx, network, address, "http"); err != nil {
+		return nil, err
+	}
+	return h.head, nil
+}
+
+func (h *handshake) secure(ctx context.Context, network, address string) (net.Conn, error) {
+	if err := h.connect(ctx, network, address, "https"); err != nil {
+		return nil, err
+	}
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	conn := tls.Client(h.line, &tls.Config{ServerName: host, RootCAs: roots})
+	if err := conn.HandshakeContext(ctx); err != nil {
+		h.line.Close()
+		return nil, err
+	}
+	h.head.Conn = conn
+	return h.head, nil
 }
 
 // dialTCP connects to an address, through the proxy that the environment names for

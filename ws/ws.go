@@ -84,6 +84,9 @@ type Conn struct {
 	line   *line
 	client bool
 	limits Limits
+
+	subprotocol string
+
 	closed atomic.Bool
 	alive  atomic.Int64 // Unix nanoseconds of the last message, ping or pong
 	heard  atomic.Int64 // of the last message
@@ -187,7 +190,10 @@ func (c *Conn) free() {
 	_ = c.conn.Close() // there is nobody to tell
 }
 
-// Quiet is how long nothing has been heard from the other side: no message,
+// Subprotocol returns the one that was chosen in the handshake; empty: none.
+func (c *Conn) Subprotocol() string { return c.subprotocol }
+
+// Quiet returns how long nothing has been heard from the other side: no message,
 // ping or pong.
 func (c *Conn) Quiet() time.Duration { return time.Duration(time.Now().UnixNano() - c.alive.Load()) }
 
@@ -462,7 +468,12 @@ func CloseCode(err error) int {
 	return 0
 }
 
-// IsTimeout tells whether a connection ended because of a time limit; ErrSlow is
+// InGoodOrder reports whether the other side closed with the code in good order.
+func InGoodOrder(code int) bool {
+	return code == CloseNormal || code == CloseGoingAway || code == closeNone
+}
+
+// IsTimeout reports whether a connection ended because of a time limit; ErrSlow is
 // that of writing.
 func IsTimeout(err error) bool {
 	var t net.Error

@@ -21,7 +21,7 @@ func pair(t *testing.T) (*Conn, *websocket.Conn) {
 	t.Helper()
 	conns := make(chan *Conn, 1)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c, err := Accept(w, r, "", limits)
+		c, err := Accept(w, r, nil, limits)
 		if err != nil {
 			t.Error(err)
 		}

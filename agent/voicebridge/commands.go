@@ -1,0 +1,310 @@
+package voicebridge
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"voicebridge/calls"
+	"voicebridge/codec"
+	"voicebridge/providers"
+	"voicebridge/session"
+)
+
+// Limits of what an agent may say.
+const (
+	maxCommands = 50 // a second, and in a row
+	maxBadJSON  = 20 // in a row
+	maxID       = 64
+	maxName     = 128
+	keptIDs     = 64  // a command whose id is among the last ones is a repetition
+	minReport   = 100 // ms
+	maxReport   = 3600000
+	minTone     = 40 // ms: shorter ones are not told by all exchanges (ITU-T Q.24)
+	maxTone     = 2000
+)
+
+// envelope is what every text message has.
+type envelope struct {
+	Type string          `json:"type"`
+	ID   json.RawMessage `json:"id"`
+}
+
+// request has the fields of the commands that are known.
+type request struct {
+	Type       string `json:"type"`
+	ID         string `json:"id"`
+	Audio      string `json:"audio"`
+	Name       string `json:"name"`
+	Ref        string `json:"ref"`
+	When       string `json:"when"`
+	InputRate  int    `json:"input_rate"`
+	OutputRate int    `json:"output_rate"`
+	BargeIn    string `json:"barge_in"`
+	Digits     string `json:"digits"`
+	ToneMS     *int64 `json:"duration_ms"`
+	GapMS      *int64 `json:"gap_ms"`
+	Speech     bool   `json:"speech"`
+	ReportMS   *int64 `json:"report_ms"`
+}
+
+// reading is one text message on its way to a command. data is all of it.
+type reading struct {
+	request
+	data []byte
+	cmd  *session.AgentCommand
+}
+
+// fault has the message answered with an error. It returns true: there is something
+// to do.
+func (r *reading) fault(code, message string, args ...any) bool {
+	*r.cmd = session.AgentCommand{Kind: session.CommandFault, ID: clip(r.ID), Code: code, Message: fmt.Sprintf(message, args...), Fatal: r.cmd.Fatal}
+	return true
+}
+
+func clip(s string) string { return s[:min(len(s), maxID)] }
+
+// Decode implements agent.Talk.
+func (t *talk) Decode(m providers.Message, do func(*session.AgentCommand)) {
+	t.cmd = session.AgentCommand{}
+	if m.Binary {
+		t.cmd.Kind, t.cmd.Audio = session.CommandAudio, m.Data
+		do(&t.cmd)
+		return
+	}
+	if t.command(m.Data, &t.cmd) {
+		do(&t.cmd)
+	}
+}
+
+// command reads a text message. False means that there is nothing to do.
+func (t *talk) command(data []byte, cmd *session.AgentCommand) bool {
+	r := &reading{data: data, cmd: cmd}
+	var env envelope
+	err := json.Unmarshal(data, &env)
+	if err == nil && env.Type == "audio" && t.json {
+		if json.Unmarshal(data, &r.request) != nil {
+			r.ID = ""
+			return r.fault("bad_field", "audio must be a string")
+		}
+		return t.audio(r)
+	}
+	if !t.commands.Allow() {
+		if time.Since(t.limited) < time.Second {
+			return false
+		}
+		t.limited = time.Now()
+		return r.fault("rate_limited", "more than %d commands a second: some were ignored", maxCommands)
+	}
+	var wrong *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &wrong) && wrong.Field != "":
+		return r.fault("bad_field", "type must be a string")
+	case err != nil || string(data) == "null":
+		t.bad++
+		cmd.Fatal = t.bad >= maxBadJSON
+		return r.fault("bad_json", "not a JSON object")
+	}
+	t.bad = 0
+	switch {
+	case env.Type == "pong":
+		return false
+	case env.Type == "":
+		return r.fault("bad_field", "type is missing")
+	case readers[env.Type] == nil:
+		cmd.Kind, cmd.Type = session.CommandUnknown, clip(env.Type)
+		return true
+	}
+	return t.known(r)
+}
+
+// known reads a message of a type that is known.
+func (t *talk) known(r *reading) bool {
+	if err := json.Unmarshal(r.data, &r.request); err != nil {
+		return r.fault("bad_field", "%s is of the wrong type", fieldOf(err))
+	}
+	if len(r.ID) > maxID {
+		r.ID = ""
+		return r.fault("bad_field", "id is longer than %d bytes", maxID)
+	}
+	if r.ID != "" && slices.Contains(t.ids, r.ID) {
+		return false
+	}
+	r.cmd.ID = r.ID
+	some := readers[r.Type](t, r)
+	if r.ID != "" && r.cmd.Kind != session.CommandFault { // one that was refused may come again, mended
+		if len(t.ids) == keptIDs {
+			t.ids = t.ids[:copy(t.ids, t.ids[1:])]
+		}
+		t.ids = append(t.ids, r.ID)
+	}
+	return some
+}
+
+// fieldOf names the field that an error is about.
+func fieldOf(err error) string {
+	var wrong *json.UnmarshalTypeError
+	if errors.As(err, &wrong) && wrong.Field != "" {
+		return wrong.Field
+	}
+	return "a field"
+}
+
+// readers read the messages of each type.
+var readers = map[string]func(*talk, *reading) bool{
+	"mark":      (*talk).readMark,
+	"clear":     simple(session.CommandClear),
+	"interrupt": simple(session.CommandClear),
+	"pause":     simple(session.CommandPause),
+	"unpause":   simple(session.CommandUnpause),
+	"ping":      simple(session.CommandPing),
+	"hangup":    (*talk).readHangup,
+	"dtmf":      (*talk).readDigits,
+	"cancel":    (*talk).readCancel,
+	"ready":     (*talk).readReady,
+	"transfer":  (*talk).readTransfer,
+	"audio":     (*talk).readAudio,
+}
+
+// simple reads a message that is all in its type.
+func simple(kind session.AgentCommandKind) func(*talk, *reading) bool {
+	return func(_ *talk, r *reading) bool {
+		r.cmd.Kind = kind
+		return true
+	}
+}
+
+func (t *talk) readMark(r *reading) bool {
+	if r.Name == "" || len(r.Name) > maxName {
+		return r.fault("bad_field", "name must have 1 to %d bytes", maxName)
+	}
+	r.cmd.Kind, r.cmd.Mark = session.CommandMark, r.Name
+	return true
+}
+
+// when reads whether the command is for now; a false answer means that it is neither
+// for now nor for after playback, and was refused.
+func (r *reading) when() bool {
+	if r.When != "" && r.When != "now" && r.When != "after_playback" {
+		r.fault("bad_field", "when must be now or after_playback")
+		return false
+	}
+	r.cmd.Now = r.When == "now"
+	return true
+}
+
+func (t *talk) readHangup(r *reading) bool {
+	if r.when() {
+		r.cmd.Kind = session.CommandHangup
+	}
+	return true
+}
+
+func (t *talk) readCancel(r *reading) bool {
+	if r.Ref == "" {
+		return r.fault("bad_field", "ref must be the id of the command to withdraw")
+	}
+	r.cmd.Kind, r.cmd.Ref = session.CommandCancel, r.Ref
+	return true
+}
+
+// readAudio is for audio in JSON where it is not expected.
+func (t *talk) readAudio(r *reading) bool {
+	return r.fault("unsupported", "audio is not supported here")
+}
+
+// readTransfer reads a transfer. What it wants is checked by who carries it out.
+func (t *talk) readTransfer(r *reading) bool {
+	var want calls.TransferRequest
+	err := json.Unmarshal(r.data, &want)
+	var wrong *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &wrong) && wrong.Field != "":
+		return r.fault("bad_field", "%s is of the wrong type", wrong.Field)
+	case err != nil:
+		return r.fault("bad_field", "on_fail must be resume, hangup or a number, or an object of these by reason")
+	case !r.when():
+		return true
+	case !want.ContextFits():
+		return r.fault("bad_field", "context must have at most %d bytes", calls.MaxContext)
+	}
+	r.cmd.Kind, r.cmd.Transfer = session.CommandTransfer, &session.Transfer{
+		To: want.To, From: want.From, Mode: want.Mode, Agent: want.Agent, Timeout: want.Timeout, Whisper: want.Whisper, Brief: want.Brief,
+		Accept: want.Accept, Digits: want.Digits, Detect: want.Detect, Hold: want.Hold, OnFail: want.OnFail, OnEnd: want.OnEnd, Context: want.Context,
+	}
+	return true
+}
+
+// readDigits reads digits to be sent.
+func (t *talk) readDigits(r *reading) bool {
+	if !r.when() {
+		return true
+	}
+	r.cmd.Kind, r.cmd.Digits = session.CommandDigits, r.Digits
+	r.cmd.Tone, r.cmd.Gap = session.DefaultTone, session.DefaultToneGap
+	for _, f := range []struct {
+		ms *int64
+		d  *time.Duration
+	}{{r.ToneMS, &r.cmd.Tone}, {r.GapMS, &r.cmd.Gap}} {
+		if f.ms == nil {
+			continue
+		}
+		if *f.ms < minTone || *f.ms > maxTone {
+			return r.fault("bad_field", "duration_ms and gap_ms must be %d to %d", minTone, maxTone)
+		}
+		*f.d = time.Duration(*f.ms) * time.Millisecond
+	}
+	if !session.ValidDigits(r.Digits) {
+		return r.fault("bad_field", "digits must be 1 to 64 of 0-9 * # A-D w W")
+	}
+	return true
+}
+
+// readReady reads that the agent is ready. Where that is awaited, it may choose the
+// rates.
+func (t *talk) readReady(r *reading) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	hears, speaks := t.hears, t.speaks
+	if r.InputRate != 0 {
+		hears.Rate = r.InputRate
+	}
+	if r.OutputRate != 0 {
+		speaks.Rate = r.OutputRate
+	}
+	switch {
+	case (hears != t.hears || speaks != t.speaks) && !t.awaiting:
+		return r.fault("unsupported", "ready chooses the rates only where it is awaited: use in_rate and out_rate in the URL")
+	case !hears.Valid() || !speaks.Valid():
+		return r.fault("bad_field", "the rates must be one of %v", codec.Rates)
+	case r.BargeIn != "" && r.BargeIn != "agent":
+		return r.fault("unsupported", "barge_in must be agent")
+	case r.Speech:
+		return r.fault("unsupported", "speech detection is not supported")
+	}
+	r.cmd.Kind, r.cmd.Every = session.CommandReady, -1
+	if r.ReportMS != nil {
+		n := *r.ReportMS
+		if n != 0 && (n < minReport || n > maxReport) {
+			return r.fault("bad_field", "report_ms must be 0, or %d to %d", minReport, maxReport)
+		}
+		r.cmd.Every = time.Duration(n) * time.Millisecond
+	}
+	t.hears, t.speaks = hears, speaks
+	t.awaiting, t.ready = false, true
+	return true
+}
+
+// audio reads a message of the JSON profile.
+func (t *talk) audio(r *reading) bool {
+	var err error
+	t.pcm, err = base64.StdEncoding.AppendDecode(t.pcm[:0], []byte(r.Audio))
+	if err != nil {
+		return r.fault("bad_field", "audio is not base64")
+	}
+	r.cmd.Kind, r.cmd.Audio = session.CommandAudio, t.pcm
+	return true
+}

@@ -1,0 +1,198 @@
+package voicebridge
+
+import (
+	"encoding/json"
+	"net/url"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"voicebridge/agent"
+	"voicebridge/codec"
+	"voicebridge/session"
+)
+
+// TestFormats: the rates and the encoding, and whose word counts more.
+func TestFormats(t *testing.T) {
+	for _, tt := range []struct {
+		o             agent.Options
+		encoding, url string
+		hears, speaks codec.Format
+		err           string
+	}{
+		{agent.Options{}, "", "ws://h/", codec.Format{Encoding: codec.L16LE, Rate: 16000}, codec.Format{Encoding: codec.L16LE, Rate: 16000}, ""},
+		{agent.Options{}, "", "ws://h/?in_rate=8000&out_rate=24000", codec.Format{Encoding: codec.L16LE, Rate: 8000}, codec.Format{Encoding: codec.L16LE, Rate: 24000}, ""},
+		{agent.Options{InputRate: 48000}, "", "ws://h/?in_rate=8000", codec.Format{Encoding: codec.L16LE, Rate: 48000}, codec.Format{Encoding: codec.L16LE, Rate: 16000}, ""},
+		{agent.Options{InputRate: 48000, Incoming: true}, "", "/?in_rate=8000", codec.Format{Encoding: codec.L16LE, Rate: 8000}, codec.Format{Encoding: codec.L16LE, Rate: 16000}, ""},
+		{agent.Options{}, "pcmu", "ws://h/", codec.Format{Encoding: codec.PCMU, Rate: 8000}, codec.Format{Encoding: codec.PCMU, Rate: 8000}, ""},
+		{agent.Options{}, "", "ws://h/?encoding=pcma", codec.Format{Encoding: codec.PCMA, Rate: 8000}, codec.Format{Encoding: codec.PCMA, Rate: 8000}, ""},
+		{agent.Options{}, "opus", "ws://h/", codec.Format{}, codec.Format{}, "options.encoding"},
+		{agent.Options{}, "", "ws://h/?encoding=opus", codec.Format{}, codec.Format{}, "url: encoding=opus"},
+		{agent.Options{}, "", "ws://h/?in_rate=x", codec.Format{}, codec.Format{}, "url: in_rate=x"},
+	} {
+		if tt.encoding != "" {
+			tt.o.Decode = func(c any) error {
+				c.(*options).Encoding = tt.encoding
+				return nil
+			}
+		}
+		u, err := url.Parse(tt.url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := Dialect.New(tt.o)
+		var hears, speaks codec.Format
+		if err == nil {
+			hears, speaks, err = p.Formats(u)
+		}
+		if tt.err != "" {
+			if err == nil || !strings.HasPrefix(err.Error(), tt.err) {
+				t.Errorf("%s: %v, want %s", tt.url, err, tt.err)
+			}
+			continue
+		}
+		if err != nil || hears != tt.hears || speaks != tt.speaks {
+			t.Errorf("%s: %v, %v, %v", tt.url, hears, speaks, err)
+		}
+	}
+}
+
+func newTestTalk() *talk {
+	f := codec.Format{Encoding: codec.L16LE, Rate: 16000}
+	return &talk{json: true, hears: f, speaks: f, commands: rate.NewLimiter(rate.Inf, 0)}
+}
+
+func TestCommands(t *testing.T) {
+	ms := time.Millisecond
+	for text, want := range map[string]session.AgentCommand{
+		`{"type":"clear"}`:                                 {Kind: session.CommandClear},
+		`{"type":"interrupt","id":"a"}`:                    {Kind: session.CommandClear, ID: "a"},
+		`{"type":"mark","name":"m"}`:                       {Kind: session.CommandMark, Mark: "m"},
+		`{"type":"pause"}`:                                 {Kind: session.CommandPause},
+		`{"type":"unpause"}`:                               {Kind: session.CommandUnpause},
+		`{"type":"hangup"}`:                                {Kind: session.CommandHangup},
+		`{"type":"hangup","when":"now","reason":"done"}`:   {Kind: session.CommandHangup, Now: true},
+		`{"type":"hangup","when":"after_playback"}`:        {Kind: session.CommandHangup},
+		`{"type":"cancel","ref":"h"}`:                      {Kind: session.CommandCancel, Ref: "h"},
+		`{"type":"ping","id":"p"}`:                         {Kind: session.CommandPing, ID: "p"},
+		`{"type":"ready","report_ms":250}`:                 {Kind: session.CommandReady, Every: 250 * ms},
+		`{"type":"ready","report_ms":0,"last_seq":3}`:      {Kind: session.CommandReady},
+		`{"type":"tomorrow","id":"t"}`:                     {Kind: session.CommandUnknown, Type: "tomorrow"},
+		`{"type":"audio","audio":"AAEC"}`:                  {Kind: session.CommandAudio, Audio: []byte{0, 1, 2}},
+		`{"type":"pong"}`:                                  {},
+		`{"type":"ready"}`:                                 {Kind: session.CommandReady, Every: -1},
+		`{"type":"ready","input_rate":16000}`:              {Kind: session.CommandReady, Every: -1},
+		`{"type":"ready","input_rate":11025}`:              {Kind: session.CommandFault, Code: "unsupported"},
+		`{"type":"ready","input_rate":8000}`:               {Kind: session.CommandFault, Code: "unsupported"},
+		`{"type":"ready","barge_in":"bridge"}`:             {Kind: session.CommandFault, Code: "unsupported"},
+		`{"type":"ready","speech":true}`:                   {Kind: session.CommandFault, Code: "unsupported"},
+		`{"type":"transcript","name":{"a":1},"id":7}`:      {Kind: session.CommandUnknown, Type: "transcript"},
+		`{"type":"pong","id":7}`:                           {},
+		`{"type":7}`:                                       {Kind: session.CommandFault, Code: "bad_field"},
+		`null`:                                             {Kind: session.CommandFault, Code: "bad_json"},
+		`{"type":"ready","report_ms":9223372036854775807}`: {Kind: session.CommandFault, Code: "bad_field"},
+		`{"type":"ready","report_ms":5}`:                   {Kind: session.CommandFault, Code: "bad_field"},
+		`{"type":"transfer","to":"x","id":"t1"}`:           {Kind: session.CommandTransfer, ID: "t1", Transfer: &session.Transfer{To: "x"}},
+		`{"type":"transfer","to":"x","when":"now","on_fail":"hangup","context":{"a":"b"}}`: {Kind: session.CommandTransfer, Now: true,
+			Transfer: &session.Transfer{To: "x", OnFail: map[string]string{"": "hangup"}, Context: map[string]string{"a": "b"}}},
+		`{"type":"transfer","to":"x","on_fail":{"busy":"resume","default":"hangup"}}`: {Kind: session.CommandTransfer,
+			Transfer: &session.Transfer{To: "x", OnFail: map[string]string{"": "hangup", "busy": "resume"}}},
+		`{"type":"transfer","to":7}`:                                                       {Kind: session.CommandFault, Code: "bad_field"},
+		`{"type":"transfer","to":"x","on_fail":7}`:                                         {Kind: session.CommandFault, Code: "bad_field"},
+		`{"type":"transfer","to":"x","when":"soon"}`:                                       {Kind: session.CommandFault, Code: "bad_field"},
+		`{"type":"transfer","context":{"a":"` + strings.Repeat("x", 4096) + `"}}`:          {Kind: session.CommandFault, Code: "bad_field"},
+		`{"type":"dtmf","digits":"1w#D"}`:                                                  {Kind: session.CommandDigits, Digits: "1w#D", Tone: 100 * ms, Gap: 60 * ms},
+		`{"type":"dtmf","digits":"1","id":"d","when":"now","duration_ms":200,"gap_ms":40}`: {Kind: session.CommandDigits, ID: "d", Digits: "1", Now: true, Tone: 200 * ms, Gap: 40 * ms},
+		`{"type":"dtmf"}`:                                            {Kind: session.CommandFault, Code: "bad_field"},
+		`{"type":"dtmf","digits":"12e"}`:                             {Kind: session.CommandFault, Code: "bad_field"},
+		`{"type":"dtmf","digits":"1","duration_ms":5}`:               {Kind: session.CommandFault, Code: "bad_field"},
+		`{"type":"dtmf","digits":"1","gap_ms":50000}`:                {Kind: session.CommandFault, Code: "bad_field"},
+		`{"type":"dtmf","digits":"1","when":"then"}`:                 {Kind: session.CommandFault, Code: "bad_field"},
+		`{"type":"dtmf","digits":"` + strings.Repeat("1", 65) + `"}`: {Kind: session.CommandFault, Code: "bad_field"},
+		`{"type":"mark"}`:                                            {Kind: session.CommandFault, Code: "bad_field"},
+		`{"type":"mark","name":7,"id":"m"}`:                          {Kind: session.CommandFault, Code: "bad_field", ID: "m"},
+		`{"type":"hangup","when":"soon"}`:                            {Kind: session.CommandFault, Code: "bad_field"},
+		`{"type":"cancel"}`:                                          {Kind: session.CommandFault, Code: "bad_field"},
+		`{"type":"audio","audio":"?"}`:                               {Kind: session.CommandFault, Code: "bad_field"},
+		`{}`:                                                         {Kind: session.CommandFault, Code: "bad_field"},
+		`[]`:                                                         {Kind: session.CommandFault, Code: "bad_json"},
+		`{`:                                                          {Kind: session.CommandFault, Code: "bad_json"},
+		`{"type":"mark","name":"` + strings.Repeat("x", 129) + `"}`: {Kind: session.CommandFault, Code: "bad_field"},
+		`{"type":"clear","id":"` + strings.Repeat("x", 65) + `"}`:   {Kind: session.CommandFault, Code: "bad_field"},
+	} {
+		var got session.AgentCommand
+		ok := newTestTalk().command([]byte(text), &got)
+		if got.Kind == session.CommandFault {
+			if got.Message == "" {
+				t.Errorf("%s: a fault without words", text)
+			}
+			got.Message, want.ID = "", got.ID
+		}
+		if !ok {
+			got = session.AgentCommand{}
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s\n is %+v\nwant %+v", text, got, want)
+		}
+	}
+}
+
+func TestRepeatedIDs(t *testing.T) {
+	c := newTestTalk()
+	var cmd session.AgentCommand
+	for i := range 200 {
+		text, _ := json.Marshal(map[string]string{"type": "clear", "id": strings.Repeat("i", 1+i%60)})
+		if ok := c.command(text, &cmd); ok != (i < 60) {
+			t.Fatalf("command %d: %v", i, ok)
+		}
+	}
+	if len(c.ids) > keptIDs {
+		t.Errorf("%d ids are kept", len(c.ids))
+	}
+}
+
+// TestMendedCommand: a command that was refused may come again under its id.
+func TestMendedCommand(t *testing.T) {
+	c := newTestTalk()
+	var cmd session.AgentCommand
+	c.command([]byte(`{"type":"mark","id":"m"}`), &cmd)
+	if cmd.Kind != session.CommandFault {
+		t.Fatalf("%+v", cmd)
+	}
+	cmd = session.AgentCommand{}
+	if !c.command([]byte(`{"type":"mark","id":"m","name":"x"}`), &cmd) || cmd.Kind != session.CommandMark {
+		t.Errorf("%+v", cmd)
+	}
+}
+
+func TestBadJSONEnds(t *testing.T) {
+	c := newTestTalk()
+	for i := range maxBadJSON {
+		var cmd session.AgentCommand
+		c.command([]byte("{"), &cmd)
+		if cmd.Fatal != (i == maxBadJSON-1) {
+			t.Errorf("bad message %d: fatal %v", i+1, cmd.Fatal)
+		}
+	}
+}
+
+func FuzzCommand(f *testing.F) {
+	for _, s := range []string{
+		`{"type":"clear","id":"a"}`, `{"type":"mark","name":"m"}`, `{"type":"hangup","when":"now"}`, `{"type":"audio","audio":"AAAA"}`,
+		`{"type":"ready","report_ms":100}`, `{"type":1}`, `[]`, `{"type":"cancel","ref":"x"}`, `{"type":"\u0000"}`,
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var cmd session.AgentCommand
+		if newTestTalk().command(data, &cmd) && cmd.Kind == session.CommandFault && cmd.Code == "" {
+			t.Fatalf("%q: a fault without a code", data)
+		}
+		if len(cmd.ID) > maxID || len(cmd.Mark) > maxName {
+			t.Fatalf("%q: %+v", data, cmd)
+		}
+	})
+}
