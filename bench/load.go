@@ -172,7 +172,7 @@ type loadCall struct {
 
 	// Owned by the pacer, but for what happens before it.
 	frames int
-	wire   []byte
+	wire   providers.Messages
 	ring   *rand.Rand
 
 	// Owned by the connection.
@@ -212,7 +212,7 @@ func (g *Generator) dial(ctx context.Context, l *Load, i int, url func(*provider
 	g.calls[c.id] = c
 	g.mu.Unlock()
 	c.begun = g.now()
-	conn, _, err := ws.Dial(ctx, url(line.Spec), "", http.Header{}, loadLimits)
+	conn, _, err := ws.Dial(ctx, url(line.Spec), nil, http.Header{}, loadLimits)
 	if err != nil {
 		g.forget(c)
 		return nil, err
@@ -223,9 +223,12 @@ func (g *Generator) dial(ctx context.Context, l *Load, i int, url func(*provider
 		In: line.Format, Out: line.Format, Params: map[string]string{"call": c.id},
 	}
 	for _, ev := range []providers.Event{{Kind: providers.EventConnected}, {Kind: providers.EventStart, Start: start}} {
-		m, err := c.peer.Encode(nil, &ev)
-		if err == nil {
-			err = conn.Write(m.Binary, m.Data)
+		c.wire.Reset()
+		err := c.peer.Encode(&c.wire, &ev)
+		for _, m := range c.wire.All() {
+			if err == nil {
+				err = conn.Write(m.Binary, m.Data)
+			}
 		}
 		if err != nil && !errors.Is(err, errors.ErrUnsupported) { // not all carriers greet
 			conn.Close(ws.CloseNormal, "")
@@ -279,18 +282,22 @@ func (c *loadCall) end() {
 }
 
 func (c *loadCall) send(ev *providers.Event) error {
-	m, err := c.peer.Encode(c.wire[:0], ev)
-	if err != nil {
+	c.wire.Reset()
+	if err := c.peer.Encode(&c.wire, ev); err != nil {
 		return fmt.Errorf("bench: %s: %w", c.line.Spec.Name, err)
 	}
-	c.wire = m.Data
-	more, err := c.conn.Put(m.Binary, m.Data)
-	if err == nil && !more {
-		c.mu.Lock()
-		c.stuck = true
-		c.mu.Unlock()
+	for _, m := range c.wire.All() {
+		more, err := c.conn.Put(m.Binary, m.Data)
+		if err != nil {
+			return err
+		}
+		if !more {
+			c.mu.Lock()
+			c.stuck = true
+			c.mu.Unlock()
+		}
 	}
-	return err
+	return nil
 }
 
 // tick implements ticker: a frame is sent and one is played.

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"voicebridge/agent"
+	"voicebridge/agent/voicebridge"
 	"voicebridge/codec"
 	"voicebridge/providers"
 	"voicebridge/sim"
@@ -27,11 +27,11 @@ const (
 // agent takes a bridge's connection to an agent.
 func (g *Generator) agent(w http.ResponseWriter, r *http.Request) {
 	name, mirror := strings.CutPrefix(r.URL.Path, "/mirror/")
-	protocol := agent.Protocol
-	if mirror {
-		protocol = ""
+	var protocols []string
+	if !mirror {
+		protocols = voicebridge.Dialect.Subprotocols
 	}
-	conn, err := ws.Accept(w, r, protocol, loadLimits)
+	conn, err := ws.Accept(w, r, protocols, loadLimits)
 	if err != nil {
 		g.books.complain(err)
 		return
@@ -70,10 +70,10 @@ type agentEnd struct {
 	conn   *ws.Conn
 	stream providers.Stream // of a mirror; nil: it speaks the bridge's protocol
 
-	call  *loadCall
-	rate  int
-	event providers.Event
-	wire  []byte
+	call *loadCall
+	rate int
+	evs  []providers.Event
+	wire providers.Messages
 
 	mu    sync.Mutex // guards what follows
 	timer *time.Timer
@@ -132,14 +132,22 @@ func (e *agentEnd) start(data []byte) {
 
 // mirrored is for a bridge that passes the carrier's messages on.
 func (e *agentEnd) mirrored(binary bool, data []byte) {
-	if err := e.stream.Decode(providers.Message{Binary: binary, Data: data}, &e.event); err != nil {
+	var err error
+	if e.evs, err = e.stream.Decode(e.evs[:0], providers.Message{Binary: binary, Data: data}); err != nil {
 		e.g.books.complain(err)
 		return
 	}
-	switch e.event.Kind {
+	for i := range e.evs {
+		e.mirror(&e.evs[i])
+	}
+}
+
+// mirror is an event of a call whose messages are passed on.
+func (e *agentEnd) mirror(ev *providers.Event) {
+	switch ev.Kind {
 	case providers.EventStart:
-		id := e.event.Start.Call
-		if c := e.event.Start.Params["call"]; c != "" {
+		id := ev.Start.Call
+		if c := ev.Start.Params["call"]; c != "" {
 			id = c
 		}
 		if e.call = e.g.call(id); e.call != nil {
@@ -149,13 +157,14 @@ func (e *agentEnd) mirrored(binary bool, data []byte) {
 		if e.call == nil || e.call.agent != EchoAgent {
 			return
 		}
-		m, err := e.stream.Encode(e.wire[:0], &providers.Command{Kind: providers.CommandAudio, Audio: e.event.Audio})
-		if err != nil {
+		e.wire.Reset()
+		if err := e.stream.Encode(&e.wire, &providers.Command{Kind: providers.CommandAudio, Audio: ev.Audio}); err != nil {
 			e.g.books.complain(err)
 			return
 		}
-		e.wire = m.Data
-		_, _ = e.conn.Put(m.Binary, m.Data) // Closed tells
+		for _, m := range e.wire.All() {
+			_, _ = e.conn.Put(m.Binary, m.Data) // Closed tells
+		}
 	}
 }
 

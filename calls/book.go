@@ -47,6 +47,9 @@ type Call struct {
 // Is reports whether id is one of the carrier's ids of the call.
 func (c *Call) Is(id string) bool { return c.CarrierID == id || slices.Contains(c.aliases, id) }
 
+// CarrierIDs returns all of the carrier's ids of the call.
+func (c *Call) CarrierIDs() []string { return c.aliases }
+
 // Direction of a call, seen from the bridge.
 const (
 	Inbound  = "inbound"

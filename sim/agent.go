@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"voicebridge/agent"
+	"voicebridge/agent/voicebridge"
 	"voicebridge/codec"
 	"voicebridge/wav"
 	"voicebridge/ws"
@@ -54,8 +55,8 @@ func (a *Agent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	a.live.Add(1)
 	defer a.live.Done()
-	conn, err := ws.Accept(w, r, agent.Protocol,
-		ws.Limits{Text: agent.MaxText, Binary: agent.MaxBinary, Write: agent.DefaultWrite})
+	conn, err := ws.Accept(w, r, []string{voicebridge.Name},
+		ws.Limits{Text: voicebridge.MaxText, Binary: voicebridge.MaxBinary, Write: agent.DefaultWrite})
 	if err != nil {
 		a.Log.Warn("handshake", "err", err)
 		return
@@ -143,7 +144,7 @@ func Tone(hz float64, length time.Duration) func(context.Context, *AgentConn) er
 	return func(_ context.Context, c *AgentConn) error {
 		pcm := codec.L16LE.AppendEncode(nil, Sine(c.Speaks.Rate, hz, length))
 		for len(pcm) > 0 {
-			n := min(len(pcm), agent.MaxBinary)
+			n := min(len(pcm), voicebridge.MaxBinary)
 			if err := c.Audio(pcm[:n]); err != nil {
 				return err
 			}

@@ -4,6 +4,7 @@
 package sim
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +27,7 @@ type Caller struct {
 	Spec   *providers.Spec
 	URL    string // of the bridge's media socket
 	Header http.Header
+	Dialer ws.Dialer
 	Start  providers.Start // what the carrier tells of the call; In and Out choose the format
 	Voice  []int16         // what the caller says, at the format's rate; silence follows
 	Length time.Duration   // of the call; 0: as long as Voice
@@ -80,7 +82,7 @@ const maxCall = time.Hour
 // could not be made; what went wrong during the call is in the Result.
 func (c *Caller) Run(ctx context.Context) (*Result, error) {
 	limits := ws.Limits{Text: 1 << 20, Binary: 1 << 20, Write: 5 * time.Second}
-	conn, _, err := ws.Dial(ctx, c.URL, "", c.Header, limits)
+	conn, _, err := c.Dialer.Dial(ctx, c.URL, nil, c.Header, limits)
 	if err != nil {
 		return nil, fmt.Errorf("sim: call %s: %w", c.Spec.Name, err)
 	}
@@ -117,8 +119,9 @@ type call struct {
 	commands chan command
 	result   *Result
 
-	wire   []byte
-	buffer []byte // to be played
+	wire   providers.Messages
+	late   []providers.Message // sent behind the next message
+	buffer []byte              // to be played
 	heard  []byte
 	said   []byte
 	got    []byte
@@ -158,13 +161,28 @@ func (c *call) read(stop <-chan struct{}) {
 }
 
 func (c *call) send(ev *providers.Event) error {
-	m, err := c.peer.Encode(c.wire[:0], ev)
-	if err != nil {
+	c.wire.Reset()
+	if err := c.peer.Encode(&c.wire, ev); err != nil {
 		return fmt.Errorf("sim: %s: %w", c.Spec.Name, err)
 	}
-	c.wire = m.Data
-	return c.conn.Write(m.Binary, m.Data)
+	if c.Spec.Abilities.Reorders && ev.Kind == providers.EventAudio && ev.At%lateEvery == 0 && len(c.late) == 0 {
+		for _, m := range c.wire.All() {
+			c.late = append(c.late, providers.Message{Binary: m.Binary, Data: bytes.Clone(m.Data)})
+		}
+		return nil
+	}
+	all := append(c.wire.All(), c.late...)
+	c.late = nil
+	for _, m := range all {
+		if err := c.conn.Write(m.Binary, m.Data); err != nil {
+			return err
+		}
+	}
+	return nil
 }
+
+// lateEvery is how often a carrier that reorders sends a frame behind the next one.
+const lateEvery = 100 * time.Millisecond
 
 func (c *call) run(ctx context.Context) error {
 	err := c.send(&providers.Event{Kind: providers.EventConnected})
@@ -287,6 +305,8 @@ func (c *call) take(m command) {
 		if err = c.echo(); err == nil && c.Spec.Abilities.Clears {
 			err = c.send(&providers.Event{Kind: providers.EventCleared})
 		}
+	case providers.CommandHangup:
+		c.ended = true
 	}
 	if err != nil {
 		_ = c.lost()

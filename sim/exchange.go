@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"slices"
 	"sync"
@@ -15,6 +15,7 @@ import (
 
 	"voicebridge/codec"
 	"voicebridge/providers"
+	"voicebridge/ws"
 )
 
 // Exchange is a simulated carrier with one account: it answers the REST API, rings
@@ -32,13 +33,16 @@ type Exchange struct {
 	// those at which they are reached here; nil leaves them.
 	Reach  func(url string) string
 	Faults Faults
-	Log    *slog.Logger // may be nil
+	// Net connects to the bridge; nil: TCP.
+	Net func(ctx context.Context, network, address string) (net.Conn, error)
+	Log *slog.Logger // may be nil
 	// Progress, if not nil, is told how far the audio of a call is.
 	Progress func(at time.Duration)
 
 	format codec.Format // of the streams; that of Open
 	mu     sync.Mutex
-	calls  map[string]*SimCall
+	calls  map[string]*SimCall // by each of their ids
+	client *http.Client
 	rooms  map[string]*room
 	told   map[providers.AskKind]int       // webhooks so far
 	asked  map[providers.OperationKind]int // requests so far
@@ -99,6 +103,7 @@ type SimCall struct {
 	next      string
 	told      []providers.Status
 	fault     error
+	inRooms   int // times that it has come into a room, or left one
 
 	reports chan report
 	sender  sync.WaitGroup
@@ -127,7 +132,7 @@ type Outcome struct {
 	Fault error
 }
 
-// Wait gives the outcome.
+// Wait returns the outcome.
 func (c *SimCall) Wait() *Outcome {
 	<-c.done
 	c.mu.Lock()
@@ -163,12 +168,17 @@ func (e ended) Error() string { return string(e) }
 // is at the URL.
 func (x *Exchange) Open(baseURL string, f codec.Format) (*providers.Account, error) {
 	x.format = f
-	config := x.Spec.Sample(baseURL, f)
+	x.client = http.DefaultClient
+	setup := providers.Setup{Decode: x.Spec.Sample(baseURL, f)}
+	if x.Net != nil {
+		transport := &http.Transport{DialContext: x.Net}
+		x.client, setup.HTTP = &http.Client{Transport: transport}, transport
+	}
 	var err error
-	if x.Office, err = x.Spec.NewExchange(config); err != nil {
+	if x.Office, err = x.Spec.NewExchange(setup); err != nil {
 		return nil, fmt.Errorf("sim: %s: %w", x.Spec.Name, err)
 	}
-	return x.Spec.NewAccount(config)
+	return x.Spec.NewAccount(setup)
 }
 
 // Wait returns once no call is live.
@@ -178,10 +188,16 @@ func (x *Exchange) Wait() { x.live.Wait() }
 func (x *Exchange) Calls() []*SimCall {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return slices.Collect(maps.Values(x.calls))
+	var all []*SimCall
+	for id, c := range x.calls {
+		if id == c.call.ID {
+			all = append(all, c)
+		}
+	}
+	return all
 }
 
-// Find gives a call by its id.
+// Find returns a call by one of its ids.
 func (x *Exchange) Find(id string) *SimCall {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -274,7 +290,7 @@ func (c *SimCall) do(op *providers.Operation) {
 		} else {
 			c.end(providers.StatusCanceled)
 		}
-	case providers.OpRedirect:
+	case providers.OpDo:
 		c.mu.Lock()
 		c.redirect = op.Answer
 		if c.interrupt != nil {
@@ -306,7 +322,8 @@ func (x *Exchange) Call(from, to, hook string, phone Phone) *SimCall {
 }
 
 func (x *Exchange) newCall(call providers.ExchangeCall) *SimCall {
-	call.ID = x.Office.NewCall()
+	leg := x.Office.NewCall()
+	call.ID, call.Aliases = leg.ID, leg.Aliases
 	return &SimCall{x: x, call: call, done: make(chan struct{}), reports: make(chan report, 64)}
 }
 
@@ -317,7 +334,9 @@ func (x *Exchange) begin(c *SimCall, run func(context.Context)) {
 	if x.calls == nil {
 		x.calls = map[string]*SimCall{}
 	}
-	x.calls[c.call.ID] = c
+	for _, id := range append([]string{c.call.ID}, c.call.Aliases...) {
+		x.calls[id] = c
+	}
 	x.mu.Unlock()
 	c.sender.Go(c.send)
 	x.live.Go(func() {
@@ -443,7 +462,7 @@ func (c *SimCall) askOnce(ctx context.Context, a *providers.Ask) (answer *provid
 		return nil, false, fmt.Errorf("sim: webhook: %w", err)
 	}
 	req.Header = signed.Header
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := c.x.client.Do(req)
 	if err != nil {
 		return nil, true, fmt.Errorf("sim: webhook: %w", err)
 	}
@@ -461,7 +480,7 @@ func (c *SimCall) askOnce(ctx context.Context, a *providers.Ask) (answer *provid
 	return answer, false, err
 }
 
-// lost tells whether a webhook is to be lost.
+// lost reports whether a webhook is to be lost.
 func (x *Exchange) lost(kind providers.AskKind) bool {
 	if x.Faults.Drop == nil {
 		return false
@@ -520,11 +539,39 @@ func (c *SimCall) converse(ctx context.Context, hook string) {
 			}
 			return
 		}
+		if answer == nil { // the reply says nothing: a command does
+			answer = c.command(ctx)
+		}
+		if answer == nil {
+			return
+		}
 		ask = c.perform(ctx, answer)
 	}
 }
 
-// perform carries out an answer, and those that replace it, and gives what is
+// command waits for what a command wants done with the call; nil: the call is over
+// before.
+func (c *SimCall) command(ctx context.Context) *providers.Answer {
+	waiting, stop := context.WithDeadline(ctx, c.hangAt)
+	defer stop()
+	c.mu.Lock()
+	c.interrupt = stop
+	if c.redirect != nil {
+		stop()
+	}
+	c.mu.Unlock()
+	<-waiting.Done()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a := c.redirect
+	c.redirect, c.interrupt = nil, nil
+	if a == nil && ctx.Err() == nil { // nobody has said anything: the phone hangs up
+		c.end(providers.StatusCompleted)
+	}
+	return a
+}
+
+// perform carries out an answer, and those that replace it, and returns what is
 // asked next; nil: nothing, the call ends.
 func (c *SimCall) perform(ctx context.Context, a *providers.Answer) *providers.Ask {
 	if !a.Empty() {
@@ -555,7 +602,7 @@ func (c *SimCall) perform(ctx context.Context, a *providers.Answer) *providers.A
 		next = c.question(interrupted, a.Ask)
 	case a.Room != nil:
 		c.meet(interrupted, a.Room)
-		next = &providers.Ask{Kind: providers.AskNext, URL: a.Next, Dial: providers.StatusCompleted}
+		next = &providers.Ask{Kind: providers.AskNext, URL: a.Next, Dial: providers.StatusCompleted, Room: a.Room.Name}
 	case a.Dial != "":
 		next = &providers.Ask{Kind: providers.AskNext, URL: a.Next, Dial: c.connect(interrupted, a)}
 	case a.Next != "":
@@ -600,7 +647,7 @@ func (c *SimCall) stream(ctx, interrupted context.Context, a *providers.Answer) 
 	call := c.Call()
 	caller := &Caller{
 		Spec: c.x.Spec, URL: c.x.reach(a.Media), Header: header, Start: *c.x.Office.Start(&call, a),
-		Voice: c.phone.Voice[min(c.spoken, len(c.phone.Voice)):], Length: max(codec.FrameTime, time.Until(c.hangAt)), Digits: c.phone.Digits, Progress: c.x.Progress,
+		Dialer: ws.Dialer{Net: c.x.Net}, Voice: c.phone.Voice[min(c.spoken, len(c.phone.Voice)):], Length: max(codec.FrameTime, time.Until(c.hangAt)), Digits: c.phone.Digits, Progress: c.x.Progress,
 	}
 	over, began := make(chan struct{}), time.Now()
 	streaming := interrupted

@@ -35,7 +35,9 @@ func (c *SimCall) meet(ctx context.Context, r *providers.Room) {
 
 func (c *SimCall) tellRoom(r *providers.Room, joined bool) {
 	if r.Events != "" {
-		c.reports <- report{providers.Ask{Kind: providers.TellRoom, URL: r.Events, Call: c.Call(), Room: r.Name, Joined: joined}}
+		n := c.inRooms
+		c.inRooms++
+		c.reports <- report{providers.Ask{Kind: providers.TellRoom, URL: r.Events, Call: c.Call(), Sequence: n, Room: r.Name, Joined: joined}}
 	}
 }
 
@@ -123,7 +125,7 @@ func (x *Exchange) mix(r *room) {
 	}
 }
 
-// speak gives the next samples of the phone's voice.
+// speak returns the next samples of the phone's voice.
 func (c *SimCall) speak(n int) []int16 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -152,7 +154,7 @@ func (c *SimCall) connect(ctx context.Context, a *providers.Answer) providers.St
 	left := time.NewTimer(time.Until(c.hangAt))
 	defer left.Stop()
 	ring := other.phone.Ring
-	if most := time.Duration(a.RingTime()) * time.Second; ring > most {
+	if most := time.Duration(a.RingSeconds()) * time.Second; ring > most {
 		ring, other.phone.Reject = most, providers.StatusNoAnswer
 	}
 	select {

@@ -152,7 +152,7 @@ func (d *driver) changed(ctx context.Context, r *Record) {
 	}
 	for _, e := range entries {
 		d.told = e.Version
-		d.hands.Changed(r, e)
+		d.carrier.Changed(r, e)
 	}
 }
 
@@ -179,7 +179,7 @@ func (d *driver) ask(ctx context.Context, r *Record, now int64) (news bool) {
 	defer stop()
 	legUp, callerUp := r.Mode == Blind, false
 	if r.Leg != "" && !r.LegDown {
-		ev, err := d.hands.Leg(ctx, r)
+		ev, err := d.carrier.Leg(ctx, r)
 		if err != nil {
 			d.log.Warn("the carrier does not say how the destination's leg is", "transfer", d.id, "err", err)
 		}
@@ -189,7 +189,7 @@ func (d *driver) ask(ctx context.Context, r *Record, now int64) (news bool) {
 		}
 	}
 	if !r.CallerGone {
-		ev, err := d.hands.Caller(ctx, r)
+		ev, err := d.carrier.Caller(ctx, r)
 		if err != nil {
 			d.log.Warn("the carrier does not say how the caller is", "transfer", d.id, "err", err)
 		}
@@ -229,7 +229,7 @@ func (d *driver) do(ctx context.Context, r *Record, duty Duty) bool {
 	case DoJoin:
 		return d.join(ctx, r)
 	case DoHangup:
-		if err := d.hands.Hangup(ctx, r); err != nil && !errors.Is(err, ErrGone) {
+		if err := d.carrier.Hangup(ctx, r); err != nil && !errors.Is(err, ErrGone) {
 			d.log.Warn("the destination's leg is not ended", "transfer", d.id, "err", err)
 			return false
 		}
@@ -237,7 +237,7 @@ func (d *driver) do(ctx context.Context, r *Record, duty Duty) bool {
 	case DoSettle:
 		var err error
 		if r.Disposition() != "" {
-			err = d.hands.Settle(ctx, r)
+			err = d.carrier.Settle(ctx, r)
 		}
 		switch {
 		case errors.Is(err, ErrGone):
@@ -267,7 +267,7 @@ func (d *driver) dial(ctx context.Context, r *Record) bool {
 		return d.last.State != Dialing // nothing is dialled without a record
 	}
 	d.done = true
-	leg, err := d.hands.Dial(ctx, r)
+	leg, err := d.carrier.Dial(ctx, r)
 	var known *DialError
 	switch {
 	case err == nil:
@@ -276,7 +276,7 @@ func (d *driver) dial(ctx context.Context, r *Record) bool {
 		d.last = last
 		after, _, err := d.apply(ctx, d.id, Event{Kind: Placed, Leg: leg}, 0) // also where another has taken over
 		if errors.Is(err, ErrNotFound) || err == nil && after.State.Final() {
-			return d.hands.Hangup(ctx, last) == nil
+			return d.carrier.Hangup(ctx, last) == nil
 		}
 	case errors.As(err, &known) && !known.Unsure:
 		d.log.Warn("the destination is not called", "transfer", d.id, "reason", known.Reason, "err", err)
@@ -297,12 +297,12 @@ func (d *driver) join(ctx context.Context, r *Record) bool {
 	case d.moved: // it could not be noted
 	case r.At == Moving && r.Mode == Blind: // a phone would ring twice
 		var ev Event
-		if ev, err = d.hands.Caller(ctx, r); err == nil && ev.Kind != "" {
+		if ev, err = d.carrier.Caller(ctx, r); err == nil && ev.Kind != "" {
 			err = ErrGone
 		}
 	default:
 		d.joins = d.asking
-		err = d.hands.Join(ctx, r)
+		err = d.carrier.Join(ctx, r)
 	}
 	d.moved = d.moved || err == nil
 	var known *DialError
@@ -333,14 +333,14 @@ func (d *driver) rescue(ctx context.Context) {
 	for try := 0; try < 10 && ctx.Err() == nil; try++ {
 		one, stop := context.WithTimeout(ctx, stepTime)
 		if r.Leg != "" && !r.LegDown {
-			err := d.hands.Hangup(one, r)
+			err := d.carrier.Hangup(one, r)
 			r.LegDown = err == nil || errors.Is(err, ErrGone)
 		}
 		if !r.Settled {
 			if r.Disposition() == "" {
 				r.Settled = true
 			} else {
-				err := d.hands.Settle(one, r)
+				err := d.carrier.Settle(one, r)
 				r.Settled = err == nil || errors.Is(err, ErrGone)
 			}
 		}
@@ -354,5 +354,5 @@ func (d *driver) rescue(ctx context.Context) {
 		}
 	}
 	r.State, r.Version = Failed, max(r.Version, d.told)+1
-	d.hands.Changed(r, r.entry(Cleared))
+	d.carrier.Changed(r, r.entry(Cleared))
 }

@@ -1,6 +1,9 @@
 package transfer
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // State is how far a transfer is.
 type State string
@@ -113,7 +116,9 @@ type Event struct {
 	Reason string // LegDown, Refused, Cancel
 	Detail string // for people
 	Leg    string // the carrier's id of the destination's leg, where it is known
-	Place  Place  // Moved
+	// Aliases are its other ids: one that was known as one of them is Leg from now on.
+	Aliases []string
+	Place   Place // Moved
 	// Settled: whoever tells of the event takes care of the caller, too.
 	Settled bool
 }
@@ -194,7 +199,7 @@ func (r *Record) apply(ev Event, now int64) (*Record, bool) {
 // nothing new.
 func (r *Record) note(ev Event, now int64) (news bool) {
 	before := *r
-	if ev.Leg != "" && r.Leg == "" {
+	if ev.Leg != "" && (r.Leg == "" || slices.Contains(ev.Aliases, r.Leg)) {
 		r.Leg = ev.Leg
 	}
 	r.Settled = r.Settled || ev.Settled

@@ -15,10 +15,10 @@ import (
 	"time"
 )
 
-// Hands do what a transfer needs at the carrier. Methods return when ctx ends. What
-// has been done already is no error: all but Dial may be asked for again.
-type Hands interface {
-	// Dial has the carrier call the destination and gives its id of the leg. The
+// Carrier does what a transfer needs done at the carrier. Methods return when ctx ends.
+// What has been done already is no error: all but Dial may be asked for again.
+type Carrier interface {
+	// Dial calls the destination and returns the carrier's id of the leg. The
 	// error is a *DialError where it is known what came of it.
 	Dial(ctx context.Context, r *Record) (leg string, err error)
 	// Join moves the caller to the destination: into the room or, blind, to the
@@ -73,15 +73,16 @@ const claimMost = 100
 
 // Manager moves transfers on. Its methods may be called at the same time.
 type Manager struct {
-	store Store
-	hands Hands
-	cfg   Config
-	log   *slog.Logger
+	store   Store
+	carrier Carrier
+	cfg     Config
+	log     *slog.Logger
 
 	mu      sync.Mutex
 	ctx     context.Context // of Run; nil before
 	owned   map[string]*owned
 	waiting map[string]map[chan struct{}]struct{} // by transfer
+	stirred chan struct{}                         // closed when an owned transfer changes, and made anew
 	drivers sync.WaitGroup
 }
 
@@ -98,8 +99,8 @@ func (o *owned) seen() State {
 }
 
 // NewManager makes a manager; it acts while Run does.
-func NewManager(store Store, hands Hands, cfg Config, log *slog.Logger) *Manager {
-	return &Manager{store: store, hands: hands, cfg: cfg, log: log, owned: map[string]*owned{}, waiting: map[string]map[chan struct{}]struct{}{}}
+func NewManager(store Store, carrier Carrier, cfg Config, log *slog.Logger) *Manager {
+	return &Manager{store: store, carrier: carrier, cfg: cfg, log: log, owned: map[string]*owned{}, waiting: map[string]map[chan struct{}]struct{}{}, stirred: make(chan struct{})}
 }
 
 // Run acts for the transfers of this instance, and takes over those of dead ones,
@@ -196,13 +197,42 @@ func (m *Manager) own(r *Record, told int64) {
 	m.owned[r.ID] = o
 	m.drivers.Go(func() {
 		defer stop()
-		m.drive(ctx, r, told, func(s State) { o.state.Store(s) })
+		m.drive(ctx, r, told, func(s State) {
+			o.state.Store(s)
+			m.mu.Lock()
+			m.stir()
+			m.mu.Unlock()
+		})
 		m.mu.Lock()
 		if m.owned[r.ID] == o && m.ctx != nil && m.ctx.Err() == nil { // Run lets go of those that are left
 			delete(m.owned, r.ID)
+			m.stir()
 		}
 		m.mu.Unlock()
 	})
+}
+
+// stir tells that an owned transfer has changed. It is called with mu held.
+func (m *Manager) stir() {
+	close(m.stirred)
+	m.stirred = make(chan struct{})
+}
+
+// WaitSettled waits until nothing is Unsettled.
+func (m *Manager) WaitSettled(ctx context.Context) error {
+	for {
+		m.mu.Lock()
+		stirred := m.stirred
+		m.mu.Unlock()
+		if len(m.Unsettled()) == 0 {
+			return nil
+		}
+		select {
+		case <-stirred:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // Unsettled are the ids of the transfers that this instance acts for and that are

@@ -15,7 +15,7 @@ import (
 var quick = Config{Instance: "a", Lease: 300 * time.Millisecond, Poll: 50 * time.Millisecond, Look: 20 * time.Millisecond, Retry: 10 * time.Millisecond}
 
 // running is a manager at work, until stop or the end of the test.
-func running(t *testing.T, s Store, h Hands, name string) (m *Manager, stop func()) {
+func running(t *testing.T, s Store, h Carrier, name string) (m *Manager, stop func()) {
 	t.Helper()
 	cfg := quick
 	cfg.Instance = name

@@ -14,7 +14,7 @@ import (
 )
 
 // world is a carrier with a caller and a destination, and all that can go wrong. It
-// implements Hands.
+// implements Carrier.
 type world struct {
 	mu     sync.Mutex
 	now    time.Time

@@ -20,3 +20,21 @@ func Lookup(name string) *agent.Dialect {
 	}
 	return nil
 }
+
+// Names lists the names of the dialects.
+func Names() (names []string) {
+	for _, d := range Dialects {
+		names = append(names, d.Name)
+	}
+	return names
+}
+
+// NewDialer makes what dials an agent that speaks the first dialect, as it comes.
+func NewDialer(cfg agent.Config) (*agent.Dialer, error) {
+	var err error
+	cfg.Dialect = Dialects[0]
+	if cfg.Protocol, err = cfg.Dialect.New(agent.Options{}); err != nil {
+		return nil, err
+	}
+	return agent.New(cfg)
+}

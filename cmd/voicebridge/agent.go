@@ -4,14 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"sync"
 	"time"
-	"voicebridge/sim"
 
-	"log/slog"
+	"voicebridge/config"
+	"voicebridge/sim"
 )
 
 type agentCmd struct {
@@ -61,7 +62,7 @@ func (c *recordCmd) Run(ctx context.Context, out output) error {
 }
 
 func (f *agentFlags) serve(ctx context.Context, talk func(context.Context, *sim.AgentConn) error) error {
-	log := newLogger(os.Stderr, slog.LevelInfo, false)
+	log := config.NewLogger(os.Stderr, slog.LevelInfo, false)
 	l, err := net.Listen("tcp", f.Listen)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)

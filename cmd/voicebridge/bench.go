@@ -19,7 +19,7 @@ import (
 type benchCmd struct {
 	Scenario string        `help:"File that describes the load (YAML); see docs/performance.md. Flags beside it count more." type:"existingfile" placeholder:"FILE"`
 	Calls    []int         `help:"How many calls at a time; each number is measured by itself (default 50,100,200)." placeholder:"N"`
-	Carrier  string        `help:"Carrier of all calls (default twilio)." placeholder:"NAME"`
+	Carrier  string        `help:"Carrier of all calls (default ${carrier})." placeholder:"NAME"`
 	Rate     int           `help:"Sample rate of the carrier's audio, where it has a choice." placeholder:"HZ"`
 	Agent    string        `help:"What all agents do: ${behaviours} (default echo)." placeholder:"WHAT"`
 	Idle     bool          `help:"The carriers send no audio: what calls cost while nothing happens."`

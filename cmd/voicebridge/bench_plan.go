@@ -13,6 +13,7 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"voicebridge/bench"
+	"voicebridge/config"
 	"voicebridge/providers/all"
 )
 
@@ -22,9 +23,9 @@ type benchPlan struct {
 	Agents   map[bench.Behaviour]float64 `yaml:"agents"`
 	Calls    []int                       `yaml:"calls"`
 	Arrivals float64                     `yaml:"arrivals_per_second"`
-	Length   duration                    `yaml:"call_length"`
-	Settle   duration                    `yaml:"settle"`
-	Duration duration                    `yaml:"duration"`
+	Length   config.Duration             `yaml:"call_length"`
+	Settle   config.Duration             `yaml:"settle"`
+	Duration config.Duration             `yaml:"duration"`
 	Rounds   int                         `yaml:"rounds"`
 	Digits   float64                     `yaml:"digits_per_call_second"`
 	Idle     bool                        `yaml:"idle"`
@@ -50,7 +51,7 @@ func (c *benchCmd) plan() (*benchPlan, error) {
 	}
 	if c.Carrier != "" || len(p.Carriers) == 0 {
 		name := c.Carrier
-		name = cmp.Or(name, "twilio")
+		name = cmp.Or(name, all.Specs[0].Name)
 		if c.Rate != 0 {
 			name = fmt.Sprintf("%s/%d", name, c.Rate)
 		}
@@ -68,7 +69,7 @@ func (c *benchCmd) plan() (*benchPlan, error) {
 		p.Calls = []int{50, 100, 200}
 	}
 	if c.Duration != 0 {
-		p.Duration = duration(c.Duration)
+		p.Duration = config.Duration(c.Duration)
 	}
 	if c.Rounds != 0 {
 		p.Rounds = c.Rounds
@@ -80,8 +81,8 @@ func (c *benchCmd) plan() (*benchPlan, error) {
 	if len(c.Against) > 0 {
 		p.Against = c.Against
 	}
-	p.Duration = cmp.Or(p.Duration, duration(10*time.Second))
-	p.Settle = cmp.Or(p.Settle, duration(2*time.Second))
+	p.Duration = cmp.Or(p.Duration, config.Duration(10*time.Second))
+	p.Settle = cmp.Or(p.Settle, config.Duration(2*time.Second))
 	p.Rounds = cmp.Or(p.Rounds, 3)
 	p.Arrivals = cmp.Or(p.Arrivals, 100)
 	return p, errors.Join(p.resolve()...)
@@ -139,7 +140,7 @@ func (p *benchPlan) resolve() (errs []error) {
 	}
 	for _, f := range []struct {
 		name     string
-		v        duration
+		v        config.Duration
 		min, max time.Duration
 	}{
 		{"duration", p.Duration, time.Second, 24 * time.Hour},

@@ -16,6 +16,7 @@ import (
 	"voicebridge/bench"
 	"voicebridge/calls"
 	"voicebridge/codec"
+	"voicebridge/config"
 	"voicebridge/providers"
 	"voicebridge/sim"
 	"voicebridge/transfer"
@@ -59,7 +60,7 @@ func newTransferLoad(line bench.Line, address string) (*transferLoad, error) {
 	if err != nil {
 		return nil, err
 	}
-	x.desk = &sim.Agent{Talk: passOn, Log: newLogger(io.Discard, 0, false)}
+	x.desk = &sim.Agent{Talk: passOn, Log: config.NewLogger(io.Discard, 0, false)}
 	if x.agent, err = x.serve(x.desk); err != nil {
 		return nil, err
 	}
@@ -72,7 +73,7 @@ func newTransferLoad(line bench.Line, address string) (*transferLoad, error) {
 func simulatedAccount(exchange *sim.Exchange, rest string, f codec.Format, from string) (map[string]any, error) {
 	decode := exchange.Spec.Sample(rest, f)
 	settings := map[string]any{}
-	if _, err := exchange.Spec.NewAccount(func(c any) error { // what decode fills in is what the file would say
+	if _, err := exchange.Spec.NewAccount(providers.Setup{Decode: func(c any) error { // what decode fills in is what the file would say
 		if err := decode(c); err != nil {
 			return err
 		}
@@ -81,7 +82,7 @@ func simulatedAccount(exchange *sim.Exchange, rest string, f codec.Format, from 
 			return err
 		}
 		return yaml.Unmarshal(b, &settings)
-	}); err != nil {
+	}}); err != nil {
 		return nil, err
 	}
 	for k, v := range settings {
@@ -92,7 +93,7 @@ func simulatedAccount(exchange *sim.Exchange, rest string, f codec.Format, from 
 	settings["provider"], settings["from"] = exchange.Spec.Name, from
 	_, err := exchange.Open(rest, f)
 	if err == nil {
-		exchange.Office, err = exchange.Spec.NewExchange(decode)
+		exchange.Office, err = exchange.Spec.NewExchange(providers.Setup{Decode: decode})
 	}
 	return settings, err
 }
@@ -109,15 +110,15 @@ func (x *transferLoad) serve(h http.Handler) (address string, err error) {
 }
 
 // configure adds to a bridge's configuration what the calls need.
-func (x *transferLoad) configure(config map[string]any) {
+func (x *transferLoad) configure(settings map[string]any) {
 	sum := sha256.Sum256([]byte(x.token))
-	config["public_url"] = x.public
-	config["token_secret"] = x.token
-	config["accounts"] = map[string]any{"bench": x.account}
-	config["agents"] = map[string]any{"desk": map[string]any{"url": "ws://" + x.agent + "/"}}
-	config["routes"] = []any{map[string]any{"to": benchNumber, "agent": "desk"}}
-	config["api"] = map[string]any{"tokens": []any{map[string]any{"name": "bench", "sha256": hex.EncodeToString(sum[:])}}}
-	config["transfers"] = map[string]any{"allow": []string{benchHuman}, "keep": "1s"}
+	settings["public_url"] = x.public
+	settings["token_secret"] = x.token
+	settings["accounts"] = map[string]any{"bench": x.account}
+	settings["agents"] = map[string]any{"desk": map[string]any{"url": "ws://" + x.agent + "/"}}
+	settings["routes"] = []any{map[string]any{"to": benchNumber, "agent": "desk"}}
+	settings["api"] = map[string]any{"tokens": []any{map[string]any{"name": "bench", "sha256": hex.EncodeToString(sum[:])}}}
+	settings["transfers"] = map[string]any{"allow": []string{benchHuman}, "keep": "1s"}
 }
 
 // passOn is an agent that passes its call on at once.

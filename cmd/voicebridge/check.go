@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"voicebridge/config"
 	"voicebridge/providers"
 )
 
@@ -30,11 +31,11 @@ type checkConfigCmd struct {
 
 // Run checks a configuration.
 func (c *checkConfigCmd) Run(out output) error {
-	cfg, err := loadConfig(c.File, os.Getenv)
+	cfg, err := config.Load(c.File, os.Getenv)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(out, "the configuration is good: %d accounts, %d agents, %d routes\n", len(cfg.Accounts), len(cfg.everyAgent()), len(cfg.Routes))
+	_, err = fmt.Fprintf(out, "the configuration is good: %d accounts, %d agents, %d routes\n", len(cfg.Accounts), len(cfg.EveryAgent()), len(cfg.Routes))
 	return err
 }
 
@@ -83,11 +84,11 @@ func explain(out io.Writer, lines []string) {
 
 // file explains a request that was saved.
 func (c *checkWebhookCmd) file(out output) error {
-	cfg, err := loadConfig(c.Config, os.Getenv)
+	cfg, err := config.Load(c.Config, os.Getenv)
 	if err != nil {
 		return err
 	}
-	accounts, err := cfg.accounts()
+	accounts, err := cfg.MakeAccounts()
 	if err != nil {
 		return err
 	}
@@ -105,7 +106,7 @@ func (c *checkWebhookCmd) file(out output) error {
 	}
 	now := time.Now()
 	explain(out, account.Webhooks.Explain(h, now))
-	if account.Webhooks.Authenticate(h, now) != nil { // explained
+	if _, err := account.Webhooks.Authenticate(h, now); err != nil { // explained
 		return exitCode(1)
 	}
 	return nil

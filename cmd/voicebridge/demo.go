@@ -17,8 +17,11 @@ import (
 	"time"
 
 	"voicebridge/agent"
+	dialects "voicebridge/agent/all"
+	"voicebridge/bridge"
 	"voicebridge/codec"
-	"voicebridge/media"
+	"voicebridge/config"
+	"voicebridge/control"
 	"voicebridge/providers"
 	"voicebridge/providers/all"
 	"voicebridge/session"
@@ -27,8 +30,8 @@ import (
 )
 
 type demoCmd struct {
-	Carrier   string        `help:"Carrier to simulate: ${enum} (default ${default})." enum:"twilio,vonage" default:"twilio"`
-	Rate      int           `help:"Sample rate of the carrier's audio, where it has a choice (Vonage: 8000, 16000, 24000)." placeholder:"HZ"`
+	Carrier   string        `help:"Carrier to simulate: ${enum} (default ${default})." enum:"${carriers}" default:"${carrier}"`
+	Rate      int           `help:"Sample rate of the carrier's audio, where it has a choice; see voicebridge providers." placeholder:"HZ"`
 	Agent     string        `help:"Agent to call instead of the built-in echo (a WebSocket URL)." placeholder:"URL"`
 	Echo      bool          `help:"The agent of --agent echoes: measure it as the built-in one."`
 	Input     string        `help:"What the caller says instead of the built-in speech: a WAV of 16-bit PCM or G.711 at 8000, 16000, 24000 or 48000 Hz." type:"existingfile" placeholder:"WAV"`
@@ -147,7 +150,7 @@ func (c *demoCmd) speech(rate int) ([]int16, error) {
 func (c *demoCmd) call(ctx context.Context, out io.Writer, spec *providers.Spec, format codec.Format, voice []int16) (*result, codec.Format, error) {
 	ended := &endLog{Handler: slog.DiscardHandler, end: map[string]slog.Value{}}
 	if c.Verbose {
-		ended.Handler = newLogger(os.Stderr, slog.LevelInfo, false).Handler()
+		ended.Handler = config.NewLogger(os.Stderr, slog.LevelInfo, false).Handler()
 	}
 	log := slog.New(ended)
 	var group sync.WaitGroup
@@ -164,7 +167,7 @@ func (c *demoCmd) call(ctx context.Context, out io.Writer, spec *providers.Spec,
 		defer srv.Close()
 		url = "ws://" + l.Addr().String() + "/"
 	}
-	dialer, err := agent.New(agent.Config{URL: url, Plaintext: true})
+	dialer, err := dialects.NewDialer(agent.Config{URL: url, Plaintext: true})
 	if err != nil {
 		return nil, format, fmt.Errorf("--agent: %w", err)
 	}
@@ -172,24 +175,24 @@ func (c *demoCmd) call(ctx context.Context, out io.Writer, spec *providers.Spec,
 	if err != nil {
 		return nil, format, fmt.Errorf("bridge: %w", err)
 	}
-	limits := media.Defaults
+	limits := bridge.Defaults
 	limits.Drain = 2 * time.Second
-	settings := session.Defaults
-	settings.Prebuffer = c.Prebuffer
-	config := media.Config{Providers: all.Specs, Loops: 1, Limits: limits,
-		Agents: map[string]media.Agent{"": {Dialer: dialer, Session: settings}}, Log: log}
+	audio := session.Defaults
+	audio.Prebuffer = c.Prebuffer
+	settings := bridge.Config{Providers: all.Specs, Loops: 1, Limits: limits,
+		Agents: map[string]control.Agent{"": {Dialer: dialer, Session: audio}}, Log: log}
 	length := time.Duration(len(voice))*time.Second/time.Duration(format.Rate) + after
 	show := newProgress(out, length)
 	fmt.Fprintf(out, "%s, %v  ->  bridge  ->  agent %s\n", spec.Title, format, agentName(c.Agent))
 
 	var carry func(context.Context) (*sim.Result, error)
 	if c.Outbound {
-		carry, err = outbound(&config, out, l.Addr().String(), spec, format, sim.Phone{Ring: time.Second, Voice: voice, Length: length}, show)
+		carry, err = outbound(&settings, out, l.Addr().String(), spec, format, sim.Phone{Ring: time.Second, Voice: voice, Length: length}, show)
 		if err != nil {
 			return nil, format, err
 		}
 	} else {
-		config.Insecure = true
+		settings.Insecure = true
 		caller := &sim.Caller{
 			Spec: spec, URL: "ws://" + l.Addr().String() + "/media/" + spec.Name,
 			Start: providers.Start{
@@ -200,7 +203,7 @@ func (c *demoCmd) call(ctx context.Context, out io.Writer, spec *providers.Spec,
 		}
 		carry = caller.Run
 	}
-	server := media.New(config)
+	server := bridge.New(settings)
 	serving, stop := context.WithCancel(ctx)
 	defer stop()
 	served := make(chan struct{})
@@ -269,7 +272,7 @@ func agentName(url string) string {
 	return url
 }
 
-// echoes tells whether the agent is known to echo.
+// echoes reports whether the agent is known to echo.
 func (c *demoCmd) echoes() bool { return c.Agent == "" || c.Echo }
 
 func toMS(d time.Duration) float64 {

@@ -11,9 +11,11 @@ import (
 	"net/http"
 	"time"
 
+	"voicebridge/api"
+	"voicebridge/bridge"
 	"voicebridge/calls"
 	"voicebridge/codec"
-	"voicebridge/media"
+	"voicebridge/control"
 	"voicebridge/providers"
 	"voicebridge/sim"
 )
@@ -26,8 +28,8 @@ const (
 
 // outbound adds to the configuration of a bridge at the address an account at a
 // simulated carrier. What it returns places a call through the bridge's API.
-func outbound(config *media.Config, out io.Writer, address string, spec *providers.Spec, format codec.Format, phone sim.Phone, show *progress) (func(context.Context) (*sim.Result, error), error) {
-	exchange := &sim.Exchange{Spec: spec, Phone: func(providers.ExchangeCall) sim.Phone { return phone }, Progress: show.at, Log: config.Log}
+func outbound(settings *bridge.Config, out io.Writer, address string, spec *providers.Spec, format codec.Format, phone sim.Phone, show *progress) (func(context.Context) (*sim.Result, error), error) {
+	exchange := &sim.Exchange{Spec: spec, Phone: func(providers.ExchangeCall) sim.Phone { return phone }, Progress: show.at, Log: settings.Log}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("carrier: %w", err)
@@ -37,10 +39,10 @@ func outbound(config *media.Config, out io.Writer, address string, spec *provide
 		return nil, errors.Join(err, l.Close())
 	}
 	token := rand.Text()
-	config.PublicURL, config.Secret = "http://"+address, rand.Text()
-	config.Accounts = map[string]media.Account{"demo": {Spec: spec, Account: account, From: demoFrom}}
-	config.Tokens = []media.APIToken{{Name: "demo", SHA256: sha256.Sum256([]byte(token))}}
-	api := &apiFlags{API: config.PublicURL, Token: token}
+	settings.PublicURL, settings.Secret = "http://"+address, rand.Text()
+	settings.Accounts = map[string]control.Account{"demo": {Spec: spec, Account: account, From: demoFrom}}
+	settings.Tokens = []api.Token{{Name: "demo", SHA256: sha256.Sum256([]byte(token))}}
+	client := &apiFlags{API: settings.PublicURL, Token: token}
 	return func(ctx context.Context) (*sim.Result, error) {
 		srv := &http.Server{Handler: exchange, ReadHeaderTimeout: time.Second}
 		served := make(chan struct{})
@@ -52,7 +54,7 @@ func outbound(config *media.Config, out io.Writer, address string, spec *provide
 			srv.Close()
 			<-served
 		}()
-		return place(ctx, api, out, exchange, show)
+		return place(ctx, client, out, exchange, show)
 	}, nil
 }
 

@@ -17,9 +17,14 @@ import (
 	"time"
 
 	"voicebridge/agent"
+	dialects "voicebridge/agent/all"
+	"voicebridge/api"
+	"voicebridge/bridge"
 	"voicebridge/calls"
 	"voicebridge/codec"
-	"voicebridge/media"
+	"voicebridge/config"
+	"voicebridge/control"
+	"voicebridge/control/transfers"
 	"voicebridge/providers"
 	"voicebridge/providers/all"
 	"voicebridge/session"
@@ -43,7 +48,7 @@ const (
 func (c *demoCmd) transfer(ctx context.Context, out output, spec *providers.Spec, format codec.Format, speech []int16) error {
 	log := slog.New(slog.DiscardHandler)
 	if c.Verbose {
-		log = newLogger(os.Stderr, slog.LevelInfo, false)
+		log = config.NewLogger(os.Stderr, slog.LevelInfo, false)
 	}
 	human := slower(speech, humanRate)
 	length := time.Duration(len(human)) * time.Second / time.Duration(format.Rate)
@@ -76,7 +81,7 @@ func (c *demoCmd) transfer(ctx context.Context, out output, spec *providers.Spec
 		return err
 	}
 	defer closeAgent()
-	dialer, err := agent.New(agent.Config{URL: "ws://" + asking + "/"})
+	dialer, err := dialects.NewDialer(agent.Config{URL: "ws://" + asking + "/"})
 	if err != nil {
 		return err
 	}
@@ -85,19 +90,19 @@ func (c *demoCmd) transfer(ctx context.Context, out output, spec *providers.Spec
 		return fmt.Errorf("bridge: %w", err)
 	}
 	token := rand.Text()
-	limits := media.Defaults
+	limits := bridge.Defaults
 	limits.Drain = 2 * time.Second
 	public := "http://" + l.Addr().String()
 	times := transfer.Defaults
 	times.Instance = "demo"
 	exchange.Status = public + "/hooks/" + spec.Name + "/demo/status"
-	server := media.New(media.Config{
+	server := bridge.New(bridge.Config{
 		Providers: all.Specs, Loops: 1, Limits: limits, Log: log, PublicURL: public, Secret: rand.Text(),
-		Agents:   map[string]media.Agent{"": {Dialer: dialer, Session: session.Defaults}},
-		Accounts: map[string]media.Account{"demo": {Spec: spec, Account: account, From: demoFrom}},
-		Tokens:   []media.APIToken{{Name: "demo", SHA256: sha256.Sum256([]byte(token))}},
-		Transfers: &media.Transfers{Store: transfer.NewMemory(time.Now, transfer.Tombstone), Manager: times,
-			Destinations: map[string]media.Destination{"human": {To: demoHuman}}, Ring: media.DefaultRingTime, Hold: media.HoldMusic},
+		Agents:   map[string]control.Agent{"": {Dialer: dialer, Session: session.Defaults}},
+		Accounts: map[string]control.Account{"demo": {Spec: spec, Account: account, From: demoFrom}},
+		Tokens:   []api.Token{{Name: "demo", SHA256: sha256.Sum256([]byte(token))}},
+		Transfers: &transfers.Config{Store: transfer.NewMemory(time.Now, transfer.Tombstone), Manager: times,
+			Destinations: map[string]transfers.Destination{"human": {To: demoHuman}}, Ring: transfers.DefaultRing, Hold: transfers.HoldMusic},
 	})
 	serving, stop := context.WithCancel(ctx)
 	defer stop()
@@ -108,14 +113,14 @@ func (c *demoCmd) transfer(ctx context.Context, out output, spec *providers.Spec
 	})
 	fmt.Fprintf(out, "%s, %v  ->  bridge  ->  agent, which passes the call on to a human\n", spec.Title, format)
 
-	api := &apiFlags{API: public, Token: token}
+	client := &apiFlags{API: public, Token: token}
 	listening, hush := context.WithTimeout(ctx, time.Minute)
 	defer hush()
 	ready, told := make(chan struct{}), make(chan error, 1)
 	states := []string{}
 	go func() {
 		ended, over := false, false
-		told <- api.listen(listening, "", func() { close(ready) }, func(ev *calls.Event) (bool, error) {
+		told <- client.listen(listening, "", func() { close(ready) }, func(ev *calls.Event) (bool, error) {
 			fmt.Fprintln(out, line(ev))
 			if ev.Transfer != nil {
 				states = append(states, ev.Transfer.State)

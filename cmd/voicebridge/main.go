@@ -6,13 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/signal"
 	"runtime/debug"
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"voicebridge/providers/all"
 )
 
 type cli struct {
@@ -68,7 +69,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true}),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(output{stdout}),
-		kong.Vars{"behaviours": behaviours()},
+		kong.Vars{"behaviours": behaviours(), "carriers": carriers(), "carrier": all.Specs[0].Name},
 		kong.UsageOnError(),
 	)
 	if err != nil {
@@ -89,15 +90,6 @@ func nilOr(code int) error {
 		return nil
 	}
 	return exitCode(code)
-}
-
-// newLogger logs to w.
-func newLogger(w io.Writer, level slog.Level, json bool) *slog.Logger {
-	opt := &slog.HandlerOptions{Level: level}
-	if json {
-		return slog.New(slog.NewJSONHandler(w, opt))
-	}
-	return slog.New(slog.NewTextHandler(w, opt))
 }
 
 type versionCmd struct{}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"text/tabwriter"
 
 	"voicebridge/providers/all"
@@ -11,6 +12,15 @@ import (
 type providersCmd struct {
 	apiFlags
 	Accounts bool `help:"List the accounts of a running bridge instead, with what they can do and the URLs that the carrier needs."`
+}
+
+// carriers lists the names of the carriers.
+func carriers() string {
+	var names []string
+	for _, s := range all.Specs {
+		names = append(names, s.Name)
+	}
+	return strings.Join(names, ",")
 }
 
 // Run lists the carriers.

@@ -1,4 +1,4 @@
-package media
+package api
 
 import (
 	"crypto/sha256"
@@ -36,7 +36,7 @@ type answer struct {
 
 // once carries a request out, unless one with its key has been. Where the carrier
 // has surely done nothing, the key may be used again.
-func (s *Server) once(a *apiCall, do func() (reply, error)) (reply, error) {
+func (s *Server) once(a *request, do func() (reply, error)) (reply, error) {
 	key := a.Header.Get("Idempotency-Key")
 	switch {
 	case key == "":

@@ -1,0 +1,102 @@
+package api
+
+import (
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// providerInfo describes a carrier.
+type providerInfo struct {
+	Name     string   `json:"name"`
+	Title    string   `json:"title"`
+	Formats  []string `json:"formats"`
+	Marks    bool     `json:"marks"`
+	Clear    bool     `json:"clear"`
+	DTMFIn   bool     `json:"dtmf_in"`
+	Accounts bool     `json:"accounts"`
+}
+
+// providers lists the carriers and what they can do.
+func (s *Server) providers(*request) (reply, error) {
+	list := []providerInfo{}
+	for _, p := range s.cfg.Providers {
+		can := p.Abilities
+		info := providerInfo{Name: p.Name, Title: p.Title, Marks: can.Marks, Clear: can.Clear, DTMFIn: can.Digits, Accounts: p.NewAccount != nil}
+		for _, f := range p.Formats {
+			info.Formats = append(info.Formats, f.String())
+		}
+		list = append(list, info)
+	}
+	return reply{http.StatusOK, map[string]any{"providers": list}}, nil
+}
+
+type accountInfo struct {
+	Name     string   `json:"name"`
+	Provider string   `json:"provider"`
+	From     string   `json:"from,omitempty"`
+	Numbers  []string `json:"numbers"`
+	Calls    bool     `json:"calls"`
+	DTMFOut  string   `json:"dtmf_out"`
+	Inbound  string   `json:"inbound_url"`
+	Status   string   `json:"status_url"`
+}
+
+// accounts lists the accounts, without secrets.
+func (s *Server) accounts(*request) (reply, error) {
+	list := []accountInfo{}
+	for name, a := range s.control.Accounts() {
+		hooks := s.control.PublicURL("/hooks/" + a.Spec.Name + "/" + name)
+		info := accountInfo{Name: name, Provider: a.Spec.Name, From: a.From, Numbers: append([]string{}, a.Numbers...),
+			Calls: a.HasCommands(), DTMFOut: "inband", Inbound: hooks + "/inbound", Status: hooks + "/status"}
+		if a.Spec.Abilities.SendDigits || a.SendsDigits() {
+			info.DTMFOut = "native"
+		}
+		list = append(list, info)
+	}
+	slices.SortFunc(list, func(x, y accountInfo) int { return strings.Compare(x.Name, y.Name) })
+	return reply{http.StatusOK, map[string]any{"accounts": list}}, nil
+}
+
+type refusedInfo struct {
+	Time        time.Time `json:"time"`
+	Method      string    `json:"method"`
+	Path        string    `json:"path"` // without what may be a token
+	Error       string    `json:"error"`
+	Explanation []string  `json:"explanation"`
+}
+
+// refused explains the last webhooks of an account that were refused.
+func (s *Server) refused(a *request) (reply, error) {
+	account, known := s.control.Account(a.PathValue("account"))
+	if !known {
+		return reply{}, &apiError{http.StatusNotFound, "not_found", "no such account", 0}
+	}
+	list := []refusedInfo{}
+	for _, r := range s.cfg.Gate.Refused(a.PathValue("account")) {
+		info := refusedInfo{Time: r.At, Method: r.Hook.Method, Path: hookPath(r.Hook.URL), Error: hide(r.Err.Error())}
+		for _, line := range account.Webhooks.Explain(r.Hook, r.At) {
+			info.Explanation = append(info.Explanation, hide(line))
+		}
+		list = append(list, info)
+	}
+	return reply{http.StatusOK, map[string]any{"refused": list}}, nil
+}
+
+// tokenPart is the part of a path that holds a token.
+var tokenPart = regexp.MustCompile(`(/(?:media/[a-z]+|hooks/[a-z]+/[A-Za-z0-9_-]+/answer)/)[A-Za-z0-9_-]{20,}`)
+
+// hide replaces tokens in URLs.
+func hide(s string) string { return tokenPart.ReplaceAllString(s, "${1}TOKEN") }
+
+// hookPath is the path of a URL, without tokens.
+func hookPath(u string) string {
+	if _, rest, ok := strings.Cut(u, "://"); ok {
+		if i := strings.IndexByte(rest, '/'); i >= 0 {
+			u = rest[i:]
+		}
+	}
+	return hide(u)
+}

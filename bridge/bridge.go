@@ -1,0 +1,268 @@
+// Package bridge puts the rooms together: what carriers, agents and operators reach
+// behind two listeners, and the order in which it begins and ends.
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"voicebridge/api"
+	"voicebridge/cluster"
+	"voicebridge/control"
+	"voicebridge/control/transfers"
+	"voicebridge/hooks"
+	"voicebridge/hooks/gate"
+	"voicebridge/media"
+	"voicebridge/notify"
+	"voicebridge/providers"
+	"voicebridge/wav"
+)
+
+// Limits of a bridge. Every field must be set; Defaults has the usual ones.
+type Limits struct {
+	media.Limits
+	Calls     int           // live at the same time
+	Header    int           // bytes of a request's header
+	Handshake time.Duration // for a request to come in whole
+	Drain     time.Duration // for live calls to end when the bridge stops
+}
+
+// Defaults are limits for a small machine.
+var Defaults = Limits{
+	Limits:    media.Defaults,
+	Calls:     1000,
+	Header:    16 << 10,
+	Handshake: 5 * time.Second,
+	Drain:     60 * time.Second,
+}
+
+// Config of a Bridge.
+type Config struct {
+	Providers []*providers.Spec
+	Accounts  map[string]control.Account // those whose webhooks are answered, by name
+	Agents    map[string]control.Agent   // see control.Config
+	Route     func(account, from, to string) (control.Route, bool)
+	Router    *notify.Target
+	// Events, if not nil, is told what becomes of calls.
+	Events *notify.Target
+	// Tokens open the API; without any it is not there.
+	Tokens []api.Token
+	// Insecure lets every media connection in, Token those that show it; see
+	// media.Config.
+	Insecure bool
+	Token    string
+	// Transfers, if not nil, lets calls be moved.
+	Transfers *transfers.Config
+	// Cluster, if not nil, are the other instances.
+	Cluster *cluster.Cluster
+	// PublicURL, InstanceURL and Secret are those of control.Config.
+	PublicURL, InstanceURL, Secret string
+	// Loops is how many event loops serve the connections of calls; see media.Config.
+	Loops  int
+	Limits Limits
+	Log    *slog.Logger
+}
+
+// Bridge is all rooms together.
+type Bridge struct {
+	cfg       Config
+	control   *control.Controller
+	transfers *transfers.Transfers // nil: none
+	media     *media.Server
+	events    *notify.Queue // to the user's application; nil: none
+	doors     map[string]http.HandlerFunc
+	metrics   *prometheus.Registry
+}
+
+// New makes a bridge; it listens nowhere yet.
+func New(cfg Config) *Bridge {
+	b := &Bridge{cfg: cfg, control: control.New(control.Config{
+		Providers: cfg.Providers, Accounts: cfg.Accounts, Agents: cfg.Agents, Route: cfg.Route, Router: cfg.Router, Cluster: cfg.Cluster,
+		PublicURL: cfg.PublicURL, InstanceURL: cfg.InstanceURL, Secret: cfg.Secret, MaxCalls: cfg.Limits.Calls, Log: cfg.Log,
+	})}
+	var music *wav.Music
+	if cfg.Transfers != nil {
+		hosts := transfers.Hosts{Own: cfg.InstanceURL, Public: cfg.PublicURL, Alone: cfg.Cluster == nil}
+		b.transfers = transfers.New(b.control, *cfg.Transfers, hosts, cfg.Log)
+		music = b.transfers.Music()
+	}
+	if cfg.Events != nil {
+		b.events = notify.NewQueue(cfg.Events, cfg.Log)
+	}
+	checks := new(gate.Gate)
+	webhooks := hooks.New(hooks.Config{Providers: cfg.Providers, Control: b.control, Gate: checks, Music: music, Log: cfg.Log})
+	b.media = media.New(media.Config{Providers: cfg.Providers, Control: b.control, Gate: checks, Insecure: cfg.Insecure, Token: cfg.Token,
+		Loops: cfg.Loops, Limits: cfg.Limits.Limits, Log: cfg.Log})
+	interfaces := api.New(api.Config{Tokens: cfg.Tokens, Providers: cfg.Providers, Control: b.control, Transfers: b.transfers, Gate: checks, Log: cfg.Log})
+
+	b.doors = b.health()
+	for _, doors := range []map[string]http.HandlerFunc{webhooks.Doors(), b.media.Doors(), interfaces.Doors()} {
+		maps.Copy(b.doors, doors)
+	}
+	b.metrics = prometheus.NewRegistry()
+	b.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		b.control, webhooks, b.media)
+	if b.transfers != nil {
+		b.metrics.MustRegister(b.transfers)
+	}
+	if b.events != nil {
+		b.metrics.MustRegister(b.eventCounts("taken", func(sent, _ uint64) uint64 { return sent }),
+			b.eventCounts("lost", func(_, lost uint64) uint64 { return lost }))
+	}
+	return b
+}
+
+// eventCounts counts the events for the user's application.
+func (b *Bridge) eventCounts(result string, of func(sent, lost uint64) uint64) prometheus.Collector {
+	return prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name:        "voicebridge_events_sent_total",
+		Help:        "Events for the user's application: taken by it, or lost.",
+		ConstLabels: prometheus.Labels{"result": result},
+	}, func() float64 { return float64(of(b.events.Counts())) })
+}
+
+// Control returns what decides about calls.
+func (b *Bridge) Control() *control.Controller { return b.control }
+
+// Public is what carriers, agents and the users of the API may reach.
+func (b *Bridge) Public() http.Handler {
+	mux := http.NewServeMux()
+	for pattern, h := range b.doors {
+		mux.HandleFunc(pattern, h)
+	}
+	return mux
+}
+
+// Doors lists the patterns of what is public; docs/configuration.md tells of each.
+func (b *Bridge) Doors() (patterns []string) {
+	for pattern := range b.doors {
+		patterns = append(patterns, pattern)
+	}
+	return patterns
+}
+
+// Admin is what operators may reach: metrics and health.
+func (b *Bridge) Admin() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(b.metrics, promhttp.HandlerOpts{}))
+	for pattern, h := range b.health() {
+		mux.HandleFunc(pattern, h)
+	}
+	return mux
+}
+
+// health answers on both listeners.
+func (b *Bridge) health() map[string]http.HandlerFunc {
+	return map[string]http.HandlerFunc{
+		"GET /healthz": func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") },
+		"GET /readyz": func(w http.ResponseWriter, _ *http.Request) {
+			if b.control.Draining() {
+				http.Error(w, "draining", http.StatusServiceUnavailable)
+				return
+			}
+			fmt.Fprintln(w, "ready")
+		},
+	}
+}
+
+// Serve answers on the listeners until ctx ends, then drains: new calls are refused,
+// live ones may end by themselves within Limits.Drain, and the rest are ended. admin
+// may be nil.
+func (b *Bridge) Serve(ctx context.Context, public, admin net.Listener) error {
+	stopLoops, err := b.media.Start()
+	if err != nil {
+		return err
+	}
+	defer stopLoops()
+	servers := map[*http.Server]net.Listener{b.server(b.Public()): public}
+	if admin != nil {
+		servers[b.server(b.Admin())] = admin
+	}
+	failed := make(chan error, len(servers))
+	var group sync.WaitGroup
+	for srv, listener := range servers {
+		group.Go(func() {
+			if err := srv.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+				failed <- fmt.Errorf("bridge: serve %s: %w", listener.Addr(), err)
+			}
+		})
+	}
+	stopWork := b.work(&group)
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	b.drain()
+	stopWork()
+	for srv := range servers {
+		srv.Close()
+	}
+	group.Wait()
+	return err
+}
+
+// work does what goes on beside the requests, until it is stopped.
+func (b *Bridge) work(group *sync.WaitGroup) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var working sync.WaitGroup
+	working.Go(func() { b.control.Run(ctx) })
+	if b.transfers != nil {
+		working.Go(func() { b.transfers.Run(ctx) })
+	}
+	if b.events != nil {
+		feed, _ := b.control.Calls().Listen("")
+		working.Go(func() { b.tell(ctx, feed) })
+	}
+	group.Go(working.Wait)
+	return func() {
+		cancel()
+		working.Wait()
+		if b.events != nil {
+			b.events.Close(eventsEnd)
+		}
+	}
+}
+
+// drain waits for the live calls; the listeners stay open, so that health checks and
+// metrics are answered and new calls are refused in good order.
+func (b *Bridge) drain() {
+	b.control.Refuse()
+	ctx, stop := context.WithTimeout(context.Background(), b.cfg.Limits.Drain)
+	defer stop()
+	sessions := b.control.Sessions()
+	if n := sessions.Len(); n > 0 {
+		b.cfg.Log.Info("draining", "calls", n, "limit", b.cfg.Limits.Drain)
+	}
+	select {
+	case <-sessions.Empty():
+	case <-ctx.Done():
+		b.cfg.Log.Warn("ending the calls that are left", "calls", sessions.Len())
+	}
+	if b.transfers != nil {
+		b.transfers.Finish(ctx)
+	}
+	b.control.End()
+}
+
+func (b *Bridge) server(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: b.cfg.Limits.Handshake,
+		ReadTimeout:       2 * b.cfg.Limits.Handshake,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       30 * time.Second,
+		MaxHeaderBytes:    b.cfg.Limits.Header,
+		ErrorLog:          slog.NewLogLogger(b.cfg.Log.Handler(), slog.LevelDebug),
+	}
+}

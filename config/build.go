@@ -1,0 +1,302 @@
+package config
+
+// What the configuration describes.
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"voicebridge/agent"
+	dialects "voicebridge/agent/all"
+	"voicebridge/api"
+	"voicebridge/bridge"
+	"voicebridge/cluster"
+	"voicebridge/control"
+	"voicebridge/control/transfers"
+	"voicebridge/media"
+	"voicebridge/notify"
+	"voicebridge/providers"
+	"voicebridge/providers/all"
+	"voicebridge/session"
+	"voicebridge/transfer"
+	"voicebridge/wav"
+)
+
+// accountName is what may stand in a URL's path.
+var accountName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+
+// MakeAccounts makes the accounts; its error names the fields.
+func (c *Config) MakeAccounts() (map[string]control.Account, error) {
+	var errs []error
+	accounts := map[string]control.Account{}
+	for name, block := range c.Accounts {
+		field := "accounts." + name
+		keys, own, err := block.split()
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s.%w", field, err))
+			continue
+		}
+		spec := all.Lookup(keys.Provider)
+		switch {
+		case !accountName.MatchString(name):
+			errs = append(errs, fmt.Errorf("accounts: %q must be 1 to 64 letters, digits, '-' or '_': it is part of URLs", name))
+			continue
+		case spec == nil || spec.NewAccount == nil:
+			errs = append(errs, fmt.Errorf("%s.provider: %q is no carrier with accounts", field, keys.Provider))
+			continue
+		}
+		for _, n := range append([]string{keys.From}, keys.Numbers...) {
+			if n != "" && !providers.ValidNumber(n) {
+				errs = append(errs, fmt.Errorf("%s.from, numbers: %q must be a number in E.164, such as \"+15550100\" in quotes", field, n))
+			}
+		}
+		account, err := spec.NewAccount(providers.Setup{Decode: own.decode("such an account")})
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s.%w", field, err))
+			continue
+		}
+		accounts[name] = control.Account{Spec: spec, Account: account, From: keys.From, Numbers: keys.Numbers, UnsignedMedia: keys.UnsignedMedia}
+	}
+	return accounts, errors.Join(errs...)
+}
+
+// agents makes the agents; its error names the fields.
+func (c *Config) agents() (map[string]control.Agent, error) {
+	var errs []error
+	agents := map[string]control.Agent{}
+	for name, a := range c.EveryAgent() {
+		header := http.Header{}
+		for k, v := range a.Headers {
+			header.Set(k, v)
+		}
+		d, err := c.dialer(name, a, header)
+		if err == nil && a.Fallback.Dial != "" && !providers.ValidNumber(a.Fallback.Dial) {
+			err = fmt.Errorf("fallback.dial: %q must be a number in E.164, such as \"+15550100\" in quotes", a.Fallback.Dial)
+		}
+		if err == nil && len(a.Fallback.Say) > control.MaxSay {
+			err = fmt.Errorf("fallback.say: must have at most %d bytes", control.MaxSay)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s.%w", AgentField(name), err))
+			continue
+		}
+		agents[name] = control.Agent{Dialer: d, Session: c.session(a), Fallback: control.Fallback(a.Fallback)}
+	}
+	return agents, errors.Join(errs...)
+}
+
+// dialer makes an agent in one of the three ways to reach it.
+func (c *Config) dialer(name string, a *Agent, header http.Header) (session.Dialer, error) {
+	dialect, protocol, err := a.protocol()
+	if err != nil {
+		return nil, err
+	}
+	in := agent.Incoming{
+		Dialect: dialect, Protocol: protocol, Write: time.Duration(a.Write),
+		Ping: time.Duration(a.Ping), Wait: time.Duration(a.Wait), Ready: time.Duration(a.Ready),
+	}
+	switch {
+	case a.Pool && (a.URL != "" || a.Announce.URL != "") || a.URL != "" && a.Announce.URL != "":
+		return nil, errors.New("url: only one of url, announce and pool can be set")
+	case a.Pool && name == "":
+		return nil, errors.New("pool: must be in a block of agents, whose name is the pool's")
+	case a.Pool:
+		return agent.NewPool(name, in, a.Bearer)
+	case a.Announce.URL != "":
+		if !publicURL(c.PublicURL) {
+			return nil, errors.New("announce: needs public_url, to which agents connect")
+		}
+		return agent.NewAttended(in, *a.Announce.target(), c.PublicURL)
+	}
+	return agent.New(agent.Config{
+		Dialect: dialect, Protocol: protocol, URL: a.URL, Bearer: a.Bearer, Secret: a.Secret, Header: header, Plaintext: a.Plaintext,
+		Attempt: time.Duration(a.Attempt), Write: time.Duration(a.Write), Ping: time.Duration(a.Ping), Ready: time.Duration(a.Ready),
+	})
+}
+
+// protocol makes how the agent is spoken to.
+func (a *Agent) protocol() (*agent.Dialect, agent.Protocol, error) {
+	dialect := dialects.Dialects[0]
+	if a.Protocol != "" {
+		if dialect = dialects.Lookup(a.Protocol); dialect == nil {
+			return nil, nil, fmt.Errorf("protocol: %q is none: they are %s", a.Protocol, strings.Join(dialects.Names(), ", "))
+		}
+	}
+	protocol, err := dialect.New(agent.Options{InputRate: int(a.InputRate), OutputRate: int(a.OutputRate), Incoming: a.URL == "", Decode: a.Options.decode("such an agent's options")})
+	return dialect, protocol, err
+}
+
+// tokens are those of the API.
+func (c *Config) tokens() ([]api.Token, error) {
+	var tokens []api.Token
+	for i, t := range c.API.Tokens {
+		b, err := hex.DecodeString(t.SHA256)
+		if err != nil || len(b) != sha256.Size {
+			return nil, fmt.Errorf("api.tokens[%d].sha256: must be the 64 hex digits that 'voicebridge token' prints, in quotes", i)
+		}
+		if t.Name == "" {
+			return nil, fmt.Errorf("api.tokens[%d].name: must be set: it says whose token it is", i)
+		}
+		tokens = append(tokens, api.Token{Name: t.Name, SHA256: [sha256.Size]byte(b)})
+	}
+	return tokens, nil
+}
+
+// route finds the first route for a call; without one the default agent answers,
+// where there is one.
+func (c *Config) route(account, from, to string) (control.Route, bool) {
+	for _, r := range c.Routes {
+		if (r.Account == "" || r.Account == account) && fits(r.To, to) && fits(r.From, from) {
+			return control.Route{Agent: r.Agent, Metadata: r.Metadata}, true
+		}
+	}
+	return control.Route{}, c.Agent.set()
+}
+
+// fits reports whether a number is the one of a route, or begins as it does before
+// a *. Every number fits an empty one.
+func fits(pattern, number string) bool {
+	prefix, open := strings.CutSuffix(pattern, "*")
+	return pattern == "" || pattern == number || open && strings.HasPrefix(number, prefix)
+}
+
+// secret makes media tokens: the configured one, so that several instances take
+// each other's, or one of this process.
+func (c *Config) secret() string {
+	if c.TokenSecret != "" {
+		return c.TokenSecret
+	}
+	return rand.Text()
+}
+
+func (c *Config) session(a *Agent) session.Config {
+	return session.Config{
+		Lead: time.Duration(c.Limits.Lead), Prebuffer: time.Duration(a.Prebuffer),
+		AgentQueue: time.Duration(a.Queue), CallerQueue: time.Duration(c.Limits.CallerQueue),
+		Start: time.Duration(c.Limits.Start), MaxDuration: time.Duration(c.Limits.MaxDuration),
+		AgentDial: c.agentTime(a), Greeting: time.Duration(a.Greeting),
+	}
+}
+
+// agentTime is how long it may take to reach an agent.
+func (c *Config) agentTime(a *Agent) time.Duration {
+	if a.URL == "" {
+		return time.Duration(a.Wait) + time.Second
+	}
+	return agent.DialTime(time.Duration(a.Attempt), time.Duration(a.Ready))
+}
+
+func (c *Config) limits() bridge.Limits {
+	return bridge.Limits{
+		Calls: int(c.Limits.Calls), Header: int(c.Limits.Header), Handshake: time.Duration(c.Limits.Handshake), Drain: time.Duration(c.Limits.Drain),
+		Limits: media.Limits{Handshakes: c.Limits.Handshakes, Message: int64(c.Limits.Message), Idle: time.Duration(c.Limits.Idle), Write: time.Duration(c.Limits.Write)},
+	}
+}
+
+// database connects to the one that instances share; nil: this one is alone.
+func (c *Config) database() redis.UniversalClient {
+	r := &c.Redis
+	if len(r.Addresses) == 0 {
+		return nil
+	}
+	opt := &redis.UniversalOptions{
+		Addrs: r.Addresses, MasterName: r.Master, IsClusterMode: r.Cluster, DB: int(r.DB),
+		Username: r.Username, Password: r.Password, SentinelPassword: r.SentinelPassword,
+		DialTimeout: time.Second, ReadTimeout: time.Second, WriteTimeout: time.Second, MaxRetries: 1, ContextTimeoutEnabled: true,
+	}
+	if r.TLS {
+		opt.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	return redis.NewUniversalClient(opt)
+}
+
+// transfers are nil where no account can move calls.
+func (c *Config) transfers(db redis.UniversalClient, instance string) (*transfers.Config, error) {
+	if len(c.Accounts) == 0 {
+		return nil, nil
+	}
+	t := &transfers.Config{
+		Manager: transfer.Defaults, Allow: c.Transfers.Allow, Ring: time.Duration(c.Transfers.Ring), ShowCaller: c.Transfers.CallerID == "caller",
+		Hold: c.Transfers.Hold, Destinations: map[string]transfers.Destination{},
+	}
+	t.Manager.Instance, t.Manager.Lease = instance, time.Duration(c.Redis.Lease)
+	keep := time.Duration(c.Transfers.Keep)
+	for name, d := range c.Transfers.Destinations {
+		t.Destinations[name] = transfers.Destination(d)
+	}
+	if db == nil {
+		t.Store = transfer.NewMemory(time.Now, keep)
+	} else {
+		t.Store = transfer.NewRedis(db, c.Redis.Prefix, keep)
+	}
+	if c.Transfers.Music != "" {
+		pcm, rate, err := wav.Read(c.Transfers.Music)
+		if err != nil {
+			return nil, fmt.Errorf("transfers.music: %w", err)
+		}
+		t.Music = wav.NewMusic(pcm, rate)
+	}
+	return t, nil
+}
+
+// target is nil where none is configured.
+func (t *Target) target() *notify.Target {
+	if t.URL == "" {
+		return nil
+	}
+	if t.Timeout == 0 {
+		t.Timeout = Duration(defaultTarget)
+	}
+	return &notify.Target{URL: t.URL, Secret: t.Secret, Timeout: time.Duration(t.Timeout)}
+}
+
+// Bridge makes what the configuration describes, and logs what it is. close ends its
+// connections.
+func (c *Config) Bridge(log *slog.Logger) (cfg bridge.Config, close func() error, err error) {
+	close = func() error { return nil }
+	cfg = bridge.Config{
+		Providers: all.Specs, Route: c.route, Router: c.Router.target(), Events: c.Events.target(),
+		Insecure: c.Media.Insecure, Token: c.Media.Token, PublicURL: c.PublicURL, InstanceURL: c.InstanceURL, Secret: c.secret(),
+		Loops: int(c.Media.Loops), Limits: c.limits(), Log: log,
+	}
+	var errs [3]error
+	cfg.Accounts, errs[0] = c.MakeAccounts()
+	cfg.Agents, errs[1] = c.agents()
+	cfg.Tokens, errs[2] = c.tokens()
+	if err := errors.Join(errs[:]...); err != nil {
+		return cfg, close, err
+	}
+	instance := c.Instance
+	if instance == "" {
+		instance = strings.ToLower(rand.Text()[:8])
+	}
+	redis.SetLogger(redisLog{log})
+	db := c.database()
+	if db != nil {
+		close = db.Close
+		cfg.Cluster = cluster.New(db, c.Redis.Prefix, instance, time.Duration(c.Redis.Lease), log)
+		log.Info("one of several instances", "instance", instance, "redis", c.Redis.Addresses)
+	}
+	cfg.Transfers, err = c.transfers(db, instance)
+	return cfg, close, err
+}
+
+// redisLog takes what the Redis client complains of.
+type redisLog struct{ log *slog.Logger }
+
+// Printf implements the client's logger.
+func (l redisLog) Printf(_ context.Context, format string, args ...any) {
+	l.log.Debug("redis", "says", fmt.Sprintf(format, args...))
+}

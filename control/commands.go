@@ -1,0 +1,296 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"voicebridge/calls"
+	"voicebridge/providers"
+	"voicebridge/session"
+	"voicebridge/ticket"
+)
+
+// What a call that was placed may ask for about answering machines.
+const (
+	DetectOff    = "off"
+	DetectReport = "report"
+	DetectHangup = "hangup"
+)
+
+// What every carrier takes of a call that is placed.
+const (
+	MinRing, MaxRing = 5 * time.Second, 120 * time.Second
+	MaxDialDigits    = 32
+)
+
+// ValidDialDigits reports whether digits can be sent when a call is answered.
+func ValidDialDigits(digits string) bool {
+	return len(digits) <= MaxDialDigits && strings.Trim(digits, "0123456789*#w") == ""
+}
+
+// Dial is a call to be placed. It has been checked.
+type Dial struct {
+	Account, To, From, Agent string
+	Metadata                 map[string]string
+	Ring                     time.Duration
+	Detect                   string
+	Digits                   string // sent when the call is answered
+}
+
+// CallerID chooses the number that a call seems to come from; empty: there is none.
+func (c *Controller) CallerID(a *Account) string {
+	switch {
+	case a.From != "":
+		return a.From
+	case len(a.Numbers) > 0:
+		return a.Numbers[int((c.turn.Add(1)-1)%uint64(len(a.Numbers)))]
+	}
+	return ""
+}
+
+// Dial places a call. The call is known before the carrier is asked, so that no event
+// comes too early.
+func (c *Controller) Dial(ctx context.Context, d *Dial) (calls.Call, error) {
+	account := c.cfg.Accounts[d.Account]
+	if !account.HasCommands() {
+		return calls.Call{}, ErrNoCommands
+	}
+	provider := account.Spec.Name
+	call := calls.Call{Account: d.Account, Provider: provider, Direction: calls.Outbound, From: d.From, To: d.To, Agent: d.Agent, Metadata: d.Metadata}
+	if d.Detect != DetectOff {
+		call.Detect = d.Detect
+	}
+	call = c.book.Add(call)
+	token := c.office.Make(ticketOf(ticket.Answer, &call), time.Now())
+	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), restTime)
+	defer stop()
+	leg, err := account.Dial(ctx, &providers.Dial{
+		To: d.To, From: d.From, Ring: d.Ring, Detect: call.Detect != "", Digits: d.Digits,
+		Answer: c.hookURL(provider, d.Account, refAnswer+"/"+token),
+		Status: c.hookURL(provider, d.Account, refStatus+"/"+call.ID),
+	})
+	c.metrics.placedCall(provider, err)
+	if err != nil {
+		c.book.Fail(call.ID, err)
+		if reported, _ := c.book.Get(call.ID); reported.Status.Final() && reported.CarrierID != "" {
+			c.EndAtCarrier(account, call.ID, reported.CarrierID) // it has been placed all the same
+		}
+		return call, err
+	}
+	c.book.Bind(call.ID, leg.ID, leg.Aliases...)
+	call, _ = c.book.Get(call.ID)
+	if call.Status.Final() && call.Cause == string(session.APIHangup) { // hung up while it was placed
+		c.EndAtCarrier(account, call.ID, leg.ID)
+	}
+	c.cfg.Log.Info("call placed", "provider", provider, "account", d.Account, "session", call.ID, "call", leg.ID,
+		"from", calls.Mask(d.From), "to", calls.Mask(d.To))
+	return call, nil
+}
+
+// Hangup ends a call: by its session if it has one here, otherwise at the carrier. One
+// that has ended is no error.
+func (c *Controller) Hangup(ctx context.Context, id string, afterPlayback bool) error {
+	call, known := c.book.Get(id)
+	if !known {
+		return ErrNoCall
+	}
+	if sess := c.Session(id); sess != nil {
+		sess.Hangup(afterPlayback)
+		return nil
+	}
+	if call.Status.Final() {
+		return nil
+	}
+	account := c.cfg.Accounts[call.Account]
+	if !account.HasCommands() {
+		return ErrNoCommands
+	}
+	if call.CarrierID == "" {
+		// It is being placed: Dial sees to it, unless it has just got its id.
+		if call = c.book.Canceled(id, string(session.APIHangup)); call.CarrierID == "" {
+			return nil
+		}
+	}
+	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), restTime)
+	defer stop()
+	if err := account.Hangup(ctx, call.CarrierID); err != nil {
+		return err
+	}
+	c.book.Canceled(id, string(session.APIHangup))
+	return nil
+}
+
+// EndAtCarrier ends a call at the carrier, beside all else.
+func (c *Controller) EndAtCarrier(account Account, id, leg string) {
+	c.Later(func(ctx context.Context) {
+		if err := account.Hangup(ctx, leg); err != nil {
+			c.cfg.Log.Warn("the call was not ended at the carrier", "session", id, "err", err)
+		}
+	})
+}
+
+// Digits sends digits to the other party of a call.
+func (c *Controller) Digits(ctx context.Context, id, digits string) error {
+	call, known := c.book.Get(id)
+	switch {
+	case !known:
+		return ErrNoCall
+	case call.Status.Final():
+		return ErrOver
+	}
+	if sess := c.Session(id); sess != nil {
+		ok, err := sess.Digits(digits)
+		switch {
+		case err != nil:
+			return ErrNotStarted
+		case !ok:
+			return ErrBusy
+		}
+		return nil
+	}
+	account := c.cfg.Accounts[call.Account]
+	if !account.HasCommands() || call.CarrierID == "" {
+		return ErrNotStarted
+	}
+	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), restTime)
+	defer stop()
+	err := account.SendDigits(ctx, call.CarrierID, digits)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return ErrNotStarted
+	}
+	return err
+}
+
+// Redirect has the carrier say something to a call, and connect it to another number;
+// its stream ends.
+func (c *Controller) Redirect(ctx context.Context, id, say, dial string) error {
+	call, known := c.book.Get(id)
+	account := c.cfg.Accounts[call.Account]
+	switch {
+	case !known:
+		return ErrNoCall
+	case call.Status.Final():
+		return ErrOver
+	case !account.HasCommands():
+		return ErrNoCommands
+	case call.CarrierID == "":
+		return ErrNotStarted
+	}
+	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), restTime)
+	defer stop()
+	if err := c.move(ctx, &call, account, Elsewhere(&call, say, dial)); err != nil {
+		return fmt.Errorf("redirect: %w", err)
+	}
+	return nil
+}
+
+// Elsewhere is an answer that takes a call away from its agent: words, then another
+// number, which sees the bridge's own number of the call.
+func Elsewhere(call *calls.Call, say, dial string) *providers.Answer {
+	a := &providers.Answer{Say: say, Dial: dial}
+	if dial != "" {
+		a.Caller = OwnNumber(call)
+	}
+	return a
+}
+
+// OwnNumber is the bridge's own number of a call; empty where that is none, but a SIP
+// address, say.
+func OwnNumber(call *calls.Call) string {
+	own := call.To
+	if call.Direction == calls.Outbound {
+		own = call.From
+	}
+	if !providers.ValidNumber(own) {
+		return ""
+	}
+	return own
+}
+
+// unsure is how long a carrier that did not answer may still take a call
+// elsewhere.
+const unsure = 10 * time.Second
+
+// Move has the carrier do something else with a call, by the instance that has its
+// session, if there is one. The call's own stream ends.
+func (c *Controller) Move(ctx context.Context, call *calls.Call, a *providers.Answer) error {
+	account := c.cfg.Accounts[call.Account]
+	if !account.HasCommands() {
+		return ErrNoCommands
+	}
+	if c.Session(call.ID) == nil {
+		if done, err := c.moveElsewhere(ctx, call, a); done {
+			return err
+		}
+	}
+	return c.move(ctx, call, account, a)
+}
+
+func (c *Controller) move(ctx context.Context, call *calls.Call, account Account, a *providers.Answer) error {
+	sess := c.Session(call.ID)
+	if sess == nil {
+		return account.Do(ctx, call.CarrierID, a)
+	}
+	done := make(chan struct{})
+	c.moves.Store(call.ID, done)
+	defer func() {
+		c.moves.CompareAndDelete(call.ID, done)
+		close(done)
+	}()
+	stays := sess.MoveAway()
+	err := account.Do(ctx, call.CarrierID, a)
+	var e *providers.CallError
+	switch {
+	case err == nil:
+		time.AfterFunc(streamEnd, sess.StreamEnded) // for carriers that leave it alone
+	case errors.As(err, &e) && e.Kind == providers.ErrUnavailable && !e.Unsent():
+		time.AfterFunc(unsure, stays) // it may have been carried out
+	default:
+		stays()
+		if sess.Ended() { // meanwhile, and it has left the call to the carrier
+			c.book.StreamEnded(call.ID, string(session.Transferred), true)
+			c.EndAtCarrier(account, call.ID, call.CarrierID)
+		}
+	}
+	return err
+}
+
+const (
+	// quietCall is how long nothing has been heard of a live call before the carrier
+	// is asked how it is.
+	quietCall = 2 * time.Minute
+	// maxAsked bounds the calls that are asked for at once.
+	maxAsked = 20
+)
+
+// reconcile asks the carriers about calls of which nothing has been heard, such as
+// those that have gone on without a stream: not all report the end.
+func (c *Controller) reconcile() {
+	for _, call := range c.book.Quiet(quietCall, maxAsked) {
+		account := c.cfg.Accounts[call.Account]
+		if !account.HasCommands() {
+			continue
+		}
+		c.Later(func(ctx context.Context) {
+			evs, err := account.State(ctx, call.CarrierID)
+			if err != nil {
+				c.cfg.Log.Warn("the carrier does not say how a call is", "session", call.ID, "err", err)
+			}
+			for _, ev := range evs {
+				c.report(call.ID, &ev)
+			}
+		})
+	}
+}
+
+// State asks the carrier how a leg is. One that is not there has ended.
+func (a Account) State(ctx context.Context, leg string) ([]providers.CallEvent, error) {
+	evs, err := a.Get(ctx, leg)
+	if providers.IsNoCall(err) {
+		return []providers.CallEvent{{Kind: providers.CallProgress, Leg: leg, Status: providers.StatusCompleted}}, nil
+	}
+	return evs, err
+}

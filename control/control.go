@@ -1,0 +1,321 @@
+// Package control is what is done about calls: it answers them, places them, takes
+// them elsewhere and ends them. It is the one place that decides. What carriers tell
+// comes as call events, from webhooks or the carrier's own event socket, and is
+// answered in the reply or by a command, as the carrier wants it; media connections
+// become sessions here, and the API asks here.
+package control
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"voicebridge/calls"
+	"voicebridge/cluster"
+	"voicebridge/notify"
+	"voicebridge/providers"
+	"voicebridge/session"
+	"voicebridge/ticket"
+)
+
+// Account is one account at a carrier.
+type Account struct {
+	Spec *providers.Spec
+	*providers.Account
+	// From is the caller id of placed calls for which none is asked for; without
+	// it the Numbers take turns.
+	From    string
+	Numbers []string
+	// UnsignedMedia takes media connections whose handshake the carrier has not
+	// signed: their token alone must do.
+	UnsignedMedia bool
+}
+
+// Agent is who answers a call, and how the call is carried.
+type Agent struct {
+	Dialer  session.Dialer
+	Session session.Config
+	// Fallback is what is done with a call whose agent cannot be reached, or
+	// fails.
+	Fallback Fallback
+}
+
+// Fallback is what a caller gets instead of an agent: words, then another number.
+// Both may be empty.
+type Fallback struct {
+	Say, Dial string
+}
+
+// Config of a Controller.
+type Config struct {
+	Providers []*providers.Spec
+	Accounts  map[string]Account // by name
+	// Agents answer the calls, by name; the one named "" those that no route
+	// names one for.
+	Agents map[string]Agent
+	// Route chooses what is done with an inbound call. False means that nobody
+	// answers there. nil chooses the agent "".
+	Route func(account, from, to string) (Route, bool)
+	// Router, if not nil, is asked instead; Route decides where it does not answer.
+	Router *notify.Target
+	// Cluster, if not nil, are the other instances.
+	Cluster *cluster.Cluster
+	// PublicURL is how carriers reach the bridge: https://host, perhaps with a path.
+	PublicURL string
+	// InstanceURL is how carriers reach this very instance, where there are several;
+	// empty: they cannot.
+	InstanceURL string
+	// Secret makes the tokens; instances that share it take each other's.
+	Secret string
+	// MaxCalls is how many calls are live at the same time.
+	MaxCalls int
+	Log      *slog.Logger
+}
+
+// Controller decides about the calls of all accounts. Its methods may be called at
+// the same time.
+type Controller struct {
+	cfg       Config
+	office    *ticket.Office
+	events    providers.Once // what carriers have told, by account and event id
+	sessions  session.Registry
+	book      *calls.Book
+	turn      atomic.Uint64 // of the numbers of accounts, as caller ids
+	metrics   metrics
+	transfers Transfers
+	remote    map[string]cluster.Handler // what other instances ask, by kind
+	moves     sync.Map                   // calls that the carrier is being asked to take elsewhere, with a channel that is closed then
+	lanes     lanes
+
+	ctx      context.Context // of all sessions, which no single request begins or ends
+	cancel   context.CancelCauseFunc
+	draining atomic.Bool
+
+	gate       sync.Mutex // nothing is added to the groups once they are waited for
+	closed     bool       // no session begins any more
+	stopped    bool       // nothing begins in the background any more
+	running    sync.WaitGroup
+	background sync.WaitGroup // REST requests and the like, bounded by time
+}
+
+// New makes a controller. UseTransfers and OnRemote complete it before Run.
+func New(cfg Config) *Controller {
+	c := &Controller{
+		cfg: cfg, office: ticket.New(cfg.Secret), book: calls.New(time.Now), transfers: noTransfers{},
+		metrics: newMetrics(cfg.Providers),
+	}
+	c.ctx, c.cancel = context.WithCancelCause(context.Background())
+	c.remote = map[string]cluster.Handler{
+		"event": handler(c.remoteEvent),
+		"move":  handler(c.remoteMove),
+		"end":   handler(c.remoteEnd),
+		"has":   handler(func(_ context.Context, id string) (any, error) { return c.Session(id) != nil, nil }),
+	}
+	return c
+}
+
+// OnRemote answers requests of a kind that other instances make.
+func (c *Controller) OnRemote(kind string, handle cluster.Handler) { c.remote[kind] = handle }
+
+// Calls returns the record of all calls.
+func (c *Controller) Calls() *calls.Book { return c.book }
+
+// Sessions returns the live sessions.
+func (c *Controller) Sessions() *session.Registry { return &c.sessions }
+
+// Cluster returns the other instances; nil: there are none.
+func (c *Controller) Cluster() *cluster.Cluster { return c.cfg.Cluster }
+
+// Account returns an account by its name.
+func (c *Controller) Account(name string) (Account, bool) {
+	a, known := c.cfg.Accounts[name]
+	return a, known
+}
+
+// Accounts returns all accounts, by name.
+func (c *Controller) Accounts() map[string]Account { return c.cfg.Accounts }
+
+// Agent returns an agent by its name; the zero Agent: there is none.
+func (c *Controller) Agent(name string) Agent { return c.cfg.Agents[name] }
+
+// Agents returns all agents, by name.
+func (c *Controller) Agents() map[string]Agent { return c.cfg.Agents }
+
+// PublicURL returns the public URL of a path.
+func (c *Controller) PublicURL(path string) string {
+	return strings.TrimSuffix(c.cfg.PublicURL, "/") + path
+}
+
+// SocketURL returns the public URL of a path for WebSockets: https becomes wss.
+func (c *Controller) SocketURL(path string) string { return SocketURL(c.cfg.PublicURL, path) }
+
+// InstanceSocketURL is SocketURL of this very instance.
+func (c *Controller) InstanceSocketURL(path string) string {
+	return SocketURL(c.cfg.InstanceURL, path)
+}
+
+// SocketURL returns the URL of a path for WebSockets below a base: https becomes wss.
+func SocketURL(base, path string) string {
+	return "ws" + strings.TrimPrefix(strings.TrimSuffix(base, "/"), "http") + path
+}
+
+// hookURL is the URL of a webhook of an account's.
+func (c *Controller) hookURL(provider, account, ref string) string {
+	return c.PublicURL("/hooks/" + provider + "/" + account + "/" + ref)
+}
+
+// Draining reports whether no new calls are taken any more.
+func (c *Controller) Draining() bool { return c.draining.Load() }
+
+// Full reports whether no more calls fit.
+func (c *Controller) Full() bool { return c.sessions.Len() >= c.cfg.MaxCalls }
+
+// Crowded reports whether as many calls are known as may be live.
+func (c *Controller) Crowded() bool { return c.book.Live() >= c.cfg.MaxCalls }
+
+// restTime is how long a request to a carrier may take, all attempts together.
+const restTime = 20 * time.Second
+
+// Later does something beside the calls that is waited for when the bridge stops.
+func (c *Controller) Later(do func(ctx context.Context)) {
+	c.gate.Lock()
+	defer c.gate.Unlock()
+	if c.stopped {
+		return
+	}
+	c.background.Go(func() {
+		ctx, stop := context.WithTimeout(context.Background(), restTime)
+		defer stop()
+		do(ctx)
+	})
+}
+
+// InOrder is Later for what must be done one after the other: of all that has the
+// same key, each waits for the one before.
+func (c *Controller) InOrder(key string, do func(ctx context.Context)) {
+	if c.lanes.add(key, do) {
+		c.Later(func(ctx context.Context) { c.lanes.run(ctx, key) })
+	}
+}
+
+// lanes are queues of what is done in order, by key.
+type lanes struct {
+	mu    sync.Mutex
+	byKey map[string][]func(context.Context)
+}
+
+// add queues do. first: nobody runs the lane.
+func (l *lanes) add(key string, do func(context.Context)) (first bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.byKey == nil {
+		l.byKey = map[string][]func(context.Context){}
+	}
+	queue, running := l.byKey[key]
+	l.byKey[key] = append(queue, do)
+	return !running
+}
+
+// run does all that is in a lane, each with the time that it would have alone.
+func (l *lanes) run(ctx context.Context, key string) {
+	for {
+		l.mu.Lock()
+		queue := l.byKey[key]
+		if len(queue) == 0 {
+			delete(l.byKey, key)
+			l.mu.Unlock()
+			return
+		}
+		l.byKey[key] = queue[1:]
+		l.mu.Unlock()
+		one, stop := context.WithTimeout(context.WithoutCancel(ctx), restTime)
+		queue[0](one)
+		stop()
+	}
+}
+
+// sweepEvery is how often calls that nobody has heard of are given up.
+const sweepEvery = 15 * time.Second
+
+// mostTime is the longest that a call lasts of which only the carrier knows, as
+// after a fallback.
+const mostTime = 24 * time.Hour
+
+// Run listens to the carriers that have event sockets and to the other instances,
+// and gives up lost calls, until ctx ends.
+func (c *Controller) Run(ctx context.Context) {
+	var group sync.WaitGroup
+	for name, a := range c.cfg.Accounts {
+		group.Go(func() { c.listen(ctx, name, a) })
+	}
+	if c.cfg.Cluster != nil {
+		feed, _ := c.book.Listen("")
+		group.Go(func() { c.cfg.Cluster.Run(ctx, c.handleRemote) })
+		group.Go(func() { c.follow(ctx, feed) })
+	}
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			c.reconcile()
+			c.book.Sweep(ticket.AnswerTime, mostTime)
+		case <-ctx.Done():
+			group.Wait()
+			return
+		}
+	}
+}
+
+// listen takes the events of a carrier that tells them over a connection of its own,
+// those of each leg in order.
+func (c *Controller) listen(ctx context.Context, name string, a Account) {
+	err := a.Listen(ctx, func(_ context.Context, ev *providers.CallEvent) {
+		told := *ev // its owner may use it again
+		c.InOrder("event:"+name+":"+ev.Leg, func(ctx context.Context) {
+			if _, err := c.Handle(ctx, name, &told); err != nil {
+				c.cfg.Log.Warn("call event", "account", name, "event", told.Kind, "call", told.Leg, "err", err)
+			}
+		})
+	})
+	if err != nil && ctx.Err() == nil && !errors.Is(err, errors.ErrUnsupported) {
+		c.cfg.Log.Error("the carrier's events are not heard any more", "account", name, "err", err)
+	}
+}
+
+// Refuse begins to stop: no more calls are taken, and agents that wait for one are
+// sent away: they may wait elsewhere.
+func (c *Controller) Refuse() {
+	c.draining.Store(true)
+	for _, a := range c.cfg.Agents {
+		if closer, ok := a.Dialer.(io.Closer); ok {
+			_ = closer.Close() // it cannot fail
+		}
+	}
+}
+
+// End ends the sessions that are left, and returns once nothing is under way.
+func (c *Controller) End() {
+	c.gate.Lock()
+	c.closed = true
+	c.gate.Unlock()
+	c.cancel(&session.End{Cause: session.Shutdown})
+	c.running.Wait()
+	for _, a := range c.cfg.Agents {
+		if j, ok := a.Dialer.(interface{ Join() }); ok {
+			j.Join()
+		}
+	}
+	c.gate.Lock()
+	c.stopped = true
+	c.gate.Unlock()
+	c.background.Wait()
+}
+
+// Stopped is closed when the sessions are being ended.
+func (c *Controller) Stopped() <-chan struct{} { return c.ctx.Done() }

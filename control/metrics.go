@@ -1,0 +1,171 @@
+package control
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"voicebridge/codec"
+	"voicebridge/providers"
+	"voicebridge/session"
+)
+
+// metrics collect what ended sessions leave behind. What live ones have counted is
+// read from them when somebody asks, so that counting costs nothing.
+type metrics struct {
+	placed *prometheus.CounterVec
+
+	mu        *sync.Mutex
+	byCarrier map[string]*carrierTotals
+}
+
+type carrierTotals struct {
+	stats session.Stats
+	ends  map[session.Cause]uint64
+}
+
+// placeResults are what can become of a request to place a call.
+var placeResults = []string{"ok", string(providers.ErrCredentials), string(providers.ErrNoCall), string(providers.ErrRejected),
+	string(providers.ErrRate), string(providers.ErrUnavailable), "error"}
+
+func newMetrics(specs []*providers.Spec) metrics {
+	m := metrics{
+		placed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "voicebridge_calls_placed_total",
+			Help: "Requests to a carrier to place a call, by what became of them.",
+		}, []string{"provider", "result"}),
+		mu: new(sync.Mutex), byCarrier: map[string]*carrierTotals{},
+	}
+	for _, s := range specs {
+		totals := &carrierTotals{ends: map[session.Cause]uint64{}}
+		for _, cause := range session.Causes {
+			totals.ends[cause] = 0
+		}
+		m.byCarrier[s.Name] = totals
+		for _, r := range placeResults {
+			m.placed.WithLabelValues(s.Name, r)
+		}
+	}
+	return m
+}
+
+// placedCall counts a request to place a call.
+func (m *metrics) placedCall(provider string, err error) {
+	result := "ok"
+	var e *providers.CallError
+	switch {
+	case errors.As(err, &e):
+		result = string(e.Kind)
+	case err != nil:
+		result = "error"
+	}
+	m.placed.WithLabelValues(provider, result).Inc()
+}
+
+// ended is called with mu held.
+func (m *metrics) ended(s *session.Session, cause session.Cause) {
+	stats := s.Stats()
+	c := m.byCarrier[s.Spec.Name]
+	c.stats.Add(&stats)
+	c.ends[cause]++
+}
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("voicebridge_"+name, help, labels, nil)
+}
+
+var (
+	callsDesc   = desc("calls", "Live calls.", "provider")
+	endedDesc   = desc("calls_ended_total", "Calls that have ended, by cause.", "provider", "cause")
+	parkedDesc  = desc("pool_agents", "Agents that wait for calls.", "pool")
+	framesDesc  = desc("frames_total", "Audio messages: in from the carrier, agent to the agent, out to the carrier.", "provider", "direction")
+	droppedDesc = desc("dropped_audio_seconds_total",
+		"Audio that was discarded: slow_agent is the caller's, overflow the agent's, missing what the carrier lost.", "provider", "reason")
+	filledDesc  = desc("filled_audio_seconds_total", "Silence given to agents while the carrier sent nothing.", "provider")
+	badDesc     = desc("bad_messages_total", "Messages that made no sense (malformed), had no meaning (unknown), or were refused (agent).", "provider", "kind")
+	gapsDesc    = desc("playout_gaps_total", "Holes that callers heard in the middle of speech.", "provider")
+	gapTimeDesc = desc("playout_gap_seconds_total", "Length of these holes.", "provider")
+	eventsDesc  = desc("events_total", "Digits, marks and clears.", "provider", "kind")
+	delayDesc   = desc("delay_seconds",
+		"Time from a frame's arrival to its delivery: in is caller to agent, out agent to caller for audio that can be played at once.",
+		"provider", "direction")
+)
+
+// Describe implements prometheus.Collector.
+func (c *Controller) Describe(ch chan<- *prometheus.Desc) {
+	c.metrics.placed.Describe(ch)
+	for _, d := range []*prometheus.Desc{callsDesc, endedDesc, parkedDesc, framesDesc, droppedDesc, filledDesc,
+		badDesc, gapsDesc, gapTimeDesc, eventsDesc, delayDesc} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *Controller) Collect(ch chan<- prometheus.Metric) {
+	c.metrics.placed.Collect(ch)
+	for name, a := range c.cfg.Agents {
+		if p, ok := a.Dialer.(interface{ Parked() int }); ok {
+			gauge(ch, parkedDesc, float64(p.Parked()), name)
+		}
+	}
+	live, sums := map[string]int{}, map[string]*session.Stats{}
+	c.metrics.mu.Lock() // over both, so that no call is counted twice or not at all
+	for name, totals := range c.metrics.byCarrier {
+		stats := totals.stats
+		sums[name], live[name] = &stats, 0
+		for cause, n := range totals.ends {
+			count(ch, endedDesc, float64(n), name, string(cause))
+		}
+	}
+	for _, sess := range c.sessions.All() {
+		stats := sess.Stats()
+		sums[sess.Spec.Name].Add(&stats)
+		live[sess.Spec.Name]++
+	}
+	c.metrics.mu.Unlock()
+	for name, st := range sums {
+		gauge(ch, callsDesc, float64(live[name]), name)
+		collectStats(ch, name, st)
+	}
+}
+
+// collectStats gives the numbers of a carrier's sessions.
+func collectStats(ch chan<- prometheus.Metric, name string, st *session.Stats) {
+	count(ch, framesDesc, float64(st.FramesIn), name, "in")
+	count(ch, framesDesc, float64(st.AgentFrames), name, "agent")
+	count(ch, framesDesc, float64(st.FramesOut), name, "out")
+	count(ch, droppedDesc, st.Dropped.Seconds(), name, "slow_agent")
+	count(ch, droppedDesc, st.Overflow.Seconds(), name, "overflow")
+	count(ch, droppedDesc, (time.Duration(st.Missing) * codec.FrameTime).Seconds(), name, "missing")
+	count(ch, filledDesc, st.Filled.Seconds(), name)
+	count(ch, badDesc, float64(st.Malformed), name, "malformed")
+	count(ch, badDesc, float64(st.Unknown), name, "unknown")
+	count(ch, badDesc, float64(st.Faults), name, "agent")
+	count(ch, gapsDesc, float64(st.Gaps), name)
+	count(ch, gapTimeDesc, st.GapTime.Seconds(), name)
+	count(ch, eventsDesc, float64(st.Digits), name, "digit")
+	count(ch, eventsDesc, float64(st.Marks), name, "mark")
+	count(ch, eventsDesc, float64(st.Clears), name, "clear")
+	histogram(ch, &st.In, name, "in")
+	histogram(ch, &st.Out, name, "out")
+}
+
+func count(ch chan<- prometheus.Metric, d *prometheus.Desc, v float64, labels ...string) {
+	ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
+}
+
+func gauge(ch chan<- prometheus.Metric, d *prometheus.Desc, v float64, labels ...string) {
+	ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+}
+
+func histogram(ch chan<- prometheus.Metric, d *session.Delays, labels ...string) {
+	buckets := map[float64]uint64{}
+	var sum uint64
+	for i, bound := range session.DelayBounds {
+		sum += d.Counts[i]
+		buckets[bound.Seconds()] = sum
+	}
+	ch <- prometheus.MustNewConstHistogram(delayDesc, d.Count(), d.Sum.Seconds(), buckets, labels...)
+}
