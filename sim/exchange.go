@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"slices"
 	"sync"
@@ -33,16 +32,14 @@ type Exchange struct {
 	// those at which they are reached here; nil leaves them.
 	Reach  func(url string) string
 	Faults Faults
-	// Net connects to the bridge; nil: TCP.
-	Net func(ctx context.Context, network, address string) (net.Conn, error)
-	Log *slog.Logger // may be nil
+	Dialer ws.Dialer    // of media connections
+	Log    *slog.Logger // may be nil
 	// Progress, if not nil, is told how far the audio of a call is.
 	Progress func(at time.Duration)
 
 	format codec.Format // of the streams; that of Open
 	mu     sync.Mutex
 	calls  map[string]*SimCall // by each of their ids
-	client *http.Client
 	rooms  map[string]*room
 	told   map[providers.AskKind]int       // webhooks so far
 	asked  map[providers.OperationKind]int // requests so far
@@ -168,12 +165,7 @@ func (e ended) Error() string { return string(e) }
 // is at the URL.
 func (x *Exchange) Open(baseURL string, f codec.Format) (*providers.Account, error) {
 	x.format = f
-	x.client = http.DefaultClient
 	setup := providers.Setup{Decode: x.Spec.Sample(baseURL, f)}
-	if x.Net != nil {
-		transport := &http.Transport{DialContext: x.Net}
-		x.client, setup.HTTP = &http.Client{Transport: transport}, transport
-	}
 	var err error
 	if x.Office, err = x.Spec.NewExchange(setup); err != nil {
 		return nil, fmt.Errorf("sim: %s: %w", x.Spec.Name, err)
@@ -462,7 +454,7 @@ func (c *SimCall) askOnce(ctx context.Context, a *providers.Ask) (answer *provid
 		return nil, false, fmt.Errorf("sim: webhook: %w", err)
 	}
 	req.Header = signed.Header
-	resp, err := c.x.client.Do(req)
+	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return nil, true, fmt.Errorf("sim: webhook: %w", err)
 	}
@@ -647,7 +639,7 @@ func (c *SimCall) stream(ctx, interrupted context.Context, a *providers.Answer) 
 	call := c.Call()
 	caller := &Caller{
 		Spec: c.x.Spec, URL: c.x.reach(a.Media), Header: header, Start: *c.x.Office.Start(&call, a),
-		Dialer: ws.Dialer{Net: c.x.Net}, Voice: c.phone.Voice[min(c.spoken, len(c.phone.Voice)):], Length: max(codec.FrameTime, time.Until(c.hangAt)), Digits: c.phone.Digits, Progress: c.x.Progress,
+		Dialer: c.x.Dialer, Voice: c.phone.Voice[min(c.spoken, len(c.phone.Voice)):], Length: max(codec.FrameTime, time.Until(c.hangAt)), Digits: c.phone.Digits, Progress: c.x.Progress,
 	}
 	over, began := make(chan struct{}), time.Now()
 	streaming := interrupted

@@ -78,8 +78,9 @@ type Manager struct {
 	cfg     Config
 	log     *slog.Logger
 
+	begun   chan struct{} // closed when Run begins
 	mu      sync.Mutex
-	ctx     context.Context // of Run; nil before
+	ctx     context.Context // of Run; nil before and after
 	owned   map[string]*owned
 	waiting map[string]map[chan struct{}]struct{} // by transfer
 	stirred chan struct{}                         // closed when an owned transfer changes, and made anew
@@ -100,17 +101,18 @@ func (o *owned) seen() State {
 
 // NewManager makes a manager; it acts while Run does.
 func NewManager(store Store, carrier Carrier, cfg Config, log *slog.Logger) *Manager {
-	return &Manager{store: store, carrier: carrier, cfg: cfg, log: log, owned: map[string]*owned{}, waiting: map[string]map[chan struct{}]struct{}{}, stirred: make(chan struct{})}
+	return &Manager{store: store, carrier: carrier, cfg: cfg, log: log, owned: map[string]*owned{}, waiting: map[string]map[chan struct{}]struct{}{}, stirred: make(chan struct{}), begun: make(chan struct{})}
 }
 
 // Run acts for the transfers of this instance, and takes over those of dead ones,
-// until ctx ends.
+// until ctx ends. It is called once.
 func (m *Manager) Run(ctx context.Context) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	m.mu.Lock()
 	m.ctx = ctx
 	m.mu.Unlock()
+	close(m.begun)
 	var group sync.WaitGroup
 	group.Go(func() {
 		for id := range m.store.Wakes(ctx) {
@@ -261,14 +263,19 @@ var ErrStopped = errors.New("transfer: the bridge stops, or has not begun")
 // Start begins a transfer; this instance acts for it. Nothing is asked of the
 // carrier before it is stored.
 func (m *Manager) Start(ctx context.Context, req Request) (*Record, error) {
+	ctx, stop := context.WithTimeout(ctx, storeTime)
+	defer stop()
+	select {
+	case <-m.begun:
+	case <-ctx.Done():
+		return nil, ErrStopped
+	}
 	m.mu.Lock()
 	running := m.ctx != nil
 	m.mu.Unlock()
 	if !running {
 		return nil, ErrStopped
 	}
-	ctx, stop := context.WithTimeout(ctx, storeTime)
-	defer stop()
 	r := &Record{ID: "tr_" + random(), Request: req, Room: "vb-" + random(), Nonce: random(), Owner: m.cfg.Instance}
 	if err := m.store.Create(ctx, r, m.cfg.Lease); err != nil {
 		return nil, err

@@ -1,0 +1,160 @@
+package bridge_test
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"voicebridge/cluster"
+	"voicebridge/control"
+	"voicebridge/control/transfers"
+	"voicebridge/providers"
+	"voicebridge/sim"
+	"voicebridge/transfer"
+)
+
+var realRedis = sync.OnceValues(func() (*sim.Redis, error) {
+	dir, err := os.MkdirTemp("", "redis")
+	if err != nil {
+		return nil, err
+	}
+	return sim.StartRedis(context.Background(), dir)
+})
+
+// TestInstances: a webhook lands on one instance, the media connection on another,
+// the request on a third; all act as one.
+func TestInstances(t *testing.T) {
+	t.Parallel()
+	server, err := realRedis()
+	if err != nil {
+		t.Fatal(err)
+	}
+	eachCarrier(t, func(t *testing.T, spec *providers.Spec) {
+		db := redis.NewClient(&redis.Options{Addr: server.Addr, ContextTimeoutEnabled: true})
+		t.Cleanup(func() { db.Close() })
+		prefix := "{" + strings.ReplaceAll(t.Name(), "/", "-") + "}:"
+		s, agentURL := newScript(t)
+		s.many = true
+		var account *providers.Account
+		member := func(o *options, name string) {
+			o.transfers = &transfers.Config{Store: transfer.NewRedis(db, prefix, time.Second), Manager: quickTimes(name), Allow: []string{"+1555010*"},
+				Ring: 20 * time.Second, Hold: transfers.HoldAgent}
+			o.cluster = cluster.New(db, prefix, name, 2*time.Second, slog.New(slog.DiscardHandler))
+			o.fallback = control.Fallback{Say: "Our agents are asleep."}
+		}
+		a := startTestbed(t, spec, agentURL, func(o *options, exchange *sim.Exchange) {
+			member(o, "a")
+			account = o.accounts["main"].Account
+			exchange.Status = publicURL + "/hooks/" + spec.Name + "/main/status"
+			exchange.Phone = func(providers.ExchangeCall) sim.Phone {
+				return sim.Phone{Ring: 200 * time.Millisecond, Voice: voice(spec, humanHz, 1500*time.Millisecond), Length: 1500 * time.Millisecond}
+			}
+		})
+		others := []*running{}
+		for _, name := range []string{"b", "c"} {
+			others = append(others, startBridge(t, agentURL, func(o *options) {
+				member(o, name)
+				o.public, o.tokens = publicURL, apiTokens
+				o.accounts = map[string]control.Account{"main": {Spec: spec, Account: account, From: "+15550100999"}}
+			}))
+		}
+		b, c := others[0], others[1]
+		var sockets, hooks atomic.Pointer[running] // where the carrier goes
+		sockets.Store(b)
+		hooks.Store(a.running)
+		a.exchange.Reach = func(u string) string {
+			if rest, ok := strings.CutPrefix(u, publicURL); ok {
+				return "http" + strings.TrimPrefix(hooks.Load().url, "ws") + rest
+			}
+			return strings.Replace(u, "wss"+strings.TrimPrefix(publicURL, "https"), sockets.Load().url, 1)
+		}
+		third := &testbed{running: c, exchange: a.exchange, spec: spec, router: a.router, t: t}
+
+		// An agent that hangs up in good order: whoever is asked what comes next knows.
+		exchange := a.inboundCall(callerPhone(spec, 20*time.Second))
+		agent := <-s.conn
+		for limit := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			status, call := third.api("GET", "/v1/calls/"+agent.Session, "")
+			if status == 200 && call["streaming"] == true {
+				break
+			}
+			if time.Now().After(limit) {
+				t.Fatalf("asked at the third instance: %d %v", status, call)
+			}
+		}
+		if err := agent.Command(map[string]any{"type": "hangup", "when": "now"}); err != nil {
+			t.Fatal(err)
+		}
+		if out := exchange.Wait(); len(out.Said) > 0 || out.Fault != nil {
+			t.Errorf("the caller is told %q, %v", out.Said, out.Fault)
+		}
+		// Hung up at the third.
+		exchange = a.inboundCall(callerPhone(spec, 20*time.Second))
+		agent = <-s.conn
+		if err := third.hangup(agent.Session, ""); err != nil {
+			t.Error(err)
+		}
+		if out := exchange.Wait(); out.Fault != nil || out.Call.Status != providers.StatusCompleted {
+			t.Errorf("%+v", out)
+		}
+		// Transferred from the third, with the carrier's reports at the first.
+		exchange = a.inboundCall(callerPhone(spec, 20*time.Second))
+		agent = <-s.conn
+		status, tr := third.api("POST", "/v1/calls/"+agent.Session+"/transfers", `{"to":"`+human+`"}`)
+		if status != 201 {
+			t.Fatalf("%d %v", status, tr)
+		}
+		if all, _ := s.states(t, "bridging"); !slices.Contains(all, "ringing") {
+			t.Errorf("the agent is told of %v", all)
+		}
+		if out := exchange.Wait(); !sim.Hears(out.Heard, spec.Formats[0].Rate, humanHz) {
+			t.Error("caller and human did not meet")
+		}
+		third.ends(t, tr["id"].(string), "ended", reasonOf(t, third, tr["id"].(string)))
+		// A token is good once on all of them.
+		used := make(chan string, 1)
+		reach := a.exchange.Reach
+		a.exchange.Reach = func(u string) string {
+			if strings.HasPrefix(u, "ws") {
+				select {
+				case used <- u:
+				default:
+				}
+			}
+			return reach(u)
+		}
+		exchange = a.inboundCall(callerPhone(spec, 20*time.Second))
+		<-s.conn
+		u := <-used
+		header, err := a.exchange.Office.Handshake(u, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		sockets.Store(c)
+		if _, status, err := dialAgent(reach(u), header); err == nil || status != 403 {
+			t.Errorf("a used token at another instance: %d, %v", status, err)
+		}
+		exchange.Hangup()
+		exchange.Wait()
+	})
+}
+
+// reasonOf is the reason of a transfer that is over.
+func reasonOf(t *testing.T, x *testbed, id string) string {
+	t.Helper()
+	for limit := time.Now().Add(10 * time.Second); time.Now().Before(limit); time.Sleep(10 * time.Millisecond) {
+		if _, tr := x.api("GET", "/v1/transfers/"+id, ""); transfer.State(tr["state"].(string)).Final() {
+			return tr["reason"].(string)
+		}
+	}
+	t.Fatal("the transfer does not end")
+	return ""
+}
