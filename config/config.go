@@ -142,7 +142,7 @@ type Duration time.Duration
 func (d *Duration) UnmarshalYAML(n ast.Node) error {
 	v, err := time.ParseDuration(n.GetToken().Value)
 	if err != nil {
-		return at(n, "is not a Duration: write it with a unit, as in 160ms, 10s or 4h")
+		return at(n, "is not a duration: write it with a unit, as in 160ms, 10s or 4h")
 	}
 	*d = Duration(v)
 	return nil
@@ -211,13 +211,13 @@ func Default() *Config {
 
 // Development returns the configuration of a bridge that takes every media connection,
 // for one agent. Addresses may be empty.
-func Development(agentURL, listen, admin string) *Config {
+func Development(agentURL, listen, admin string) (*Config, error) {
 	cfg := Default()
 	cfg.Listen, cfg.Admin = cmp.Or(listen, cfg.Listen), admin
 	cfg.Media.Insecure = true
 	cfg.Agent.URL, cfg.Agent.Plaintext = agentURL, true
 	cfg.Agent.complete()
-	return cfg
+	return cfg, cfg.check()
 }
 
 // complete puts the defaults where nothing is set.

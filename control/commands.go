@@ -278,6 +278,7 @@ func (c *Controller) reconcile() {
 			evs, err := account.State(ctx, call.CarrierID)
 			if err != nil {
 				c.cfg.Log.Warn("the carrier does not say how a call is", "session", call.ID, "err", err)
+				return
 			}
 			for _, ev := range evs {
 				c.report(call.ID, &ev)

@@ -27,6 +27,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"voicebridge/codec"
+	"voicebridge/config"
 	"voicebridge/providers"
 	"voicebridge/providers/all"
 	"voicebridge/sim"
@@ -142,7 +143,7 @@ func startChaos(t *testing.T, spec *providers.Spec, phone func(providers.Exchang
 	t.Cleanup(func() { rest.Close(); http.DefaultClient.CloseIdleConnections() })
 	account, err := simulatedAccount(x.exchange, rest.URL, spec.Formats[0], "+15550100999")
 	must("account")
-	desk := &sim.Agent{Talk: x.agents.talk, Log: newLogger(io.Discard, 0, false)}
+	desk := &sim.Agent{Talk: x.agents.talk, Log: config.NewLogger(io.Discard, 0, false)}
 	agents := httptest.NewServer(desk)
 	t.Cleanup(func() { agents.Close(); desk.Wait() })
 	x.exchange.Reach = func(u string) string {

@@ -19,6 +19,7 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"voicebridge/calls"
+	"voicebridge/config"
 	"voicebridge/providers"
 	"voicebridge/providers/all"
 	"voicebridge/sim"
@@ -88,11 +89,11 @@ func testCommands(t *testing.T, spec *providers.Spec) {
 		rest.Close()
 		http.DefaultClient.CloseIdleConnections()
 	})
-	decode := spec.Sample(rest.URL, spec.Formats[0])
-	if exchange.Office, err = spec.NewExchange(decode); err != nil {
+	account, err := simulatedAccount(exchange, rest.URL, spec.Formats[0], "")
+	if err != nil {
 		t.Fatal(err)
 	}
-	agent := &sim.Agent{Talk: sim.Echo, Log: newLogger(io.Discard, 0, false)}
+	agent := &sim.Agent{Talk: sim.Echo, Log: config.NewLogger(io.Discard, 0, false)}
 	agents := httptest.NewServer(agent)
 	t.Cleanup(func() { agents.Close(); agent.Wait() })
 
@@ -107,27 +108,8 @@ func testCommands(t *testing.T, spec *providers.Spec) {
 	}
 	address := l.Addr().String()
 	l.Close()
-	// The account's block as the carrier's own struct has it.
-	account := map[string]any{}
-	_, err = spec.NewAccount(func(c any) error {
-		if err := decode(c); err != nil {
-			return err
-		}
-		b, err := yaml.Marshal(c)
-		if err == nil {
-			err = yaml.Unmarshal(b, &account)
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	account["provider"], account["numbers"] = spec.Name, []string{"+15550100999", "+15550100998"}
-	for k, v := range account {
-		if v == "" {
-			delete(account, k)
-		}
-	}
+	delete(account, "from")
+	account["numbers"] = []string{"+15550100999", "+15550100998"}
 	b, err := yaml.Marshal(map[string]any{
 		"listen": address, "public_url": "http://" + address, "accounts": map[string]any{"main": account},
 		"agent":  map[string]any{"url": "ws" + strings.TrimPrefix(agents.URL, "http")},
@@ -211,7 +193,7 @@ func testCommands(t *testing.T, spec *providers.Spec) {
 		t.Errorf("%s, %v", out, err)
 	}
 	// A request of another account, to the bridge and in a file.
-	other, err := spec.NewExchange(spec.Sample(rest.URL, spec.Formats[0]))
+	other, err := spec.NewExchange(providers.Setup{Decode: spec.Sample(rest.URL, spec.Formats[0])})
 	if err != nil {
 		t.Fatal(err)
 	}

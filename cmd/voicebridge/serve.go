@@ -99,5 +99,5 @@ func (c *serveCmd) load() (*config.Config, error) {
 	case c.Agent == "":
 		return nil, errors.New("--insecure needs --agent URL, for example --agent ws://127.0.0.1:9100/")
 	}
-	return config.Development(c.Agent, c.Listen, c.Admin), nil
+	return config.Development(c.Agent, c.Listen, c.Admin)
 }
