@@ -1,108 +1,209 @@
 package voicebridge_test
 
 import (
+	"bytes"
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 )
 
-// allowed lists what each folder may import of this module. A folder below
-// providers is a carrier. Tests may import anything.
+// allowed lists what each room may import of this module. A room below providers is a
+// carrier, one below agent a dialect. Tests may import anything. docs/architecture.md
+// has the picture.
 var allowed = map[string][]string{
-	"codec":                  {},
-	"codec/internal/speex":   {},
-	"ws":                     {},
-	"providers":              {"codec"},
-	"providers/CARRIER":      {"codec", "providers"},
+	"codec":                {},
+	"codec/internal/speex": {},
+	"wav":                  {"codec"},
+	"ws":                   {},
+	"notify":               {},
+	"cluster":              {},
+	"transfer":             {},
+
+	"providers":                    {"codec"},
+	"providers/internal/mediajson": {},
+	"providers/internal/rest":      {"providers"},
+	"providers/internal/xmldoc":    {},
+	"providers/CARRIER": {"codec", "providers", "providers/internal/mediajson", "providers/internal/rest",
+		"providers/internal/xmldoc"},
 	"providers/all":          {"providers", "providers/CARRIER"},
 	"providers/providertest": {"codec", "providers"},
-	"session":                {"codec", "providers", "ws"},
-	"notify":                 {},
-	"calls":                  {"providers"},
-	"cluster":                {},
-	"transfer":               {},
-	"agent":                  {"codec", "notify", "session", "ws"},
-	"media":                  {"calls", "cluster", "codec", "notify", "providers", "session", "transfer", "ws"},
-	"wav":                    {"codec"},
-	"sim":                    {"agent", "codec", "providers", "wav", "ws"},
-	"bench":                  {"agent", "codec", "providers", "sim", "ws"},
-	"cmd/voicebridge":        {"agent", "bench", "calls", "cluster", "codec", "media", "notify", "providers", "providers/all", "session", "sim", "transfer", "wav"},
-	"examples/go":            {},
+
+	"session":       {"codec", "providers"},
+	"calls":         {"providers"},
+	"ticket":        {"providers"},
+	"agent":         {"codec", "notify", "providers", "session", "ws"},
+	"agent/DIALECT": {"agent", "calls", "codec", "providers", "session"},
+	"agent/all":     {"agent", "agent/DIALECT"},
+
+	"control":           {"calls", "cluster", "codec", "notify", "providers", "session", "ticket"},
+	"control/transfers": {"calls", "control", "providers", "session", "ticket", "transfer", "wav"},
+	"hooks/gate":        {"providers"},
+	"hooks":             {"control", "hooks/gate", "providers", "wav"},
+	"media":             {"control", "hooks/gate", "providers", "session", "ws"},
+	"api":               {"calls", "control", "control/transfers", "hooks/gate", "providers", "session", "transfer"},
+	"bridge": {"api", "calls", "cluster", "control", "control/transfers", "hooks", "hooks/gate", "media", "notify",
+		"providers", "wav"},
+	"config": {"agent", "agent/all", "api", "bridge", "cluster", "control", "control/transfers", "media", "notify",
+		"providers", "providers/all", "session", "transfer", "wav"},
+
+	"sim":        {"agent", "agent/DIALECT", "codec", "providers", "wav", "ws"},
+	"sim/memnet": {},
+	"bench":      {"agent/DIALECT", "codec", "providers", "sim", "ws"},
+	"cmd/voicebridge": {"agent", "agent/all", "api", "bench", "bridge", "calls", "codec", "config", "control",
+		"control/transfers", "providers", "providers/all", "session", "sim", "transfer", "wav"},
+	"examples/go": {},
 }
 
-// libraries are modules that belong to one place.
+// libraries are modules that belong to some rooms.
 var libraries = map[string][]string{
 	"github.com/gorilla/websocket":   {"bench", "ws", "examples/go"}, // bench has the plain relay
 	"github.com/zaf/g711":            {"codec"},
 	"github.com/HdrHistogram/":       {"bench"},
 	"golang.org/x/sys":               {"bench", "ws"},
 	"golang.org/x/net/proxy":         {"ws"},
-	"github.com/prometheus/":         {"media"},
+	"github.com/prometheus/":         {"api", "bridge", "control", "control/transfers", "hooks", "media"},
 	"github.com/alecthomas/kong":     {"cmd/voicebridge"},
-	"github.com/goccy/go-yaml":       {"cmd/voicebridge"},
+	"github.com/goccy/go-yaml":       {"cmd/voicebridge", "config"},
 	"github.com/golang-jwt/":         {"providers/CARRIER"},
 	"github.com/twilio/":             {"providers/CARRIER"},
-	"github.com/redis/":              {"cluster", "cmd/voicebridge", "transfer"},
+	"github.com/redis/":              {"cluster", "config", "transfer"},
 	"github.com/cenkalti/backoff":    {"notify", "providers"},
 	"github.com/getkin/":             {},
 	"golang.org/x/net/http/httpguts": {"agent"},
-	"golang.org/x/time":              {"agent", "media"},
+	"golang.org/x/time":              {"agent/DIALECT", "api", "hooks", "media"},
 	"pgregory.net/rapid":             {"providers/providertest"},
 }
 
-// carrier replaces the name of a carrier's folder.
-func carrier(dir string) string {
-	if rest, ok := strings.CutPrefix(dir, "providers/"); ok && rest != "all" && rest != "providertest" {
-		return "providers/CARRIER"
+// mostLines is the most code, without comments and empty lines, that one room holds:
+// one that grows past it has two jobs.
+const mostLines = 1500
+
+// bigRooms may hold more: what they hold has one job, and would not be easier to find
+// in two.
+var bigRooms = map[string]bool{"bench": true, "session": true, "ws": true, "sim": true, "cmd/voicebridge": true}
+
+// roomOf is the folder of a file, with the names of carriers and dialects replaced.
+func roomOf(path string) string {
+	dir := filepath.ToSlash(filepath.Dir(path))
+	for parent, kind := range map[string]string{"providers/": "CARRIER", "agent/": "DIALECT"} {
+		rest, below := strings.CutPrefix(dir, parent)
+		if below && rest != "all" && rest != "providertest" && !strings.HasPrefix(rest, "internal/") {
+			return parent + kind
+		}
 	}
 	return dir
 }
 
-// TestImports holds the directions of the imports.
-func TestImports(t *testing.T) {
+// sources calls f with each file of Go that is no test.
+func sources(t *testing.T, f func(path string, text []byte)) {
+	t.Helper()
 	files := 0
 	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
 			return err
 		}
 		files++
-		dir := carrier(filepath.ToSlash(filepath.Dir(path)))
-		may, known := allowed[dir]
-		if !known {
-			t.Errorf("%s: folder %s has no place in the order of imports", path, dir)
-		}
-		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
-		if err != nil {
-			return err
-		}
-		for _, spec := range f.Imports {
-			imported, err := strconv.Unquote(spec.Path.Value)
-			if err != nil {
-				return err
-			}
-			if own, ok := strings.CutPrefix(imported, "voicebridge/"); ok && !slices.Contains(may, carrier(own)) {
-				t.Errorf("%s must not import %s", path, imported)
-			}
-			if dir == "codec" && strings.Contains(imported, ".") && imported != "github.com/zaf/g711" {
-				t.Errorf("%s must not import %s: codec has G.711's tables from zaf/g711, and else std only", path, imported)
-			}
-			for lib, places := range libraries {
-				if strings.HasPrefix(imported, lib) && !slices.Contains(places, dir) {
-					t.Errorf("%s must not import %s: it belongs to %v", path, imported, places)
-				}
-			}
-		}
-		return nil
+		text, err := os.ReadFile(path)
+		f(path, text)
+		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if files < 20 {
+	if files < 100 {
 		t.Errorf("only %d files were looked at", files)
+	}
+}
+
+// TestImports holds the directions of the imports.
+func TestImports(t *testing.T) {
+	sources(t, func(path string, text []byte) {
+		room := roomOf(path)
+		may, known := allowed[room]
+		if !known {
+			t.Errorf("%s: folder %s has no place in the order of imports", path, room)
+		}
+		for _, imported := range importsOf(t, path, text) {
+			if own, ok := strings.CutPrefix(imported, "voicebridge/"); ok && !slices.Contains(may, roomOf(own+"/x.go")) {
+				t.Errorf("%s must not import %s", path, imported)
+			}
+			if room == "codec" && strings.Contains(imported, ".") && imported != "github.com/zaf/g711" {
+				t.Errorf("%s must not import %s: codec has G.711's tables from zaf/g711, and else std only", path, imported)
+			}
+			for lib, places := range libraries {
+				if strings.HasPrefix(imported, lib) && !slices.Contains(places, room) {
+					t.Errorf("%s must not import %s: it belongs to %v", path, imported, places)
+				}
+			}
+		}
+	})
+}
+
+func importsOf(t *testing.T, path string, text []byte) (all []string) {
+	f, err := parser.ParseFile(token.NewFileSet(), path, text, parser.ImportsOnly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, spec := range f.Imports {
+		imported, err := strconv.Unquote(spec.Path.Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, imported)
+	}
+	return all
+}
+
+// TestCarriersByName: outside of its own folder and the list of all no code knows a
+// carrier by name.
+func TestCarriersByName(t *testing.T) {
+	names := regexp.MustCompile(`(?i)twilio|vonage`)
+	sources(t, func(path string, text []byte) {
+		if room := roomOf(path); room == "providers/CARRIER" || room == "providers/all" {
+			return
+		}
+		fset := token.NewFileSet()
+		f, err := parser.ParseFile(fset, path, text, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(f, func(n ast.Node) bool { // comments may give examples
+			switch n := n.(type) {
+			case *ast.BasicLit:
+				if names.MatchString(n.Value) {
+					t.Errorf("%s: %s", fset.Position(n.Pos()), n.Value)
+				}
+			case *ast.Ident:
+				if names.MatchString(n.Name) {
+					t.Errorf("%s: %s", fset.Position(n.Pos()), n.Name)
+				}
+			}
+			return true
+		})
+	})
+}
+
+// TestRooms: no room has two jobs.
+func TestRooms(t *testing.T) {
+	lines := map[string]int{}
+	sources(t, func(path string, text []byte) {
+		for line := range bytes.Lines(text) {
+			if line = bytes.TrimSpace(line); len(line) > 0 && !bytes.HasPrefix(line, []byte("//")) {
+				lines[filepath.ToSlash(filepath.Dir(path))]++
+			}
+		}
+	})
+	for room, n := range lines {
+		if n > mostLines && !bigRooms[room] {
+			t.Errorf("%s has %d lines of code, more than %d", room, n, mostLines)
+		}
 	}
 }

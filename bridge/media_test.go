@@ -29,7 +29,6 @@ import (
 	"voicebridge/codec"
 	"voicebridge/notify"
 	"voicebridge/providers"
-	"voicebridge/providers/all"
 	"voicebridge/session"
 	"voicebridge/sim"
 )
@@ -99,7 +98,7 @@ func startBridge(t *testing.T, agentURL string, change func(*options)) *running 
 		public, admin, loops = listenTCP(t), listenTCP(t), 2
 	}
 	b.Bridge = bridge.New(bridge.Config{
-		Loops: loops, Providers: all.Specs, Agents: opt.all(), Route: opt.route, Transfers: opt.transfers, Cluster: opt.cluster, Token: opt.token, Insecure: opt.token == "" && opt.accounts == nil,
+		Loops: loops, Providers: specs, Agents: opt.all(), Route: opt.route, Transfers: opt.transfers, Cluster: opt.cluster, Token: opt.token, Insecure: opt.token == "" && opt.accounts == nil,
 		Accounts: opt.accounts, Router: opt.router, Events: opt.events, Tokens: opt.tokens, PublicURL: opt.public, Secret: "test", Limits: opt.limits,
 		Log: slog.New(logEnds{ends}),
 	})
@@ -196,7 +195,7 @@ func start(f codec.Format) providers.Start {
 // caller talks for d over the carrier.
 func (b *running) caller(t *testing.T, name string, d time.Duration) *sim.Caller {
 	t.Helper()
-	spec := all.Lookup(name)
+	spec := specs[slices.IndexFunc(specs, func(s *providers.Spec) bool { return s.Name == name })]
 	f := spec.Formats[0]
 	voice, err := sim.Speech(f.Rate)
 	if err != nil {
@@ -245,7 +244,7 @@ func (b *running) untouched(t *testing.T, carrier string, r *sim.Result) {
 }
 
 func TestEcho(t *testing.T) {
-	for _, spec := range all.Specs {
+	for _, spec := range specs {
 		for _, f := range spec.Formats {
 			for _, query := range []string{"", "?in_rate=8000&out_rate=24000", "?in_rate=24000&out_rate=8000&audio=json", "?in_rate=48000&out_rate=48000"} {
 				run(t, fmt.Sprintf("%s %v %s", spec.Name, f, query), func(t *testing.T) {

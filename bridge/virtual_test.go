@@ -2,12 +2,15 @@ package bridge_test
 
 import (
 	"net/http"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/gorilla/websocket"
 
+	"voicebridge/providers/all"
+	"voicebridge/providers/providertest/commanded"
 	"voicebridge/sim/memnet"
 	"voicebridge/ws"
 )
@@ -22,6 +25,9 @@ func init() {
 
 // network is that of the tests' own connections.
 var network = ws.Dialer{Net: memnet.Dial}
+
+// specs are all carriers, and one that is unlike them.
+var specs = append(slices.Clone(all.Specs), commanded.Spec)
 
 // virtual runs a test in virtual time.
 func virtual(t *testing.T, test func(t *testing.T)) {

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -48,15 +49,22 @@ func NewExchange(setup providers.Setup) (providers.Exchange, error) {
 // Sample implements providers.Spec.
 func Sample(baseURL string, f codec.Format) func(any) error {
 	cfg := Config{APIKey: rand.Text()[:8], ApplicationID: rand.Text(), SignatureSecret: rand.Text(), Rate: f.Rate, BaseURL: baseURL}
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err == nil {
-		cfg.PrivateKey = string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}))
-	}
 	return func(c any) error {
+		var err error
+		cfg.PrivateKey, err = sampleKey()
 		*c.(*Config) = cfg
 		return err
 	}
 }
+
+// sampleKey is the private key of all made-up accounts: it takes long to make one.
+var sampleKey = sync.OnceValues(func() (string, error) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		return "", err
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})), nil
+})
 
 // NewCall implements providers.Exchange.
 func (*exchange) NewCall() providers.Leg { return providers.Leg{ID: newUUID()} }
