@@ -82,13 +82,13 @@ var libraries = map[string][]string{
 	"pgregory.net/rapid":             {"providers/providertest"},
 }
 
-// mostLines is the most code, without comments and empty lines, that one room holds:
-// one that grows past it has two jobs.
-const mostLines = 1500
+// mostLines is the most code, without comments and empty lines, that one room holds,
+// about: one that grows past it has two jobs.
+const mostLines = 1600
 
 // bigRooms may hold more: what they hold has one job, and would not be easier to find
 // in two.
-var bigRooms = map[string]bool{"bench": true, "session": true, "ws": true, "sim": true, "cmd/voicebridge": true}
+var bigRooms = map[string]bool{"bench": true, "session": true, "cmd/voicebridge": true}
 
 // roomOf is the folder of a file, with the names of carriers and dialects replaced.
 func roomOf(path string) string {

@@ -124,7 +124,7 @@ func TestHostileSockets(t *testing.T) {
 				o.limits.Handshakes = 10000
 				o.session.Start = 700 * time.Millisecond
 			})
-			wait := background(t, b.caller(t, "vonage", 2*time.Second)) // the others are Twilio's
+			wait := background(t, b.caller(t, "vonage", time.Second)) // the others are Twilio's
 			test(t, b)
 			b.untouched(t, "vonage", wait())
 		})

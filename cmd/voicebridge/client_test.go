@@ -254,7 +254,7 @@ func testCommands(t *testing.T, spec *providers.Spec) {
 // TestDemoOutbound: the call is placed through the API, and the events are shown.
 func TestDemoOutbound(t *testing.T) {
 	for _, spec := range all.Specs {
-		out, err := command(t, "demo", "--outbound", "--carrier", spec.Name, "--prebuffer", "100ms", "--out", t.TempDir())
+		out, err := command(t, "demo", "--outbound", "--carrier", spec.Name, "--prebuffer", "700ms", "--out", t.TempDir())
 		if err != nil || !strings.Contains(out, "The audio came through intact.") {
 			t.Errorf("%s\n%v", out, err)
 		}

@@ -181,7 +181,7 @@ func (c *demoCmd) call(ctx context.Context, out io.Writer, spec *providers.Spec,
 	audio.Prebuffer = c.Prebuffer
 	settings := bridge.Config{Providers: all.Specs, Loops: 1, Limits: limits,
 		Agents: map[string]control.Agent{"": {Dialer: dialer, Session: audio}}, Log: log}
-	length := time.Duration(len(voice))*time.Second/time.Duration(format.Rate) + after
+	length := time.Duration(len(voice))*time.Second/time.Duration(format.Rate) + after + c.Prebuffer
 	show := newProgress(out, length)
 	fmt.Fprintf(out, "%s, %v  ->  bridge  ->  agent %s\n", spec.Title, format, agentName(c.Agent))
 

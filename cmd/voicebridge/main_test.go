@@ -69,7 +69,7 @@ func TestDemo(t *testing.T) {
 	for _, args := range [][]string{{"--carrier", "twilio"}, {"--carrier", "vonage"}, {"--carrier", "vonage", "--rate", "24000"}} {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
 			dir := t.TempDir()
-			out, err := command(t, append([]string{"demo", "--input", input, "--prebuffer", "100ms", "--out", dir}, args...)...)
+			out, err := command(t, append([]string{"demo", "--input", input, "--prebuffer", "700ms", "--out", dir}, args...)...)
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}
