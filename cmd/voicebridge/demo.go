@@ -304,7 +304,7 @@ func (c *demoCmd) summarize(spec *providers.Spec, hears codec.Format, r *result)
 		// In what came from the bridge, so that a gap of the carrier's playout,
 		// which is counted as such, does not spoil the comparison of all that follows.
 		s.SNR = sim.SNR(said, r.Received, sim.Align(said, r.Received, r.Format.Rate/2))
-		fail(s.FramesLost <= lostFrames, "%d frames did not come back", s.FramesLost)
+		fail(s.FramesLost <= lostFrames+int(c.Prebuffer/codec.FrameTime), "%d frames did not come back", s.FramesLost)
 		fail(s.Gaps == 0, "the caller heard %d gaps of %d ms in all", s.Gaps, s.GapMS)
 		fail(s.SNR >= intactSNR, "the audio came back with %.1f dB signal to noise, less than %d", s.SNR, intactSNR)
 	}
