@@ -428,7 +428,7 @@ func TestHostileAgents(t *testing.T) {
 				if err := c.Audio(make([]byte, 1<<20)); err != nil {
 					return listenOn(c)
 				}
-				time.Sleep(time.Millisecond) // or no time would pass
+				time.Sleep(codec.FrameTime) // or no time would pass
 			}
 		}), session.AgentProtocol, 1011)
 		if d := attrs["overflow"].(time.Duration); d < 10*time.Minute {
