@@ -1,15 +1,20 @@
 package config
 
 import (
+	"context"
 	"io"
 	"log/slog"
+	"sync/atomic"
+	"time"
 )
 
-// Logger logs to w as configured.
-func (c *Config) Logger(w io.Writer) *slog.Logger {
+// Logger logs to w as configured. Nothing that logs waits for w: close waits, for a
+// moment, until all has been written.
+func (c *Config) Logger(w io.Writer) (log *slog.Logger, close func()) {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(c.Log.Level)) // checked
-	return NewLogger(w, level, c.Log.Format == "json")
+	lines := newLines(w)
+	return NewLogger(lines, level, c.Log.Format == "json"), lines.close
 }
 
 // NewLogger logs to w, as JSON or for people.
@@ -19,4 +24,72 @@ func NewLogger(w io.Writer, level slog.Level, json bool) *slog.Logger {
 		return slog.New(slog.NewJSONHandler(w, opt))
 	}
 	return slog.New(slog.NewTextHandler(w, opt))
+}
+
+const (
+	// linesMost is how many lines wait to be written; more are lost, and counted.
+	linesMost = 4096
+	// linesEnd is how long is waited for them at the end.
+	linesEnd = time.Second
+)
+
+// lines writes each line from a goroutine of its own, so that a writer that blocks,
+// such as a pipe that nobody reads, holds up no call: an event loop serves many.
+type lines struct {
+	queue chan []byte
+	lost  atomic.Int64
+	done  chan struct{}
+	stop  context.CancelFunc
+}
+
+func newLines(w io.Writer) *lines {
+	ctx, stop := context.WithCancel(context.Background())
+	l := &lines{queue: make(chan []byte, linesMost), done: make(chan struct{}), stop: stop}
+	go l.run(ctx, w)
+	return l
+}
+
+// Write implements io.Writer. It never waits.
+func (l *lines) Write(line []byte) (int, error) {
+	select {
+	case l.queue <- append([]byte(nil), line...):
+	default:
+		l.lost.Add(1)
+	}
+	return len(line), nil
+}
+
+func (l *lines) run(ctx context.Context, w io.Writer) {
+	defer close(l.done)
+	write := func(line []byte) {
+		_, _ = w.Write(line) // there is nowhere to tell of it
+		if n := l.lost.Swap(0); n > 0 {
+			NewLogger(w, slog.LevelWarn, false).Warn("the log could not keep up", "lost_lines", n)
+		}
+	}
+	for {
+		select {
+		case line := <-l.queue:
+			write(line)
+		case <-ctx.Done():
+			for {
+				select {
+				case line := <-l.queue:
+					write(line)
+				default:
+					return
+				}
+			}
+		}
+	}
+}
+
+func (l *lines) close() {
+	l.stop()
+	late := time.NewTimer(linesEnd)
+	defer late.Stop()
+	select {
+	case <-l.done:
+	case <-late.C: // whoever reads the log does not
+	}
 }

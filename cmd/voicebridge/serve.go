@@ -34,7 +34,8 @@ func (c *serveCmd) Run(ctx context.Context, out output) (err error) {
 		return err
 	}
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + int(cfg.Media.Loops)) // see ws.Loop
-	log := cfg.Logger(os.Stderr)
+	log, flush := cfg.Logger(os.Stderr)
+	defer flush()
 	settings, closeAll, err := cfg.Bridge(log)
 	defer func() { err = errors.Join(err, closeAll()) }()
 	if err != nil {

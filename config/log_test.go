@@ -1,0 +1,62 @@
+package config
+
+import (
+	"bytes"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// blocked is a writer that takes nothing until it is let.
+type blocked struct {
+	mu  sync.Mutex
+	let chan struct{}
+	got bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (b *blocked) Write(p []byte) (int, error) {
+	<-b.let
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.got.Write(p)
+}
+
+// TestBlockedLog: nobody who logs waits for a writer that blocks; what is lost is
+// counted, and the end waits for a moment only.
+func TestBlockedLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &blocked{let: make(chan struct{})}
+		log, flush := Default().Logger(w)
+		began := time.Now()
+		for range linesMost + 100 {
+			log.Info("a call")
+		}
+		if d := time.Since(began); d != 0 {
+			t.Errorf("the log held its users up for %v", d)
+		}
+		flush()
+		if d := time.Since(began); d != linesEnd {
+			t.Errorf("the end took %v, want %v", d, linesEnd)
+		}
+		close(w.let)
+		synctest.Wait()
+		text := w.got.String()
+		if n := strings.Count(text, "a call"); n < linesMost || n > linesMost+1 || !strings.Contains(text, "lost_lines=") {
+			t.Errorf("%d lines written, want those that fit and a word of the rest", n)
+		}
+	})
+}
+
+// TestLogFlushed: what was logged last is written before the end.
+func TestLogFlushed(t *testing.T) {
+	var w bytes.Buffer
+	log, flush := Default().Logger(&w)
+	log.Info("the last words")
+	flush()
+	if !strings.Contains(w.String(), "the last words") {
+		t.Errorf("%q", w.String())
+	}
+}
