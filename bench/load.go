@@ -38,7 +38,7 @@ type Share[T any] struct {
 	Weight float64
 }
 
-// pick gives the i-th of many, so that the shares are as near to the weights as
+// pick returns the i-th of many, so that the shares are as near to the weights as
 // they can be.
 func pick[T any](shares []Share[T], i int) T {
 	var all float64

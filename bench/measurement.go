@@ -109,7 +109,7 @@ var dialTime = 10 * time.Second
 // ErrBridge is the kind of errors for which the bridge is to blame.
 var ErrBridge = errors.New("the bridge")
 
-// CheckDescriptors tells whether so many calls fit into what this process may open.
+// CheckDescriptors reports whether so many calls fit into what this process may open.
 func CheckDescriptors(calls int) error {
 	_, limit, err := processDescriptors(os.Getpid())
 	if err != nil { // not on this system

@@ -32,11 +32,11 @@ const (
 	keepNote = time.Minute
 	// answerTime is how long another instance may take to answer.
 	answerTime = 5 * time.Second
-	// onceTime bounds a question that a call waits for; backOff is how long none is
+	// firstTime bounds a question that a call waits for; backOff is how long none is
 	// asked after one that failed.
-	onceTime = 150 * time.Millisecond
-	lookTime = 500 * time.Millisecond
-	backOff  = 5 * time.Second
+	firstTime = 150 * time.Millisecond
+	lookTime  = 500 * time.Millisecond
+	backOff   = 5 * time.Second
 )
 
 // Cluster is this instance among others.
@@ -252,7 +252,7 @@ func (c *Cluster) Where(ctx context.Context, name string) (string, error) {
 	return instance, err
 }
 
-// Note gives the note of a name.
+// Note returns the note of a name.
 func (c *Cluster) Note(ctx context.Context, name string) (string, error) {
 	_, note, err := c.look(ctx, name)
 	return note, err
@@ -361,14 +361,14 @@ func (c *Cluster) answered(e *envelope) {
 	}
 }
 
-// First tells whether a token is used for the first time on any instance. A call
+// First reports whether a token is used for the first time on any instance. A call
 // waits for it, so a database that does not answer at once is not asked again for a
 // while, and each instance then knows only of its own tokens.
 func (c *Cluster) First(nonce string, until time.Time) bool {
 	if c == nil || c.isAway() {
 		return true
 	}
-	ctx, stop := context.WithTimeout(context.Background(), onceTime)
+	ctx, stop := context.WithTimeout(context.Background(), firstTime)
 	defer stop()
 	err := c.db.SetArgs(ctx, c.token(nonce), c.instance, redis.SetArgs{Mode: "NX", TTL: max(time.Second, time.Until(until))}).Err()
 	switch {

@@ -26,7 +26,7 @@ const (
 	L16BE                     // signed 16-bit, big endian (the network order of RFC 3551)
 )
 
-// String gives the name as RFC 3551 writes it in lower case, with the byte
+// String returns the name as RFC 3551 writes it in lower case, with the byte
 // order where there is one to tell: pcmu, pcma, l16, l16be.
 func (e Encoding) String() string {
 	switch e {
@@ -122,10 +122,10 @@ type Format struct {
 // Rates are the sample rates that Transcoder converts between.
 var Rates = []int{8000, 16000, 24000, 48000}
 
-// String gives the encoding and the rate: pcmu/8000.
+// String returns the encoding and the rate: pcmu/8000.
 func (f Format) String() string { return fmt.Sprintf("%s/%d", f.Encoding, f.Rate) }
 
-// Valid tells whether f is a known encoding at one of Rates.
+// Valid reports whether f is a known encoding at one of Rates.
 func (f Format) Valid() bool {
 	if f.Encoding < PCMU || f.Encoding > L16BE {
 		return false

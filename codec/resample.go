@@ -139,7 +139,7 @@ func round(y float32) int16 {
 	return int16(v)
 }
 
-// design gives the runs of each of the up outputs of a group of down inputs.
+// design returns the runs of each of the up outputs of a group of down inputs.
 func design(up, down int) [][]run {
 	k := max(up, down) // prototype samples per sample of the lower rate
 	side := halfDelay * k

@@ -210,9 +210,9 @@ func OwnNumber(call *calls.Call) string {
 	return own
 }
 
-// unsure is how long a carrier that did not answer may still take a call
+// lateMove is how long a carrier that did not answer may still take a call
 // elsewhere.
-const unsure = 10 * time.Second
+const lateMove = 10 * time.Second
 
 // Move has the carrier do something else with a call, by the instance that has its
 // session, if there is one. The call's own stream ends.
@@ -247,7 +247,7 @@ func (c *Controller) move(ctx context.Context, call *calls.Call, account Account
 	case err == nil:
 		time.AfterFunc(streamEnd, sess.StreamEnded) // for carriers that leave it alone
 	case errors.As(err, &e) && e.Kind == providers.ErrUnavailable && !e.Unsent():
-		time.AfterFunc(unsure, stays) // it may have been carried out
+		time.AfterFunc(lateMove, stays) // it may have been carried out
 	default:
 		stays()
 		if sess.Ended() { // meanwhile, and it has left the call to the carrier

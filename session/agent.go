@@ -164,7 +164,7 @@ const (
 	MarkCleared MarkStatus = "cleared"
 )
 
-// Playback tells whether the caller hears the agent.
+// Playback reports whether the caller hears the agent.
 type Playback string
 
 // The states of playback.

@@ -57,7 +57,7 @@ func Find(said, heard []int16) (likeness float64) {
 	return both / math.Sqrt(a*b)
 }
 
-// Hears tells whether a tone is in audio, at its loudest fifth of a second.
+// Hears reports whether a tone is in audio, at its loudest fifth of a second.
 func Hears(pcm []int16, rate int, hz float64) bool {
 	n := rate / 5
 	for from := 0; from+n <= len(pcm); from += n {

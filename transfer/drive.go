@@ -16,17 +16,17 @@ const joinTime = 3 * time.Second
 // driver acts for one transfer.
 type driver struct {
 	*Manager
-	id     string
-	fence  int64
-	last   *Record // as it was last seen
-	told   int64   // version of the last entry that Changed was told of
-	asked  int64   // when the carrier was last asked how the legs are
-	asking int64   // the time of the step
-	begun  bool    // this owner may dial: nobody has before
-	done   bool    // and has
-	joins  int64   // when the carrier was last asked to move the caller
-	moved  bool    // and has done it
-	seen   func(State)
+	id      string
+	fence   int64
+	last    *Record // as it was last seen
+	told    int64   // version of the last entry that Changed was told of
+	asked   int64   // when the carrier was last asked how the legs are
+	asking  int64   // the time of the step
+	mayDial bool    // this owner may dial: nobody has before
+	dialed  bool    // this owner has dialled
+	joins   int64   // when the carrier was last asked to move the caller
+	joined  bool    // the caller has been moved, which could not be noted yet
+	seen    func(State)
 }
 
 // drive acts for a transfer until it is over, or belongs to another instance.
@@ -84,15 +84,15 @@ func (d *driver) step(ctx context.Context) time.Duration {
 		return -1
 	}
 	duty := r.duty(now)
-	if r.State == Dialing && r.Dialed && r.Leg == "" && !d.done {
-		if d.begun {
+	if r.State == Dialing && r.Dialed && r.Leg == "" && !d.dialed {
+		if d.mayDial {
 			duty = DoDial // it was noted, but no word of that came back
 		} else { // whoever had it before may have died amid the request
-			d.done = true
+			d.dialed = true
 			d.tell(ctx, Event{Kind: Unsure})
 		}
 	}
-	if duty == DoJoin && r.At == Moving && !d.moved {
+	if duty == DoJoin && r.At == Moving && !d.joined {
 		// It was asked for, by this owner or the one before: another time would take
 		// a caller out of the room again, or ring a phone twice. Word of it comes soon.
 		if d.joins == 0 {
@@ -253,7 +253,7 @@ func (d *driver) do(ctx context.Context, r *Record, duty Duty) bool {
 
 // dial has the destination called, once and never again.
 func (d *driver) dial(ctx context.Context, r *Record) bool {
-	if !d.begun {
+	if !d.mayDial {
 		first, err := d.store.Step(ctx, r, stepDial)
 		if err != nil {
 			return false
@@ -261,12 +261,12 @@ func (d *driver) dial(ctx context.Context, r *Record) bool {
 		if !first { // another owner has begun it, and died before it could note that
 			return d.tell(ctx, Event{Kind: dialing})
 		}
-		d.begun = true
+		d.mayDial = true
 	}
 	if !r.Dialed && !d.tell(ctx, Event{Kind: dialing}) {
 		return d.last.State != Dialing // nothing is dialled without a record
 	}
-	d.done = true
+	d.dialed = true
 	leg, err := d.carrier.Dial(ctx, r)
 	var known *DialError
 	switch {
@@ -294,7 +294,7 @@ func (d *driver) join(ctx context.Context, r *Record) bool {
 	}
 	var err error
 	switch {
-	case d.moved: // it could not be noted
+	case d.joined: // it could not be noted
 	case r.At == Moving && r.Mode == Blind: // a phone would ring twice
 		var ev Event
 		if ev, err = d.carrier.Caller(ctx, r); err == nil && ev.Kind != "" {
@@ -304,7 +304,7 @@ func (d *driver) join(ctx context.Context, r *Record) bool {
 		d.joins = d.asking
 		err = d.carrier.Join(ctx, r)
 	}
-	d.moved = d.moved || err == nil
+	d.joined = d.joined || err == nil
 	var known *DialError
 	switch {
 	case err == nil && r.Mode == Blind:

@@ -29,7 +29,7 @@ const (
 // States lists them.
 var States = []State{Requested, Dialing, Ringing, Answered, Briefing, Accepted, Bridging, Bridged, Compensating, Ended, Failed, Canceled, TimedOut}
 
-// Final tells whether a state is never left.
+// Final reports whether a state is never left.
 func (s State) Final() bool { return s == Ended || s == Failed || s == Canceled || s == TimedOut }
 
 // Kind says what an Event is.
@@ -156,7 +156,7 @@ const (
 	Away    Place = "away"   // the carrier connects it to a number, or has ended it
 )
 
-// apply gives the record after an event, at the time now in Unix milliseconds. It
+// apply returns the record after an event, at the time now in Unix milliseconds. It
 // is false where the event changes nothing. r is left as it is.
 func (r *Record) apply(ev Event, now int64) (*Record, bool) {
 	if r.State.Final() {
@@ -331,10 +331,10 @@ func (r *Record) duty(now int64) Duty {
 	return Nothing
 }
 
-// wanted tells whether a destination that has answered is who is looked for.
+// wanted reports whether a destination that has answered is who is looked for.
 func (r *Record) wanted() bool { return !r.Detect || r.Human }
 
-// Meets tells whether caller and destination are, or will be, in the room, and want
+// Meets reports whether caller and destination are, or will be, in the room, and want
 // to be: whoever sees that may say so, without waiting for the owner.
 func (r *Record) Meets() bool {
 	return r.CallerIn && (r.State == Answered && r.Mode == Conference && r.wanted() || r.State == Accepted || r.State == Bridging)

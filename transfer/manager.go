@@ -50,7 +50,7 @@ type DialError struct {
 
 func (e *DialError) Error() string { return e.Err.Error() }
 
-// Unwrap gives the underlying error.
+// Unwrap returns the underlying error.
 func (e *DialError) Unwrap() error { return e.Err }
 
 // Config of a Manager. Every field must be set; Defaults has the usual times.
@@ -325,7 +325,7 @@ func (m *Manager) apply(ctx context.Context, id string, ev Event, fence int64) (
 	}
 }
 
-// Get gives a transfer.
+// Get returns a transfer.
 func (m *Manager) Get(ctx context.Context, id string) (*Record, error) {
 	ctx, stop := context.WithTimeout(ctx, storeTime)
 	defer stop()
@@ -333,7 +333,7 @@ func (m *Manager) Get(ctx context.Context, id string) (*Record, error) {
 	return r, err
 }
 
-// ByCall gives the live transfer of a call; nil: it has none.
+// ByCall returns the live transfer of a call; nil: it has none.
 func (m *Manager) ByCall(ctx context.Context, call string) (*Record, error) {
 	ctx, stop := context.WithTimeout(ctx, storeTime)
 	defer stop()
@@ -375,7 +375,7 @@ func (m *Manager) Wait(ctx context.Context, id string, enough func(*Record) bool
 	}
 }
 
-// listen gives a channel that is told of changes of a transfer.
+// listen returns a channel that is told of changes of a transfer.
 func (m *Manager) listen(id string) (woken <-chan struct{}, stop func()) {
 	c := make(chan struct{}, 1)
 	m.mu.Lock()

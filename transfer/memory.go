@@ -33,7 +33,7 @@ func NewMemory(now func() time.Time, tombstone time.Duration) *Memory {
 	return &Memory{now: now, tombstone: tombstone, kept: map[string]*kept{}, byCall: map[string]string{}, wakes: map[chan string]struct{}{}}
 }
 
-// lock gives the time, and forgets what is old. The caller unlocks.
+// lock returns the time, and forgets what is old. The caller unlocks.
 func (m *Memory) lock() int64 {
 	m.mu.Lock()
 	now := m.now().UnixMilli()

@@ -193,7 +193,7 @@ var fields = []field{
 	flag("settled", func(r *Record) *bool { return &r.Settled }),
 }
 
-// store gives all fields of a record.
+// store returns all fields of a record.
 func (r *Record) store() map[string]string {
 	m := map[string]string{"schema": schema}
 	for _, f := range fields {
@@ -215,7 +215,7 @@ func load(m map[string]string) (*Record, error) {
 	return r, nil
 }
 
-// changes gives the fields in which two records differ.
+// changes returns the fields in which two records differ.
 func changes(before, after *Record) map[string]string {
 	m := map[string]string{}
 	for _, f := range fields {
@@ -242,5 +242,5 @@ type Entry struct {
 	At      int64 // Unix milliseconds of the store's clock
 }
 
-// Move tells whether the entry is a move to its State, not a note.
+// Move reports whether the entry is a move to its State, not a note.
 func (e Entry) Move() bool { return !slices.Contains(notes, e.Kind) }

@@ -78,7 +78,7 @@ func (l *line) Write(b []byte) (int, error) {
 		return 0, l.failed
 	case l.closed:
 		return 0, net.ErrClosed
-	case l.held():
+	case l.pending():
 		if len(l.kept)+len(b) > maxKept {
 			l.fail(ErrSlow)
 			return 0, ErrSlow
@@ -138,14 +138,14 @@ func (l *line) keep(b []byte) {
 	}
 }
 
-// held tells whether something has not been taken yet. l.mu is held.
-func (l *line) held() bool { return len(l.kept) > 0 || l.sending }
+// pending reports whether something has not been taken yet. l.mu is held.
+func (l *line) pending() bool { return len(l.kept) > 0 || l.sending }
 
 // tooLate ends a line whose other side does not take what it is sent.
 func (l *line) tooLate() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.held() || l.closed {
+	if !l.pending() || l.closed {
 		return
 	}
 	if rest := l.limit - time.Since(l.since); rest > 0 {
@@ -214,11 +214,11 @@ func (l *line) onDrained(f func()) {
 	l.drained = f
 }
 
-// clear tells whether all that was written has gone.
+// clear reports whether all that was written has gone.
 func (l *line) clear() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return !l.held()
+	return !l.pending()
 }
 
 // wait returns when all that was written has gone.
@@ -234,7 +234,7 @@ func (l *line) wait() error {
 
 // settle waits until nothing is kept any more. l.mu is held.
 func (l *line) settle() {
-	for l.held() && l.failed == nil && !l.closed {
+	for l.pending() && l.failed == nil && !l.closed {
 		l.moved.Wait()
 	}
 }
@@ -329,7 +329,7 @@ func (l *line) SetReadDeadline(t time.Time) error {
 // SetWriteDeadline implements net.Conn.
 func (l *line) SetWriteDeadline(time.Time) error { return nil }
 
-// move gives the line to an event loop, which is still to watch it. It is false
+// move returns the line to an event loop, which is still to watch it. It is false
 // where that cannot be.
 func (l *line) move(loop *Loop) bool {
 	if loop == nil || l.raw == nil {
@@ -390,7 +390,7 @@ func (l *line) Close() error {
 	if l.closed {
 		return nil
 	}
-	l.closed, l.dropped = true, l.held()
+	l.closed, l.dropped = true, l.pending()
 	l.empty()
 	l.moved.Broadcast()
 	if l.loop != nil {

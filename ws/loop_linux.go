@@ -192,7 +192,7 @@ func (l *Loop) remove(fd int) error {
 	return nil
 }
 
-// detach gives a second descriptor of a connection, which the runtime's own poller
+// detach returns a second descriptor of a connection, which the runtime's own poller
 // does not know.
 func detach(raw syscall.RawConn) (fd int, err error) {
 	if e := raw.Control(func(old uintptr) {

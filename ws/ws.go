@@ -54,9 +54,9 @@ type Limits struct {
 // linger is how long Close waits for the other side to close.
 const linger = time.Second
 
-// idleAgain is after what time a connection that is idle, and still there, is ended
+// idleRetry is after what time a connection that is idle, and still there, is ended
 // anew.
-const idleAgain = 100 * time.Millisecond
+const idleRetry = 100 * time.Millisecond
 
 const (
 	keepBuffer  = 64 << 10 // the largest buffer that is kept for the next message
@@ -156,7 +156,7 @@ func (c *Conn) checkIdle() {
 		return
 	}
 	c.line.interrupt(c)
-	c.idle.Reset(idleAgain) // it may not be served yet
+	c.idle.Reset(idleRetry) // it may not be served yet
 }
 
 // idled ends a connection in an event loop from which no message has come in time.
@@ -312,7 +312,7 @@ func (c *Conn) lost(err error) {
 	}
 }
 
-// Serve gives all that comes from now on to h: from the loop, or where it is nil
+// Serve returns all that comes from now on to h: from the loop, or where it is nil
 // or cannot, from a goroutine. Read must not be called any more. Release returns
 // when the connection has ended.
 func (c *Conn) Serve(loop *Loop, h Handler) {
@@ -334,7 +334,7 @@ func (c *Conn) Serve(loop *Loop, h Handler) {
 	}
 }
 
-// freed tells whether a connection that is served has ended.
+// freed reports whether a connection that is served has ended.
 func (c *Conn) freed() bool {
 	select {
 	case <-c.done:

@@ -296,7 +296,7 @@ func (b *benchRun) capacity(ctx context.Context, c contestant) error {
 	}
 }
 
-// carries tells whether so many calls are not too much. Where they were, the machine
+// carries reports whether so many calls are not too much. Where they were, the machine
 // may have had a bad moment: they are measured twice more, and must be carried then.
 func (b *benchRun) carries(ctx context.Context, c contestant, calls int) (bool, error) {
 	failed := 0

@@ -86,7 +86,7 @@ func (s *stream) start(evs []providers.Event, msg *message) ([]providers.Event, 
 		Start: &providers.Start{Call: msg.Call, Stream: msg.ID, In: format, Out: format}}), nil
 }
 
-// media gives the frames that are due: this one, those that have waited for it, or
+// media returns the frames that are due: this one, those that have waited for it, or
 // nothing where one before it is still to come.
 func (s *stream) media(evs []providers.Event, msg *message) ([]providers.Event, error) {
 	audio, err := base64.StdEncoding.DecodeString(msg.Audio)
