@@ -1,11 +1,13 @@
 package api
 
 import (
+	"errors"
 	"net/http"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
+	"voicebridge/providers"
 )
 
 // providerInfo describes a carrier.
@@ -77,6 +79,9 @@ func (s *Server) refused(a *request) (reply, error) {
 	list := []refusedInfo{}
 	for _, r := range s.cfg.Gate.Refused(a.PathValue("account")) {
 		info := refusedInfo{Time: r.At, Method: r.Hook.Method, Path: hookPath(r.Hook.URL), Error: hide(r.Err.Error())}
+		if errors.Is(r.Err, providers.ErrReplayed) { // its signature is good
+			info.Explanation = append(info.Explanation, "The signature is good, but has been used before: the request was sent twice, or somebody repeats it.")
+		}
 		for _, line := range account.Webhooks.Explain(r.Hook, r.At) {
 			info.Explanation = append(info.Explanation, hide(line))
 		}
