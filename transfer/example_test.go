@@ -42,6 +42,7 @@ func ExampleManager() {
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() { defer close(ended); m.Run(ctx) }()
+	defer func() { stop(); <-ended }()
 
 	r, err := m.Start(ctx, transfer.Request{Call: "cs_1", To: "+15550100123", Mode: transfer.Conference, Ring: 30 * time.Second})
 	if err != nil {
@@ -60,7 +61,5 @@ func ExampleManager() {
 	}()
 	r, err = m.Wait(ctx, r.ID, func(r *transfer.Record) bool { return r.State == transfer.Bridged })
 	fmt.Println(r.State, err)
-	stop()
-	<-ended
 	// Output: bridged <nil>
 }

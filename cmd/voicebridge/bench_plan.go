@@ -88,36 +88,64 @@ func (c *benchCmd) plan() (*benchPlan, error) {
 	return p, errors.Join(p.resolve()...)
 }
 
+// planComplaint takes what is wrong with a field.
+type planComplaint func(field, format string, args ...any)
+
 // resolve checks what the plan says. Errors name the field.
 func (p *benchPlan) resolve() (errs []error) {
 	wrong := func(field, format string, args ...any) {
 		errs = append(errs, fmt.Errorf("%s: "+format, append([]any{field}, args...)...))
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.Carriers)) {
-		weight := p.Carriers[name]
-		carrier, rate, _ := strings.Cut(name, "/")
-		spec := all.Lookup(carrier)
-		if spec == nil {
-			wrong("carriers", "%q is not a carrier; see voicebridge providers", carrier)
-			continue
-		}
-		line := bench.Line{Spec: spec, Format: spec.Formats[0]}
-		known := rate == ""
-		for _, f := range spec.Formats {
-			if fmt.Sprint(f.Rate) == rate && !known {
-				line.Format, known = f, true
-			}
-		}
-		if !known {
-			wrong("carriers", "%s has no audio at %s Hz, only %v", spec.Title, rate, spec.Formats)
-		}
-		if weight < 0 || weight > 1e6 {
-			wrong("carriers."+name, "%v must be a weight, 0 or more", weight)
-		}
-		if weight > 0 {
-			p.lines = append(p.lines, bench.Share[bench.Line]{Of: line, Weight: weight})
+		p.carrier(name, wrong)
+	}
+	p.behaviours(wrong)
+	if len(errs) == 0 && (len(p.lines) == 0 || len(p.agents) == 0) {
+		wrong("carriers, agents", "at least one of each must have a weight")
+	}
+	p.numbers(wrong)
+	for _, a := range p.Against {
+		switch {
+		case !slices.Contains([]string{"relay", "floor", "portable"}, a):
+			wrong("against", "%q must be relay, floor or portable", a)
+		case a != "portable" && p.Transfers > 0:
+			wrong("against", "%s has no transfers", a)
+		case a != "portable" && (len(p.lines) > 1 || len(p.agents) > 1 || len(p.agents) == 1 && p.agents[0].Of != bench.EchoAgent):
+			wrong("against", "%s passes the messages of one carrier to agents that echo: it cannot carry this load", a)
 		}
 	}
+	return errs
+}
+
+// carrier adds the line of a carrier, NAME or NAME/RATE.
+func (p *benchPlan) carrier(name string, wrong planComplaint) {
+	weight := p.Carriers[name]
+	carrier, rate, _ := strings.Cut(name, "/")
+	spec := all.Lookup(carrier)
+	if spec == nil {
+		wrong("carriers", "%q is not a carrier; see voicebridge providers", carrier)
+		return
+	}
+	line := bench.Line{Spec: spec, Format: spec.Formats[0]}
+	known := rate == ""
+	for _, f := range spec.Formats {
+		if fmt.Sprint(f.Rate) == rate && !known {
+			line.Format, known = f, true
+		}
+	}
+	if !known {
+		wrong("carriers", "%s has no audio at %s Hz, only %v", spec.Title, rate, spec.Formats)
+	}
+	if weight < 0 || weight > 1e6 {
+		wrong("carriers."+name, "%v must be a weight, 0 or more", weight)
+	}
+	if weight > 0 {
+		p.lines = append(p.lines, bench.Share[bench.Line]{Of: line, Weight: weight})
+	}
+}
+
+// behaviours adds the agents.
+func (p *benchPlan) behaviours(wrong planComplaint) {
 	for _, kind := range bench.Behaviours {
 		if weight := p.Agents[kind]; weight > 0 && weight <= 1e6 {
 			p.agents = append(p.agents, bench.Share[bench.Behaviour]{Of: kind, Weight: weight})
@@ -130,9 +158,10 @@ func (p *benchPlan) resolve() (errs []error) {
 			wrong("agents."+string(kind), "%v must be a weight, 0 or more", weight)
 		}
 	}
-	if len(errs) == 0 && (len(p.lines) == 0 || len(p.agents) == 0) {
-		wrong("carriers, agents", "at least one of each must have a weight")
-	}
+}
+
+// numbers checks times and counts.
+func (p *benchPlan) numbers(wrong planComplaint) {
 	for _, n := range p.Calls {
 		if n < 1 || n > 100000 {
 			wrong("calls", "%d must be between 1 and 100000", n)
@@ -165,17 +194,6 @@ func (p *benchPlan) resolve() (errs []error) {
 	if !(p.Transfers >= 0 && p.Transfers <= 6000) {
 		wrong("transfers_per_minute", "%v must be between 0 and 6000", p.Transfers)
 	}
-	for _, a := range p.Against {
-		switch {
-		case !slices.Contains([]string{"relay", "floor", "portable"}, a):
-			wrong("against", "%q must be relay, floor or portable", a)
-		case a != "portable" && p.Transfers > 0:
-			wrong("against", "%s has no transfers", a)
-		case a != "portable" && (len(p.lines) > 1 || len(p.agents) > 1 || len(p.agents) == 1 && p.agents[0].Of != bench.EchoAgent):
-			wrong("against", "%s passes the messages of one carrier to agents that echo: it cannot carry this load", a)
-		}
-	}
-	return errs
 }
 
 func (p *benchPlan) load(calls int) *bench.Load {

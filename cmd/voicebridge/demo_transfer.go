@@ -44,43 +44,77 @@ const (
 	demoLikeness = 0.9
 )
 
-// transfer is a call in which the caller asks the agent for a human.
+// transferDemo is a call in which the caller asks the agent for a human.
+type transferDemo struct {
+	*demoCmd
+	out           output
+	spec          *providers.Spec
+	format        codec.Format
+	speech, human []int16 // what the caller and the human say
+	exchange      *sim.Exchange
+	log           *slog.Logger
+
+	running sync.WaitGroup
+	closers []func()
+	client  *apiFlags
+	states  []string // of the transfer, so far
+}
+
 func (c *demoCmd) transfer(ctx context.Context, out output, spec *providers.Spec, format codec.Format, speech []int16) error {
-	log := slog.New(slog.DiscardHandler)
+	d := &transferDemo{demoCmd: c, out: out, spec: spec, format: format, speech: speech, human: slower(speech, humanRate),
+		log: slog.New(slog.DiscardHandler)}
 	if c.Verbose {
-		log = config.NewLogger(os.Stderr, slog.LevelInfo, false)
+		d.log = config.NewLogger(os.Stderr, slog.LevelInfo, false)
 	}
-	human := slower(speech, humanRate)
-	length := time.Duration(len(human)) * time.Second / time.Duration(format.Rate)
-	voice := sim.Microphone(speech, format.Rate, askAfter+5*time.Second+length)
-	exchange := &sim.Exchange{Spec: spec, Log: log, Phone: func(providers.ExchangeCall) sim.Phone {
-		return sim.Phone{Ring: 2 * time.Second, Voice: human, Length: length + time.Second}
+	length := time.Duration(len(d.human)) * time.Second / time.Duration(format.Rate)
+	d.exchange = &sim.Exchange{Spec: spec, Log: d.log, Phone: func(providers.ExchangeCall) sim.Phone {
+		return sim.Phone{Ring: 2 * time.Second, Voice: d.human, Length: length + time.Second}
 	}}
-	var group sync.WaitGroup
-	defer group.Wait()
-	serve := func(name string, h http.Handler) (string, func(), error) {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return "", nil, fmt.Errorf("%s: %w", name, err)
-		}
-		srv := &http.Server{Handler: h, ReadHeaderTimeout: time.Second}
-		group.Go(func() { _ = srv.Serve(l) }) // ends with Close
-		return l.Addr().String(), func() { srv.Close() }, nil
+	defer d.close()
+	if err := d.start(ctx); err != nil {
+		return err
 	}
-	rest, closeREST, err := serve("carrier", exchange)
+	fmt.Fprintf(out, "%s, %v  ->  bridge  ->  agent, which passes the call on to a human\n", spec.Title, format)
+	heard, err := d.call(ctx, sim.Microphone(speech, format.Rate, askAfter+5*time.Second+length))
 	if err != nil {
 		return err
 	}
-	defer closeREST()
-	account, err := exchange.Open("http://"+rest, format)
+	return d.judge(heard)
+}
+
+// serve answers requests at the address.
+func (d *transferDemo) serve(name string, h http.Handler) (address string, err error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", name, err)
+	}
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: time.Second}
+	d.running.Go(func() { _ = srv.Serve(l) }) // ends with Close
+	d.closers = append(d.closers, func() { srv.Close() })
+	return l.Addr().String(), nil
+}
+
+func (d *transferDemo) close() {
+	for _, c := range slices.Backward(d.closers) {
+		c()
+	}
+	d.running.Wait()
+}
+
+// start starts carrier, agent and bridge.
+func (d *transferDemo) start(ctx context.Context) error {
+	rest, err := d.serve("carrier", d.exchange)
 	if err != nil {
 		return err
 	}
-	asking, closeAgent, err := serve("agent", &sim.Agent{Talk: askForHuman, Log: log})
+	account, err := d.exchange.Open("http://"+rest, d.format)
 	if err != nil {
 		return err
 	}
-	defer closeAgent()
+	asking, err := d.serve("agent", &sim.Agent{Talk: askForHuman, Log: d.log})
+	if err != nil {
+		return err
+	}
 	dialer, err := dialects.NewDialer(agent.Config{URL: "ws://" + asking + "/"})
 	if err != nil {
 		return err
@@ -89,60 +123,79 @@ func (c *demoCmd) transfer(ctx context.Context, out output, spec *providers.Spec
 	if err != nil {
 		return fmt.Errorf("bridge: %w", err)
 	}
-	token := rand.Text()
-	limits := bridge.Defaults
-	limits.Drain = 2 * time.Second
-	public := "http://" + l.Addr().String()
-	times := transfer.Defaults
-	times.Instance = "demo"
-	exchange.Status = public + "/hooks/" + spec.Name + "/demo/status"
-	server := bridge.New(bridge.Config{
-		Providers: all.Specs, Loops: 1, Limits: limits, Log: log, PublicURL: public, Secret: rand.Text(),
-		Agents:   map[string]control.Agent{"": {Dialer: dialer, Session: session.Defaults}},
-		Accounts: map[string]control.Account{"demo": {Spec: spec, Account: account, From: demoFrom}},
-		Tokens:   []api.Token{{Name: "demo", SHA256: sha256.Sum256([]byte(token))}},
-		Transfers: &transfers.Config{Store: transfer.NewMemory(time.Now, transfer.Tombstone), Manager: times,
-			Destinations: map[string]transfers.Destination{"human": {To: demoHuman}}, Ring: transfers.DefaultRing, Hold: transfers.HoldMusic},
-	})
+	d.client = &apiFlags{API: "http://" + l.Addr().String(), Token: rand.Text()}
+	d.exchange.Status = d.hooks("status")
+	server := bridge.New(d.settings(account, dialer))
 	serving, stop := context.WithCancel(ctx)
-	defer stop()
-	group.Go(func() {
+	d.closers = append(d.closers, stop)
+	d.running.Go(func() {
 		if err := server.Serve(serving, l, nil); err != nil {
-			log.Error("bridge", "err", err)
+			d.log.Error("bridge", "err", err)
 		}
 	})
-	fmt.Fprintf(out, "%s, %v  ->  bridge  ->  agent, which passes the call on to a human\n", spec.Title, format)
+	return nil
+}
 
-	client := &apiFlags{API: public, Token: token}
-	listening, hush := context.WithTimeout(ctx, time.Minute)
-	defer hush()
+// hooks is the URL of a webhook.
+func (d *transferDemo) hooks(what string) string {
+	return d.client.API + "/hooks/" + d.spec.Name + "/demo/" + what
+}
+
+// settings are those of the bridge.
+func (d *transferDemo) settings(account *providers.Account, dialer session.Dialer) bridge.Config {
+	limits := bridge.Defaults
+	limits.Drain = 2 * time.Second
+	times := transfer.Defaults
+	times.Instance = "demo"
+	return bridge.Config{
+		Providers: all.Specs, Loops: 1, Limits: limits, Log: d.log, PublicURL: d.client.API, Secret: rand.Text(),
+		Agents:   map[string]control.Agent{"": {Dialer: dialer, Session: session.Defaults}},
+		Accounts: map[string]control.Account{"demo": {Spec: d.spec, Account: account, From: demoFrom}},
+		Tokens:   []api.Token{{Name: "demo", SHA256: sha256.Sum256([]byte(d.client.Token))}},
+		Transfers: &transfers.Config{Store: transfer.NewMemory(time.Now, transfer.Tombstone), Manager: times,
+			Destinations: map[string]transfers.Destination{"human": {To: demoHuman}}, Ring: transfers.DefaultRing, Hold: transfers.HoldMusic},
+	}
+}
+
+// call makes the call, shows what becomes of it up to the last, and returns what the
+// caller went through.
+func (d *transferDemo) call(ctx context.Context, voice []int16) (*sim.Outcome, error) {
+	ctx, stop := context.WithTimeout(ctx, time.Minute)
+	defer stop()
 	ready, told := make(chan struct{}), make(chan error, 1)
-	states := []string{}
-	go func() {
-		ended, over := false, false
-		told <- client.listen(listening, "", func() { close(ready) }, func(ev *calls.Event) (bool, error) {
-			fmt.Fprintln(out, line(ev))
-			if ev.Transfer != nil {
-				states = append(states, ev.Transfer.State)
-				over = transfer.State(ev.Transfer.State).Final()
-			}
-			ended = ended || ev.Type == calls.EventEnded
-			return ended && over, nil
-		})
-	}()
+	go func() { told <- d.client.listen(ctx, "", func() { close(ready) }, d.show()) }()
 	select {
 	case <-ready:
 	case err := <-told:
-		return err
+		return nil, err
 	}
-	caller := exchange.Call(demoTo, demoFrom, public+"/hooks/"+spec.Name+"/demo/inbound", sim.Phone{Voice: voice})
+	caller := d.exchange.Call(demoTo, demoFrom, d.hooks("inbound"), sim.Phone{Voice: voice})
 	if err := <-told; err != nil {
-		return err
+		return nil, err
 	}
 	heard := caller.Wait()
-	exchange.Wait()
+	d.exchange.Wait()
+	return heard, nil
+}
+
+// show returns what prints events, until call and transfer are over.
+func (d *transferDemo) show() func(ev *calls.Event) (bool, error) {
+	ended, over := false, false
+	return func(ev *calls.Event) (bool, error) {
+		fmt.Fprintln(d.out, line(ev))
+		if ev.Transfer != nil {
+			d.states = append(d.states, ev.Transfer.State)
+			over = transfer.State(ev.Transfer.State).Final()
+		}
+		ended = ended || ev.Type == calls.EventEnded
+		return ended && over, nil
+	}
+}
+
+// judge writes what was heard, and says whether it is what was said.
+func (d *transferDemo) judge(heard *sim.Outcome) error {
 	var leg *sim.Outcome
-	for _, call := range exchange.Calls() {
+	for _, call := range d.exchange.Calls() {
 		if call.Call().To == demoHuman {
 			leg = call.Wait()
 		}
@@ -150,25 +203,26 @@ func (c *demoCmd) transfer(ctx context.Context, out output, spec *providers.Spec
 	if leg == nil {
 		return errors.New("the human was never called")
 	}
-	if err := os.MkdirAll(c.Out, 0o755); err != nil {
+	if err := os.MkdirAll(d.Out, 0o755); err != nil {
 		return fmt.Errorf("--out: %w", err)
 	}
-	err = errors.Join(wav.Write(filepath.Join(c.Out, "heard.wav"), heard.Heard, format.Rate),
-		wav.Write(filepath.Join(c.Out, "human.wav"), leg.Heard, format.Rate))
+	err := errors.Join(wav.Write(filepath.Join(d.Out, "heard.wav"), heard.Heard, d.format.Rate),
+		wav.Write(filepath.Join(d.Out, "human.wav"), leg.Heard, d.format.Rate))
 	if err != nil {
 		return err
 	}
-	at8 := func(s []int16) []int16 { return sim.Resample(s, format.Rate, 8000) }
-	toCaller, toHuman := sim.Find(at8(human), at8(heard.Heard)), sim.Find(at8(speech), at8(leg.Heard))
-	fmt.Fprintf(out, "\n  the caller heard the human  %.2f alike (1 is the same)\n  the human heard the caller  %.2f alike\n  written                     %s\n",
-		toCaller, toHuman, filepath.Join(c.Out, "{heard.wav,human.wav}"))
+	at8 := func(s []int16) []int16 { return sim.Resample(s, d.format.Rate, 8000) }
+	toCaller, toHuman := sim.Find(at8(d.human), at8(heard.Heard)), sim.Find(at8(d.speech), at8(leg.Heard))
+	fmt.Fprintf(d.out, "\n  the caller heard the human  %.2f alike (1 is the same)\n", toCaller)
+	fmt.Fprintf(d.out, "  the human heard the caller  %.2f alike\n", toHuman)
+	fmt.Fprintf(d.out, "  written                     %s\n", filepath.Join(d.Out, "{heard.wav,human.wav}"))
 	switch err := errors.Join(heard.Fault, leg.Fault); {
 	case err != nil:
-		fmt.Fprintf(out, "\nThe simulated carrier complains: %v\n", err)
-	case !slices.Contains(states, string(transfer.Bridged)) || toCaller < demoLikeness || toHuman < demoLikeness:
-		fmt.Fprintf(out, "\nCaller and human did not talk: %s\n", strings.Join(states, ", "))
+		fmt.Fprintf(d.out, "\nThe simulated carrier complains: %v\n", err)
+	case !slices.Contains(d.states, string(transfer.Bridged)) || toCaller < demoLikeness || toHuman < demoLikeness:
+		fmt.Fprintf(d.out, "\nCaller and human did not talk: %s\n", strings.Join(d.states, ", "))
 	default:
-		fmt.Fprintln(out, "\nCaller and human talked to each other.")
+		fmt.Fprintln(d.out, "\nCaller and human talked to each other.")
 		return nil
 	}
 	return exitCode(1)
