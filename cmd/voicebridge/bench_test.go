@@ -53,6 +53,7 @@ func TestBenchPlan(t *testing.T) {
 // TestBench: the command measures this bridge and the yardsticks as processes, and
 // writes its report; transfers among the load reach a human.
 func TestBench(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("what a process uses is measured on Linux only")
 	}

@@ -253,16 +253,20 @@ func testCommands(t *testing.T, spec *providers.Spec) {
 
 // TestDemoOutbound: the call is placed through the API, and the events are shown.
 func TestDemoOutbound(t *testing.T) {
+	t.Parallel()
 	for _, spec := range all.Specs {
-		out, err := command(t, "demo", "--outbound", "--carrier", spec.Name, "--prebuffer", "700ms", "--out", t.TempDir())
-		if err != nil || !strings.Contains(out, "The audio came through intact.") {
-			t.Errorf("%s\n%v", out, err)
-		}
-		for _, kind := range []string{calls.EventCreated, calls.EventRinging, calls.EventAnswered, calls.EventStreaming, calls.EventStreamEnd, calls.EventEnded} {
-			if !strings.Contains(out, kind) {
-				t.Errorf("no %s:\n%s", kind, out)
+		t.Run(spec.Name, func(t *testing.T) {
+			t.Parallel()
+			out, err := command(t, "demo", "--outbound", "--carrier", spec.Name, "--prebuffer", "700ms", "--out", t.TempDir())
+			if err != nil || !strings.Contains(out, "The audio came through intact.") {
+				t.Errorf("%s\n%v", out, err)
 			}
-		}
+			for _, kind := range []string{calls.EventCreated, calls.EventRinging, calls.EventAnswered, calls.EventStreaming, calls.EventStreamEnd, calls.EventEnded} {
+				if !strings.Contains(out, kind) {
+					t.Errorf("no %s:\n%s", kind, out)
+				}
+			}
+		})
 	}
 }
 

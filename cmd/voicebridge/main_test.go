@@ -58,6 +58,7 @@ func TestHelp(t *testing.T) {
 
 // TestDemo: for each carrier the audio comes through, and the files tell so.
 func TestDemo(t *testing.T) {
+	t.Parallel()
 	speech, err := sim.Speech(16000)
 	if err != nil {
 		t.Fatal(err)
@@ -68,6 +69,7 @@ func TestDemo(t *testing.T) {
 	}
 	for _, args := range [][]string{{"--carrier", "twilio"}, {"--carrier", "vonage"}, {"--carrier", "vonage", "--rate", "24000"}} {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
+			t.Parallel()
 			dir := t.TempDir()
 			out, err := command(t, append([]string{"demo", "--input", input, "--prebuffer", "700ms", "--out", dir}, args...)...)
 			if err != nil {
@@ -93,6 +95,7 @@ func TestDemo(t *testing.T) {
 // TestDemoFails: a demo whose agent is not there, or does not echo, says so with
 // its exit code.
 func TestDemoFails(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
