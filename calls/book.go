@@ -401,7 +401,7 @@ func (b *Book) Quiet(after time.Duration, limit int) []Call {
 	return quiet
 }
 
-// Sweep returns up calls of which nothing has been heard: those that were not
+// Sweep gives up calls of which nothing has been heard: those that were not
 // answered within quiet, and all others within most. It forgets ended ones.
 func (b *Book) Sweep(quiet, most time.Duration) {
 	b.mu.Lock()

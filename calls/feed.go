@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Feed returns the events of all calls, in order.
+// Feed gives the events of all calls, in order.
 type Feed struct {
 	// After is the id of the last event before those that the feed gives: one who
 	// comes back with it misses nothing.

@@ -247,7 +247,7 @@ const sweepEvery = 15 * time.Second
 const mostTime = 24 * time.Hour
 
 // Run listens to the carriers that have event sockets and to the other instances,
-// and returns up lost calls, until ctx ends.
+// and gives up lost calls, until ctx ends.
 func (c *Controller) Run(ctx context.Context) {
 	var group sync.WaitGroup
 	for name, a := range c.cfg.Accounts {

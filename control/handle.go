@@ -103,7 +103,7 @@ func (c *Controller) Handle(ctx context.Context, account string, ev *providers.C
 	return out, err
 }
 
-// command returns the answer to an event whose reply cannot hold it.
+// command gives the answer to an event whose reply cannot hold it.
 func (c *Controller) command(ctx context.Context, t *told, out *Outcome) error {
 	leg := t.Leg
 	if out.Leg != "" {

@@ -131,7 +131,7 @@ func (c *Controller) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// collectStats returns the numbers of a carrier's sessions.
+// collectStats gives the numbers of a carrier's sessions.
 func collectStats(ch chan<- prometheus.Metric, name string, st *session.Stats) {
 	count(ch, framesDesc, float64(st.FramesIn), name, "in")
 	count(ch, framesDesc, float64(st.AgentFrames), name, "agent")

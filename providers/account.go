@@ -200,7 +200,7 @@ func (a *Account) SendDigits(ctx context.Context, leg, digits string) error {
 	return nil
 }
 
-// Listen returns the events of a carrier that tells them over a connection of its own
+// Listen gives the events of a carrier that tells them over a connection of its own
 // to handle, until ctx ends. It is errors.ErrUnsupported, at once, for other carriers.
 func (a *Account) Listen(ctx context.Context, handle func(context.Context, *CallEvent)) error {
 	if a.HasCommands() {

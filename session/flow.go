@@ -155,7 +155,7 @@ func (s *Session) nextToCarrier() bool {
 	return s.put(cmd, now)
 }
 
-// put returns a command to the carrier's connection. It is false where that failed.
+// put gives a command to the carrier's connection. It is false where that failed.
 func (s *Session) put(cmd *providers.Command, now time.Duration) bool {
 	f := &s.toCarrier
 	signalled, came, before := s.out.signalled, s.out.came, f.drained

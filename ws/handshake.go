@@ -210,7 +210,7 @@ func dialThrough(ctx context.Context, d *net.Dialer, via *url.URL, address strin
 	return conn, nil
 }
 
-// headConn returns out what it reads up to the end of an HTTP header in one call, and
+// headConn gives out what it reads up to the end of an HTTP header in one call, and
 // what follows it in the next ones: the first messages of a server that speaks
 // right after its answer stay in rest.
 type headConn struct {

@@ -329,7 +329,7 @@ func (l *line) SetReadDeadline(t time.Time) error {
 // SetWriteDeadline implements net.Conn.
 func (l *line) SetWriteDeadline(time.Time) error { return nil }
 
-// move returns the line to an event loop, which is still to watch it. It is false
+// move gives the line to an event loop, which is still to watch it. It is false
 // where that cannot be.
 func (l *line) move(loop *Loop) bool {
 	if loop == nil || l.raw == nil {

@@ -312,7 +312,7 @@ func (c *Conn) lost(err error) {
 	}
 }
 
-// Serve returns all that comes from now on to h: from the loop, or where it is nil
+// Serve gives all that comes from now on to h: from the loop, or where it is nil
 // or cannot, from a goroutine. Read must not be called any more. Release returns
 // when the connection has ended.
 func (c *Conn) Serve(loop *Loop, h Handler) {

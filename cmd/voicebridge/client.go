@@ -91,7 +91,7 @@ func (f *apiFlags) do(ctx context.Context, method, path string, body, answer any
 	return nil
 }
 
-// listen returns the events from now on to each, until it is done or fails.
+// listen gives the events from now on to each, until it is done or fails.
 func (f *apiFlags) listen(ctx context.Context, call string, ready func(), each func(*calls.Event) (done bool, err error)) error {
 	path := "/v1/events"
 	if call != "" {

@@ -58,7 +58,7 @@ func FixtureRequest(t testing.TB, name string) (r *http.Request, body []byte) {
 	return r, body
 }
 
-// Decode returns a fixture to a stream and returns the one event that it means.
+// Decode gives a fixture to a stream and returns the one event that it means.
 func Decode(t testing.TB, s providers.Stream, name string) providers.Event {
 	t.Helper()
 	ev, err := decode(s, providers.Message{Data: Fixture(t, name)})
