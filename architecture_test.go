@@ -36,7 +36,7 @@ var allowed = map[string][]string{
 	"providers/all":          {"providers", "providers/CARRIER"},
 	"providers/providertest": {"codec", "providers"},
 
-	"session":       {"codec", "providers"},
+	"session":       {"calls", "codec", "providers"},
 	"calls":         {"providers"},
 	"ticket":        {"providers"},
 	"agent":         {"codec", "notify", "providers", "session", "ws"},

@@ -175,9 +175,7 @@ func (s *Server) beginTransfer(a *request) (reply, error) {
 	case s.cfg.Transfers == nil:
 		return reply{}, &apiError{http.StatusConflict, "unsupported", "the bridge has no transfers", 0}
 	}
-	t := session.Transfer{To: r.To, From: r.From, Mode: r.Mode, Agent: r.Agent, Timeout: r.Timeout, Whisper: r.Whisper, Brief: r.Brief,
-		Accept: r.Accept, Digits: r.Digits, Detect: r.Detect, Hold: r.Hold, OnFail: r.OnFail, OnEnd: r.OnEnd, Context: r.Context}
-	info, err := s.cfg.Transfers.Start(a.Context(), a.PathValue("call"), &t, transfer.ReasonAPI, "")
+	info, err := s.cfg.Transfers.Start(a.Context(), a.PathValue("call"), &r, transfer.ReasonAPI, "")
 	return reply{http.StatusCreated, info}, err
 }
 

@@ -135,7 +135,7 @@ func (c *Controller) controlOf(ad *Admission, record *calls.Call, sess func() *s
 		control.Digits = func(ctx context.Context, digits string) error { return account.SendDigits(ctx, leg, digits) }
 	}
 	if modes := c.transfers.Modes(); len(modes) > 0 && account.HasCommands() && !brief {
-		control.Transfer = func(ref string, t *session.Transfer) { c.transfers.Begin(sess(), ref, t) }
+		control.Transfer = func(ref string, t *calls.TransferRequest) { c.transfers.Begin(sess(), ref, t) }
 		control.Cancel = func(ref string) bool { return c.transfers.Cancel(id, ref) }
 		control.Transfers = modes
 	}

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 
+	"voicebridge/calls"
 	"voicebridge/providers"
 	"voicebridge/session"
 	"voicebridge/ticket"
@@ -21,7 +22,7 @@ type Transfers interface {
 	Next(ctx context.Context, step *Step) (*providers.Answer, error)
 	// Begin begins a transfer that the agent of a session wants, and tells it where
 	// that is refused. Cancel withdraws it; false: there is none.
-	Begin(sess *session.Session, ref string, t *session.Transfer)
+	Begin(sess *session.Session, ref string, t *calls.TransferRequest)
 	Cancel(call, ref string) bool
 	// Has reports whether a call has a live transfer, or soon may have one.
 	Has(call string) bool
@@ -53,7 +54,7 @@ func (noTransfers) InRoom(context.Context, string, *providers.CallEvent) error {
 
 func (noTransfers) Next(context.Context, *Step) (*providers.Answer, error) { return nil, nil }
 
-func (noTransfers) Begin(sess *session.Session, ref string, _ *session.Transfer) {
+func (noTransfers) Begin(sess *session.Session, ref string, _ *calls.TransferRequest) {
 	sess.Refuse(ref, "unsupported", "the bridge has no transfers")
 }
 

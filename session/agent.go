@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"voicebridge/calls"
 	"voicebridge/codec"
 	"voicebridge/providers"
 )
@@ -235,39 +236,19 @@ const (
 // AgentCommand is something an agent asks for. Only the fields of its kind are set.
 type AgentCommand struct {
 	Kind     AgentCommandKind
-	Audio    []byte        // CommandAudio, in the format that the agent speaks: any length, a sample may be split
-	ID       string        // echoed as Ref
-	Mark     string        // CommandMark: its name
-	Type     string        // CommandUnknown: what the agent calls it
-	Ref      string        // CommandCancel: the ID of the command to withdraw
-	Now      bool          // CommandHangup, CommandDigits, CommandTransfer: at once, not after playback
-	Transfer *Transfer     // CommandTransfer
-	Digits   string        // CommandDigits; see ValidDigits
-	Tone     time.Duration // CommandDigits: length of a tone
-	Gap      time.Duration // CommandDigits: length of the silence after it
+	Audio    []byte                 // CommandAudio, in the format that the agent speaks: any length, a sample may be split
+	ID       string                 // echoed as Ref
+	Mark     string                 // CommandMark: its name
+	Type     string                 // CommandUnknown: what the agent calls it
+	Ref      string                 // CommandCancel: the ID of the command to withdraw
+	Now      bool                   // CommandHangup, CommandDigits, CommandTransfer: at once, not after playback
+	Transfer *calls.TransferRequest // CommandTransfer
+	Digits   string                 // CommandDigits; see ValidDigits
+	Tone     time.Duration          // CommandDigits: length of a tone
+	Gap      time.Duration          // CommandDigits: length of the silence after it
 	// Every is how often CommandReady wants the buffer reported; 0: on change only;
 	// negative: as it was.
 	Every         time.Duration
 	Code, Message string // CommandFault
 	Fatal         bool   // CommandFault: end the call
-}
-
-// Transfer asks for the call to be moved to somebody else. It is passed on as it is;
-// docs/transfers.md tells what the fields mean.
-type Transfer struct {
-	To, From string
-	Mode     string
-	Agent    string
-	Timeout  int // seconds to let it ring; 0: the usual time
-	Whisper  string
-	Brief    string
-	Accept   string
-	Digits   string
-	Detect   bool
-	Hold     string
-	// OnFail says what becomes of the caller by the reason of a failure; "" is for
-	// all others.
-	OnFail  map[string]string
-	OnEnd   string
-	Context map[string]string
 }

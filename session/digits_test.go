@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"voicebridge/calls"
 	"voicebridge/codec"
 	"voicebridge/providers"
 )
@@ -327,7 +328,7 @@ func TestHold(t *testing.T) {
 func TestTransferInLine(t *testing.T) {
 	p, _ := dialled(false)
 	p.push(0, ones(20))
-	p.items = append(p.items, item{at: p.pushed, id: "t1", transfer: &Transfer{}}, item{at: p.pushed, id: "t2", transfer: &Transfer{}})
+	p.items = append(p.items, item{at: p.pushed, id: "t1", transfer: &calls.TransferRequest{}}, item{at: p.pushed, id: "t2", transfer: &calls.TransferRequest{}})
 	drive(p, 0, 100*time.Millisecond)
 	if len(p.transfers) > 0 {
 		t.Error("too early")
@@ -341,7 +342,7 @@ func TestTransferInLine(t *testing.T) {
 	}
 	p, _ = dialled(false)
 	p.push(0, ones(20))
-	p.items = append(p.items, item{at: p.pushed, id: "t1", transfer: &Transfer{}})
+	p.items = append(p.items, item{at: p.pushed, id: "t1", transfer: &calls.TransferRequest{}})
 	p.flush(0, ClearByAgent, "")
 	if len(p.transfers) != 1 {
 		t.Error("a clear does not let it fall due")

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"voicebridge/calls"
 )
 
 // maxMarks bounds the commands that wait in line with the audio.
@@ -21,7 +23,7 @@ type item struct {
 	digits   string        // of digits to be sent
 	tone     time.Duration // of digits
 	gap      time.Duration // of digits
-	transfer *Transfer
+	transfer *calls.TransferRequest
 
 	// Of one that is in flight.
 	serial uint64

@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"voicebridge/calls"
 	"voicebridge/codec"
 	"voicebridge/providers"
 )
@@ -79,7 +80,7 @@ type Control struct {
 	// Transfer begins to move the call to somebody else; it must not block. ref is
 	// the agent's id of the command. Cancel withdraws that, if it is under way. Both
 	// are nil where the call cannot be transferred.
-	Transfer func(ref string, t *Transfer)
+	Transfer func(ref string, t *calls.TransferRequest)
 	Cancel   func(ref string) bool
 	// Transfers are the modes in which it can be.
 	Transfers []string

@@ -34,7 +34,7 @@ func newVoice(from, to codec.Format) voice {
 // empty reports whether nothing is left to be played.
 func (v *voice) empty() bool { return v.queue.len() == 0 && !v.tail }
 
-// whole returns audio to take in whole samples: one may have been split.
+// whole gives audio to take in whole samples: one may have been split.
 func (v *voice) whole(audio []byte, take func(samples []byte)) {
 	size := v.from.Encoding.SampleBytes()
 	if len(v.half) > 0 && len(audio) > 0 {

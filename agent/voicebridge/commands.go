@@ -231,10 +231,7 @@ func (t *talk) readTransfer(r *reading) bool {
 	case !want.ContextFits():
 		return r.fault("bad_field", "context must have at most %d bytes", calls.MaxContext)
 	}
-	r.cmd.Kind, r.cmd.Transfer = session.CommandTransfer, &session.Transfer{
-		To: want.To, From: want.From, Mode: want.Mode, Agent: want.Agent, Timeout: want.Timeout, Whisper: want.Whisper, Brief: want.Brief,
-		Accept: want.Accept, Digits: want.Digits, Detect: want.Detect, Hold: want.Hold, OnFail: want.OnFail, OnEnd: want.OnEnd, Context: want.Context,
-	}
+	r.cmd.Kind, r.cmd.Transfer = session.CommandTransfer, &want
 	return true
 }
 

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"voicebridge/agent"
+	"voicebridge/calls"
 	"voicebridge/codec"
 	"voicebridge/session"
 )
@@ -95,11 +96,11 @@ func TestCommands(t *testing.T) {
 		`null`:                                             {Kind: session.CommandFault, Code: "bad_json"},
 		`{"type":"ready","report_ms":9223372036854775807}`: {Kind: session.CommandFault, Code: "bad_field"},
 		`{"type":"ready","report_ms":5}`:                   {Kind: session.CommandFault, Code: "bad_field"},
-		`{"type":"transfer","to":"x","id":"t1"}`:           {Kind: session.CommandTransfer, ID: "t1", Transfer: &session.Transfer{To: "x"}},
+		`{"type":"transfer","to":"x","id":"t1"}`:           {Kind: session.CommandTransfer, ID: "t1", Transfer: &calls.TransferRequest{To: "x"}},
 		`{"type":"transfer","to":"x","when":"now","on_fail":"hangup","context":{"a":"b"}}`: {Kind: session.CommandTransfer, Now: true,
-			Transfer: &session.Transfer{To: "x", OnFail: map[string]string{"": "hangup"}, Context: map[string]string{"a": "b"}}},
+			Transfer: &calls.TransferRequest{To: "x", OnFail: map[string]string{"": "hangup"}, Context: map[string]string{"a": "b"}}},
 		`{"type":"transfer","to":"x","on_fail":{"busy":"resume","default":"hangup"}}`: {Kind: session.CommandTransfer,
-			Transfer: &session.Transfer{To: "x", OnFail: map[string]string{"": "hangup", "busy": "resume"}}},
+			Transfer: &calls.TransferRequest{To: "x", OnFail: map[string]string{"": "hangup", "busy": "resume"}}},
 		`{"type":"transfer","to":7}`:                                                       {Kind: session.CommandFault, Code: "bad_field"},
 		`{"type":"transfer","to":"x","on_fail":7}`:                                         {Kind: session.CommandFault, Code: "bad_field"},
 		`{"type":"transfer","to":"x","when":"soon"}`:                                       {Kind: session.CommandFault, Code: "bad_field"},

@@ -42,7 +42,7 @@ const clearTime = 2 * time.Second
 
 // Start begins to move a call. by says who wants that, ref is the agent's id of its
 // command. Errors are *Refusal, or those of package control.
-func (t *Transfers) Start(ctx context.Context, id string, want *session.Transfer, by, ref string) (Info, error) {
+func (t *Transfers) Start(ctx context.Context, id string, want *calls.TransferRequest, by, ref string) (Info, error) {
 	call, known := t.control.Calls().Get(id)
 	account, _ := t.control.Account(call.Account)
 	switch {
@@ -103,7 +103,7 @@ func over(r *transfer.Record) bool { return r.State.Final() || r.State == transf
 const defaultWhisper = "You have a call. Press 1 to take it."
 
 // check makes a request of what is wanted, or says why it is refused.
-func (t *Transfers) check(call *calls.Call, want *session.Transfer) (*transfer.Request, *Refusal) {
+func (t *Transfers) check(call *calls.Call, want *calls.TransferRequest) (*transfer.Request, *Refusal) {
 	req := t.requestOf(call, want)
 	if no := t.checkDestination(req, want.To); no != nil {
 		return nil, no
@@ -133,7 +133,7 @@ func bad(words string, args ...any) *Refusal {
 }
 
 // requestOf completes what is wanted with what is usual.
-func (t *Transfers) requestOf(call *calls.Call, want *session.Transfer) *transfer.Request {
+func (t *Transfers) requestOf(call *calls.Call, want *calls.TransferRequest) *transfer.Request {
 	req := &transfer.Request{
 		Call: call.ID, Account: call.Account, Provider: call.Provider, Caller: call.CarrierID, From: want.From, To: want.To,
 		Mode: transfer.Mode(want.Mode), Whisper: want.Whisper, Brief: want.Brief, Accept: want.Accept, Digits: want.Digits, Detect: want.Detect,
@@ -242,7 +242,7 @@ func (t *Transfers) allowed(number string) bool {
 }
 
 // Begin implements control.Transfers.
-func (t *Transfers) Begin(sess *session.Session, ref string, want *session.Transfer) {
+func (t *Transfers) Begin(sess *session.Session, ref string, want *calls.TransferRequest) {
 	done := t.request(sess.ID)
 	t.control.Later(func(ctx context.Context) {
 		defer done()

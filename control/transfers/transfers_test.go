@@ -106,7 +106,7 @@ type someone struct{ session.Dialer }
 func TestCheck(t *testing.T) {
 	tr, _, call := newTransfers(t, new(fake))
 	long := strings.Repeat("x", 1001)
-	for want, cases := range map[string][]session.Transfer{
+	for want, cases := range map[string][]calls.TransferRequest{
 		"":         {{To: human}, {To: "name:desk"}, {To: "+49301234567"}, {To: human, Mode: "attended", Accept: "stay"}, {To: human, Agent: "stay"}},
 		"to: ":     {{}, {To: "555"}, {To: "name:nobody"}, {To: "+16660000"}, {To: "+493012345678"}},
 		"mode: ":   {{To: human, Mode: "warm"}},
@@ -134,7 +134,7 @@ func TestCheck(t *testing.T) {
 			}
 		}
 	}
-	if req, no := tr.check(&call, &session.Transfer{To: "name:desk"}); no != nil || req.To != "+15559990000" || req.Digits != "12" || req.Name != "desk" {
+	if req, no := tr.check(&call, &calls.TransferRequest{To: "name:desk"}); no != nil || req.To != "+15559990000" || req.Digits != "12" || req.Name != "desk" {
 		t.Errorf("%+v, %v", req, no)
 	}
 }
@@ -148,7 +148,7 @@ func TestAliases(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		var group sync.WaitGroup
 		group.Go(func() { tr.Run(ctx) })
-		info, err := tr.Start(ctx, call.ID, &session.Transfer{To: human}, transfer.ReasonAPI, "")
+		info, err := tr.Start(ctx, call.ID, &calls.TransferRequest{To: human}, transfer.ReasonAPI, "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -197,10 +197,10 @@ func TestBusy(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		var group sync.WaitGroup
 		group.Go(func() { tr.Run(ctx) })
-		if _, err := tr.Start(ctx, call.ID, &session.Transfer{To: human}, transfer.ReasonAPI, ""); err != nil {
+		if _, err := tr.Start(ctx, call.ID, &calls.TransferRequest{To: human}, transfer.ReasonAPI, ""); err != nil {
 			t.Fatal(err)
 		}
-		_, err := tr.Start(ctx, call.ID, &session.Transfer{To: human}, transfer.ReasonAPI, "")
+		_, err := tr.Start(ctx, call.ID, &calls.TransferRequest{To: human}, transfer.ReasonAPI, "")
 		var no *Refusal
 		if !errors.As(err, &no) || no.Code != "busy" || !tr.Has(call.ID) {
 			t.Errorf("a second one: %v, has %v", err, tr.Has(call.ID))
@@ -208,7 +208,7 @@ func TestBusy(t *testing.T) {
 		if _, err := tr.Get(ctx, "tr_none"); !errors.As(err, &no) || no.Status != 404 {
 			t.Errorf("one that is none: %v", err)
 		}
-		if _, err := tr.Start(ctx, "cs_none", &session.Transfer{To: human}, transfer.ReasonAPI, ""); !errors.Is(err, control.ErrNoCall) {
+		if _, err := tr.Start(ctx, "cs_none", &calls.TransferRequest{To: human}, transfer.ReasonAPI, ""); !errors.Is(err, control.ErrNoCall) {
 			t.Errorf("a call that is none: %v", err)
 		}
 		stop()
