@@ -78,7 +78,7 @@ var libraries = map[string][]string{
 	"github.com/cenkalti/backoff":    {"notify", "providers"},
 	"github.com/getkin/":             {},
 	"golang.org/x/net/http/httpguts": {"agent"},
-	"golang.org/x/time":              {"agent/DIALECT", "api", "hooks", "media"},
+	"golang.org/x/time":              {"agent/DIALECT", "hooks/gate", "media"},
 	"pgregory.net/rapid":             {"providers/providertest"},
 }
 

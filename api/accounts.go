@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+
 	"voicebridge/providers"
 )
 
@@ -50,9 +51,8 @@ type accountInfo struct {
 func (s *Server) accounts(*request) (reply, error) {
 	list := []accountInfo{}
 	for name, a := range s.control.Accounts() {
-		hooks := s.control.PublicURL("/hooks/" + a.Spec.Name + "/" + name)
 		info := accountInfo{Name: name, Provider: a.Spec.Name, From: a.From, Numbers: append([]string{}, a.Numbers...),
-			Calls: a.HasCommands(), DTMFOut: "inband", Inbound: hooks + "/inbound", Status: hooks + "/status"}
+			Calls: a.HasCommands(), DTMFOut: "inband", Inbound: s.control.HookURL(a.Spec.Name, name, "inbound"), Status: s.control.HookURL(a.Spec.Name, name, "status")}
 		if a.Spec.Abilities.SendDigits || a.SendsDigits() {
 			info.DTMFOut = "native"
 		}

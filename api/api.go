@@ -19,8 +19,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"voicebridge/control"
 	"voicebridge/control/transfers"
 	"voicebridge/hooks/gate"
@@ -55,15 +53,14 @@ const maxRequest = 64 << 10
 
 // Server answers the API.
 type Server struct {
-	cfg       Config
-	control   *control.Controller
-	answers   answers
-	strangers *rate.Limiter // of those who show wrong tokens
+	cfg     Config
+	control *control.Controller
+	answers answers
 }
 
 // New makes a server, which also answers what other instances pass on.
 func New(cfg Config) *Server {
-	s := &Server{cfg: cfg, control: cfg.Control, strangers: rate.NewLimiter(10, 20)}
+	s := &Server{cfg: cfg, control: cfg.Control}
 	cfg.Control.OnRemote("api", s.remote)
 	return s
 }
@@ -169,7 +166,7 @@ func (s *Server) tokenName(r *http.Request) (name string, ok bool) {
 
 // stranger answers those who show no good token, not too often.
 func (s *Server) stranger(w http.ResponseWriter, r *http.Request, err *apiError) {
-	if !s.strangers.Allow() {
+	if !s.cfg.Gate.Stranger() {
 		err = &apiError{http.StatusTooManyRequests, "rate_limited", "too many requests without a good token", time.Second}
 	} else if err.status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="voicebridge"`)

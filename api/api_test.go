@@ -38,7 +38,7 @@ func newServer(t testing.TB) (*Server, http.Handler) {
 	c := control.New(control.Config{Providers: []*providers.Spec{twilio.Spec}, MaxCalls: 10, PublicURL: "https://bridge.example.com",
 		Accounts: map[string]control.Account{"main": {Spec: twilio.Spec, Account: account}}, Log: slog.New(slog.DiscardHandler)})
 	s := New(Config{Tokens: []Token{{Name: "t", SHA256: sha256.Sum256([]byte("token"))}}, Providers: []*providers.Spec{twilio.Spec},
-		Control: c, Gate: new(gate.Gate), Log: slog.New(slog.DiscardHandler)})
+		Control: c, Gate: gate.New(), Log: slog.New(slog.DiscardHandler)})
 	mux := http.NewServeMux()
 	for pattern, h := range s.Doors() {
 		mux.HandleFunc(pattern, h)

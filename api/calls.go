@@ -8,6 +8,7 @@ import (
 
 	"voicebridge/calls"
 	"voicebridge/control"
+	"voicebridge/control/transfers"
 	"voicebridge/providers"
 	"voicebridge/session"
 	"voicebridge/transfer"
@@ -179,11 +180,9 @@ func (s *Server) beginTransfer(a *request) (reply, error) {
 	return reply{http.StatusCreated, info}, err
 }
 
-var errNoTransfer = &apiError{http.StatusNotFound, "not_found", "no such transfer", 0}
-
 func (s *Server) getTransfer(a *request) (reply, error) {
 	if s.cfg.Transfers == nil {
-		return reply{}, errNoTransfer
+		return reply{}, transfers.ErrNotFound
 	}
 	info, err := s.cfg.Transfers.Get(a.Context(), a.PathValue("transfer"))
 	return reply{http.StatusOK, info}, err
@@ -192,7 +191,7 @@ func (s *Server) getTransfer(a *request) (reply, error) {
 // endTransfer cancels a transfer; one that is bridged is taken back.
 func (s *Server) endTransfer(a *request) (reply, error) {
 	if s.cfg.Transfers == nil {
-		return reply{}, errNoTransfer
+		return reply{}, transfers.ErrNotFound
 	}
 	info, err := s.cfg.Transfers.End(a.Context(), a.PathValue("transfer"))
 	return reply{http.StatusOK, info}, err

@@ -93,14 +93,13 @@ func New(cfg Config) *Bridge {
 	})}
 	var music *wav.Music
 	if cfg.Transfers != nil {
-		hosts := transfers.Hosts{Own: cfg.InstanceURL, Public: cfg.PublicURL, Alone: cfg.Cluster == nil}
-		b.transfers = transfers.New(b.control, *cfg.Transfers, hosts, cfg.Log)
+		b.transfers = transfers.New(b.control, *cfg.Transfers, cfg.Log)
 		music = b.transfers.Music()
 	}
 	if cfg.Events != nil {
 		b.events = notify.NewQueue(cfg.Events, cfg.Log)
 	}
-	checks := new(gate.Gate)
+	checks := gate.New()
 	webhooks := hooks.New(hooks.Config{Providers: cfg.Providers, Control: b.control, Gate: checks, Music: music, Log: cfg.Log})
 	b.media = media.New(media.Config{Providers: cfg.Providers, Control: b.control, Gate: checks, Insecure: cfg.Insecure, Token: cfg.Token,
 		Loops: cfg.Loops, Limits: cfg.Limits.Limits, Log: cfg.Log})

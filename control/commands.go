@@ -69,8 +69,8 @@ func (c *Controller) Dial(ctx context.Context, d *Dial) (calls.Call, error) {
 	defer stop()
 	leg, err := account.Dial(ctx, &providers.Dial{
 		To: d.To, From: d.From, Ring: d.Ring, Detect: call.Detect != "", Digits: d.Digits,
-		Answer: c.hookURL(provider, d.Account, refAnswer+"/"+token),
-		Status: c.hookURL(provider, d.Account, refStatus+"/"+call.ID),
+		Answer: c.HookURL(provider, d.Account, refAnswer+"/"+token),
+		Status: c.HookURL(provider, d.Account, refStatus+"/"+call.ID),
 	})
 	c.metrics.placedCall(provider, err)
 	if err != nil {

@@ -151,6 +151,17 @@ func (c *Controller) PublicURL(path string) string {
 	return strings.TrimSuffix(c.cfg.PublicURL, "/") + path
 }
 
+// Host returns the URL at which carriers reach this very instance; empty: they cannot.
+func (c *Controller) Host() string {
+	if c.cfg.InstanceURL == "" && c.cfg.Cluster == nil { // it is alone
+		return c.cfg.PublicURL
+	}
+	return c.cfg.InstanceURL
+}
+
+// IsPublic reports whether a Host is the URL of all instances.
+func (c *Controller) IsPublic(host string) bool { return host == c.cfg.PublicURL }
+
 // SocketURL returns the public URL of a path for WebSockets: https becomes wss.
 func (c *Controller) SocketURL(path string) string { return SocketURL(c.cfg.PublicURL, path) }
 
@@ -164,8 +175,8 @@ func SocketURL(base, path string) string {
 	return "ws" + strings.TrimPrefix(strings.TrimSuffix(base, "/"), "http") + path
 }
 
-// hookURL is the URL of a webhook of an account's.
-func (c *Controller) hookURL(provider, account, ref string) string {
+// HookURL returns the URL of a webhook of an account's; ref is what follows the account.
+func (c *Controller) HookURL(provider, account, ref string) string {
 	return c.PublicURL("/hooks/" + provider + "/" + account + "/" + ref)
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,13 +41,13 @@ const (
 	refStatus   = "status"
 	refAnswer   = "answer"
 	refNext     = "next"
-	refTransfer = "transfer"
+	RefTransfer = "transfer" // the rest is read by Transfers
 )
 
 // PurposeOf returns what the URL with a ref was given to the carrier for.
 func PurposeOf(ref string) providers.Purpose {
 	kind, rest, _ := strings.Cut(ref, "/")
-	if kind == refTransfer {
+	if kind == RefTransfer {
 		kind = rest[strings.LastIndexByte(rest, '/')+1:]
 	}
 	switch kind {
@@ -126,7 +127,7 @@ func (c *Controller) command(ctx context.Context, t *told, out *Outcome) error {
 func (c *Controller) decide(ctx context.Context, t *told) (Outcome, error) {
 	kind, rest, _ := strings.Cut(t.Ref, "/")
 	switch {
-	case kind == refTransfer:
+	case kind == RefTransfer:
 		return c.transfers.Handle(ctx, t.name, rest, t.CallEvent)
 	case kind == refNext && t.Kind == providers.CallStepDone:
 		return c.stepDone(ctx, t, rest)
@@ -251,12 +252,7 @@ func (c *Controller) MediaPath(tk ticket.Ticket) string {
 // that any instance needs to know of the call.
 func (c *Controller) NextURL(call *calls.Call) string {
 	token := c.office.Make(ticketOf(ticket.Next, call), time.Now())
-	return c.hookURL(call.Provider, call.Account, refNext+"/"+token)
-}
-
-// TransferURL is told what becomes of the legs of a transfer.
-func (c *Controller) TransferURL(provider, account, rest string) string {
-	return c.hookURL(provider, account, refTransfer+"/"+rest)
+	return c.HookURL(call.Provider, call.Account, refNext+"/"+token)
 }
 
 // progress takes word of how a call is: of our id, where the event tells it, or of the
@@ -269,7 +265,7 @@ func (c *Controller) progress(ctx context.Context, t *told, id string) (Outcome,
 	switch {
 	case !known && c.passEvent(ctx, t, id):
 		return Outcome{Result: ResultOK}, nil
-	case !known || call.Account != t.name || call.CarrierID != "" && !c.sameLeg(&call, t.CallEvent):
+	case !known || call.Account != t.name || call.CarrierID != "" && !slices.ContainsFunc(t.ids(), call.Is):
 		t.log.Debug("event of an unknown call", "event", t.Kind, "call", t.Leg, "raw", t.Raw)
 		return Outcome{Result: ResultUnknown}, nil
 	case t.Kind == providers.CallRoom:
@@ -286,16 +282,6 @@ func (c *Controller) progress(ctx context.Context, t *told, id string) (Outcome,
 		t.log.Info("call status", "session", call.ID, "call", t.Leg, "status", t.Status, "raw", t.Raw, "answered_by", t.AnsweredBy)
 	}
 	return Outcome{Result: ResultOK}, nil
-}
-
-// sameLeg reports whether an event is one of the call's own leg.
-func (c *Controller) sameLeg(call *calls.Call, ev *providers.CallEvent) bool {
-	for _, id := range append([]string{ev.Leg}, ev.Aliases...) {
-		if call.Is(id) {
-			return true
-		}
-	}
-	return false
 }
 
 // report notes what a carrier says of a call, and acts on it. It is false where that

@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/time/rate"
 
 	"voicebridge/control"
 	"voicebridge/hooks/gate"
@@ -56,17 +55,15 @@ var results = []string{string(control.ResultOK), resultAccount, resultSize, resu
 
 // Server takes webhooks.
 type Server struct {
-	cfg        Config
-	known      map[string]bool // carriers
-	requests   *prometheus.CounterVec
-	complaints *rate.Limiter // of refused requests, in the log
-	strangers  *rate.Limiter // of those whose signature is wrong
+	cfg      Config
+	known    map[string]bool // carriers
+	requests *prometheus.CounterVec
 }
 
 // New makes a server.
 func New(cfg Config) *Server {
 	s := &Server{
-		cfg: cfg, known: map[string]bool{}, complaints: rate.NewLimiter(1, 1), strangers: rate.NewLimiter(10, 20),
+		cfg: cfg, known: map[string]bool{},
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "voicebridge_hook_requests_total", Help: "Webhooks, by what became of them.",
 		}, []string{"provider", "result"}),
@@ -131,12 +128,12 @@ func (s *Server) hook(w http.ResponseWriter, r *http.Request) {
 	log := s.cfg.Log.With("provider", provider, "account", name)
 	forget, err := s.cfg.Gate.Check(name, account.Webhooks, h)
 	if err != nil {
-		if !s.strangers.Allow() {
+		if !s.cfg.Gate.Stranger() {
 			w.Header().Set("Retry-After", "1")
 			refuse(resultStrangers, http.StatusTooManyRequests)
 			return
 		}
-		if s.complaints.Allow() {
+		if s.cfg.Gate.Complain() {
 			log.Warn("webhook refused; 'voicebridge check webhook' explains", "err", err)
 		}
 		refuse(resultSignature, http.StatusForbidden)

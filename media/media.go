@@ -54,8 +54,6 @@ type Server struct {
 	cfg        Config
 	specs      map[string]*providers.Spec
 	handshakes *rate.Limiter
-	complaints *rate.Limiter // of refused requests, in the log
-	strangers  *rate.Limiter // of those who show wrong tokens
 	refused    *prometheus.CounterVec
 	loops      []*ws.Loop // while the server runs
 }
@@ -68,7 +66,6 @@ func New(cfg Config) *Server {
 	s := &Server{
 		cfg: cfg, specs: map[string]*providers.Spec{},
 		handshakes: rate.NewLimiter(rate.Limit(cfg.Limits.Handshakes), max(1, int(cfg.Limits.Handshakes))),
-		complaints: rate.NewLimiter(1, 1), strangers: rate.NewLimiter(10, 20),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "voicebridge_handshakes_refused_total", Help: "Media connections that were not let in, by reason.",
 		}, []string{"reason"}),
@@ -149,11 +146,11 @@ type refusal struct {
 }
 
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {
-	if no.status == http.StatusForbidden && !s.strangers.Allow() {
+	if no.status == http.StatusForbidden && !s.cfg.Gate.Stranger() {
 		no = &refusal{http.StatusTooManyRequests, "strangers"}
 	}
 	s.refused.WithLabelValues(no.reason).Inc()
-	if s.complaints.Allow() { // without the path, which may hold a token
+	if s.cfg.Gate.Complain() { // without the path, which may hold a token
 		s.cfg.Log.Warn("media connection refused", "provider", r.PathValue("provider"), "reason", no.reason, "remote", r.RemoteAddr)
 	}
 	if no.status == http.StatusTooManyRequests || no.status == http.StatusServiceUnavailable {

@@ -8,10 +8,10 @@ import (
 	"net"
 	"os"
 	"runtime"
-	"strings"
 
 	"voicebridge/bridge"
 	"voicebridge/config"
+	"voicebridge/control"
 )
 
 type serveCmd struct {
@@ -53,21 +53,20 @@ func (c *serveCmd) Run(ctx context.Context, out output) (err error) {
 		}
 		log.Info("metrics and health", "url", "http://"+admin.Addr().String()+"/metrics")
 	}
-	describe(log, &settings, public.Addr().String())
+	describe(log, server.Control(), &settings, public.Addr().String())
 	err = server.Serve(ctx, public, admin)
 	log.Info("stopped")
 	return err
 }
 
 // describe logs what the bridge does at an address.
-func describe(log *slog.Logger, b *bridge.Config, address string) {
+func describe(log *slog.Logger, c *control.Controller, b *bridge.Config, address string) {
 	for name, a := range b.Accounts {
 		if a.UnsignedMedia {
 			log.Warn("media connections of this account need no signature: their token alone must do", "account", name)
 		}
-		hooks := strings.TrimSuffix(b.PublicURL, "/") + "/hooks/" + a.Spec.Name + "/" + name
 		log.Info("webhooks", "provider", a.Spec.Name, "account", name, "places_calls", a.HasCommands(),
-			"inbound", hooks+"/inbound", "status", hooks+"/status")
+			"inbound", c.HookURL(a.Spec.Name, name, "inbound"), "status", c.HookURL(a.Spec.Name, name, "status"))
 	}
 	if len(b.Tokens) > 0 {
 		log.Info("control API", "url", "http://"+address+"/v1/", "tokens", len(b.Tokens))

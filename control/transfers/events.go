@@ -194,7 +194,7 @@ func (t *Transfers) meetingPlace(r *transfer.Record) *providers.Answer {
 		return t.room(r, false)
 	}
 	tk := ticket.Ticket{Provider: r.Provider, Account: r.Account, ID: legID("pa_", r), Call: r.Leg, From: r.From, To: r.To,
-		Outbound: true, Brief: true, Party: r.Call, Listen: r.Agent == transfer.AgentListens, Transfer: r.ID, Own: r.Host != t.hosts.Public}
+		Outbound: true, Brief: true, Party: r.Call, Listen: r.Agent == transfer.AgentListens, Transfer: r.ID, Own: !t.control.IsPublic(r.Host)}
 	return &providers.Answer{Media: control.SocketURL(r.Host, t.control.MediaPath(tk)), Next: t.hookURL(r, "party")}
 }
 

@@ -34,8 +34,8 @@ func storeAway(err error) error {
 	return refuse(http.StatusServiceUnavailable, "unavailable", "transfers are not possible now: %v", err)
 }
 
-// errNoTransfer is the error of a transfer that is not known.
-var errNoTransfer = refuse(http.StatusNotFound, "not_found", "no such transfer")
+// ErrNotFound is the error of a transfer that is not known.
+var ErrNotFound = refuse(http.StatusNotFound, "not_found", "no such transfer")
 
 // clearTime is how long a second transfer waits for the end of the first.
 const clearTime = 2 * time.Second
@@ -138,13 +138,10 @@ func (t *Transfers) requestOf(call *calls.Call, want *calls.TransferRequest) *tr
 		Call: call.ID, Account: call.Account, Provider: call.Provider, Caller: call.CarrierID, From: want.From, To: want.To,
 		Mode: transfer.Mode(want.Mode), Whisper: want.Whisper, Brief: want.Brief, Accept: want.Accept, Digits: want.Digits, Detect: want.Detect,
 		Ring: time.Duration(want.Timeout) * time.Second, Hold: want.Hold, OnFail: want.OnFail, OnEnd: want.OnEnd, Context: want.Context,
-		Host: t.hosts.Own,
+		Host: t.control.Host(),
 	}
 	if want.Agent != "leave" {
 		req.Agent = want.Agent
-	}
-	if req.Host == "" && t.hosts.Alone {
-		req.Host = t.hosts.Public
 	}
 	or(&req.Mode, transfer.Conference)
 	or(&req.Ring, t.cfg.Ring)
@@ -284,7 +281,7 @@ func (t *Transfers) Get(ctx context.Context, id string) (Info, error) {
 	r, err := t.manager.Get(ctx, id)
 	switch {
 	case errors.Is(err, transfer.ErrNotFound):
-		return Info{}, errNoTransfer
+		return Info{}, ErrNotFound
 	case err != nil:
 		return Info{}, storeAway(err)
 	}
@@ -296,7 +293,7 @@ func (t *Transfers) End(ctx context.Context, id string) (Info, error) {
 	r, moved, err := t.manager.Cancel(ctx, id, transfer.ReasonAPI)
 	switch {
 	case errors.Is(err, transfer.ErrNotFound):
-		return Info{}, errNoTransfer
+		return Info{}, ErrNotFound
 	case err != nil:
 		return Info{}, storeAway(err)
 	case !moved && r.Want != transfer.Canceled:

@@ -60,7 +60,6 @@ const DefaultRing = 30 * time.Second
 type Transfers struct {
 	cfg     Config
 	control *control.Controller
-	hosts   Hosts
 	manager *transfer.Manager
 	states  *prometheus.CounterVec
 	log     *slog.Logger
@@ -69,22 +68,13 @@ type Transfers struct {
 	byCall map[string]*entry // of calls whose session is here
 }
 
-// Hosts says under which URL destinations reach the instance that has a call.
-type Hosts struct {
-	// Own is this instance's; empty: it cannot be reached by itself. Public is the URL
-	// of all of them.
-	Own, Public string
-	// Alone tells that there are no other instances, so that Public is this one.
-	Alone bool
-}
-
 // New makes the transfers of a controller, which uses them from then on.
-func New(c *control.Controller, cfg Config, hosts Hosts, log *slog.Logger) *Transfers {
+func New(c *control.Controller, cfg Config, log *slog.Logger) *Transfers {
 	if cfg.Music == nil {
 		cfg.Music = wav.Chime()
 	}
 	t := &Transfers{
-		cfg: cfg, control: c, hosts: hosts, log: log, byCall: map[string]*entry{},
+		cfg: cfg, control: c, log: log, byCall: map[string]*entry{},
 		states: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "voicebridge_transfers_total",
 			Help: "Transfers that have come to a state, told by the instance that acts for them.",

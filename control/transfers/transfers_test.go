@@ -91,7 +91,7 @@ func newTransfers(t *testing.T, f *fake) (*Transfers, *control.Controller, calls
 	tr := New(c, Config{
 		Store: transfer.NewMemory(time.Now, time.Minute), Manager: times, Ring: DefaultRing, Hold: HoldAgent, Allow: []string{"+1555010*", "+49301234567"},
 		Destinations: map[string]Destination{"desk": {To: "+15559990000", Digits: "12"}},
-	}, Hosts{Public: "https://bridge.example.com", Alone: true}, log)
+	}, log)
 	call := c.Calls().Add(calls.Call{Account: "main", Provider: "twilio", CarrierID: "CA1", Direction: calls.Inbound, From: caller, To: own})
 	c.Calls().Answered(call.ID)
 	call, _ = c.Calls().Get(call.ID)
@@ -239,6 +239,39 @@ func TestDecided(t *testing.T) {
 		}
 		c.End()
 	})
+}
+
+// TestChanges: what is told late of a transfer does not undo what came after it.
+func TestChanges(t *testing.T) {
+	tr, _, _ := newTransfers(t, new(fake))
+	told := func(id string, version int64, final bool) bool {
+		return tr.note(&change{Call: "cs_1", Version: version, Final: final, Info: calls.Transfer{ID: id}})
+	}
+	if !told("tr_1", 2, false) || !told("tr_1", 5, true) || told("tr_1", 3, false) || told("tr_1", 5, true) {
+		t.Error("not just what is new")
+	}
+	if id, has, _ := tr.of("cs_1"); id != "" || has {
+		t.Errorf("%q, %v after the end", id, has)
+	}
+	if !told("tr_2", 1, false) { // the next one begins anew
+		t.Error("a second transfer")
+	}
+	if id, _, _ := tr.of("cs_1"); id != "tr_2" {
+		t.Errorf("%q", id)
+	}
+	done := tr.request("cs_2")
+	if !tr.Has("cs_2") {
+		t.Error("a request is not known")
+	}
+	tr.Forget("cs_2")
+	done()
+	if tr.Has("cs_2") {
+		t.Error("a request that was refused is known")
+	}
+	tr.Forget("cs_2")
+	if len(tr.byCall) != 1 {
+		t.Errorf("%d calls are remembered", len(tr.byCall))
+	}
 }
 
 // TestMeaning: what an error of the carrier means for the state machine.

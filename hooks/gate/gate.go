@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"voicebridge/providers"
 )
 
@@ -18,14 +20,28 @@ const onceTime = 10 * time.Minute
 // keepRefused is how many refused requests are kept for each account.
 const keepRefused = 8
 
-// Gate checks requests. The zero value is ready; its methods may be called at the same
-// time.
+// Gate checks requests, and is the one measure of what strangers may cost: of all doors
+// together. Its methods may be called at the same time.
 type Gate struct {
-	once providers.Once
+	once       providers.Once
+	strangers  *rate.Limiter // of those who are told that they are wrong
+	complaints *rate.Limiter // of refused requests, in the log
 
 	mu      sync.Mutex
 	refused map[string][]Refused // by account
 }
+
+// New makes a gate.
+func New() *Gate {
+	return &Gate{strangers: rate.NewLimiter(10, 20), complaints: rate.NewLimiter(1, 1)}
+}
+
+// Stranger reports whether one more who shows no good signature or token is told so; the
+// others are told to wait.
+func (g *Gate) Stranger() bool { return g.strangers.Allow() }
+
+// Complain reports whether one more refused request is told of in the log.
+func (g *Gate) Complain() bool { return g.complaints.Allow() }
 
 // Refused is a request that was refused.
 type Refused struct {

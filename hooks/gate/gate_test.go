@@ -28,7 +28,7 @@ func hook(token string) *providers.Hook {
 // TestOnce: a token is good once for an account, unless what it was for was not done.
 func TestOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var g Gate
+		g := New()
 		forget, err := g.Check("main", once{}, hook("a"))
 		if err != nil {
 			t.Fatal(err)
@@ -52,7 +52,7 @@ func TestOnce(t *testing.T) {
 
 // TestRefused: the last requests that were refused are kept, the newest first.
 func TestRefused(t *testing.T) {
-	var g Gate
+	g := New()
 	for range keepRefused + 3 {
 		_, _ = g.Check("main", once{}, hook(""))
 	}

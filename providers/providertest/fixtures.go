@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"voicebridge/providers"
 )
@@ -146,6 +147,20 @@ func xmlNames(t testing.TB, set map[string]bool, data []byte) {
 			path = path[:len(path)-1]
 		}
 	}
+}
+
+// Asked returns the body of what a simulated carrier asks or tells.
+func Asked(t testing.TB, x providers.Exchange, ask providers.Ask) []byte {
+	t.Helper()
+	r, err := x.Ask(&ask, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return body
 }
 
 // Known checks that all names in what we write are names of the fixtures, or among
