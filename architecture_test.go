@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 // allowed lists what each room may import of this module. A room below providers is a
@@ -132,11 +133,13 @@ func TestImports(t *testing.T) {
 			t.Errorf("%s: folder %s has no place in the order of imports", path, room)
 		}
 		for _, imported := range importsOf(t, path, text) {
-			if own, ok := strings.CutPrefix(imported, "voicebridge/"); ok && !slices.Contains(may, roomOf(own+"/x.go")) {
+			if own, ok := strings.CutPrefix(imported, "voicebridge/"); ok &&
+				!slices.Contains(may, roomOf(own+"/x.go")) {
 				t.Errorf("%s must not import %s", path, imported)
 			}
 			if room == "codec" && strings.Contains(imported, ".") && imported != "github.com/zaf/g711" {
-				t.Errorf("%s must not import %s: codec has G.711's tables from zaf/g711, and else std only", path, imported)
+				t.Errorf("%s must not import %s: codec has G.711's tables from zaf/g711, and else std only", path,
+					imported)
 			}
 			for lib, places := range libraries {
 				if strings.HasPrefix(imported, lib) && !slices.Contains(places, room) {
@@ -206,4 +209,22 @@ func TestRooms(t *testing.T) {
 			t.Errorf("%s has %d lines of code, more than %d", room, n, mostLines)
 		}
 	}
+}
+
+// mostColumns is the longest line, with tabs of four columns.
+const mostColumns = 120
+
+// TestLines: lines can be read beside another file. A raw string, such as a tag or a
+// message of a carrier, cannot be broken.
+func TestLines(t *testing.T) {
+	sources(t, func(path string, text []byte) {
+		n := 0
+		for line := range bytes.Lines(text) {
+			n++
+			wide := utf8.RuneCount(bytes.ReplaceAll(line, []byte("\t"), []byte("    "))) - 1
+			if wide > mostColumns && !bytes.Contains(line, []byte("`")) {
+				t.Errorf("%s:%d has %d columns, more than %d", path, n, wide, mostColumns)
+			}
+		}
+	})
 }

@@ -36,7 +36,8 @@ func TestSignatureVector(t *testing.T) {
 	if err := check(want, at.Add(59*time.Second), "cs_7f3a", "/agent?in_rate=16000"); err != nil {
 		t.Error(err)
 	}
-	if err := check("t=1760000000,v1=00,"+strings.Split(want, ",")[1], at, "cs_7f3a", "/agent?in_rate=16000"); err != nil {
+	if err := check("t=1760000000,v1=00,"+strings.Split(want, ",")[1], at, "cs_7f3a",
+		"/agent?in_rate=16000"); err != nil {
 		t.Errorf("two signatures while the secret changes: %v", err)
 	}
 	for name, err := range map[string]error{
@@ -63,7 +64,8 @@ func TestConfig(t *testing.T) {
 	}{
 		{agent.Config{URL: "ws://127.0.0.1:1/"}, agent.Options{}, "", 16000, 16000},
 		{agent.Config{URL: "ws://localhost:1/a?in_rate=8000&out_rate=24000"}, agent.Options{}, "", 8000, 24000},
-		{agent.Config{URL: "wss://agent.example.com/"}, agent.Options{InputRate: 48000, OutputRate: 8000}, "", 48000, 8000},
+		{agent.Config{URL: "wss://agent.example.com/"}, agent.Options{InputRate: 48000, OutputRate: 8000}, "", 48000,
+			8000},
 		{agent.Config{URL: "ws://agent.example.com/", Plaintext: true}, agent.Options{}, "", 16000, 16000},
 		{agent.Config{URL: "ws://agent.example.com/"}, agent.Options{}, "url: ", 0, 0},
 		{agent.Config{URL: "ws://agent.example.com.127.0.0.1.evil/"}, agent.Options{}, "url: ", 0, 0},
@@ -71,7 +73,8 @@ func TestConfig(t *testing.T) {
 		{agent.Config{URL: "foo"}, agent.Options{}, "url: \"foo\"", 0, 0},
 		{agent.Config{URL: "wss://h/", Header: http.Header{"bad name": {"x"}}}, agent.Options{}, "headers: ", 0, 0},
 		{agent.Config{URL: "wss://h/", Header: http.Header{"X": {"a\nb"}}}, agent.Options{}, "headers: ", 0, 0},
-		{agent.Config{URL: "wss://h/", Header: http.Header{"sec-websocket-protocol": {"x"}}}, agent.Options{}, "headers: ", 0, 0},
+		{agent.Config{URL: "wss://h/", Header: http.Header{"sec-websocket-protocol": {"x"}}}, agent.Options{},
+			"headers: ", 0, 0},
 		{agent.Config{URL: "wss://h/", Bearer: "a\nb"}, agent.Options{}, "bearer: ", 0, 0},
 		{agent.Config{URL: "wss://user:secret@agent.example.com/"}, agent.Options{}, "url: ", 0, 0},
 		{agent.Config{URL: ""}, agent.Options{}, "url: ", 0, 0},
@@ -112,8 +115,10 @@ func newDialer(o agent.Options, cfg agent.Config) (*agent.Dialer, error) {
 
 func testCall() *session.Call {
 	f := codec.Format{Encoding: codec.PCMU, Rate: 8000}
-	return &session.Call{Session: "cs_1", Carrier: "twilio", Abilities: providers.Abilities{Clear: true, Marks: true, Digits: true},
-		Start: &providers.Start{Call: "CA1", Stream: "MZ1", Account: "AC1", In: f, Out: f, Params: map[string]string{"a": "b"}}}
+	return &session.Call{Session: "cs_1", Carrier: "twilio",
+		Abilities: providers.Abilities{Clear: true, Marks: true, Digits: true},
+		Start: &providers.Start{Call: "CA1", Stream: "MZ1", Account: "AC1", In: f, Out: f,
+			Params: map[string]string{"a": "b"}}}
 }
 
 // TestHandshake: what an agent sees of the bridge.
@@ -138,7 +143,8 @@ func TestHandshake(t *testing.T) {
 		conn.ReadMessage()
 	}))
 	defer srv.Close()
-	d, err := newDialer(agent.Options{}, agent.Config{URL: "ws" + srv.URL[4:] + "/a?out_rate=24000", Bearer: "tok", Secret: "sec", Header: http.Header{"X-Tenant": {"acme"}}})
+	d, err := newDialer(agent.Options{}, agent.Config{URL: "ws" + srv.URL[4:] + "/a?out_rate=24000", Bearer: "tok",
+		Secret: "sec", Header: http.Header{"X-Tenant": {"acme"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,20 +153,24 @@ func TestHandshake(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := <-got
-	if s.header.Get("Authorization") != "Bearer tok" || s.header.Get("X-Tenant") != "acme" || s.header.Get("Voicebridge-Session") != "cs_1" {
+	if s.header.Get("Authorization") != "Bearer tok" || s.header.Get("X-Tenant") != "acme" ||
+		s.header.Get("Voicebridge-Session") != "cs_1" {
 		t.Errorf("header: %v", s.header)
 	}
-	if err := agent.VerifySignature("sec", s.header.Get("Voicebridge-Signature"), time.Now(), "cs_1", "/a?out_rate=24000"); err != nil {
+	if err := agent.VerifySignature("sec", s.header.Get("Voicebridge-Signature"), time.Now(), "cs_1",
+		"/a?out_rate=24000"); err != nil {
 		t.Error(err)
 	}
 	delete(s.first, "ts")
 	want := map[string]any{
 		"type": "start", "seq": 1.0, "in_ms": 0.0, "out_ms": 0.0, "protocol": voicebridge.Name, "session_id": "cs_1",
-		"call": map[string]any{"id": "CA1", "carrier": "twilio", "account": "AC1", "stream": "MZ1", "codec": "pcmu/8000", "custom": map[string]any{"a": "b"}},
+		"call": map[string]any{"id": "CA1", "carrier": "twilio", "account": "AC1", "stream": "MZ1",
+			"codec": "pcmu/8000", "custom": map[string]any{"a": "b"}},
 		"audio": map[string]any{"encoding": "pcm_s16le", "channels": 1.0, "frame_ms": 20.0,
 			"input": map[string]any{"sample_rate": 16000.0}, "output": map[string]any{"sample_rate": 24000.0}},
-		"capabilities": map[string]any{"clear": "native", "mark": "native", "dtmf_in": true, "dtmf_out": "inband", "transfer": []any{}},
-		"await_ready":  false, "barge_in": "agent",
+		"capabilities": map[string]any{"clear": "native", "mark": "native", "dtmf_in": true, "dtmf_out": "inband",
+			"transfer": []any{}},
+		"await_ready": false, "barge_in": "agent",
 	}
 	if !reflect.DeepEqual(s.first, want) {
 		t.Errorf("start is\n%v\nwant\n%v", s.first, want)

@@ -46,7 +46,8 @@ func NewAttended(cfg Incoming, announce notify.Target, publicURL string) (*Atten
 	if err := announce.Check(); err != nil {
 		return nil, fmt.Errorf("announce.%w", err)
 	}
-	return &Attended{incoming: in, announce: announce, publicURL: strings.TrimSuffix(publicURL, "/"), waiting: map[string]*appointment{}}, nil
+	return &Attended{incoming: in, announce: announce, publicURL: strings.TrimSuffix(publicURL, "/"),
+		waiting: map[string]*appointment{}}, nil
 }
 
 // announcement tells an application of a call that waits.
@@ -120,7 +121,8 @@ func (a *Attended) Dial(ctx context.Context, call *session.Call) (session.Agent,
 func (a *Attended) tell(ctx context.Context, call *session.Call, ap *appointment) error {
 	base, _ := strings.CutPrefix(a.publicURL, "http") // https becomes wss
 	return a.announce.Post(ctx, &announcement{
-		SessionID: call.Session, URL: "ws" + base + "/v1/calls/" + call.Session + "/agent", Token: ap.token, Call: Info(call),
+		SessionID: call.Session, URL: "ws" + base + "/v1/calls/" + call.Session + "/agent", Token: ap.token,
+		Call: Info(call),
 	}, nil)
 }
 

@@ -82,19 +82,22 @@ func checkURL(s string, plaintext bool) (*url.URL, error) {
 	}
 	if u.Scheme != "ws" && u.Scheme != "wss" || u.Host == "" {
 		shown, _, _ := strings.Cut(s, "?") // what follows may be secret
-		return nil, fmt.Errorf("url: %q must begin with ws:// or wss:// and name a host", shown[strings.LastIndex(shown, "@")+1:])
+		return nil, fmt.Errorf("url: %q must begin with ws:// or wss:// and name a host",
+			shown[strings.LastIndex(shown, "@")+1:])
 	}
 	if u.User != nil {
 		return nil, errors.New("url: a user and password in it are not sent: use bearer, secret or headers")
 	}
 	if u.Scheme == "ws" && !plaintext && !loopback(u.Hostname()) {
-		return nil, fmt.Errorf("url: ws://%s sends the call's audio in the clear: use wss://, or allow it with plaintext: true", u.Host)
+		return nil, fmt.Errorf("url: ws://%s sends the call's audio in the clear: use wss://, or allow it with "+
+			"plaintext: true", u.Host)
 	}
 	return u, nil
 }
 
 // reserved are the headers that the handshake itself sets.
-var reserved = []string{"Host", "Connection", "Upgrade", "Authorization", "Voicebridge-Session", "Voicebridge-Signature"}
+var reserved = []string{"Host", "Connection", "Upgrade", "Authorization", "Voicebridge-Session",
+	"Voicebridge-Signature"}
 
 // checkHeaders refuses what a request cannot carry, and what the handshake itself
 // sets.
@@ -103,7 +106,8 @@ func checkHeaders(cfg Config) error {
 		return errors.New("bearer: has characters that a header cannot carry")
 	}
 	for name, values := range cfg.Header {
-		own := strings.HasPrefix(strings.ToLower(name), "sec-websocket-") || slices.Contains(reserved, http.CanonicalHeaderKey(name))
+		own := strings.HasPrefix(strings.ToLower(name), "sec-websocket-") ||
+			slices.Contains(reserved, http.CanonicalHeaderKey(name))
 		if own || !httpguts.ValidHeaderFieldName(name) {
 			return fmt.Errorf("headers: %q is not a name that may be set", name)
 		}

@@ -59,7 +59,8 @@ func (in *incoming) accept(w http.ResponseWriter, r *http.Request) (*Conn, error
 	}
 	common := func(p string) bool { return slices.Contains(in.Dialect.Subprotocols, p) }
 	if offered := ws.Subprotocols(r); len(offered) > 0 && !slices.ContainsFunc(offered, common) {
-		http.Error(w, "no common subprotocol: offer "+strings.Join(in.Dialect.Subprotocols, " or "), http.StatusUpgradeRequired)
+		http.Error(w, "no common subprotocol: offer "+strings.Join(in.Dialect.Subprotocols, " or "),
+			http.StatusUpgradeRequired)
 		return nil, errors.New("agent: no common subprotocol")
 	}
 	limits := ws.Limits{Write: in.Write, AnyOrigin: true}

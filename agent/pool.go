@@ -49,7 +49,8 @@ func NewPool(name string, cfg Incoming, bearer string) (*Pool, error) {
 	if len(bearer) < 16 {
 		return nil, errors.New("bearer: must have at least 16 characters: agents that connect to the pool show it")
 	}
-	return &Pool{incoming: in, name: name, bearer: bearer, given: map[string]time.Time{}, free: make(chan struct{}, 1)}, nil
+	return &Pool{incoming: in, name: name, bearer: bearer, given: map[string]time.Time{}, free: make(chan struct{}, 1)},
+		nil
 }
 
 // NewToken makes a token that is good for one connection within a minute, for

@@ -27,7 +27,8 @@ func (s *Server) providers(*request) (reply, error) {
 	list := []providerInfo{}
 	for _, p := range s.cfg.Providers {
 		can := p.Abilities
-		info := providerInfo{Name: p.Name, Title: p.Title, Marks: can.Marks, Clear: can.Clear, DTMFIn: can.Digits, Accounts: p.NewAccount != nil}
+		info := providerInfo{Name: p.Name, Title: p.Title, Marks: can.Marks, Clear: can.Clear, DTMFIn: can.Digits,
+			Accounts: p.NewAccount != nil}
 		for _, f := range p.Formats {
 			info.Formats = append(info.Formats, f.String())
 		}
@@ -52,7 +53,8 @@ func (s *Server) accounts(*request) (reply, error) {
 	list := []accountInfo{}
 	for name, a := range s.control.Accounts() {
 		info := accountInfo{Name: name, Provider: a.Spec.Name, From: a.From, Numbers: append([]string{}, a.Numbers...),
-			Calls: a.HasCommands(), DTMFOut: "inband", Inbound: s.control.HookURL(a.Spec.Name, name, "inbound"), Status: s.control.HookURL(a.Spec.Name, name, "status")}
+			Calls: a.HasCommands(), DTMFOut: "inband", Inbound: s.control.HookURL(a.Spec.Name, name, "inbound"),
+			Status: s.control.HookURL(a.Spec.Name, name, "status")}
 		if a.Spec.Abilities.SendDigits || a.SendsDigits() {
 			info.DTMFOut = "native"
 		}
@@ -80,7 +82,8 @@ func (s *Server) refused(a *request) (reply, error) {
 	for _, r := range s.cfg.Gate.Refused(a.PathValue("account")) {
 		info := refusedInfo{Time: r.At, Method: r.Hook.Method, Path: hookPath(r.Hook.URL), Error: hide(r.Err.Error())}
 		if errors.Is(r.Err, providers.ErrReplayed) { // its signature is good
-			info.Explanation = append(info.Explanation, "The signature is good, but has been used before: the request was sent twice, or somebody repeats it.")
+			info.Explanation = append(info.Explanation,
+				"The signature is good, but has been used before: the request was sent twice, or somebody repeats it.")
 		}
 		for _, line := range account.Webhooks.Explain(r.Hook, r.At) {
 			info.Explanation = append(info.Explanation, hide(line))

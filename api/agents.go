@@ -16,7 +16,8 @@ func (s *Server) poolToken(a *request) (reply, error) {
 		return reply{}, &apiError{http.StatusNotFound, "not_found", "no such pool", 0}
 	}
 	token, expires := pool.NewToken()
-	return reply{http.StatusCreated, map[string]any{"token": token, "expires_at": expires, "url": s.control.SocketURL("/v1/pools/" + a.PathValue("pool") + "/agent")}}, nil
+	return reply{http.StatusCreated, map[string]any{"token": token, "expires_at": expires,
+		"url": s.control.SocketURL("/v1/pools/" + a.PathValue("pool") + "/agent")}}, nil
 }
 
 // attender are agents that connect for a call.
@@ -36,7 +37,8 @@ func (s *Server) attend(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case !ok || !at.Waits(call):
 		case !at.Admits(r, call):
-			s.stranger(w, r, &apiError{http.StatusUnauthorized, "unauthorized", "the token must be the one of the announcement", 0})
+			s.stranger(w, r, &apiError{http.StatusUnauthorized, "unauthorized",
+				"the token must be the one of the announcement", 0})
 			return
 		default:
 			at.Attend(w, r, call)
@@ -60,7 +62,8 @@ func (s *Server) park(w http.ResponseWriter, r *http.Request) {
 	case !ok:
 		s.stranger(w, r, &apiError{http.StatusNotFound, "not_found", "no such pool", 0})
 	case !p.Admits(r):
-		s.stranger(w, r, &apiError{http.StatusUnauthorized, "unauthorized", "the token must be the pool's bearer, or one of the API's that was not used yet", 0})
+		s.stranger(w, r, &apiError{http.StatusUnauthorized, "unauthorized",
+			"the token must be the pool's bearer, or one of the API's that was not used yet", 0})
 	default:
 		p.ServeHTTP(w, r)
 	}

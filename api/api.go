@@ -125,7 +125,8 @@ func (s *Server) Doors() map[string]http.HandlerFunc {
 		_, _ = w.Write(openAPI)
 	}
 	doors["/v1/"] = func(w http.ResponseWriter, r *http.Request) {
-		s.fail(w, r, &apiError{http.StatusNotFound, "not_found", "there is nothing at this path and method: see /v1/openapi.yaml", 0})
+		s.fail(w, r, &apiError{http.StatusNotFound, "not_found",
+			"there is nothing at this path and method: see /v1/openapi.yaml", 0})
 	}
 	return doors
 }
@@ -135,16 +136,19 @@ func (s *Server) authorized(next func(http.ResponseWriter, *request)) http.Handl
 	return func(w http.ResponseWriter, r *http.Request) {
 		name, ok := s.tokenName(r)
 		if !ok {
-			s.stranger(w, r, &apiError{http.StatusUnauthorized, "unauthorized", "Authorization must be Bearer, with a token of api.tokens", 0})
+			s.stranger(w, r, &apiError{http.StatusUnauthorized, "unauthorized",
+				"Authorization must be Bearer, with a token of api.tokens", 0})
 			return
 		}
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
 		if err != nil {
-			s.fail(w, r, &apiError{http.StatusRequestEntityTooLarge, "too_large", fmt.Sprintf("the body is larger than %d bytes", maxRequest), 0})
+			s.fail(w, r, &apiError{http.StatusRequestEntityTooLarge, "too_large",
+				fmt.Sprintf("the body is larger than %d bytes", maxRequest), 0})
 			return
 		}
 		if kind := r.Header.Get("Content-Type"); len(body) > 0 && !strings.HasPrefix(kind, "application/json") {
-			s.fail(w, r, &apiError{http.StatusUnsupportedMediaType, "media_type", "Content-Type must be application/json", 0})
+			s.fail(w, r, &apiError{http.StatusUnsupportedMediaType, "media_type",
+				"Content-Type must be application/json", 0})
 			return
 		}
 		next(w, &request{r, name, body})
@@ -167,7 +171,8 @@ func (s *Server) tokenName(r *http.Request) (name string, ok bool) {
 // stranger answers those who show no good token, not too often.
 func (s *Server) stranger(w http.ResponseWriter, r *http.Request, err *apiError) {
 	if !s.cfg.Gate.Stranger() {
-		err = &apiError{http.StatusTooManyRequests, "rate_limited", "too many requests without a good token", time.Second}
+		err = &apiError{http.StatusTooManyRequests, "rate_limited", "too many requests without a good token",
+			time.Second}
 	} else if err.status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="voicebridge"`)
 	}
@@ -196,10 +201,12 @@ func jsonError(err error) string {
 	switch {
 	case errors.As(err, &wrong) && wrong.Field == "":
 		return "must be a JSON object"
-	case errors.As(err, &wrong) && wrong.Type.Kind() == reflect.String && slices.Contains([]string{"metadata", "context"}, wrong.Field):
+	case errors.As(err, &wrong) && wrong.Type.Kind() == reflect.String &&
+		slices.Contains([]string{"metadata", "context"}, wrong.Field):
 		return fmt.Sprintf("the values of %s must be strings, not %s", wrong.Field, wrong.Value)
 	case errors.As(err, &wrong):
-		want, known := map[reflect.Kind]string{reflect.String: "a string", reflect.Int: "a whole number", reflect.Bool: "true or false"}[wrong.Type.Kind()]
+		want, known := map[reflect.Kind]string{reflect.String: "a string", reflect.Int: "a whole number",
+			reflect.Bool: "true or false"}[wrong.Type.Kind()]
 		if !known {
 			want = "an object"
 		}

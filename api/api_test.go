@@ -35,10 +35,13 @@ func newServer(t testing.TB) (*Server, http.Handler) {
 		t.Fatal(err)
 	}
 	account = providers.NewAccount(account.ID, twilio.Spec.Abilities, account.Webhooks, nil)
-	c := control.New(control.Config{Providers: []*providers.Spec{twilio.Spec}, MaxCalls: 10, PublicURL: "https://bridge.example.com",
-		Accounts: map[string]control.Account{"main": {Spec: twilio.Spec, Account: account}}, Log: slog.New(slog.DiscardHandler)})
-	s := New(Config{Tokens: []Token{{Name: "t", SHA256: sha256.Sum256([]byte("token"))}}, Providers: []*providers.Spec{twilio.Spec},
-		Control: c, Gate: gate.New(), Log: slog.New(slog.DiscardHandler)})
+	c := control.New(control.Config{Providers: []*providers.Spec{twilio.Spec}, MaxCalls: 10,
+		PublicURL: "https://bridge.example.com",
+		Accounts:  map[string]control.Account{"main": {Spec: twilio.Spec, Account: account}},
+		Log:       slog.New(slog.DiscardHandler)})
+	s := New(Config{Tokens: []Token{{Name: "t", SHA256: sha256.Sum256([]byte("token"))}},
+		Providers: []*providers.Spec{twilio.Spec},
+		Control:   c, Gate: gate.New(), Log: slog.New(slog.DiscardHandler)})
 	mux := http.NewServeMux()
 	for pattern, h := range s.Doors() {
 		mux.HandleFunc(pattern, h)
@@ -66,7 +69,8 @@ func TestOpenAPIPaths(t *testing.T) {
 	slices.Sort(described)
 	slices.Sort(served)
 	if !slices.Equal(described, served) {
-		t.Errorf("the document describes\n%s\nserved are\n%s", strings.Join(described, "\n"), strings.Join(served, "\n"))
+		t.Errorf("the document describes\n%s\nserved are\n%s", strings.Join(described, "\n"),
+			strings.Join(served, "\n"))
 	}
 }
 
@@ -97,23 +101,27 @@ func TestOpenAPIWords(t *testing.T) {
 			t.Errorf("status %s", s)
 		}
 	}
-	if got := enum(doc, "Transfer", "state"); len(got) != len(transfer.States) || got[len(got)-1] != string(transfer.TimedOut) {
+	if got := enum(doc, "Transfer", "state"); len(got) != len(transfer.States) ||
+		got[len(got)-1] != string(transfer.TimedOut) {
 		t.Errorf("states of transfers %v, want %v", got, transfer.States)
 	}
 	if got := enum(doc, "Transfer", "reason"); !slices.Equal(got, transfer.Reasons) {
 		t.Errorf("reasons of transfers %v, want %v", got, transfer.Reasons)
 	}
 	codes := enum(doc, "Problem", "code")
-	for _, err := range []error{control.ErrNoCall, control.ErrOver, control.ErrNotStarted, control.ErrNoCommands, control.ErrBusy, errors.New("x"), wrong("x"),
+	for _, err := range []error{control.ErrNoCall, control.ErrOver, control.ErrNotStarted, control.ErrNoCommands,
+		control.ErrBusy, errors.New("x"), wrong("x"),
 		&transfers.Refusal{Status: 422, Code: "bad_field"}, &transfers.Refusal{Status: 403, Code: "not_allowed"},
-		&transfers.Refusal{Status: 422, Code: "invalid_destination"}, &transfers.Refusal{Status: 409, Code: "unsupported"}} {
+		&transfers.Refusal{Status: 422, Code: "invalid_destination"},
+		&transfers.Refusal{Status: 409, Code: "unsupported"}} {
 		if p, _ := problemOf(err); !slices.Contains(codes, p.Code) {
 			t.Errorf("the document does not know the code %s", p.Code)
 		}
 	}
 	for kind, status := range carrierStatus {
 		p, retry := problemOf(&providers.CallError{Kind: kind})
-		if p.Status != status || !slices.Contains(codes, p.Code) || (status == http.StatusTooManyRequests) != (retry > 0) {
+		if p.Status != status || !slices.Contains(codes, p.Code) ||
+			(status == http.StatusTooManyRequests) != (retry > 0) {
 			t.Errorf("%s: %+v, again after %v", kind, p, retry)
 		}
 	}

@@ -38,10 +38,12 @@ func (s *Server) dial(a *request) (reply, error) {
 	}
 	return s.once(a, func() (reply, error) {
 		if s.control.Draining() || s.control.Crowded() {
-			return reply{}, &apiError{http.StatusServiceUnavailable, "busy", "no more calls are taken now", 5 * time.Second}
+			return reply{}, &apiError{http.StatusServiceUnavailable, "busy", "no more calls are taken now",
+				5 * time.Second}
 		}
-		call, err := s.control.Dial(a.Context(), &control.Dial{Account: r.Account, To: r.To, From: r.From, Agent: r.Agent, Metadata: r.Metadata,
-			Ring: time.Duration(r.Ring) * time.Second, Detect: r.Detect, Digits: r.Digits})
+		call, err := s.control.Dial(a.Context(),
+			&control.Dial{Account: r.Account, To: r.To, From: r.From, Agent: r.Agent, Metadata: r.Metadata,
+				Ring: time.Duration(r.Ring) * time.Second, Detect: r.Detect, Digits: r.Digits})
 		return reply{http.StatusCreated, call}, err
 	})
 }
@@ -129,7 +131,8 @@ func (s *Server) hangup(a *request) (reply, error) {
 	if r.When != "now" && r.When != "after_playback" {
 		return reply{}, wrong("when: must be now or after_playback")
 	}
-	return reply{http.StatusNoContent, nil}, s.control.Hangup(a.Context(), a.PathValue("call"), r.When == "after_playback")
+	return reply{http.StatusNoContent, nil}, s.control.Hangup(a.Context(), a.PathValue("call"),
+		r.When == "after_playback")
 }
 
 func (s *Server) digits(a *request) (reply, error) {

@@ -60,7 +60,8 @@ func problemOf(err error) (p problem, retry time.Duration) {
 	case errors.As(err, &api):
 		p.Status, p.Code, p.Detail, retry = api.status, api.code, api.detail, api.retry
 	case errors.As(err, &carrier):
-		p.Status, p.Code, p.Detail, retry = carrierStatus[carrier.Kind], "carrier_"+string(carrier.Kind), carrier.Error(), carrier.Retry
+		p.Status, p.Code, p.Detail, retry = carrierStatus[carrier.Kind], "carrier_"+string(carrier.Kind),
+			carrier.Error(), carrier.Retry
 		if carrier.Kind == providers.ErrRate {
 			retry = max(retry, time.Second)
 		}

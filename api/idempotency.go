@@ -69,14 +69,16 @@ func (m *answers) begin(key string, mine *answer) (*answer, error) {
 	case before == nil && len(m.order) >= maxKeys: // a request that is under way stays
 		oldest := slices.IndexFunc(m.order, func(k string) bool { return m.byKey[k].done })
 		if oldest < 0 {
-			return nil, &apiError{http.StatusServiceUnavailable, "busy", "too many requests with an Idempotency-Key are being carried out", time.Second}
+			return nil, &apiError{http.StatusServiceUnavailable, "busy",
+				"too many requests with an Idempotency-Key are being carried out", time.Second}
 		}
 		m.forget(oldest)
 	case before == nil:
 	case before.request != mine.request:
 		return nil, wrong("Idempotency-Key: has been used for another request")
 	case !before.done:
-		return nil, &apiError{http.StatusConflict, "in_progress", "the first request with this Idempotency-Key is still being carried out", time.Second}
+		return nil, &apiError{http.StatusConflict, "in_progress",
+			"the first request with this Idempotency-Key is still being carried out", time.Second}
 	default:
 		return before, nil
 	}
@@ -94,7 +96,8 @@ func (m *answers) end(key string, mine *answer, r reply, err error) {
 	mine.done, mine.reply, mine.err = true, r, err
 	var carrier *providers.CallError
 	var own *apiError
-	if errors.As(err, &own) || errors.As(err, &carrier) && (carrier.Kind != providers.ErrUnavailable || carrier.Unsent()) {
+	if errors.As(err, &own) || errors.As(err, &carrier) &&
+		(carrier.Kind != providers.ErrUnavailable || carrier.Unsent()) {
 		m.forget(slices.Index(m.order, key))
 	}
 }

@@ -78,7 +78,8 @@ func (s *Server) pass(w http.ResponseWriter, a *request, pattern string) bool {
 		return false
 	}
 	var r remoteReply
-	if err := s.control.Cluster().Ask(a.Context(), where, "api", remoteRequest{pattern, id, a.token, a.body}, &r); err != nil {
+	if err := s.control.Cluster().Ask(a.Context(), where, "api", remoteRequest{pattern, id, a.token, a.body},
+		&r); err != nil {
 		s.fail(w, a.Request, &apiError{http.StatusGatewayTimeout, "unreachable",
 			"the instance that has the call does not answer: " + err.Error(), time.Second})
 		return true
@@ -110,7 +111,8 @@ func (s *Server) whereIs(a *request, id string) (string, error) {
 	if err == nil && where == "" && !here {
 		return s.control.RecordElsewhere(a.Context(), id)
 	}
-	begins := here && !call.Status.Final() && (call.Direction == calls.Inbound || call.Status == providers.StatusInProgress)
+	begins := here && !call.Status.Final() &&
+		(call.Direction == calls.Inbound || call.Status == providers.StatusInProgress)
 	if !begins || a.Method != http.MethodPost {
 		return where, err
 	}

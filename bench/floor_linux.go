@@ -52,7 +52,10 @@ func (f *floor) join(a, b *websocket.Conn, over chan struct{}) error {
 			return err
 		}
 		var e error
-		if err := raw.Control(func(fd uintptr) { fds[i], e = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) }); err != nil || e != nil {
+		if err := raw.Control(func(fd uintptr) {
+			fds[i],
+				e = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
+		}); err != nil || e != nil {
 			return fmt.Errorf("bench: floor: %w", e)
 		}
 		c.Close()
@@ -61,7 +64,8 @@ func (f *floor) join(a, b *websocket.Conn, over chan struct{}) error {
 	defer f.mu.Unlock()
 	for i, fd := range fds {
 		f.peers[int32(fd)] = &floorEnd{fd, fds[1-i], over}
-		if err := unix.EpollCtl(f.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}); err != nil {
+		if err := unix.EpollCtl(f.epoll, unix.EPOLL_CTL_ADD, fd,
+			&unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}); err != nil {
 			return fmt.Errorf("bench: floor: %w", err)
 		}
 	}

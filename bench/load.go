@@ -324,7 +324,8 @@ func (c *loadCall) tick(now time.Duration) bool {
 			c.detector.sent = c.detector.sent[:copy(c.detector.sent, c.detector.sent[1:])]
 			c.g.books.count(func(b *tally) { b.MarkersLost++ })
 		}
-		c.detector.sent = append(c.detector.sent, sentMarker{marker, now, int64(c.frames * c.line.Format.FrameSamples())})
+		c.detector.sent = append(c.detector.sent,
+			sentMarker{marker, now, int64(c.frames * c.line.Format.FrameSamples())})
 	}
 	c.frames++
 	c.play(now)
@@ -352,7 +353,8 @@ func (c *loadCall) tick(now time.Duration) bool {
 func (c *loadCall) play(now time.Duration) {
 	frame := c.line.Format.FrameBytes()
 	if !c.playing {
-		if c.buffered > 0 && (c.line.Format.Duration(c.buffered) >= jitterBuffer || c.expected >= 0 && c.taken >= c.expected) {
+		if c.buffered > 0 && (c.line.Format.Duration(c.buffered) >= jitterBuffer || c.expected >= 0 &&
+			c.taken >= c.expected) {
 			c.playing = true
 		} else {
 			return

@@ -31,9 +31,11 @@ func TestMarkers(t *testing.T) {
 		delayed   time.Duration
 		tolerance time.Duration
 	}{
-		"as it was":    {nil, 19, 0, 0, 0, 0, time.Millisecond},
-		"a frame lost": {func(n int, b []byte) []byte { return b[:len(b)*min(1, n^60)] }, 19, 0, -21 * time.Millisecond, -19 * time.Millisecond, 0, 21 * time.Millisecond},
-		"a frame more": {func(n int, b []byte) []byte { return append(b, make([]byte, 320*2*(1-min(1, n^60)))...) }, 19, 0, 19 * time.Millisecond, 21 * time.Millisecond, 0, 21 * time.Millisecond},
+		"as it was": {nil, 19, 0, 0, 0, 0, time.Millisecond},
+		"a frame lost": {func(n int, b []byte) []byte { return b[:len(b)*min(1, n^60)] }, 19, 0, -21 * time.Millisecond,
+			-19 * time.Millisecond, 0, 21 * time.Millisecond},
+		"a frame more": {func(n int, b []byte) []byte { return append(b, make([]byte, 320*2*(1-min(1, n^60)))...) }, 19,
+			0, 19 * time.Millisecond, 21 * time.Millisecond, 0, 21 * time.Millisecond},
 		"a marker lost": {func(n int, b []byte) []byte {
 			if n == 3*markerEvery-1 {
 				clear(b)
@@ -68,8 +70,10 @@ func TestMarkers(t *testing.T) {
 				}
 			}
 			filters := 5 * time.Millisecond
-			if len(delays) != c.want || lost != c.lost || extra < c.min-time.Millisecond || extra > c.max+time.Millisecond {
-				t.Errorf("%d markers, %d lost, %v too much; want %d, %d, %v to %v", len(delays), lost, extra, c.want, c.lost, c.min, c.max)
+			if len(delays) != c.want || lost != c.lost || extra < c.min-time.Millisecond ||
+				extra > c.max+time.Millisecond {
+				t.Errorf("%d markers, %d lost, %v too much; want %d, %d, %v to %v", len(delays), lost, extra, c.want,
+					c.lost, c.min, c.max)
 			}
 			for _, delay := range delays {
 				// A place in a message of 12.5 ms counts from the message's beginning.
@@ -83,7 +87,8 @@ func TestMarkers(t *testing.T) {
 
 // TestMarkersDiffer: no marker is taken for another.
 func TestMarkersDiffer(t *testing.T) {
-	for _, f := range []codec.Format{{Encoding: codec.PCMU, Rate: 8000}, {Encoding: codec.L16LE, Rate: 16000}, {Encoding: codec.L16LE, Rate: 24000}} {
+	for _, f := range []codec.Format{{Encoding: codec.PCMU, Rate: 8000}, {Encoding: codec.L16LE, Rate: 16000},
+		{Encoding: codec.L16LE, Rate: 24000}} {
 		m := newMarkers(f)
 		for i := range markerCount {
 			for j := range markerCount {
@@ -154,7 +159,8 @@ func line(spec *providers.Spec) []Share[Line] { return []Share[Line]{{Line{spec,
 func only(b Behaviour) []Share[Behaviour] { return []Share[Behaviour]{{b, 1}} }
 
 // yardstick runs one, and gives its URL and its end.
-func yardstick(t *testing.T, run func(context.Context, net.Listener, string) error, agent string) (url string, stop func()) {
+func yardstick(t *testing.T, run func(context.Context, net.Listener, string) error, agent string) (url string,
+	stop func()) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -187,7 +193,8 @@ func generator(t *testing.T) *Generator {
 func TestMeasure(t *testing.T) {
 	g := generator(t)
 	for _, spec := range []*providers.Spec{twilio.Spec, vonage.Spec} {
-		for name, run := range map[string]func(context.Context, net.Listener, string) error{"relay": Relay, "floor": Floor} {
+		for name, run := range map[string]func(context.Context, net.Listener, string) error{"relay": Relay,
+			"floor": Floor} {
 			if name == "floor" {
 				if l, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
 					ctx, cancel := context.WithCancel(t.Context())
@@ -198,17 +205,20 @@ func TestMeasure(t *testing.T) {
 				}
 			}
 			t.Run(spec.Name+" "+name, func(t *testing.T) {
-				load := &Load{Lines: line(spec), Agents: only(EchoAgent), Calls: 5, Arrivals: 100, Settle: 200 * time.Millisecond, Duration: 2 * time.Second}
+				load := &Load{Lines: line(spec), Agents: only(EchoAgent), Calls: 5, Arrivals: 100,
+					Settle: 200 * time.Millisecond, Duration: 2 * time.Second}
 				url, _ := yardstick(t, run, g.AgentURL(&load.Lines[0].Of))
 				target := &Target{Name: name, URL: func(*providers.Spec) string { return url }}
 				m, err := g.Measure(t.Context(), target, load)
 				if err != nil {
 					t.Fatal(err)
 				}
-				if m.Markers < 15 || m.Markers > 25 || m.FramesBack < 400 || m.FramesBack > 600 || m.Dropped+m.Refused+m.Complaints != 0 {
+				if m.Markers < 15 || m.Markers > 25 || m.FramesBack < 400 || m.FramesBack > 600 ||
+					m.Dropped+m.Refused+m.Complaints != 0 {
 					t.Errorf("%+v", m)
 				}
-				if m.Delay.P50 <= 0 || m.Delay.P50 > 1000 || m.Setup.Count != 5 || len(m.Timeline) == 0 || len(m.DelayBars) == 0 {
+				if m.Delay.P50 <= 0 || m.Delay.P50 > 1000 || m.Setup.Count != 5 || len(m.Timeline) == 0 ||
+					len(m.DelayBars) == 0 {
 					t.Errorf("%+v", m)
 				}
 			})
@@ -219,7 +229,8 @@ func TestMeasure(t *testing.T) {
 // TestBridgeFails: a bridge that refuses, hangs or dies is told of as such.
 func TestBridgeFails(t *testing.T) {
 	g := generator(t)
-	load := &Load{Lines: line(twilio.Spec), Agents: only(EchoAgent), Calls: 30, Arrivals: 1000, Settle: 0, Duration: 20 * time.Second}
+	load := &Load{Lines: line(twilio.Spec), Agents: only(EchoAgent), Calls: 30, Arrivals: 1000, Settle: 0,
+		Duration: 20 * time.Second}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -234,7 +245,8 @@ func TestBridgeFails(t *testing.T) {
 			t.Errorf("%v, want %q", err, why)
 		}
 	}
-	measure("ws://"+l.Addr().String()+"/", "takes no calls: a call was not taken: ws: dial: websocket: bad handshake: 404 Not Found")
+	measure("ws://"+l.Addr().String()+"/", "takes no calls: a call was not taken: ws: dial: websocket: bad "+
+		"handshake: 404 Not Found")
 
 	hangs, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -158,7 +158,8 @@ func (e *agentEnd) mirror(ev *providers.Event) {
 			return
 		}
 		e.wire.Reset()
-		if err := e.stream.Encode(&e.wire, &providers.Command{Kind: providers.CommandAudio, Audio: ev.Audio}); err != nil {
+		if err := e.stream.Encode(&e.wire, &providers.Command{Kind: providers.CommandAudio,
+			Audio: ev.Audio}); err != nil {
 			e.g.books.complain(err)
 			return
 		}

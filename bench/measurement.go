@@ -116,7 +116,8 @@ func CheckDescriptors(calls int) error {
 		return nil
 	}
 	if need := 2*calls + 100; need > limit {
-		return fmt.Errorf("bench: %d calls need %d descriptors, and this process may open %d: raise the limit (ulimit -n %d), or measure fewer calls", calls, need, limit, need)
+		return fmt.Errorf("bench: %d calls need %d descriptors, and this process may open %d: raise the limit "+
+			"(ulimit -n %d), or measure fewer calls", calls, need, limit, need)
 	}
 	return nil
 }
@@ -181,7 +182,8 @@ func (g *Generator) check(target *Target, l *Load) error {
 			return err
 		}
 		if need := 2*l.Calls + open; need > limit {
-			return fmt.Errorf("bench: %d calls need %d descriptors, and %s may open %d: raise its limit (ulimit -n), or measure fewer calls", l.Calls, need, target.Name, limit)
+			return fmt.Errorf("bench: %d calls need %d descriptors, and %s may open %d: raise its limit (ulimit -n), "+
+				"or measure fewer calls", l.Calls, need, target.Name, limit)
 		}
 	}
 	return nil
@@ -278,10 +280,12 @@ func (m *Measurement) leftover(t *Target, before *usage) {
 func (m *Measurement) judge() {
 	if m.Late.P99 > toMS(tooLate) {
 		m.Trustworthy = false
-		m.Notes = append(m.Notes, fmt.Sprintf("the generator itself was late, %.1f ms at the 99th percentile: the machine is too busy for this load", m.Late.P99))
+		m.Notes = append(m.Notes, fmt.Sprintf("the generator itself was late, %.1f ms at the 99th percentile: the "+
+			"machine is too busy for this load", m.Late.P99))
 	}
 	if m.MarkersLost > m.Markers/20 {
-		m.Notes = append(m.Notes, fmt.Sprintf("%d of %d markers did not come back: audio is lost, or the bridge has stood still", m.MarkersLost, m.MarkersLost+m.Markers))
+		m.Notes = append(m.Notes, fmt.Sprintf("%d of %d markers did not come back: audio is lost, or the bridge has "+
+			"stood still", m.MarkersLost, m.MarkersLost+m.Markers))
 	}
 	if m.Dropped > 0 {
 		m.Notes = append(m.Notes, fmt.Sprintf("the bridge ended %d calls", m.Dropped))
@@ -306,9 +310,11 @@ func (b *books) fill(m *Measurement) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	h := &b.hists
-	m.Delay, m.Jitter, m.Clear, m.Setup, m.Late = quantiles(h[delays]), quantiles(h[jitters]), quantiles(h[clears]), quantiles(h[setups]), quantiles(h[lates])
+	m.Delay, m.Jitter, m.Clear, m.Setup, m.Late = quantiles(h[delays]), quantiles(h[jitters]), quantiles(h[clears]),
+		quantiles(h[setups]), quantiles(h[lates])
 	t := &b.tally
-	m.FramesBack, m.Markers, m.MarkersLost, m.LostMS, m.ExtraMS = t.FramesBack, t.Markers, t.MarkersLost, t.LostMS, t.ExtraMS
+	m.FramesBack, m.Markers, m.MarkersLost, m.LostMS, m.ExtraMS = t.FramesBack, t.Markers, t.MarkersLost, t.LostMS,
+		t.ExtraMS
 	m.Gaps, m.GapMS, m.Unsent, m.Digits, m.Clears = t.Gaps, t.GapMS, t.Unsent, t.Digits, t.Clears
 	m.Dropped, m.Refused, m.Complaints = t.Dropped, t.Refused, t.Complaints
 	m.Notes = append(m.Notes, b.errs...)
@@ -387,7 +393,8 @@ func (f *fleet) ramp(progress func(string, float64)) error {
 			return f.blame("takes no calls")
 		}
 	}
-	for end := time.Now().Add(dialTime + 2*time.Second); f.size()+int(f.refused()) < f.load.Calls && f.load.Length == 0; {
+	for end := time.Now().Add(dialTime + 2*time.Second); f.size()+int(f.refused()) < f.load.Calls &&
+		f.load.Length == 0; {
 		if time.Now().After(end) {
 			return f.blame("does not take its calls in time")
 		}

@@ -95,7 +95,10 @@ type Summary struct {
 func (r *Report) Summaries() []Summary {
 	var list []Summary
 	for _, first := range r.Measurements {
-		if slices.ContainsFunc(list, func(s Summary) bool { return s.Target == first.Target && s.Calls == first.Calls }) {
+		if slices.ContainsFunc(list, func(s Summary) bool {
+			return s.Target == first.Target &&
+				s.Calls == first.Calls
+		}) {
 			continue
 		}
 		s := Summary{Target: first.Target, Calls: first.Calls}
@@ -169,7 +172,8 @@ func (r *Report) Ratios() []Ratio {
 				var v []float64
 				for _, a := range r.Measurements {
 					for _, b := range r.Measurements {
-						if a.Target == s.Target && b.Target == to && a.Calls == s.Calls && b.Calls == s.Calls && a.Round == b.Round &&
+						if a.Target == s.Target && b.Target == to && a.Calls == s.Calls && b.Calls == s.Calls &&
+							a.Round == b.Round &&
 							a.CPU != nil && b.CPU != nil && *b.CPU > 0 {
 							v = append(v, *a.CPU / *b.CPU)
 						}

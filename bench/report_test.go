@@ -18,8 +18,10 @@ func sample() *Report {
 		for _, calls := range []int{200, 50, 100} {
 			for i, name := range []string{"voicebridge", "relay"} {
 				v := float64(i + 1)
-				m := &Measurement{Target: name, Calls: calls, Round: round, Seconds: 10, CPU: ptr(v * float64(round)), MemoryKB: ptr(50 * v),
-					Delay: Quantiles{1000, 5 * v, 6 * v, 7 * v, 8 * v, 9 * v}, Trustworthy: round > 1, Gaps: uint64(i),
+				m := &Measurement{Target: name, Calls: calls, Round: round, Seconds: 10, CPU: ptr(v * float64(round)),
+					MemoryKB: ptr(50 * v),
+					Delay:    Quantiles{1000, 5 * v, 6 * v, 7 * v, 8 * v, 9 * v}, Trustworthy: round > 1,
+					Gaps:      uint64(i),
 					DelayBars: []Bar{{4, 5, 10}, {5, 6, 900}}, Timeline: []Second{{0, 5}, {i, 7}, {0, 5}}}
 				r.Add(m)
 			}
@@ -38,7 +40,8 @@ func TestReport(t *testing.T) {
 		t.Errorf("%+v", s[:2])
 	}
 	ratios := r.Ratios()
-	if len(ratios) != 3 || ratios[0].Calls != 50 || ratios[0].Spread != (Spread{3, 0.5, 0.5, 0.5}) || ratios[0].To != "relay" {
+	if len(ratios) != 3 || ratios[0].Calls != 50 || ratios[0].Spread != (Spread{3, 0.5, 0.5, 0.5}) ||
+		ratios[0].To != "relay" {
 		t.Errorf("%+v", ratios)
 	}
 	if n := r.Untrustworthy(); n != 6 {
@@ -52,7 +55,8 @@ func TestReport(t *testing.T) {
 		Measurements []Measurement
 		Summaries    []Summary
 	}
-	if err := json.Unmarshal(b.Bytes(), &back); err != nil || len(back.Measurements) != 18 || back.Summaries[0].CPU.Median != 2 {
+	if err := json.Unmarshal(b.Bytes(), &back); err != nil || len(back.Measurements) != 18 ||
+		back.Summaries[0].CPU.Median != 2 {
 		t.Errorf("%v: %+v", err, back.Summaries)
 	}
 }
@@ -78,8 +82,10 @@ func TestReportInBrowser(t *testing.T) {
 		t.Fatal(err)
 	}
 	var stderr bytes.Buffer
-	cmd := exec.Command(program, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-		"--disable-component-update", "--disable-sync", "--enable-logging=stderr", "--user-data-dir="+t.TempDir(), "--virtual-time-budget=3000", "--dump-dom", "file://"+page)
+	cmd := exec.Command(program, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+		"--disable-background-networking",
+		"--disable-component-update", "--disable-sync", "--enable-logging=stderr", "--user-data-dir="+t.TempDir(),
+		"--virtual-time-budget=3000", "--dump-dom", "file://"+page)
 	cmd.Stderr = &stderr
 	dom, err := cmd.Output()
 	if err != nil {
@@ -89,7 +95,8 @@ func TestReportInBrowser(t *testing.T) {
 		t.Errorf("the page complains: %s", stderr.String())
 	}
 	text := string(dom)
-	for what, want := range map[string]int{"<svg": 5, "<polyline": 9, "<option": 18, "NOT TRUSTWORTHY": 6 + 1, "<table>": 3} {
+	for what, want := range map[string]int{"<svg": 5, "<polyline": 9, "<option": 18, "NOT TRUSTWORTHY": 6 + 1,
+		"<table>": 3} {
 		if n := strings.Count(text, what); n != want {
 			t.Errorf("%d of %q, want %d", n, what, want)
 		}

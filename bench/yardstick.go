@@ -39,21 +39,23 @@ func relay(from, to *websocket.Conn) {
 }
 
 // serveYardstick answers handshakes, and has pass called with both ends of each.
-func serveYardstick(ctx context.Context, l net.Listener, agent string, pass func(carrier, agent *websocket.Conn)) error {
+func serveYardstick(ctx context.Context, l net.Listener, agent string,
+	pass func(carrier, agent *websocket.Conn)) error {
 	up := websocket.Upgrader{CheckOrigin: func(*http.Request) bool { return true }}
-	srv := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		carrier, err := up.Upgrade(w, r, nil)
-		if err != nil {
-			return // it has been answered
-		}
-		defer carrier.Close()
-		to, _, err := websocket.DefaultDialer.DialContext(r.Context(), agent, nil)
-		if err != nil {
-			return
-		}
-		defer to.Close()
-		pass(carrier, to)
-	})}
+	srv := &http.Server{ReadHeaderTimeout: 10 * time.Second,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			carrier, err := up.Upgrade(w, r, nil)
+			if err != nil {
+				return // it has been answered
+			}
+			defer carrier.Close()
+			to, _, err := websocket.DefaultDialer.DialContext(r.Context(), agent, nil)
+			if err != nil {
+				return
+			}
+			defer to.Close()
+			pass(carrier, to)
+		})}
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
 	defer stop()
 	if err := srv.Serve(l); ctx.Err() == nil {

@@ -88,8 +88,10 @@ type Bridge struct {
 // New makes a bridge; it listens nowhere yet.
 func New(cfg Config) *Bridge {
 	b := &Bridge{cfg: cfg, control: control.New(control.Config{
-		Providers: cfg.Providers, Accounts: cfg.Accounts, Agents: cfg.Agents, Route: cfg.Route, Router: cfg.Router, Cluster: cfg.Cluster,
-		PublicURL: cfg.PublicURL, InstanceURL: cfg.InstanceURL, Secret: cfg.Secret, MaxCalls: cfg.Limits.Calls, Log: cfg.Log,
+		Providers: cfg.Providers, Accounts: cfg.Accounts, Agents: cfg.Agents, Route: cfg.Route, Router: cfg.Router,
+		Cluster:   cfg.Cluster,
+		PublicURL: cfg.PublicURL, InstanceURL: cfg.InstanceURL, Secret: cfg.Secret, MaxCalls: cfg.Limits.Calls,
+		Log: cfg.Log,
 	})}
 	var music *wav.Music
 	if cfg.Transfers != nil {
@@ -100,17 +102,21 @@ func New(cfg Config) *Bridge {
 		b.events = notify.NewQueue(cfg.Events, cfg.Log)
 	}
 	checks := gate.New()
-	webhooks := hooks.New(hooks.Config{Providers: cfg.Providers, Control: b.control, Gate: checks, Music: music, Log: cfg.Log})
-	b.media = media.New(media.Config{Providers: cfg.Providers, Control: b.control, Gate: checks, Insecure: cfg.Insecure, Token: cfg.Token,
+	webhooks := hooks.New(hooks.Config{Providers: cfg.Providers, Control: b.control, Gate: checks, Music: music,
+		Log: cfg.Log})
+	b.media = media.New(media.Config{Providers: cfg.Providers, Control: b.control, Gate: checks, Insecure: cfg.Insecure,
+		Token: cfg.Token,
 		Loops: cfg.Loops, Limits: cfg.Limits.Limits, Log: cfg.Log})
-	interfaces := api.New(api.Config{Tokens: cfg.Tokens, Providers: cfg.Providers, Control: b.control, Transfers: b.transfers, Gate: checks, Log: cfg.Log})
+	interfaces := api.New(api.Config{Tokens: cfg.Tokens, Providers: cfg.Providers, Control: b.control,
+		Transfers: b.transfers, Gate: checks, Log: cfg.Log})
 
 	b.doors = b.health()
 	for _, doors := range []map[string]http.HandlerFunc{webhooks.Doors(), b.media.Doors(), interfaces.Doors()} {
 		maps.Copy(b.doors, doors)
 	}
 	b.metrics = prometheus.NewRegistry()
-	b.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	b.metrics.MustRegister(collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		b.control, webhooks, b.media)
 	if b.transfers != nil {
 		b.metrics.MustRegister(b.transfers)

@@ -82,7 +82,8 @@ func phone(spec *providers.Spec) sim.Phone {
 // the public URL.
 func startTestbed(t *testing.T, spec *providers.Spec, agentURL string, change func(*options, *sim.Exchange)) *testbed {
 	t.Helper()
-	exchange := &sim.Exchange{Spec: spec, Dialer: network, Phone: func(providers.ExchangeCall) sim.Phone { return phone(spec) }}
+	exchange := &sim.Exchange{Spec: spec, Dialer: network,
+		Phone: func(providers.ExchangeCall) sim.Phone { return phone(spec) }}
 	rest := newServer(exchange)
 	account, err := exchange.Open(rest.URL, spec.Formats[0])
 	if err != nil {
@@ -174,7 +175,8 @@ func (x *testbed) api(method, path, body string, header ...string) (status int, 
 			x.t.Errorf("%s %s %s was accepted, but the document says: %v", method, path, body, err)
 		}
 	}
-	out := &openapi3filter.ResponseValidationInput{RequestValidationInput: in, Status: resp.StatusCode, Header: resp.Header}
+	out := &openapi3filter.ResponseValidationInput{RequestValidationInput: in, Status: resp.StatusCode,
+		Header: resp.Header}
 	if err := openapi3filter.ValidateResponse(context.Background(), out.SetBodyBytes(data)); err != nil {
 		x.t.Errorf("%s %s: %d %s: %v", method, path, resp.StatusCode, data, err)
 	}
@@ -256,40 +258,50 @@ func until(next func() calls.Event, id string) (types []string, last calls.Event
 // the carrier's reports come in, the events are in order and none comes twice.
 func TestOutbound(t *testing.T) {
 	t.Parallel()
-	for name, faults := range map[string]sim.Faults{"orderly": {}, "twice": {Duplicate: true}, "disorder": {Duplicate: true, Reorder: true}} {
+	for name, faults := range map[string]sim.Faults{"orderly": {}, "twice": {Duplicate: true},
+		"disorder": {Duplicate: true, Reorder: true}} {
 		t.Run(name, func(t *testing.T) {
 			carriers(t, func(t *testing.T, spec *providers.Spec) {
 				s, agentURL := newScript(t)
-				x := startTestbed(t, spec, agentURL, func(_ *options, exchange *sim.Exchange) { exchange.Faults = faults })
+				x := startTestbed(t, spec, agentURL,
+					func(_ *options, exchange *sim.Exchange) { exchange.Faults = faults })
 				next := x.events("")
 				id, exchange := x.place(`{"account":"main","to":"+15550100123","metadata":{"campaign":"renewal"},"ring_timeout":20}`)
 				a := <-s.conn
-				for _, want := range []string{`"session_id":"` + id, `"direction":"outbound"`, `"from":"+15550100999"`, `"to":"+15550100123"`, `"campaign":"renewal"`, `"id":"` + exchange.Call().ID} {
+				for _, want := range []string{`"session_id":"` + id, `"direction":"outbound"`, `"from":"+15550100999"`,
+					`"to":"+15550100123"`, `"campaign":"renewal"`, `"id":"` + exchange.Call().ID} {
 					if !strings.Contains(string(a.Start), want) {
 						t.Errorf("the agent is not told %s: %s", want, a.Start)
 					}
 				}
 				out := exchange.Wait()
-				if out.Fault != nil || len(out.Streams) != 1 || out.Streams[0].Complaints > 0 || out.Call.Status != providers.StatusCompleted {
+				if out.Fault != nil || len(out.Streams) != 1 || out.Streams[0].Complaints > 0 ||
+					out.Call.Status != providers.StatusCompleted {
 					t.Errorf("%+v", out)
 				}
 				types, last := until(next, id)
-				allowed := []string{calls.EventCreated, calls.EventRinging, calls.EventAnswered, calls.EventStreaming, calls.EventStreamEnd, calls.EventEnded}
-				if !slices.IsSortedFunc(types, func(a, b string) int { return slices.Index(allowed, a) - slices.Index(allowed, b) }) ||
+				allowed := []string{calls.EventCreated, calls.EventRinging, calls.EventAnswered, calls.EventStreaming,
+					calls.EventStreamEnd, calls.EventEnded}
+				if !slices.IsSortedFunc(types,
+					func(a, b string) int { return slices.Index(allowed, a) - slices.Index(allowed, b) }) ||
 					len(slices.Compact(slices.Clone(types))) != len(types) {
 					t.Errorf("the events are %v", types)
 				}
-				if c := last.Call; c.Status != providers.StatusCompleted || c.Cause != "caller_hangup" || c.Streaming || c.CarrierID != out.Call.ID {
+				if c := last.Call; c.Status != providers.StatusCompleted || c.Cause != "caller_hangup" || c.Streaming ||
+					c.CarrierID != out.Call.ID {
 					t.Errorf("%+v", c)
 				}
 				status, call := x.api("GET", "/v1/calls/"+id, "")
-				if status != 200 || call["status"] != "completed" || call["answered_at"] == nil || call["ended_at"] == nil {
+				if status != 200 || call["status"] != "completed" || call["answered_at"] == nil ||
+					call["ended_at"] == nil {
 					t.Errorf("%d %v", status, call)
 				}
-				if status, list := x.api("GET", "/v1/calls?account=main&live=false&status=completed&limit=1", ""); status != 200 || len(list["calls"].([]any)) != 1 {
+				if status, list := x.api("GET", "/v1/calls?account=main&live=false&status=completed&limit=1",
+					""); status != 200 || len(list["calls"].([]any)) != 1 {
 					t.Errorf("%d %v", status, list)
 				}
-				if status, list := x.api("GET", "/v1/calls?live=true", ""); status != 200 || len(list["calls"].([]any)) != 0 {
+				if status, list := x.api("GET", "/v1/calls?live=true", ""); status != 200 ||
+					len(list["calls"].([]any)) != 0 {
 					t.Errorf("%d %v", status, list)
 				}
 			})
@@ -335,7 +347,8 @@ func TestHangup(t *testing.T) {
 			cause session.Cause
 			heard bool
 		}{
-			"agent": {func(_ string, a *sim.AgentConn) error { return a.Command(map[string]string{"type": "hangup"}) }, session.AgentHangup, true},
+			"agent": {func(_ string, a *sim.AgentConn) error { return a.Command(map[string]string{"type": "hangup"}) },
+				session.AgentHangup, true},
 			"agent now": {func(_ string, a *sim.AgentConn) error {
 				return a.Command(map[string]string{"type": "hangup", "when": "now"})
 			}, session.AgentHangup, false},
@@ -358,7 +371,8 @@ func TestHangup(t *testing.T) {
 			if out.Fault != nil || out.Call.Status != providers.StatusCompleted || tt.heard && !heard {
 				t.Errorf("%s: heard %v, %+v", name, heard, out.Call)
 			}
-			if _, last := until(next, id); last.Call.Cause != string(tt.cause) || last.Call.Status != providers.StatusCompleted {
+			if _, last := until(next, id); last.Call.Cause != string(tt.cause) ||
+				last.Call.Status != providers.StatusCompleted {
 				t.Errorf("%s: %+v", name, last.Call)
 			}
 			if err := x.hangup(id, ""); err != nil {
@@ -428,11 +442,13 @@ func TestFallback(t *testing.T) {
 			p := phone(spec)
 			p.Length = 20 * time.Second
 			out := x.inboundCall(p).Wait()
-			if out.Fault != nil || !slices.Equal(out.Said, []string{"Our agents are asleep."}) || !slices.Equal(out.Dialled, []string{"+15550100777"}) {
+			if out.Fault != nil || !slices.Equal(out.Said, []string{"Our agents are asleep."}) ||
+				!slices.Equal(out.Dialled, []string{"+15550100777"}) {
 				t.Errorf("%s: %+v", cause, out)
 			}
 			_, list := x.api("GET", "/v1/calls", "")
-			if call := list["calls"].([]any)[0].(map[string]any); call["cause"] != string(cause) || call["direction"] != "inbound" || call["answered_at"] == nil {
+			if call := list["calls"].([]any)[0].(map[string]any); call["cause"] != string(cause) ||
+				call["direction"] != "inbound" || call["answered_at"] == nil {
 				t.Errorf("%v, want %s", call, cause)
 			}
 		}
@@ -449,16 +465,19 @@ func TestRedirect(t *testing.T) {
 		p.Length = 20 * time.Second
 		exchange := x.inboundCall(p)
 		a := <-s.conn
-		if status, answer := x.api("POST", "/v1/calls/"+a.Session+"/redirect", `{"say":"One moment.","dial":"+15550100777"}`); status != 204 {
+		if status, answer := x.api("POST", "/v1/calls/"+a.Session+"/redirect",
+			`{"say":"One moment.","dial":"+15550100777"}`); status != 204 {
 			t.Fatalf("%d %v", status, answer)
 		}
 		if stop := s.wait("stop"); stop["reason"] != "transferred" {
 			t.Errorf("%v", stop)
 		}
-		if _, call := x.api("GET", "/v1/calls/"+a.Session, ""); call["cause"] != "transferred" || call["streaming"] != false {
+		if _, call := x.api("GET", "/v1/calls/"+a.Session, ""); call["cause"] != "transferred" ||
+			call["streaming"] != false {
 			t.Errorf("%v", call)
 		}
-		if out := exchange.Wait(); out.Fault != nil || !slices.Equal(out.Said, []string{"One moment."}) || !slices.Equal(out.Dialled, []string{"+15550100777"}) {
+		if out := exchange.Wait(); out.Fault != nil || !slices.Equal(out.Said, []string{"One moment."}) ||
+			!slices.Equal(out.Dialled, []string{"+15550100777"}) {
 			t.Errorf("%+v", out)
 		}
 	})
@@ -484,7 +503,8 @@ func TestIdempotency(t *testing.T) {
 		if status != 201 || again != 201 || first["id"] != second["id"] || dials != 1 {
 			t.Errorf("%d %v, then %d %v; %d calls", status, first, again, second, dials)
 		}
-		if status, answer := x.api("POST", "/v1/calls", `{"account":"main","to":"+15550100124"}`, "Idempotency-Key", "k1"); status != 422 {
+		if status, answer := x.api("POST", "/v1/calls", `{"account":"main","to":"+15550100124"}`, "Idempotency-Key",
+			"k1"); status != 422 {
 			t.Errorf("another request with the key: %d %v", status, answer)
 		}
 		// The carrier may have placed the call: it must not be placed again.
@@ -521,9 +541,12 @@ func TestCarrierErrors(t *testing.T) {
 			code   string
 		}{
 			{errors.New("oops"), 502, "carrier_unavailable"},
-			{&providers.CallError{Kind: providers.ErrCredentials, Status: 401, Code: "20003"}, 502, "carrier_credentials"},
-			{&providers.CallError{Kind: providers.ErrRejected, Status: 400, Code: "21211", Detail: "not valid"}, 422, "carrier_rejected"},
-			{&providers.CallError{Kind: providers.ErrRate, Status: 429, Code: "20429", Retry: time.Hour}, 429, "carrier_rate_limited"},
+			{&providers.CallError{Kind: providers.ErrCredentials, Status: 401, Code: "20003"}, 502,
+				"carrier_credentials"},
+			{&providers.CallError{Kind: providers.ErrRejected, Status: 400, Code: "21211", Detail: "not valid"}, 422,
+				"carrier_rejected"},
+			{&providers.CallError{Kind: providers.ErrRate, Status: 429, Code: "20429", Retry: time.Hour}, 429,
+				"carrier_rate_limited"},
 		} {
 			fail = tt.fail
 			status, answer := x.api("POST", "/v1/calls", dialBody)
@@ -570,7 +593,8 @@ func TestPlacedInSecret(t *testing.T) {
 func TestRateLimited(t *testing.T) {
 	t.Parallel()
 	carriers(t, func(t *testing.T, spec *providers.Spec) {
-		x := startTestbed(t, spec, startAgent(t, sim.Echo), func(_ *options, exchange *sim.Exchange) { exchange.Faults.Rate = 1 })
+		x := startTestbed(t, spec, startAgent(t, sim.Echo),
+			func(_ *options, exchange *sim.Exchange) { exchange.Faults.Rate = 1 })
 		x.place(dialBody)
 		began := time.Now()
 		x.place(dialBody)
@@ -578,7 +602,8 @@ func TestRateLimited(t *testing.T) {
 			t.Errorf("the second call was placed after %v", d)
 		}
 		x.exchange.Wait()
-		if _, metrics := get(t, x.admin+"/metrics"); !strings.Contains(metrics, `voicebridge_calls_placed_total{provider="`+spec.Name+`",result="ok"} 2`) {
+		if _, metrics := get(t, x.admin+"/metrics"); !strings.Contains(metrics,
+			`voicebridge_calls_placed_total{provider="`+spec.Name+`",result="ok"} 2`) {
 			t.Error("the metrics do not say so")
 		}
 	})
@@ -608,16 +633,20 @@ func TestAPIBadInput(t *testing.T) {
 			{"POST", "/v1/calls", `{"account":"main","to":"5550100123"}`, 422, "invalid", "to:"},
 			{"POST", "/v1/calls", `{"account":"main","to":"+15550100123","from":"me"}`, 422, "invalid", "from:"},
 			{"POST", "/v1/calls", `{"account":"main","to":"+15550100123","agent":"nobody"}`, 422, "invalid", "agent"},
-			{"POST", "/v1/calls", `{"account":"main","to":"+15550100123","ring_timeout":1}`, 422, "invalid", "ring_timeout"},
-			{"POST", "/v1/calls", `{"account":"main","to":"+15550100123","machine_detection":"maybe"}`, 422, "invalid", "machine_detection"},
+			{"POST", "/v1/calls", `{"account":"main","to":"+15550100123","ring_timeout":1}`, 422, "invalid",
+				"ring_timeout"},
+			{"POST", "/v1/calls", `{"account":"main","to":"+15550100123","machine_detection":"maybe"}`, 422, "invalid",
+				"machine_detection"},
 			{"POST", "/v1/calls", `{"account":"main","to":"+15550100123","digits":"x"}`, 422, "invalid", "digits"},
-			{"POST", "/v1/calls", `{"account":"main","to":"+15550100123","metadata":{"k":"` + strings.Repeat("x", 800) + `"}}`, 422, "invalid", "metadata"},
+			{"POST", "/v1/calls", `{"account":"main","to":"+15550100123","metadata":{"k":"` + strings.Repeat("x", 800) +
+				`"}}`, 422, "invalid", "metadata"},
 			{"POST", "/v1/calls", strings.Repeat(" ", 70<<10), 413, "too_large", ""},
 			{"GET", "/v1/calls?limit=0", "", 422, "invalid", "limit"},
 			{"GET", "/v1/calls?limit=x", "", 422, "invalid", "limit"},
 			{"GET", "/v1/calls?live=maybe", "", 422, "invalid", "live"},
 			{"GET", "/v1/calls?status=error", "", 422, "invalid", "status"},
-			{"POST", "/v1/calls", `{"account":"main","to":"+15550100123","digits":"1","machine_detection":"report"}`, 422, "invalid", "digits"},
+			{"POST", "/v1/calls", `{"account":"main","to":"+15550100123","digits":"1","machine_detection":"report"}`,
+				422, "invalid", "digits"},
 			{"GET", "/v1/calls/cs_nobody", "", 404, "not_found", ""},
 			{"POST", "/v1/calls/cs_nobody/hangup", "", 404, "not_found", ""},
 			{"POST", "/v1/calls/cs_nobody/hangup", `{"when":"later"}`, 422, "invalid", "when"},
@@ -635,25 +664,32 @@ func TestAPIBadInput(t *testing.T) {
 			{"GET", "/v1/pools/nobody/agent", "", 404, "not_found", ""},
 		} {
 			status, answer := x.api(tt.method, tt.path, tt.body)
-			if detail, _ := answer["detail"].(string); status != tt.status || answer["code"] != tt.code || !strings.Contains(detail, tt.about) {
-				t.Errorf("%s %s %.80s: %d %v, want %d %s about %q", tt.method, tt.path, tt.body, status, answer, tt.status, tt.code, tt.about)
+			if detail, _ := answer["detail"].(string); status != tt.status || answer["code"] != tt.code ||
+				!strings.Contains(detail, tt.about) {
+				t.Errorf("%s %s %.80s: %d %v, want %d %s about %q", tt.method, tt.path, tt.body, status, answer,
+					tt.status, tt.code, tt.about)
 			}
 		}
-		if status, answer := x.api("POST", "/v1/calls", dialBody, "Content-Type", "text/plain"); status != 415 || answer["code"] != "media_type" {
+		if status, answer := x.api("POST", "/v1/calls", dialBody, "Content-Type", "text/plain"); status != 415 ||
+			answer["code"] != "media_type" {
 			t.Errorf("%d %v", status, answer)
 		}
-		if status, answer := x.api("POST", "/v1/calls", dialBody, "Idempotency-Key", strings.Repeat("k", 256)); status != 422 {
+		if status, answer := x.api("POST", "/v1/calls", dialBody, "Idempotency-Key",
+			strings.Repeat("k", 256)); status != 422 {
 			t.Errorf("%d %v", status, answer)
 		}
-		for _, header := range []string{"", "Bearer", "Bearer ", "Bearer wrong", "Basic " + apiToken, "bearer" + apiToken, apiToken} {
+		for _, header := range []string{"", "Bearer", "Bearer ", "Bearer wrong", "Basic " + apiToken,
+			"bearer" + apiToken, apiToken} {
 			for _, path := range []string{"/v1/calls", "/v1/events", "/v1/providers"} {
-				if status, answer := x.api("GET", path, "", "Authorization", header); status != 401 && status != 429 || answer["code"] != "unauthorized" && answer["code"] != "rate_limited" {
+				if status, answer := x.api("GET", path, "", "Authorization", header); status != 401 && status != 429 ||
+					answer["code"] != "unauthorized" && answer["code"] != "rate_limited" {
 					t.Errorf("%s with %q: %d %v", path, header, status, answer)
 				}
 			}
 		}
 		for _, path := range []string{"/v1/providers", "/v1/accounts", "/v1/accounts/main/refused-webhooks"} {
-			if status, answer := x.api("GET", path, ""); status != 200 || strings.Contains(fmt.Sprint(answer), "secret") {
+			if status, answer := x.api("GET", path, ""); status != 200 ||
+				strings.Contains(fmt.Sprint(answer), "secret") {
 				t.Errorf("%s: %d %v", path, status, answer)
 			}
 		}
@@ -700,9 +736,11 @@ func TestRouter(t *testing.T) {
 			{"500", func(w http.ResponseWriter) { http.Error(w, "", 500) }, def, "", ""},
 			{"garbage", text("<html>"), def, "", ""},
 			{"unknown agent", text(`{"agent":"nobody"}`), def, "", ""},
-			{"too much metadata", text(`{"agent":"sales","metadata":{"k":"` + strings.Repeat("x", 800) + `"}}`), def, "", ""},
+			{"too much metadata", text(`{"agent":"sales","metadata":{"k":"` + strings.Repeat("x", 800) + `"}}`), def,
+				"", ""},
 			{"too slow", func(http.ResponseWriter) { time.Sleep(400 * time.Millisecond) }, def, "", ""},
-			{"redirect", func(w http.ResponseWriter) { w.Header().Set("Location", "/x"); w.WriteHeader(302) }, def, "", ""},
+			{"redirect", func(w http.ResponseWriter) { w.Header().Set("Location", "/x"); w.WriteHeader(302) }, def, "",
+				""},
 		} {
 			reply.Store(&tt.reply)
 			exchange := x.inboundCall(phone(twilio.Spec))
@@ -781,7 +819,8 @@ func TestEventsTold(t *testing.T) {
 				t.Errorf("%+v", ev)
 			}
 		}
-		if want := []string{calls.EventCreated, calls.EventRinging, calls.EventAnswered, calls.EventStreaming, calls.EventStreamEnd, calls.EventEnded}; !slices.Equal(types, want) {
+		if want := []string{calls.EventCreated, calls.EventRinging, calls.EventAnswered, calls.EventStreaming,
+			calls.EventStreamEnd, calls.EventEnded}; !slices.Equal(types, want) {
 			t.Errorf("%v, want %v", types, want)
 		}
 	})
@@ -811,7 +850,8 @@ func TestEventsResume(t *testing.T) {
 func TestEventsLast(t *testing.T) {
 	t.Parallel()
 	virtual(t, func(t *testing.T) {
-		x := startTestbed(t, twilio.Spec, startAgent(t, sim.Echo), func(o *options, _ *sim.Exchange) { o.limits.Handshake = 200 * time.Millisecond })
+		x := startTestbed(t, twilio.Spec, startAgent(t, sim.Echo),
+			func(o *options, _ *sim.Exchange) { o.limits.Handshake = 200 * time.Millisecond })
 		next := x.events("")
 		time.Sleep(time.Second) // the limit for a whole request is 400 ms
 		id, _ := x.place(dialBody)
@@ -842,7 +882,8 @@ func TestMachineDetection(t *testing.T) {
 		next := x.events("")
 		id, _ := x.place(`{"account":"main","to":"+15550100123","machine_detection":"report"}`)
 		types, last := until(next, id)
-		if last.Call.Answered != providers.AnsweredByHuman || !slices.Contains(types, calls.EventDetected) || last.Call.Cause != "caller_hangup" {
+		if last.Call.Answered != providers.AnsweredByHuman || !slices.Contains(types, calls.EventDetected) ||
+			last.Call.Cause != "caller_hangup" {
 			t.Errorf("%v %+v", types, last.Call)
 		}
 		<-s.conn
@@ -898,7 +939,9 @@ func TestDigitsOut(t *testing.T) {
 		exchange.Hangup()
 		out := exchange.Wait()
 		f := spec.Formats[0]
-		want := codec.L16LE.AppendDecode(nil, codec.AppendDTMF(nil, codec.Format{Encoding: codec.L16LE, Rate: f.Rate}, "1w2", 100*time.Millisecond, 60*time.Millisecond))
+		want := codec.L16LE.AppendDecode(nil,
+			codec.AppendDTMF(nil, codec.Format{Encoding: codec.L16LE, Rate: f.Rate}, "1w2", 100*time.Millisecond,
+				60*time.Millisecond))
 		switch {
 		case native && out.Digits != "1w23#":
 			t.Errorf("the carrier sent %q", out.Digits)
@@ -933,7 +976,8 @@ func TestUnknownStatus(t *testing.T) {
 				t.Errorf("%s: %d %s", path, code, body)
 			}
 		}
-		if _, metrics := get(t, b.admin+"/metrics"); !strings.Contains(metrics, `voicebridge_hook_requests_total{provider="twilio",result="unknown"} 2`) {
+		if _, metrics := get(t, b.admin+"/metrics"); !strings.Contains(metrics,
+			`voicebridge_hook_requests_total{provider="twilio",result="unknown"} 2`) {
 			t.Error("the metrics do not say so")
 		}
 	})
@@ -952,7 +996,8 @@ func TestRefusedExplained(t *testing.T) {
 		}
 		_, answer := x.api("GET", "/v1/accounts/main/refused-webhooks", "")
 		list := answer["refused"].([]any)
-		if text := fmt.Sprint(list); len(list) != 1 || !strings.Contains(text, "account_sid") || strings.Contains(text, "+1555") {
+		if text := fmt.Sprint(list); len(list) != 1 || !strings.Contains(text, "account_sid") ||
+			strings.Contains(text, "+1555") {
 			t.Errorf("%v", list)
 		}
 	})
@@ -985,7 +1030,8 @@ func TestAttended(t *testing.T) {
 			told <- a
 		}))
 		t.Cleanup(app.Close)
-		attended, err := agent.NewAttended(incoming(t, agent.Incoming{Wait: 5 * time.Second}), notify.Target{URL: app.URL, Secret: secret, Timeout: time.Second}, publicURL)
+		attended, err := agent.NewAttended(incoming(t, agent.Incoming{Wait: 5 * time.Second}),
+			notify.Target{URL: app.URL, Secret: secret, Timeout: time.Second}, publicURL)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -994,7 +1040,8 @@ func TestAttended(t *testing.T) {
 		p.Length = 2 * time.Second
 		exchange := x.inboundCall(p)
 		a := <-told
-		if a.Call.From != "+15550001111" || !strings.HasPrefix(a.URL, "wss://bridge.example.com/voice/v1/calls/"+a.SessionID) {
+		if a.Call.From != "+15550001111" || !strings.HasPrefix(a.URL,
+			"wss://bridge.example.com/voice/v1/calls/"+a.SessionID) {
 			t.Errorf("%+v", a)
 		}
 		u := x.exchange.Reach(a.URL)
@@ -1003,18 +1050,22 @@ func TestAttended(t *testing.T) {
 				t.Errorf("token %s: %d, %v", name, status, err)
 			}
 		}
-		if _, status, err := dialAgent(strings.Replace(u, a.SessionID, "cs_nobody", 1), http.Header{"Authorization": {"Bearer " + a.Token}}); err == nil || status != 404 {
+		if _, status, err := dialAgent(strings.Replace(u, a.SessionID, "cs_nobody", 1),
+			http.Header{"Authorization": {"Bearer " + a.Token}}); err == nil || status != 404 {
 			t.Errorf("another call: %d, %v", status, err)
 		}
-		if _, status, err := dialAgent(u+"?in_rate=11025", http.Header{"Authorization": {"Bearer " + a.Token}}); err == nil || status != 400 {
+		if _, status, err := dialAgent(u+"?in_rate=11025",
+			http.Header{"Authorization": {"Bearer " + a.Token}}); err == nil || status != 400 {
 			t.Errorf("wrong rate: %d, %v", status, err)
 		}
-		conn, _, err := dialAgent(u+"?in_rate=8000&out_rate=24000&token="+a.Token, http.Header{"Origin": {"https://app.example"}})
+		conn, _, err := dialAgent(u+"?in_rate=8000&out_rate=24000&token="+a.Token,
+			http.Header{"Origin": {"https://app.example"}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		_, data, err := conn.ReadMessage()
-		if want := `"input":{"sample_rate":8000},"output":{"sample_rate":24000}`; err != nil || !strings.Contains(string(data), want) {
+		if want := `"input":{"sample_rate":8000},"output":{"sample_rate":24000}`; err != nil ||
+			!strings.Contains(string(data), want) {
 			t.Errorf("%s, %v", data, err)
 		}
 		if _, status, err := dialAgent(u+"?token="+a.Token, nil); err == nil || status != 409 && status != 404 {
@@ -1034,7 +1085,8 @@ func TestPool(t *testing.T) {
 	t.Parallel()
 	virtual(t, func(t *testing.T) {
 		const bearer = "the pool's bearer token"
-		pool, err := agent.NewPool("desk", incoming(t, agent.Incoming{Wait: 10 * time.Second, Ready: 300 * time.Millisecond}), bearer)
+		pool, err := agent.NewPool("desk", incoming(t,
+			agent.Incoming{Wait: 10 * time.Second, Ready: 300 * time.Millisecond}), bearer)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -1046,7 +1098,8 @@ func TestPool(t *testing.T) {
 		if _, status, err := dialAgent(u, nil); err == nil || status != 401 {
 			t.Errorf("without a token: %d, %v", status, err)
 		}
-		if _, status, err := dialAgent(u, http.Header{"Authorization": {"Bearer " + bearer}, "Sec-WebSocket-Protocol": {"other"}}); err == nil || status != 426 {
+		if _, status, err := dialAgent(u, http.Header{"Authorization": {"Bearer " + bearer},
+			"Sec-WebSocket-Protocol": {"other"}}); err == nil || status != 426 {
 			t.Errorf("another subprotocol: %d, %v", status, err)
 		}
 		status, answer := x.api("POST", "/v1/pools/desk/tokens", "")
@@ -1059,13 +1112,15 @@ func TestPool(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer lazy.Close()
-		if _, data, err := lazy.ReadMessage(); err != nil || !strings.Contains(string(data), `"type":"waiting"`) || !strings.Contains(string(data), `"pool":"desk"`) {
+		if _, data, err := lazy.ReadMessage(); err != nil || !strings.Contains(string(data), `"type":"waiting"`) ||
+			!strings.Contains(string(data), `"pool":"desk"`) {
 			t.Fatalf("%s, %v", data, err)
 		}
 		if _, status, err := dialAgent(once, nil); err == nil || status != 401 {
 			t.Errorf("a token for one time, again: %d, %v", status, err)
 		}
-		quick, _, err := dialAgent(u, http.Header{"Sec-WebSocket-Protocol": {"voicebridge.v1, bearer." + url.PathEscape("the-wrong-one")}})
+		quick, _, err := dialAgent(u, http.Header{"Sec-WebSocket-Protocol": {"voicebridge.v1, bearer." +
+			url.PathEscape("the-wrong-one")}})
 		if err == nil {
 			quick.Close()
 			t.Error("a wrong token as subprotocol was taken")
@@ -1089,7 +1144,9 @@ func TestPool(t *testing.T) {
 		if _, data, err := quick.ReadMessage(); err != nil || !strings.Contains(string(data), `"type":"start"`) {
 			t.Fatalf("%s, %v", data, err)
 		}
-		for _, text := range []string{`{"type":"ready","input_rate":8000,"output_rate":8000}`, `{"type":"ready","input_rate":48000}`} { // the second is too late
+		// the second is too late
+		for _, text := range []string{`{"type":"ready","input_rate":8000,"output_rate":8000}`,
+			`{"type":"ready","input_rate":48000}`} {
 			if err := quick.WriteMessage(1, []byte(text)); err != nil {
 				t.Fatal(err)
 			}
@@ -1183,7 +1240,8 @@ func TestRedirectBesideEnd(t *testing.T) {
 				x := startTestbed(t, spec, agentURL, func(_ *options, exchange *sim.Exchange) {
 					exchange.Faults.Fail = func(kind providers.OperationKind, n int) error {
 						if kind == providers.OpDo && n == redirect {
-							if err := (<-s.conn).Command(map[string]string{"type": "hangup", "when": "now"}); err != nil {
+							if err := (<-s.conn).Command(map[string]string{"type": "hangup",
+								"when": "now"}); err != nil {
 								t.Error(err)
 							}
 							<-left
@@ -1210,7 +1268,8 @@ func TestRedirectBesideEnd(t *testing.T) {
 					}
 				}()
 				out, id := exchange.Wait(), <-known
-				if len(out.Dialled) != btoi(fail == nil) || fail != nil && out.Call.Status != providers.StatusCompleted {
+				if len(out.Dialled) != btoi(fail == nil) || fail != nil &&
+					out.Call.Status != providers.StatusCompleted {
 					t.Errorf("%+v", out)
 				}
 				_, call := x.api("GET", "/v1/calls/"+id, "")
@@ -1257,7 +1316,8 @@ func TestNextBeforeEnd(t *testing.T) {
 		exchange := x.inboundCall(p)
 		<-s.conn
 		call := exchange.Call()
-		req, err := x.exchange.Office.Ask(&providers.Ask{Kind: providers.AskNext, URL: exchange.Next(), Call: call}, time.Now())
+		req, err := x.exchange.Office.Ask(&providers.Ask{Kind: providers.AskNext, URL: exchange.Next(), Call: call},
+			time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -1270,7 +1330,8 @@ func TestNextBeforeEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer resp.Body.Close()
-		if body, _ := io.ReadAll(resp.Body); strings.Contains(string(body), "asleep") || !strings.Contains(string(body), "Hangup") {
+		if body, _ := io.ReadAll(resp.Body); strings.Contains(string(body), "asleep") ||
+			!strings.Contains(string(body), "Hangup") {
 			t.Errorf("%s", body)
 		}
 		if stop := s.wait("stop"); stop["reason"] != "carrier_lost" {
@@ -1299,14 +1360,16 @@ func TestAnnouncedLate(t *testing.T) {
 			echo(conn) // the whole call
 		}))
 		t.Cleanup(app.Close)
-		attended, err := agent.NewAttended(incoming(t, agent.Incoming{Wait: 5 * time.Second}), notify.Target{URL: app.URL, Timeout: 400 * time.Millisecond}, publicURL)
+		attended, err := agent.NewAttended(incoming(t, agent.Incoming{Wait: 5 * time.Second}),
+			notify.Target{URL: app.URL, Timeout: 400 * time.Millisecond}, publicURL)
 		if err != nil {
 			t.Fatal(err)
 		}
 		x = startTestbed(t, twilio.Spec, "", func(o *options, _ *sim.Exchange) { o.dialer = attended })
 		p := phone(twilio.Spec)
 		p.Length = time.Second
-		if out := x.inboundCall(p).Wait(); out.Fault != nil || len(out.Streams) != 1 || len(out.Streams[0].Received) < 4000 {
+		if out := x.inboundCall(p).Wait(); out.Fault != nil || len(out.Streams) != 1 ||
+			len(out.Streams[0].Received) < 4000 {
 			t.Errorf("%+v", out)
 		}
 	})
@@ -1318,7 +1381,8 @@ func TestPoolCallerLeaves(t *testing.T) {
 	t.Parallel()
 	virtual(t, func(t *testing.T) {
 		const bearer = "the pool's bearer token"
-		pool, err := agent.NewPool("desk", incoming(t, agent.Incoming{Wait: 10 * time.Second, Ready: 10 * time.Second}), bearer)
+		pool, err := agent.NewPool("desk", incoming(t, agent.Incoming{Wait: 10 * time.Second, Ready: 10 * time.Second}),
+			bearer)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -45,7 +45,8 @@ func TestInstances(t *testing.T) {
 		s.many = true
 		var account *providers.Account
 		member := func(o *options, name string) {
-			o.transfers = &transfers.Config{Store: transfer.NewRedis(db, prefix, time.Second), Manager: quickTimes(name), Allow: []string{"+1555010*"},
+			o.transfers = &transfers.Config{Store: transfer.NewRedis(db, prefix, time.Second),
+				Manager: quickTimes(name), Allow: []string{"+1555010*"},
 				Ring: 20 * time.Second, Hold: transfers.HoldAgent}
 			o.cluster = cluster.New(db, prefix, name, 2*time.Second, slog.New(slog.DiscardHandler))
 			o.fallback = control.Fallback{Say: "Our agents are asleep."}
@@ -55,7 +56,8 @@ func TestInstances(t *testing.T) {
 			account = o.accounts["main"].Account
 			exchange.Status = publicURL + "/hooks/" + spec.Name + "/main/status"
 			exchange.Phone = func(providers.ExchangeCall) sim.Phone {
-				return sim.Phone{Ring: 200 * time.Millisecond, Voice: voice(spec, humanHz, 1500*time.Millisecond), Length: 1500 * time.Millisecond}
+				return sim.Phone{Ring: 200 * time.Millisecond, Voice: voice(spec, humanHz, 1500*time.Millisecond),
+					Length: 1500 * time.Millisecond}
 			}
 		})
 		others := []*running{}

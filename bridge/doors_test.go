@@ -30,17 +30,22 @@ func TestDoorsTable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	account, err := twilio.Spec.NewAccount(providers.Setup{Decode: twilio.Spec.Sample("https://127.0.0.1:1", twilio.Spec.Formats[0])})
+	account, err := twilio.Spec.NewAccount(providers.Setup{Decode: twilio.Spec.Sample("https://127.0.0.1:1",
+		twilio.Spec.Formats[0])})
 	if err != nil {
 		t.Fatal(err)
 	}
 	make := func() *bridge.Bridge { // each has its own patience with strangers
-		return bridge.New(bridge.Config{Providers: []*providers.Spec{twilio.Spec}, Limits: bridge.Defaults, Log: slog.New(slog.DiscardHandler),
-			PublicURL: "https://bridge.example.com", Agents: map[string]control.Agent{"": {Dialer: pool}, "desk": {Dialer: pool}}, Tokens: []api.Token{{Name: "t"}},
-			Accounts: map[string]control.Account{"main": {Spec: twilio.Spec, Account: account}}})
+		return bridge.New(bridge.Config{Providers: []*providers.Spec{twilio.Spec}, Limits: bridge.Defaults,
+			Log:       slog.New(slog.DiscardHandler),
+			PublicURL: "https://bridge.example.com",
+			Agents:    map[string]control.Agent{"": {Dialer: pool}, "desk": {Dialer: pool}},
+			Tokens:    []api.Token{{Name: "t"}},
+			Accounts:  map[string]control.Account{"main": {Spec: twilio.Spec, Account: account}}})
 	}
 	listed := map[string]bool{}
-	fill := strings.NewReplacer("{provider}", "twilio", "{account}", "main", "{call}", "cs_1", "{token...}", "AAAA", "{token}", "AAAA",
+	fill := strings.NewReplacer("{provider}", "twilio", "{account}", "main", "{call}", "cs_1", "{token...}", "AAAA",
+		"{token}", "AAAA",
 		"{transfer}", "tr_1", "{nonce}", "n", "{what}", "answer", "{pool}", "desk")
 	for row := range strings.Lines(text) {
 		cells := strings.Split(row, "|")

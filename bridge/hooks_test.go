@@ -77,7 +77,8 @@ func (b *running) answered(t *testing.T, path string) *sim.Caller {
 }
 
 func inboundForm(call string) url.Values {
-	return url.Values{"AccountSid": {accountSID}, "CallSid": {call}, "CallStatus": {"ringing"}, "From": {"+15550001111"}, "To": {"+15550002222"}}
+	return url.Values{"AccountSid": {accountSID}, "CallSid": {call}, "CallStatus": {"ringing"},
+		"From": {"+15550001111"}, "To": {"+15550002222"}}
 }
 
 // post sends a webhook as the proxy passes it on.
@@ -139,7 +140,8 @@ func TestInboundCall(t *testing.T) {
 		c := b.answered(t, path)
 		wait := background(t, c)
 		a := <-s.conn
-		for _, want := range []string{`"direction":"inbound"`, `"from":"+15550001111"`, `"to":"+15550002222"`, `"id":"CA1"`} {
+		for _, want := range []string{`"direction":"inbound"`, `"from":"+15550001111"`, `"to":"+15550002222"`,
+			`"id":"CA1"`} {
 			if !strings.Contains(string(a.Start), want) {
 				t.Errorf("the agent is not told %s: %s", want, a.Start)
 			}
@@ -150,16 +152,19 @@ func TestInboundCall(t *testing.T) {
 		wait()
 		b.ended(t, session.AgentHangup)
 
-		if _, resp, err := websocket.DefaultDialer.Dial(b.url+path, handshake(path)); err == nil || resp.StatusCode != 403 {
+		if _, resp, err := websocket.DefaultDialer.Dial(b.url+path, handshake(path)); err == nil ||
+			resp.StatusCode != 403 {
 			t.Errorf("a token was taken twice: %v", err)
 		}
 		form := inboundForm("CA1")
 		form.Set("CallStatus", "completed")
-		if code, body := b.post(t, "/hooks/twilio/main/status", form, sign(publicURL+"/hooks/twilio/main/status", form)); code != 204 {
+		if code, body := b.post(t, "/hooks/twilio/main/status", form,
+			sign(publicURL+"/hooks/twilio/main/status", form)); code != 204 {
 			t.Errorf("status callback: %d %s", code, body)
 		}
 		_, metrics := get(t, b.admin+"/metrics")
-		if want := `voicebridge_hook_requests_total{provider="twilio",result="ok"} 2`; !strings.Contains(metrics, want) {
+		if want := `voicebridge_hook_requests_total{provider="twilio",result="ok"} 2`; !strings.Contains(metrics,
+			want) {
 			t.Errorf("no %s", want)
 		}
 	})
@@ -217,7 +222,8 @@ func TestDoors(t *testing.T) {
 			"other account's call":    {inbound, sign(publicURL+inbound, foreign), foreign, 403},
 			"too large":               {inbound, sign(publicURL+inbound, huge), huge, 413},
 		} {
-			if code, body := b.post(t, tt.path, tt.form, tt.signature); code != tt.want || strings.Contains(body, authToken) {
+			if code, body := b.post(t, tt.path, tt.form, tt.signature); code != tt.want ||
+				strings.Contains(body, authToken) {
 				t.Errorf("%s: %d %s, want %d", name, code, body, tt.want)
 			}
 		}
@@ -231,7 +237,8 @@ func TestDoors(t *testing.T) {
 			"cut":             path[:len(path)-2],
 			"longer":          path + "A",
 		} {
-			if _, resp, err := websocket.DefaultDialer.Dial(b.url+p, handshake(p)); err == nil || resp.StatusCode != 403 {
+			if _, resp, err := websocket.DefaultDialer.Dial(b.url+p, handshake(p)); err == nil ||
+				resp.StatusCode != 403 {
 				t.Errorf("%s: %v, want 403", name, err)
 			}
 		}
@@ -261,7 +268,8 @@ func TestRoutes(t *testing.T) {
 		b := startHooked(t, defURL, func(o *options) {
 			o.agents = map[string]session.Dialer{"sales": dialer(t, agent.Config{URL: salesURL})}
 			o.route = func(account, _, to string) (control.Route, bool) {
-				return control.Route{Agent: map[string]string{"+15550002222": "sales"}[to]}, account == "main" && to != "+15559999999"
+				return control.Route{Agent: map[string]string{"+15550002222": "sales"}[to]}, account == "main" &&
+					to != "+15559999999"
 			}
 		})
 		for to, s := range map[string]*script{"+15550002222": sales, "+15550003333": def} {

@@ -52,7 +52,8 @@ func (b *running) raw(t *testing.T) *raw {
 
 func (c *raw) upgrade(header string) *http.Response {
 	c.t.Helper()
-	fmt.Fprintf(c, "GET /media/twilio HTTP/1.1\r\nHost: bridge\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n%s\r\n", header)
+	fmt.Fprintf(c, "GET /media/twilio HTTP/1.1\r\nHost: bridge\r\nConnection: Upgrade\r\nUpgrade: "+
+		"websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n%s\r\n", header)
 	c.SetReadDeadline(time.Now().Add(10 * time.Second))
 	resp, err := http.ReadResponse(c.r, nil)
 	if err != nil {
@@ -243,7 +244,8 @@ func TestHostileSockets(t *testing.T) {
 		c := b.raw(t)
 		c.upgrade("")
 		c.Write(frame(0x81, []byte(startText)))
-		go c.Write(append(bytes.Repeat(frame(0x81, []byte(mediaText)), 10000), frame(0x81, []byte(`{"event":"stop","streamSid":"MZ1"}`))...))
+		go c.Write(append(bytes.Repeat(frame(0x81, []byte(mediaText)), 10000),
+			frame(0x81, []byte(`{"event":"stop","streamSid":"MZ1"}`))...))
 		if got := c.closeCode(); got != 1000 {
 			t.Errorf("closed with %d, want 1000", got)
 		}
@@ -302,14 +304,19 @@ func TestHostileCarriers(t *testing.T) {
 		malformed uint64
 	}{
 		{"as it should be", good, 1000, session.CallerHangup, 0},
-		{"malformed JSON between", []string{startText, `{`, mediaText, `{"event":"media"}`, good[3]}, 1000, session.CallerHangup, 2},
-		{"wrong base64", []string{startText, `{"event":"media","streamSid":"MZ1","media":{"payload":"?"}}`, good[3]}, 1000, session.CallerHangup, 1},
-		{"media before start", []string{connected, mediaText, startText, mediaText, good[3]}, 1000, session.CallerHangup, 1},
+		{"malformed JSON between", []string{startText, `{`, mediaText, `{"event":"media"}`, good[3]}, 1000,
+			session.CallerHangup, 2},
+		{"wrong base64", []string{startText, `{"event":"media","streamSid":"MZ1","media":{"payload":"?"}}`, good[3]},
+			1000, session.CallerHangup, 1},
+		{"media before start", []string{connected, mediaText, startText, mediaText, good[3]}, 1000,
+			session.CallerHangup, 1},
 		{"second start", []string{startText, startText, mediaText, good[3]}, 1000, session.CallerHangup, 1},
 		{"nonsense for ever", append([]string{startText}, many(50, `{"event":`)...), 4400, session.ProtocolError, 49},
 		{"nonsense instead of a start", many(50, `what?`), 4400, session.ProtocolError, 49},
-		{"unknown format", []string{strings.Replace(startText, "audio/x-mulaw", "audio/opus", 1)}, 4400, session.ProtocolError, 0},
-		{"unknown events", []string{startText, `{"event":"weather","streamSid":"MZ1"}`, good[3]}, 1000, session.CallerHangup, 0},
+		{"unknown format", []string{strings.Replace(startText, "audio/x-mulaw", "audio/opus", 1)}, 4400,
+			session.ProtocolError, 0},
+		{"unknown events", []string{startText, `{"event":"weather","streamSid":"MZ1"}`, good[3]}, 1000,
+			session.CallerHangup, 0},
 	} {
 		run(t, tt.name, func(t *testing.T) {
 			b := startBridge(t, startAgent(t, sim.Echo), nil)
@@ -342,7 +349,8 @@ func TestHostileCarriers(t *testing.T) {
 		b.ended(t, session.CarrierLost)
 	})
 	run(t, "max duration", func(t *testing.T) {
-		b := startBridge(t, startAgent(t, sim.Echo), func(o *options) { o.session.MaxDuration = 300 * time.Millisecond })
+		b := startBridge(t, startAgent(t, sim.Echo),
+			func(o *options) { o.session.MaxDuration = 300 * time.Millisecond })
 		if got := closed(t, b.twilio(t, startText, mediaText)); got != 1000 {
 			t.Errorf("closed with %d, want 1000", got)
 		}

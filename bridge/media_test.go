@@ -35,12 +35,13 @@ import (
 
 func TestMain(m *testing.M) {
 	// After an answer that cuts a request short, net/http waits half a second.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"), goleak.Cleanup(func(code int) {
-		if server, err := realRedis(); err == nil {
-			_ = server.Stop()
-		}
-		os.Exit(code)
-	}))
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"),
+		goleak.Cleanup(func(code int) {
+			if server, err := realRedis(); err == nil {
+				_ = server.Stop()
+			}
+			os.Exit(code)
+		}))
 }
 
 // bridge is a media server on a real port.
@@ -98,8 +99,10 @@ func startBridge(t *testing.T, agentURL string, change func(*options)) *running 
 		public, admin, loops = listenTCP(t), listenTCP(t), 2
 	}
 	b.Bridge = bridge.New(bridge.Config{
-		Loops: loops, Providers: specs, Agents: opt.all(), Route: opt.route, Transfers: opt.transfers, Cluster: opt.cluster, Token: opt.token, Insecure: opt.token == "" && opt.accounts == nil,
-		Accounts: opt.accounts, Router: opt.router, Events: opt.events, Tokens: opt.tokens, PublicURL: opt.public, Secret: "test", Limits: opt.limits,
+		Loops: loops, Providers: specs, Agents: opt.all(), Route: opt.route, Transfers: opt.transfers,
+		Cluster: opt.cluster, Token: opt.token, Insecure: opt.token == "" && opt.accounts == nil,
+		Accounts: opt.accounts, Router: opt.router, Events: opt.events, Tokens: opt.tokens, PublicURL: opt.public,
+		Secret: "test", Limits: opt.limits,
 		Log: slog.New(logEnds{ends}),
 	})
 	b.url, b.admin = "ws://"+public.Addr().String(), "http://"+admin.Addr().String()
@@ -189,7 +192,8 @@ func startAgent(t *testing.T, talk func(context.Context, *sim.AgentConn) error) 
 }
 
 func start(f codec.Format) providers.Start {
-	return providers.Start{Account: "AC1", Call: "CA1", Stream: "MZ1", In: f, Out: f, Params: map[string]string{"k": "v"}}
+	return providers.Start{Account: "AC1", Call: "CA1", Stream: "MZ1", In: f, Out: f,
+		Params: map[string]string{"k": "v"}}
 }
 
 // caller talks for d over the carrier.
@@ -201,7 +205,8 @@ func (b *running) caller(t *testing.T, name string, d time.Duration) *sim.Caller
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &sim.Caller{Spec: spec, Dialer: network, URL: b.url + "/media/" + name, Start: start(f), Voice: voice, Length: d}
+	return &sim.Caller{Spec: spec, Dialer: network, URL: b.url + "/media/" + name, Start: start(f), Voice: voice,
+		Length: d}
 }
 
 func call(t *testing.T, c *sim.Caller) *sim.Result {
@@ -246,7 +251,8 @@ func (b *running) untouched(t *testing.T, carrier string, r *sim.Result) {
 func TestEcho(t *testing.T) {
 	for _, spec := range specs {
 		for _, f := range spec.Formats {
-			for _, query := range []string{"", "?in_rate=8000&out_rate=24000", "?in_rate=24000&out_rate=8000&audio=json", "?in_rate=48000&out_rate=48000"} {
+			for _, query := range []string{"", "?in_rate=8000&out_rate=24000",
+				"?in_rate=24000&out_rate=8000&audio=json", "?in_rate=48000&out_rate=48000"} {
 				run(t, fmt.Sprintf("%s %v %s", spec.Name, f, query), func(t *testing.T) {
 					b := startBridge(t, startAgent(t, echoAnyProfile)+query, nil)
 					c := b.caller(t, spec.Name, 900*time.Millisecond)
@@ -519,7 +525,8 @@ func TestBurst(t *testing.T) {
 		m := s.wait("cleared")
 		out := time.Duration(m["out_ms"].(float64)) * time.Millisecond
 		// By the bridge's own clock: this test may be late.
-		if elapsed := time.Duration(m["ts"].(float64)-started["ts"].(float64)) * time.Millisecond; out < elapsed-250*time.Millisecond || out > elapsed+50*time.Millisecond {
+		elapsed := time.Duration(m["ts"].(float64)-started["ts"].(float64)) * time.Millisecond
+		if out < elapsed-250*time.Millisecond || out > elapsed+50*time.Millisecond {
 			t.Errorf("after %v the caller is said to have heard %v", elapsed, out)
 		}
 		if m["sent_ms"] != 60000.0 {
@@ -604,7 +611,8 @@ func TestStrangersAndTheRate(t *testing.T) {
 			o.token = "0123456789abcdef"
 		})
 		for range 20 {
-			if _, resp, err := websocket.DefaultDialer.Dial(b.url+"/media/twilio/guess", nil); err == nil || resp.StatusCode != 403 {
+			if _, resp, err := websocket.DefaultDialer.Dial(b.url+"/media/twilio/guess", nil); err == nil ||
+				resp.StatusCode != 403 {
 				t.Fatalf("a guess: %v", err)
 			}
 		}
@@ -728,7 +736,8 @@ func TestMetrics(t *testing.T) {
 				t.Errorf("no %s", want)
 			}
 		}
-		if lines := strings.Split(body, "\n"); !slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, "go_goroutines") }) {
+		if lines := strings.Split(body, "\n"); !slices.ContainsFunc(lines,
+			func(l string) bool { return strings.HasPrefix(l, "go_goroutines") }) {
 			t.Error("no Go metrics")
 		}
 		if code, _ := get(t, "http"+strings.TrimPrefix(b.url, "ws")+"/metrics"); code != 404 {

@@ -35,7 +35,8 @@ func certificate(t *testing.T, dir string) *x509.CertPool {
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "bridge"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
@@ -45,7 +46,8 @@ func certificate(t *testing.T, dir string) *x509.CertPool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, block := range map[string]*pem.Block{"bridge.pem": {Type: "CERTIFICATE", Bytes: der}, "bridge.key": {Type: "PRIVATE KEY", Bytes: private}} {
+	for name, block := range map[string]*pem.Block{"bridge.pem": {Type: "CERTIFICATE", Bytes: der},
+		"bridge.key": {Type: "PRIVATE KEY", Bytes: private}} {
 		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -72,8 +74,10 @@ func nginx(t *testing.T, program, backend string) (address string, pool *x509.Ce
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := strings.NewReplacer("listen 443 ssl", "listen "+address+" ssl", "/etc/ssl/", dir+"/", "127.0.0.1:9001", backend,
-		"http {", "http {\n client_body_temp_path "+dir+"/a; proxy_temp_path "+dir+"/b; fastcgi_temp_path "+dir+"/c; uwsgi_temp_path "+dir+"/d; scgi_temp_path "+dir+"/e;").Replace(string(conf))
+	text := strings.NewReplacer("listen 443 ssl", "listen "+address+" ssl", "/etc/ssl/", dir+"/", "127.0.0.1:9001",
+		backend,
+		"http {", "http {\n client_body_temp_path "+dir+"/a; proxy_temp_path "+dir+"/b; fastcgi_temp_path "+dir+
+			"/c; uwsgi_temp_path "+dir+"/d; scgi_temp_path "+dir+"/e;").Replace(string(conf))
 	path := filepath.Join(dir, "nginx.conf")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -113,12 +117,14 @@ func TestBehindProxy(t *testing.T) {
 	config := &tls.Config{RootCAs: pool}
 
 	form := inboundForm("CA1")
-	req, err := http.NewRequest("POST", "https://"+address+"/hooks/twilio/main/inbound", strings.NewReader(form.Encode()))
+	req, err := http.NewRequest("POST", "https://"+address+"/hooks/twilio/main/inbound",
+		strings.NewReader(form.Encode()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	req.Header.Set("X-Twilio-Signature", sign(publicURL+"/hooks/twilio/main/inbound", form)) // the URL that it was given
+	// the URL that it was given
+	req.Header.Set("X-Twilio-Signature", sign(publicURL+"/hooks/twilio/main/inbound", form))
 	transport := &http.Transport{TLSClientConfig: config}
 	defer transport.CloseIdleConnections()
 	resp, err := (&http.Client{Transport: transport}).Do(req)
@@ -147,7 +153,8 @@ func TestBehindProxy(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	for _, m := range []string{connected, strings.Replace(startText, `"AC1"`, `"`+accountSID+`"`, 1), mediaText, mediaText} {
+	for _, m := range []string{connected, strings.Replace(startText, `"AC1"`, `"`+accountSID+`"`, 1), mediaText,
+		mediaText} {
 		if err := conn.WriteMessage(websocket.TextMessage, []byte(m)); err != nil {
 			t.Fatal(err)
 		}

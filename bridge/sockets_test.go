@@ -33,7 +33,8 @@ func TestSockets(t *testing.T) {
 			b.ended(t, session.CallerHangup)
 			said := r.Said[:len(r.Said)/2]
 			if r.Complaints != 0 || len(r.Received) < len(said) {
-				t.Fatalf("%d complaints %v, %d samples of %d came back", r.Complaints, r.Warnings, len(r.Received), len(r.Said))
+				t.Fatalf("%d complaints %v, %d samples of %d came back", r.Complaints, r.Warnings, len(r.Received),
+					len(r.Said))
 			}
 			if snr := sim.SNR(said, r.Received, sim.Align(said, r.Received, r.Format.Rate/2)); snr < 25 {
 				t.Errorf("the echo came back with %.1f dB", snr)

@@ -30,7 +30,8 @@ const (
 
 // quickTimes are those of transfers, for tests.
 func quickTimes(instance string) transfer.Config {
-	return transfer.Config{Instance: instance, Lease: time.Second, Poll: 200 * time.Millisecond, Look: 50 * time.Millisecond, Retry: 50 * time.Millisecond}
+	return transfer.Config{Instance: instance, Lease: time.Second, Poll: 200 * time.Millisecond,
+		Look: 50 * time.Millisecond, Retry: 50 * time.Millisecond}
 }
 
 func voice(spec *providers.Spec, hz float64, length time.Duration) []int16 {
@@ -44,13 +45,16 @@ func callerPhone(spec *providers.Spec, length time.Duration) sim.Phone {
 
 // desk is a bridge whose calls can be transferred, and a carrier whose phones are
 // answered as the test says.
-func desk(t *testing.T, spec *providers.Spec, agentURL string, phones map[string]sim.Phone, change func(*options, *sim.Exchange)) *testbed {
+func desk(t *testing.T, spec *providers.Spec, agentURL string, phones map[string]sim.Phone,
+	change func(*options, *sim.Exchange)) *testbed {
 	t.Helper()
 	return startTestbed(t, spec, agentURL, func(o *options, exchange *sim.Exchange) {
 		exchange.Status = publicURL + "/hooks/" + spec.Name + "/main/status"
 		exchange.Phone = func(c providers.ExchangeCall) sim.Phone { return phones[c.To] }
-		o.transfers = &transfers.Config{Store: transfer.NewMemory(time.Now, transfer.Tombstone), Manager: quickTimes("a"),
-			Destinations: map[string]transfers.Destination{"billing": {To: human}}, Allow: []string{"+1555010*"}, Ring: 20 * time.Second, Hold: transfers.HoldAgent}
+		o.transfers = &transfers.Config{Store: transfer.NewMemory(time.Now, transfer.Tombstone),
+			Manager:      quickTimes("a"),
+			Destinations: map[string]transfers.Destination{"billing": {To: human}}, Allow: []string{"+1555010*"},
+			Ring: 20 * time.Second, Hold: transfers.HoldAgent}
 		if change != nil {
 			change(o, exchange)
 		}
@@ -100,11 +104,13 @@ func (x *testbed) settled(t *testing.T) {
 // hear each other, and the agent leaves.
 func TestTransferConference(t *testing.T) {
 	t.Parallel()
-	for name, faults := range map[string]sim.Faults{"orderly": {}, "disorder": {Duplicate: true, Reorder: true, Delay: 30 * time.Millisecond}} {
+	for name, faults := range map[string]sim.Faults{"orderly": {},
+		"disorder": {Duplicate: true, Reorder: true, Delay: 30 * time.Millisecond}} {
 		t.Run(name, func(t *testing.T) {
 			carriers(t, func(t *testing.T, spec *providers.Spec) {
 				s, agentURL := newScript(t)
-				x := desk(t, spec, agentURL, map[string]sim.Phone{human: {Ring: 100 * time.Millisecond, Voice: voice(spec, humanHz, 2*time.Second), Length: 2 * time.Second}},
+				x := desk(t, spec, agentURL, map[string]sim.Phone{human: {Ring: 100 * time.Millisecond,
+					Voice: voice(spec, humanHz, 2*time.Second), Length: 2 * time.Second}},
 					func(_ *options, exchange *sim.Exchange) { exchange.Faults = faults })
 				next := x.events("")
 				exchange := x.inboundCall(callerPhone(spec, 20*time.Second))
@@ -112,10 +118,12 @@ func TestTransferConference(t *testing.T) {
 				if !strings.Contains(string(a.Start), `"transfer":["blind","conference","attended"]`) {
 					t.Errorf("%s", a.Start)
 				}
-				if err := a.Command(map[string]any{"type": "transfer", "id": "t1", "to": "name:billing", "context": map[string]string{"why": "refund"}}); err != nil {
+				if err := a.Command(map[string]any{"type": "transfer", "id": "t1", "to": "name:billing",
+					"context": map[string]string{"why": "refund"}}); err != nil {
 					t.Fatal(err)
 				}
-				if all, _ := s.states(t, "bridging"); !slices.Contains(all, "dialing") || !slices.Contains(all, "answered") {
+				if all, _ := s.states(t, "bridging"); !slices.Contains(all, "dialing") ||
+					!slices.Contains(all, "answered") {
 					t.Errorf("the agent is told of %v", all)
 				}
 				if stop := s.wait("stop"); stop["reason"] != "transferred" {
@@ -125,7 +133,8 @@ func TestTransferConference(t *testing.T) {
 				leg := x.legTo(human).Wait()
 				rate := spec.Formats[0].Rate
 				if !sim.Hears(out.Heard, rate, humanHz) || !sim.Hears(leg.Heard, rate, callerHz) {
-					t.Errorf("the caller hears the human: %v, the human the caller: %v", sim.Hears(out.Heard, rate, humanHz), sim.Hears(leg.Heard, rate, callerHz))
+					t.Errorf("the caller hears the human: %v, the human the caller: %v",
+						sim.Hears(out.Heard, rate, humanHz), sim.Hears(leg.Heard, rate, callerHz))
 				}
 				var states []string
 				id := ""
@@ -135,11 +144,13 @@ func TestTransferConference(t *testing.T) {
 					}
 				}
 				order := []string{"requested", "dialing", "ringing", "answered", "bridging", "bridged", "ended"}
-				if !slices.IsSortedFunc(states, func(a, b string) int { return slices.Index(order, a) - slices.Index(order, b) }) {
+				if !slices.IsSortedFunc(states,
+					func(a, b string) int { return slices.Index(order, a) - slices.Index(order, b) }) {
 					t.Errorf("told of %v", states)
 				}
 				status, tr := x.api("GET", "/v1/transfers/"+id, "")
-				if status != 200 || tr["state"] != "ended" || tr["reason"] != "destination_left" || tr["to"] != "name:billing" || tr["context"].(map[string]any)["why"] != "refund" {
+				if status != 200 || tr["state"] != "ended" || tr["reason"] != "destination_left" ||
+					tr["to"] != "name:billing" || tr["context"].(map[string]any)["why"] != "refund" {
 					t.Errorf("%d %v", status, tr)
 				}
 				if status, answer := x.api("DELETE", "/v1/transfers/"+id, ""); status != 409 {
@@ -167,19 +178,24 @@ func TestTransferFails(t *testing.T) {
 			reason string
 			where  string
 		}{
-			"busy":           {sim.Phone{Reject: providers.StatusBusy}, nil, ``, "busy", "agent"},
-			"no answer":      {sim.Phone{Ring: time.Minute}, nil, `,"timeout_s":5`, "no_answer", "agent"},
-			"refused":        {sim.Phone{}, rejected, ``, "invalid_destination", "agent"},
-			"machine":        {sim.Phone{AnsweredBy: providers.AnsweredByMachine, Length: 10 * time.Second}, nil, `,"machine_detection":true`, "machine", "agent"},
-			"machine, stay":  {sim.Phone{AnsweredBy: providers.AnsweredByMachine, Length: 10 * time.Second}, nil, `,"machine_detection":true,"agent":"stay"`, "machine", "agent"},
-			"busy, hang up":  {sim.Phone{Reject: providers.StatusBusy}, nil, `,"on_fail":"hangup"`, "busy", "gone"},
-			"busy, number":   {sim.Phone{Reject: providers.StatusBusy}, nil, `,"on_fail":{"busy":"+15550100779","default":"hangup"}`, "busy", "number"},
-			"declined":       {sim.Phone{Press: '2', Length: 10 * time.Second}, nil, `,"mode":"attended","whisper":"A call."`, "declined", "agent"},
+			"busy":      {sim.Phone{Reject: providers.StatusBusy}, nil, ``, "busy", "agent"},
+			"no answer": {sim.Phone{Ring: time.Minute}, nil, `,"timeout_s":5`, "no_answer", "agent"},
+			"refused":   {sim.Phone{}, rejected, ``, "invalid_destination", "agent"},
+			"machine": {sim.Phone{AnsweredBy: providers.AnsweredByMachine, Length: 10 * time.Second}, nil,
+				`,"machine_detection":true`, "machine", "agent"},
+			"machine, stay": {sim.Phone{AnsweredBy: providers.AnsweredByMachine, Length: 10 * time.Second}, nil,
+				`,"machine_detection":true,"agent":"stay"`, "machine", "agent"},
+			"busy, hang up": {sim.Phone{Reject: providers.StatusBusy}, nil, `,"on_fail":"hangup"`, "busy", "gone"},
+			"busy, number": {sim.Phone{Reject: providers.StatusBusy}, nil,
+				`,"on_fail":{"busy":"+15550100779","default":"hangup"}`, "busy", "number"},
+			"declined": {sim.Phone{Press: '2', Length: 10 * time.Second}, nil,
+				`,"mode":"attended","whisper":"A call."`, "declined", "agent"},
 			"no key pressed": {sim.Phone{Length: 20 * time.Second}, nil, `,"mode":"attended"`, "declined", "agent"},
 		} {
 			run(t, name, func(t *testing.T) {
 				s, agentURL := newScript(t)
-				x := desk(t, spec, agentURL, map[string]sim.Phone{busyLine: tt.phone, "+15550100779": {Length: 300 * time.Millisecond}}, func(_ *options, exchange *sim.Exchange) {
+				x := desk(t, spec, agentURL, map[string]sim.Phone{busyLine: tt.phone,
+					"+15550100779": {Length: 300 * time.Millisecond}}, func(_ *options, exchange *sim.Exchange) {
 					exchange.Faults.Fail = func(kind providers.OperationKind, _ int) error {
 						if kind == providers.OpDial {
 							return tt.fail
@@ -234,7 +250,8 @@ func TestTransferCallerLeaves(t *testing.T) {
 		s.states(t, "ringing")
 		began := time.Now()
 		exchange.Hangup()
-		if out := x.legTo(human).Wait(); out.Call.Status != providers.StatusCanceled || time.Since(began) > 5*time.Second {
+		if out := x.legTo(human).Wait(); out.Call.Status != providers.StatusCanceled ||
+			time.Since(began) > 5*time.Second {
 			t.Errorf("%+v after %v", out.Call, time.Since(began))
 		}
 		x.settled(t)
@@ -265,7 +282,8 @@ func TestTransferAttended(t *testing.T) {
 			extra string
 			phone sim.Phone
 		}{
-			"digit": {`,"whisper":"Ann, about a refund. Press 1."`, sim.Phone{Press: '1', After: 700 * time.Millisecond}},
+			"digit": {`,"whisper":"Ann, about a refund. Press 1."`,
+				sim.Phone{Press: '1', After: 700 * time.Millisecond}},
 			"stay":  {`,"whisper":"Ann, about a refund.","accept":"stay"`, sim.Phone{}},
 			"agent": {`,"brief":"briefer","context":{"who":"Ann"}`, sim.Phone{}},
 		} {
@@ -279,20 +297,24 @@ func TestTransferAttended(t *testing.T) {
 				})
 				exchange := x.inboundCall(callerPhone(spec, 30*time.Second))
 				a := <-s.conn
-				if status, answer := x.api("POST", "/v1/calls/"+a.Session+"/transfers", `{"to":"`+human+`","mode":"attended"`+tt.extra+`}`); status != 201 {
+				if status, answer := x.api("POST", "/v1/calls/"+a.Session+"/transfers",
+					`{"to":"`+human+`","mode":"attended"`+tt.extra+`}`); status != 201 {
 					t.Fatalf("%d %v", status, answer)
 				}
 				if held := s.wait("call"); held["state"] != "held" {
 					t.Errorf("%v", held)
 				}
-				if all, _ := s.states(t, "bridging"); !slices.Contains(all, "briefing") || !slices.Contains(all, "accepted") {
+				if all, _ := s.states(t, "bridging"); !slices.Contains(all, "briefing") ||
+					!slices.Contains(all, "accepted") {
 					t.Errorf("%v", all)
 				}
 				out, leg := exchange.Wait(), x.legTo(human).Wait()
 				rate := spec.Formats[0].Rate
-				if !sim.Hears(out.Heard, rate, humanHz) || !sim.Hears(leg.Heard, rate, callerHz) || !sim.Hears(out.Heard, rate, 523.25) {
+				if !sim.Hears(out.Heard, rate, humanHz) || !sim.Hears(leg.Heard, rate, callerHz) ||
+					!sim.Hears(out.Heard, rate, 523.25) {
 					t.Errorf("caller and human do not hear each other, or there was no music: %v %v %v",
-						sim.Hears(out.Heard, rate, humanHz), sim.Hears(leg.Heard, rate, callerHz), sim.Hears(out.Heard, rate, 523.25))
+						sim.Hears(out.Heard, rate, humanHz), sim.Hears(leg.Heard, rate, callerHz),
+						sim.Hears(out.Heard, rate, 523.25))
 				}
 				if told := sim.Hears(leg.Heard, rate, 1500); told != (name == "agent") {
 					t.Errorf("the agent has told the human: %v", told)
@@ -314,16 +336,19 @@ func TestTransferBlind(t *testing.T) {
 		s, agentURL := newScript(t)
 		s.many = true
 		x := desk(t, spec, agentURL, map[string]sim.Phone{
-			human: {Voice: voice(spec, humanHz, time.Second), Length: time.Second}, busyLine: {Reject: providers.StatusBusy}}, nil)
+			human:    {Voice: voice(spec, humanHz, time.Second), Length: time.Second},
+			busyLine: {Reject: providers.StatusBusy}}, nil)
 		exchange := x.inboundCall(callerPhone(spec, 20*time.Second))
 		a := <-s.conn
-		if err := a.Command(map[string]any{"type": "transfer", "to": human, "mode": "blind", "when": "now"}); err != nil {
+		if err := a.Command(map[string]any{"type": "transfer", "to": human, "mode": "blind",
+			"when": "now"}); err != nil {
 			t.Fatal(err)
 		}
 		if stop := s.wait("stop"); stop["reason"] != "transferred" {
 			t.Errorf("%v", stop)
 		}
-		if out := exchange.Wait(); !sim.Hears(out.Heard, spec.Formats[0].Rate, humanHz) || !slices.Equal(out.Dialled, []string{human}) {
+		if out := exchange.Wait(); !sim.Hears(out.Heard, spec.Formats[0].Rate, humanHz) ||
+			!slices.Equal(out.Dialled, []string{human}) {
 			t.Errorf("%+v", out.Dialled)
 		}
 		exchange = x.inboundCall(callerPhone(spec, 20*time.Second))
@@ -379,7 +404,8 @@ func TestTransferBack(t *testing.T) {
 					t.Errorf("the call comes back as %s", b.Start)
 				}
 				// And again: a second transfer of the same call.
-				if status, answer := x.api("POST", "/v1/calls/"+a.Session+"/transfers", `{"to":"`+human+`","on_end":"hangup"}`); status != 201 {
+				if status, answer := x.api("POST", "/v1/calls/"+a.Session+"/transfers",
+					`{"to":"`+human+`","on_end":"hangup"}`); status != 201 {
 					t.Fatalf("%d %v", status, answer)
 				}
 				for ev := next(); ev.Transfer == nil || ev.Transfer.State != "bridged"; {
@@ -404,7 +430,8 @@ func TestTransferRefused(t *testing.T) {
 		a := <-s.conn
 		path := "/v1/calls/" + a.Session + "/transfers"
 		for body, want := range map[string]string{
-			`{"to":"+15551112222"}`:                                                      "403 not_allowed", // not on the list
+			// not on the list
+			`{"to":"+15551112222"}`:                                                      "403 not_allowed",
 			`{"to":"name:sales"}`:                                                        "422 invalid_destination",
 			`{"to":"sip:x@y.example"}`:                                                   "422 invalid_destination",
 			`{"to":"` + human + `","mode":"warm"}`:                                       "422 invalid",
@@ -431,7 +458,8 @@ func TestTransferRefused(t *testing.T) {
 		if status, answer := x.api("GET", "/v1/transfers/tr_nobody", ""); status != 404 {
 			t.Errorf("%d %v", status, answer)
 		}
-		if err := a.Command(map[string]any{"type": "transfer", "id": "t0", "to": "+15551112222", "when": "now"}); err != nil {
+		if err := a.Command(map[string]any{"type": "transfer", "id": "t0", "to": "+15551112222",
+			"when": "now"}); err != nil {
 			t.Fatal(err)
 		}
 		if m := s.wait("error"); m["code"] != "not_allowed" || m["ref"] != "t0" {
@@ -444,7 +472,8 @@ func TestTransferRefused(t *testing.T) {
 		if status != 201 {
 			t.Fatalf("%d %v", status, first)
 		}
-		if status, answer := x.api("POST", path, `{"to":"`+human+`"}`); status != 409 || answer["code"] != "busy" || !strings.Contains(answer["detail"].(string), first["id"].(string)) {
+		if status, answer := x.api("POST", path, `{"to":"`+human+`"}`); status != 409 || answer["code"] != "busy" ||
+			!strings.Contains(answer["detail"].(string), first["id"].(string)) {
 			t.Errorf("a second transfer: %d %v", status, answer)
 		}
 		s.states(t, "ringing")
@@ -476,7 +505,8 @@ func TestTransferAgentLeaves(t *testing.T) {
 	t.Parallel()
 	carriers(t, func(t *testing.T, spec *providers.Spec) {
 		s, agentURL := newScript(t)
-		x := desk(t, spec, agentURL, map[string]sim.Phone{human: {Ring: 1500 * time.Millisecond, Voice: voice(spec, humanHz, 2*time.Second), Length: 2 * time.Second}}, nil)
+		x := desk(t, spec, agentURL, map[string]sim.Phone{human: {Ring: 1500 * time.Millisecond,
+			Voice: voice(spec, humanHz, 2*time.Second), Length: 2 * time.Second}}, nil)
 		exchange := x.inboundCall(callerPhone(spec, 20*time.Second))
 		a := <-s.conn
 		if status, answer := x.api("POST", "/v1/calls/"+a.Session+"/transfers", `{"to":"`+human+`"}`); status != 201 {
@@ -509,7 +539,8 @@ func TestTransferForged(t *testing.T) {
 		leg := x.legTo(human).Call()
 		leg.Status = providers.StatusInProgress
 		for path, want := range map[string]int{
-			"/transfer/" + id + "/wrong/status": 404, "/transfer/tr_nobody/x/status": 404, "/transfer/" + id + "/wrong/answer": 404, "/transfer/" + id + "/wrong/else": 404,
+			"/transfer/" + id + "/wrong/status": 404, "/transfer/tr_nobody/x/status": 404,
+			"/transfer/" + id + "/wrong/answer": 404, "/transfer/" + id + "/wrong/else": 404,
 		} {
 			u := publicURL + "/hooks/twilio/main" + path
 			req, err := x.exchange.Office.Ask(&providers.Ask{Kind: providers.TellStatus, URL: u, Call: leg}, time.Now())
@@ -517,7 +548,8 @@ func TestTransferForged(t *testing.T) {
 				t.Fatal(err)
 			}
 			form := formOf(t, req)
-			if code, body := x.post(t, "/hooks/twilio/main"+path, form, req.Header.Get("X-Twilio-Signature")); code != want {
+			if code, body := x.post(t, "/hooks/twilio/main"+path, form,
+				req.Header.Get("X-Twilio-Signature")); code != want {
 				t.Errorf("%s: %d %s", path, code, body)
 			}
 			if code, _ := x.post(t, "/hooks/twilio/main"+path, form, "AAAA"); code != 403 {
@@ -549,16 +581,19 @@ func TestTransferAgentStays(t *testing.T) {
 		t.Run(how, func(t *testing.T) {
 			carriers(t, func(t *testing.T, spec *providers.Spec) {
 				s, agentURL := newScript(t)
-				x := desk(t, spec, agentURL, map[string]sim.Phone{human: {Ring: 300 * time.Millisecond, Press: '1', After: 100 * time.Millisecond,
+				x := desk(t, spec, agentURL, map[string]sim.Phone{human: {Ring: 300 * time.Millisecond, Press: '1',
+					After: 100 * time.Millisecond,
 					Voice: voice(spec, humanHz, 3*time.Second), Length: 3 * time.Second}}, nil)
 				exchange := x.inboundCall(callerPhone(spec, 20*time.Second))
 				a := <-s.conn
-				status, tr := x.api("POST", "/v1/calls/"+a.Session+"/transfers", `{"to":"`+human+`","mode":"attended","agent":"`+how+`"}`)
+				status, tr := x.api("POST", "/v1/calls/"+a.Session+"/transfers",
+					`{"to":"`+human+`","mode":"attended","agent":"`+how+`"}`)
 				if status != 201 {
 					t.Fatalf("%d %v", status, tr)
 				}
 				s.states(t, "bridged")
-				if err := a.Audio(codec.L16LE.AppendEncode(nil, sim.Sine(16000, agentHz, 1500*time.Millisecond))); err != nil {
+				if err := a.Audio(codec.L16LE.AppendEncode(nil,
+					sim.Sine(16000, agentHz, 1500*time.Millisecond))); err != nil {
 					t.Fatal(err)
 				}
 				if _, reason := s.states(t, "ended"); reason != "destination_left" {
@@ -570,20 +605,26 @@ func TestTransferAgentStays(t *testing.T) {
 				rate := spec.Formats[0].Rate
 				leg := x.legTo(human).Wait()
 				if !sim.Hears(heard, 16000, humanHz) || !sim.Hears(leg.Heard, rate, callerHz) {
-					t.Errorf("the agent hears the human: %v, the human the caller: %v", sim.Hears(heard, 16000, humanHz), sim.Hears(leg.Heard, rate, callerHz))
+					t.Errorf("the agent hears the human: %v, the human the caller: %v",
+						sim.Hears(heard, 16000, humanHz), sim.Hears(leg.Heard, rate, callerHz))
 				}
 				if told := sim.Hears(leg.Heard, rate, agentHz); told != (how == "stay") {
 					t.Errorf("the human hears the agent: %v", told)
 				}
-				if err := a.Audio(codec.L16LE.AppendEncode(nil, sim.Sine(16000, 2500, 500*time.Millisecond))); err != nil { // alone again
+				// alone again
+				if err := a.Audio(codec.L16LE.AppendEncode(nil,
+					sim.Sine(16000, 2500, 500*time.Millisecond))); err != nil {
 					t.Error(err)
 				}
 				s.wait("playback")
 				time.Sleep(800 * time.Millisecond) // in real time
 				exchange.Hangup()
 				out := exchange.Wait()
-				if !sim.Hears(out.Heard, rate, humanHz) || sim.Hears(out.Heard, rate, agentHz) != (how == "stay") || !sim.Hears(out.Heard, rate, 2500) || len(out.Streams) != 1 {
-					t.Errorf("the caller hears the human: %v, the agent meanwhile: %v, and after: %v", sim.Hears(out.Heard, rate, humanHz), sim.Hears(out.Heard, rate, agentHz), sim.Hears(out.Heard, rate, 2500))
+				if !sim.Hears(out.Heard, rate, humanHz) || sim.Hears(out.Heard, rate, agentHz) != (how == "stay") ||
+					!sim.Hears(out.Heard, rate, 2500) || len(out.Streams) != 1 {
+					t.Errorf("the caller hears the human: %v, the agent meanwhile: %v, and after: %v",
+						sim.Hears(out.Heard, rate, humanHz), sim.Hears(out.Heard, rate, agentHz),
+						sim.Hears(out.Heard, rate, 2500))
 				}
 				x.settled(t)
 			})

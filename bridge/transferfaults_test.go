@@ -115,7 +115,8 @@ func TestTransferMachineInRoom(t *testing.T) {
 	carriers(t, func(t *testing.T, spec *providers.Spec) {
 		s, agentURL := newScript(t)
 		s.many = true
-		x := desk(t, spec, agentURL, map[string]sim.Phone{human: {Ring: time.Second, AnsweredBy: providers.AnsweredByMachine, Length: 20 * time.Second}}, nil)
+		x := desk(t, spec, agentURL, map[string]sim.Phone{human: {Ring: time.Second,
+			AnsweredBy: providers.AnsweredByMachine, Length: 20 * time.Second}}, nil)
 		exchange := x.inboundCall(callerPhone(spec, 20*time.Second))
 		a := <-s.conn
 		id := x.begin(t, a.Session, `,"machine_detection":true`)
@@ -140,11 +141,12 @@ func TestReturnedFallback(t *testing.T) {
 		s, agentURL := newScript(t)
 		s.many = true
 		var d *downDialer
-		x := desk(t, spec, agentURL, map[string]sim.Phone{human: {Length: 1500 * time.Millisecond}}, func(o *options, _ *sim.Exchange) {
-			d = &downDialer{Dialer: o.dialer}
-			o.dialer = d
-			o.fallback = control.Fallback{Say: "Our agents are asleep."}
-		})
+		x := desk(t, spec, agentURL, map[string]sim.Phone{human: {Length: 1500 * time.Millisecond}},
+			func(o *options, _ *sim.Exchange) {
+				d = &downDialer{Dialer: o.dialer}
+				o.dialer = d
+				o.fallback = control.Fallback{Say: "Our agents are asleep."}
+			})
 		next := x.events("")
 		exchange := x.inboundCall(callerPhone(spec, 12*time.Second))
 		a := <-s.conn
@@ -166,7 +168,8 @@ func TestTransferAgentLeavesAtOnce(t *testing.T) {
 	t.Parallel()
 	carriers(t, func(t *testing.T, spec *providers.Spec) {
 		s, agentURL := newScript(t)
-		x := desk(t, spec, agentURL, map[string]sim.Phone{human: {Ring: 500 * time.Millisecond, Voice: voice(spec, humanHz, 2*time.Second), Length: 2 * time.Second}},
+		x := desk(t, spec, agentURL, map[string]sim.Phone{human: {Ring: 500 * time.Millisecond,
+			Voice: voice(spec, humanHz, 2*time.Second), Length: 2 * time.Second}},
 			func(o *options, _ *sim.Exchange) {
 				o.transfers.Store = &oddStore{Store: o.transfers.Store, create: 50 * time.Millisecond}
 			})
@@ -190,7 +193,8 @@ func TestTransferBlindOnce(t *testing.T) {
 	t.Parallel()
 	carriers(t, func(t *testing.T, spec *providers.Spec) {
 		s, agentURL := newScript(t)
-		x := desk(t, spec, agentURL, map[string]sim.Phone{human: {Voice: voice(spec, humanHz, 3*time.Second), Length: 3 * time.Second}}, func(o *options, _ *sim.Exchange) {
+		x := desk(t, spec, agentURL, map[string]sim.Phone{human: {Voice: voice(spec, humanHz, 3*time.Second),
+			Length: 3 * time.Second}}, func(o *options, _ *sim.Exchange) {
 			store := &oddStore{Store: o.transfers.Store}
 			store.away.Store(2)
 			o.transfers.Store = store
@@ -198,7 +202,8 @@ func TestTransferBlindOnce(t *testing.T) {
 		exchange := x.inboundCall(callerPhone(spec, 20*time.Second))
 		a := <-s.conn
 		x.begin(t, a.Session, `,"mode":"blind"`)
-		if out := exchange.Wait(); !slices.Equal(out.Dialled, []string{human}) || !sim.Hears(out.Heard, spec.Formats[0].Rate, humanHz) {
+		if out := exchange.Wait(); !slices.Equal(out.Dialled, []string{human}) ||
+			!sim.Hears(out.Heard, spec.Formats[0].Rate, humanHz) {
 			t.Errorf("%v was called", out.Dialled)
 		}
 		x.settled(t)
@@ -235,12 +240,14 @@ func TestTransferOtherRoom(t *testing.T) {
 	virtual(t, func(t *testing.T) {
 		spec := vonage.Spec
 		s, agentURL := newScript(t)
-		x := desk(t, spec, agentURL, map[string]sim.Phone{human: {Ring: 800 * time.Millisecond, Voice: voice(spec, humanHz, 2*time.Second), Length: 2 * time.Second}}, nil)
+		x := desk(t, spec, agentURL, map[string]sim.Phone{human: {Ring: 800 * time.Millisecond,
+			Voice: voice(spec, humanHz, 2*time.Second), Length: 2 * time.Second}}, nil)
 		exchange := x.inboundCall(callerPhone(spec, 20*time.Second))
 		a := <-s.conn
 		x.begin(t, a.Session, "")
 		s.states(t, "ringing")
-		req, err := x.exchange.Office.Ask(&providers.Ask{Kind: providers.TellRoom, URL: publicURL + "/hooks/vonage/main/status", Call: exchange.Call(), Joined: true}, time.Now())
+		req, err := x.exchange.Office.Ask(&providers.Ask{Kind: providers.TellRoom,
+			URL: publicURL + "/hooks/vonage/main/status", Call: exchange.Call(), Joined: true}, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -275,8 +282,10 @@ func TestTransferMovedByOther(t *testing.T) {
 		})
 		exchange := x.inboundCall(callerPhone(spec, 20*time.Second))
 		a := <-s.conn
-		r := &transfer.Record{ID: "tr_x", Room: "vb-x", Nonce: "n", Owner: "other", Request: transfer.Request{Call: a.Session, Account: "main", Provider: spec.Name,
-			Caller: exchange.Call().ID, To: human, Mode: transfer.Conference, OnEnd: transfer.Hangup, Ring: 20 * time.Second}}
+		r := &transfer.Record{ID: "tr_x", Room: "vb-x", Nonce: "n", Owner: "other",
+			Request: transfer.Request{Call: a.Session, Account: "main", Provider: spec.Name,
+				Caller: exchange.Call().ID, To: human, Mode: transfer.Conference, OnEnd: transfer.Hangup,
+				Ring: 20 * time.Second}}
 		if err := store.Create(t.Context(), r, time.Minute); err != nil {
 			t.Fatal(err)
 		}
@@ -285,8 +294,9 @@ func TestTransferMovedByOther(t *testing.T) {
 		if err := store.Move(t.Context(), &before, r, transfer.Bridge); err != nil {
 			t.Fatal(err)
 		}
-		err := account.Do(t.Context(), exchange.Call().ID, &providers.Answer{Room: &providers.Room{Name: "vb-x", End: true,
-			Events: publicURL + "/hooks/" + spec.Name + "/main/transfer/tr_x/n/room"}})
+		err := account.Do(t.Context(), exchange.Call().ID,
+			&providers.Answer{Room: &providers.Room{Name: "vb-x", End: true,
+				Events: publicURL + "/hooks/" + spec.Name + "/main/transfer/tr_x/n/room"}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -326,9 +336,10 @@ func TestTransferStop(t *testing.T) {
 		run(t, name, func(t *testing.T) {
 			s, agentURL := newScript(t)
 			s.many = true
-			x := desk(t, twilio.Spec, agentURL, map[string]sim.Phone{human: {Ring: tt.ring, Length: 20 * time.Second}}, func(o *options, _ *sim.Exchange) {
-				o.limits.Drain = tt.drain
-			})
+			x := desk(t, twilio.Spec, agentURL, map[string]sim.Phone{human: {Ring: tt.ring, Length: 20 * time.Second}},
+				func(o *options, _ *sim.Exchange) {
+					o.limits.Drain = tt.drain
+				})
 			exchange := x.inboundCall(callerPhone(twilio.Spec, 40*time.Second))
 			a := <-s.conn
 			x.begin(t, a.Session, "")

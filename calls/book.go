@@ -91,7 +91,8 @@ type Transfer struct {
 }
 
 // EventTypes lists them.
-var EventTypes = []string{EventCreated, EventRinging, EventAnswered, EventStreaming, EventStreamEnd, EventDetected, EventTransfer, EventEnded}
+var EventTypes = []string{EventCreated, EventRinging, EventAnswered, EventStreaming, EventStreamEnd, EventDetected,
+	EventTransfer, EventEnded}
 
 // Limits of a Book.
 const (
@@ -117,7 +118,8 @@ type Book struct {
 
 // New makes an empty book.
 func New(now func() time.Time) *Book {
-	return &Book{now: now, boot: randomHex(4), calls: map[string]*Call{}, byCarrier: map[[2]string]string{}, feeds: map[*Feed]struct{}{}}
+	return &Book{now: now, boot: randomHex(4), calls: map[string]*Call{}, byCarrier: map[[2]string]string{},
+		feeds: map[*Feed]struct{}{}}
 }
 
 // NewID makes the id of a call: unguessable and unique.
@@ -199,7 +201,8 @@ func (b *Book) bind(c *Call, carrierID string, aliases []string) {
 func (b *Book) Bind(id, carrierID string, aliases ...string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if c := b.calls[id]; c != nil && (c.CarrierID == "" || c.CarrierID == carrierID || slices.Contains(aliases, c.CarrierID)) {
+	if c := b.calls[id]; c != nil && (c.CarrierID == "" || c.CarrierID == carrierID ||
+		slices.Contains(aliases, c.CarrierID)) {
 		b.bind(c, carrierID, aliases)
 	}
 }
@@ -246,7 +249,8 @@ func (b *Book) Live() int {
 }
 
 // rank orders the statuses of a live call.
-var rank = map[providers.Status]int{providers.StatusInitiated: 1, providers.StatusRinging: 2, providers.StatusInProgress: 3}
+var rank = map[providers.Status]int{providers.StatusInitiated: 1, providers.StatusRinging: 2,
+	providers.StatusInProgress: 3}
 
 // Report takes what a carrier says of a call: its progress, or who has answered. Late
 // and repeated reports change nothing: a status never goes back, and the first that

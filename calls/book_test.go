@@ -26,8 +26,10 @@ func report(s providers.Status) *providers.CallEvent {
 	return &providers.CallEvent{Kind: providers.CallProgress, Leg: "CA1", Status: s, Raw: string(s)}
 }
 
-var statuses = []providers.Status{providers.StatusInitiated, providers.StatusRinging, providers.StatusInProgress, providers.StatusCompleted,
-	providers.StatusBusy, providers.StatusNoAnswer, providers.StatusFailed, providers.StatusCanceled, providers.StatusError, ""}
+var statuses = []providers.Status{providers.StatusInitiated, providers.StatusRinging, providers.StatusInProgress,
+	providers.StatusCompleted,
+	providers.StatusBusy, providers.StatusNoAnswer, providers.StatusFailed, providers.StatusCanceled,
+	providers.StatusError, ""}
 
 // TestNeverBack: whatever comes, in whatever order and however often, a status
 // never goes back, an end is final, each event comes once and in order, and the
@@ -66,7 +68,8 @@ func TestNeverBack(t *testing.T) {
 			}
 			now, ok := b.Get(call.ID)
 			if !ok || order(now.Status) < order(last.Status) || last.Status.Final() && now.Status != last.Status ||
-				now.Status.Final() && (now.Streaming || now.EndedAt.IsZero()) || last.Answered != "" && now.Answered != last.Answered {
+				now.Status.Final() && (now.Streaming || now.EndedAt.IsZero()) || last.Answered != "" &&
+				now.Answered != last.Answered {
 				t.Fatalf("%+v became %+v", last, now)
 			}
 			last = now
@@ -78,12 +81,20 @@ func TestNeverBack(t *testing.T) {
 			types = append(types, ev.Type)
 			end = ev.Call
 		}
-		once := slices.DeleteFunc(slices.Clone(types), func(s string) bool { return s == EventStreaming || s == EventStreamEnd || s == EventDetected })
-		if !slices.IsSortedFunc(once, func(a, b string) int { return slices.Index(EventTypes, a) - slices.Index(EventTypes, b) }) ||
+		once := slices.DeleteFunc(slices.Clone(types),
+			func(s string) bool { return s == EventStreaming || s == EventStreamEnd || s == EventDetected })
+		if !slices.IsSortedFunc(once, func(a,
+			b string) int {
+			return slices.Index(EventTypes, a) - slices.Index(EventTypes, b)
+		}) ||
 			len(slices.Compact(slices.Clone(once))) != len(once) || types[0] != EventCreated {
 			t.Fatalf("%v", types)
 		}
-		if stream := slices.DeleteFunc(slices.Clone(types), func(s string) bool { return s != EventStreaming && s != EventStreamEnd }); last.Status == providers.StatusCompleted &&
+		if stream := slices.DeleteFunc(slices.Clone(types),
+			func(s string) bool {
+				return s != EventStreaming &&
+					s != EventStreamEnd
+			}); last.Status == providers.StatusCompleted &&
 			len(stream) > 0 && stream[len(stream)-1] == EventStreaming {
 			t.Fatalf("the call has ended before its stream: %v", types)
 		}
@@ -137,10 +148,12 @@ func TestSweep(t *testing.T) {
 	live := b.Add(Call{CarrierID: "CA2"})
 	b.Began(live.ID)
 	quiet := b.Add(Call{CarrierID: "CA3"})
-	b.Report(quiet.ID, &providers.CallEvent{Kind: providers.CallProgress, Leg: "CA3", Status: providers.StatusInProgress})
+	b.Report(quiet.ID, &providers.CallEvent{Kind: providers.CallProgress, Leg: "CA3",
+		Status: providers.StatusInProgress})
 	clock.t = clock.t.Add(time.Hour)
 	b.Sweep(15*time.Minute, 24*time.Hour)
-	for id, want := range map[string]providers.Status{lost.ID: "failed", live.ID: "in-progress", quiet.ID: "in-progress"} {
+	for id, want := range map[string]providers.Status{lost.ID: "failed", live.ID: "in-progress",
+		quiet.ID: "in-progress"} {
 		if c, _ := b.Get(id); c.Status != want || (c.Error != "") != (want == "failed") {
 			t.Errorf("%+v, want %s", c, want)
 		}
@@ -202,7 +215,8 @@ func TestBounded(t *testing.T) {
 		b.Report(c.ID, report(providers.StatusBusy))
 	}
 	b.Sweep(time.Hour, time.Hour)
-	if _, ok := b.Get(first); ok || len(b.calls) > keepCalls || len(b.byCarrier) != len(b.calls) || len(b.events) > keepEvents {
+	if _, ok := b.Get(first); ok || len(b.calls) > keepCalls || len(b.byCarrier) != len(b.calls) ||
+		len(b.events) > keepEvents {
 		t.Errorf("%d calls, %d ids, %d events", len(b.calls), len(b.byCarrier), len(b.events))
 	}
 }
@@ -220,7 +234,8 @@ func TestFeed(t *testing.T) {
 	for after, want := range map[string]struct {
 		events   int
 		complete bool
-	}{first.ID: {2, true}, b.boot + "-3": {0, true}, b.boot + "-4": {3, false}, "other-1": {3, false}, "x": {3, false}, b.boot + "-0": {3, true}} {
+	}{first.ID: {2, true}, b.boot + "-3": {0, true}, b.boot + "-4": {3, false}, "other-1": {3, false}, "x": {3, false},
+		b.boot + "-0": {3, true}} {
 		f, complete := b.Listen(after)
 		if len(f.c) != want.events || complete != want.complete {
 			t.Errorf("after %s: %d events, complete %v", after, len(f.c), complete)

@@ -61,7 +61,8 @@ const DefaultLease = 10 * time.Second
 // New makes a member with a name that no other one has. lease is how long the
 // directory outlives it.
 func New(db redis.UniversalClient, prefix, instance string, lease time.Duration, log *slog.Logger) *Cluster {
-	return &Cluster{db: db, prefix: prefix, instance: instance, lease: lease, log: log, has: map[string]string{}, had: map[string]string{}, pending: map[string]chan<- []byte{},
+	return &Cluster{db: db, prefix: prefix, instance: instance, lease: lease, log: log, has: map[string]string{},
+		had: map[string]string{}, pending: map[string]chan<- []byte{},
 		changed: make(chan string, 4096)}
 }
 
@@ -174,7 +175,8 @@ func (c *Cluster) write(ctx context.Context, names []string) {
 	}
 }
 
-// lostLua takes an entry out, unless it is another instance's by now. KEYS: 1 entry; ARGV: 1 how one's own begins, 2 the last note, 3 how long it
+// lostLua takes an entry out, unless it is another instance's by now. KEYS: 1 entry; ARGV: 1 how one's own begins, 2
+// the last note, 3 how long it
 // is kept, ms.
 const lostLua = `
 local is = redis.call('GET', KEYS[1])
@@ -370,7 +372,8 @@ func (c *Cluster) First(nonce string, until time.Time) bool {
 	}
 	ctx, stop := context.WithTimeout(context.Background(), firstTime)
 	defer stop()
-	err := c.db.SetArgs(ctx, c.token(nonce), c.instance, redis.SetArgs{Mode: "NX", TTL: max(time.Second, time.Until(until))}).Err()
+	err := c.db.SetArgs(ctx, c.token(nonce), c.instance,
+		redis.SetArgs{Mode: "NX", TTL: max(time.Second, time.Until(until))}).Err()
 	switch {
 	case errors.Is(err, redis.Nil):
 		return false

@@ -41,7 +41,8 @@ func AppendDTMF(b []byte, f Format, digits string, tone, gap time.Duration) []by
 			n := samples(tone)
 			for i := range n {
 				level := min(1, float64(min(i, n-1-i))/float64(ramp))
-				pcm = append(pcm, int16(math.Round(level*(dtmfLow*math.Sin(low*float64(i))+dtmfHigh*math.Sin(high*float64(i))))))
+				pcm = append(pcm, int16(math.Round(level*(dtmfLow*math.Sin(low*float64(i))+
+					dtmfHigh*math.Sin(high*float64(i))))))
 			}
 			pcm = append(pcm, make([]int16, samples(gap))...)
 		}

@@ -23,7 +23,8 @@ func TestDTMF(t *testing.T) {
 	for i := range len(dtmfKeys) {
 		rows[dtmfKeys[i]] = i
 	}
-	for _, f := range []Format{{PCMU, 8000}, {PCMA, 8000}, {L16LE, 8000}, {L16LE, 16000}, {L16BE, 24000}, {L16LE, 48000}} {
+	for _, f := range []Format{{PCMU, 8000}, {PCMA, 8000}, {L16LE, 8000}, {L16LE, 16000}, {L16BE, 24000},
+		{L16LE, 48000}} {
 		for digit, key := range rows {
 			b := AppendDTMF([]byte("kept"), f, string(digit), 100*time.Millisecond, 60*time.Millisecond)
 			if string(b[:4]) != "kept" || f.Duration(len(b)-4) != 160*time.Millisecond {

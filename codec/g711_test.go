@@ -73,7 +73,8 @@ func (r g711Reference) interval(mag int) int {
 func TestG711Reference(t *testing.T) {
 	mu, a := muReference(), aReference()
 	if mu.decision[128] != 8159 || a.decision[128] != 4096 || mu.output[127] != 8031 || a.output[127] != 4032 {
-		t.Fatalf("the reference itself is wrong: %d %d %d %d", mu.decision[128], a.decision[128], mu.output[127], a.output[127])
+		t.Fatalf("the reference itself is wrong: %d %d %d %d", mu.decision[128], a.decision[128], mu.output[127],
+			a.output[127])
 	}
 	for _, tt := range []struct {
 		enc  Encoding
@@ -225,7 +226,8 @@ func TestFormat(t *testing.T) {
 		{L16LE, 16000}: {"l16/16000", 640},
 		{L16BE, 48000}: {"l16be/48000", 1920},
 	} {
-		if f.String() != want.name || f.FrameBytes() != want.bytes || f.Duration(want.bytes) != FrameTime || !f.Valid() {
+		if f.String() != want.name || f.FrameBytes() != want.bytes || f.Duration(want.bytes) != FrameTime ||
+			!f.Valid() {
 			t.Errorf("%v: frame %d, %v", f, f.FrameBytes(), f.Duration(want.bytes))
 		}
 	}

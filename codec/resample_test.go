@@ -206,7 +206,8 @@ func TestFIRAgrees(t *testing.T) {
 }
 
 func TestTranscoder(t *testing.T) {
-	formats := []Format{{PCMU, 8000}, {PCMA, 8000}, {L16LE, 8000}, {L16BE, 16000}, {L16LE, 16000}, {L16LE, 24000}, {L16LE, 48000}}
+	formats := []Format{{PCMU, 8000}, {PCMA, 8000}, {L16LE, 8000}, {L16BE, 16000}, {L16LE, 16000}, {L16LE, 24000},
+		{L16LE, 48000}}
 	rng := rand.New(rand.NewPCG(5, 6))
 	for _, in := range formats {
 		for _, out := range formats {

@@ -51,7 +51,8 @@ func (c *Config) MakeAccounts() (map[string]control.Account, error) {
 		spec := all.Lookup(keys.Provider)
 		switch {
 		case !accountName.MatchString(name):
-			errs = append(errs, fmt.Errorf("accounts: %q must be 1 to 64 letters, digits, '-' or '_': it is part of URLs", name))
+			errs = append(errs, fmt.Errorf("accounts: %q must be 1 to 64 letters, digits, '-' or '_': it is part "+
+				"of URLs", name))
 			continue
 		case spec == nil || spec.NewAccount == nil:
 			errs = append(errs, fmt.Errorf("%s.provider: %q is no carrier with accounts", field, keys.Provider))
@@ -59,7 +60,8 @@ func (c *Config) MakeAccounts() (map[string]control.Account, error) {
 		}
 		for _, n := range append([]string{keys.From}, keys.Numbers...) {
 			if n != "" && !providers.ValidNumber(n) {
-				errs = append(errs, fmt.Errorf("%s.from, numbers: %q must be a number in E.164, such as \"+15550100\" in quotes", field, n))
+				errs = append(errs, fmt.Errorf("%s.from, numbers: %q must be a number in E.164, such as "+
+					"\"+15550100\" in quotes", field, n))
 			}
 		}
 		account, err := spec.NewAccount(providers.Setup{Decode: own.decode("such an account")})
@@ -67,7 +69,8 @@ func (c *Config) MakeAccounts() (map[string]control.Account, error) {
 			errs = append(errs, fmt.Errorf("%s.%w", field, err))
 			continue
 		}
-		accounts[name] = control.Account{Spec: spec, Account: account, From: keys.From, Numbers: keys.Numbers, UnsignedMedia: keys.UnsignedMedia}
+		accounts[name] = control.Account{Spec: spec, Account: account, From: keys.From, Numbers: keys.Numbers,
+			UnsignedMedia: keys.UnsignedMedia}
 	}
 	return accounts, errors.Join(errs...)
 }
@@ -83,7 +86,8 @@ func (c *Config) agents() (map[string]control.Agent, error) {
 		}
 		d, err := c.dialer(name, a, header)
 		if err == nil && a.Fallback.Dial != "" && !providers.ValidNumber(a.Fallback.Dial) {
-			err = fmt.Errorf("fallback.dial: %q must be a number in E.164, such as \"+15550100\" in quotes", a.Fallback.Dial)
+			err = fmt.Errorf("fallback.dial: %q must be a number in E.164, such as \"+15550100\" in quotes",
+				a.Fallback.Dial)
 		}
 		if err == nil && len(a.Fallback.Say) > control.MaxSay {
 			err = fmt.Errorf("fallback.say: must have at most %d bytes", control.MaxSay)
@@ -121,8 +125,10 @@ func (c *Config) dialer(name string, a *Agent, header http.Header) (session.Dial
 		return agent.NewAttended(in, *a.Announce.target(), c.PublicURL)
 	}
 	return agent.New(agent.Config{
-		Dialect: dialect, Protocol: protocol, URL: a.URL, Bearer: a.Bearer, Secret: a.Secret, Header: header, Plaintext: a.Plaintext,
-		Attempt: time.Duration(a.Attempt), Write: time.Duration(a.Write), Ping: time.Duration(a.Ping), Ready: time.Duration(a.Ready),
+		Dialect: dialect, Protocol: protocol, URL: a.URL, Bearer: a.Bearer, Secret: a.Secret, Header: header,
+		Plaintext: a.Plaintext,
+		Attempt:   time.Duration(a.Attempt), Write: time.Duration(a.Write), Ping: time.Duration(a.Ping),
+		Ready: time.Duration(a.Ready),
 	})
 }
 
@@ -131,10 +137,12 @@ func (a *Agent) protocol() (*agent.Dialect, agent.Protocol, error) {
 	dialect := dialects.Dialects[0]
 	if a.Protocol != "" {
 		if dialect = dialects.Lookup(a.Protocol); dialect == nil {
-			return nil, nil, fmt.Errorf("protocol: %q is none: they are %s", a.Protocol, strings.Join(dialects.Names(), ", "))
+			return nil, nil, fmt.Errorf("protocol: %q is none: they are %s", a.Protocol,
+				strings.Join(dialects.Names(), ", "))
 		}
 	}
-	protocol, err := dialect.New(agent.Options{InputRate: int(a.InputRate), OutputRate: int(a.OutputRate), Incoming: a.URL == "", Decode: a.Options.decode("such an agent's options")})
+	protocol, err := dialect.New(agent.Options{InputRate: int(a.InputRate), OutputRate: int(a.OutputRate),
+		Incoming: a.URL == "", Decode: a.Options.decode("such an agent's options")})
 	return dialect, protocol, err
 }
 
@@ -144,7 +152,8 @@ func (c *Config) tokens() ([]api.Token, error) {
 	for i, t := range c.API.Tokens {
 		b, err := hex.DecodeString(t.SHA256)
 		if err != nil || len(b) != sha256.Size {
-			return nil, fmt.Errorf("api.tokens[%d].sha256: must be the 64 hex digits that 'voicebridge token' prints, in quotes", i)
+			return nil, fmt.Errorf("api.tokens[%d].sha256: must be the 64 hex digits that 'voicebridge token' "+
+				"prints, in quotes", i)
 		}
 		if t.Name == "" {
 			return nil, fmt.Errorf("api.tokens[%d].name: must be set: it says whose token it is", i)
@@ -200,8 +209,10 @@ func (c *Config) agentTime(a *Agent) time.Duration {
 
 func (c *Config) limits() bridge.Limits {
 	return bridge.Limits{
-		Calls: int(c.Limits.Calls), Header: int(c.Limits.Header), Handshake: time.Duration(c.Limits.Handshake), Drain: time.Duration(c.Limits.Drain),
-		Limits: media.Limits{Handshakes: c.Limits.Handshakes, Message: int64(c.Limits.Message), Idle: time.Duration(c.Limits.Idle), Write: time.Duration(c.Limits.Write)},
+		Calls: int(c.Limits.Calls), Header: int(c.Limits.Header), Handshake: time.Duration(c.Limits.Handshake),
+		Drain: time.Duration(c.Limits.Drain),
+		Limits: media.Limits{Handshakes: c.Limits.Handshakes, Message: int64(c.Limits.Message),
+			Idle: time.Duration(c.Limits.Idle), Write: time.Duration(c.Limits.Write)},
 	}
 }
 
@@ -214,7 +225,8 @@ func (c *Config) database() redis.UniversalClient {
 	opt := &redis.UniversalOptions{
 		Addrs: r.Addresses, MasterName: r.Master, IsClusterMode: r.Cluster, DB: int(r.DB),
 		Username: r.Username, Password: r.Password, SentinelPassword: r.SentinelPassword,
-		DialTimeout: time.Second, ReadTimeout: time.Second, WriteTimeout: time.Second, MaxRetries: 1, ContextTimeoutEnabled: true,
+		DialTimeout: time.Second, ReadTimeout: time.Second, WriteTimeout: time.Second, MaxRetries: 1,
+		ContextTimeoutEnabled: true,
 	}
 	if r.TLS {
 		opt.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
@@ -228,8 +240,9 @@ func (c *Config) transfers(db redis.UniversalClient, instance string) (*transfer
 		return nil, nil
 	}
 	t := &transfers.Config{
-		Manager: transfer.Defaults, Allow: c.Transfers.Allow, Ring: time.Duration(c.Transfers.Ring), ShowCaller: c.Transfers.CallerID == "caller",
-		Hold: c.Transfers.Hold, Destinations: map[string]transfers.Destination{},
+		Manager: transfer.Defaults, Allow: c.Transfers.Allow, Ring: time.Duration(c.Transfers.Ring),
+		ShowCaller: c.Transfers.CallerID == "caller",
+		Hold:       c.Transfers.Hold, Destinations: map[string]transfers.Destination{},
 	}
 	t.Manager.Instance, t.Manager.Lease = instance, time.Duration(c.Redis.Lease)
 	keep := time.Duration(c.Transfers.Keep)
@@ -268,8 +281,9 @@ func (c *Config) Bridge(log *slog.Logger) (cfg bridge.Config, close func() error
 	close = func() error { return nil }
 	cfg = bridge.Config{
 		Providers: all.Specs, Route: c.route, Router: c.Router.target(), Events: c.Events.target(),
-		Insecure: c.Media.Insecure, Token: c.Media.Token, PublicURL: c.PublicURL, InstanceURL: c.InstanceURL, Secret: c.secret(),
-		Loops: int(c.Media.Loops), Limits: c.limits(), Log: log,
+		Insecure: c.Media.Insecure, Token: c.Media.Token, PublicURL: c.PublicURL, InstanceURL: c.InstanceURL,
+		Secret: c.secret(),
+		Loops:  int(c.Media.Loops), Limits: c.limits(), Log: log,
 	}
 	var errs [3]error
 	cfg.Accounts, errs[0] = c.MakeAccounts()

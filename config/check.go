@@ -33,8 +33,10 @@ func (c *Config) check() error {
 	_, accounts := c.MakeAccounts()
 	_, agents := c.agents()
 	_, tokens := c.tokens()
-	if !c.Agent.set() && (len(c.Accounts) == 0 || c.Media.Token != "" || c.Media.Insecure || len(c.Routes) == 0 && c.Router.URL == "") {
-		wrong("agent.url", "must be the agent's WebSocket URL, such as wss://agent.example.com/call; or set agent.announce, "+
+	if !c.Agent.set() && (len(c.Accounts) == 0 || c.Media.Token != "" || c.Media.Insecure || len(c.Routes) == 0 &&
+		c.Router.URL == "") {
+		wrong("agent.url", "must be the agent's WebSocket URL, such as wss://agent.example.com/call; or set "+
+			"agent.announce, "+
 			"or routes to agents that wait in pools")
 	}
 	c.checkRoutes(wrong)
@@ -59,7 +61,8 @@ func (c *Config) checkAddresses(wrong complaint) {
 		wrong("media.insecure", "must be false where media.token is set")
 	case len(c.Accounts) > 0 && c.Media.Token == "":
 	case !c.Media.Insecure && len(c.Media.Token) < minToken:
-		wrong("media.token", "must have at least %d characters: make one with 'openssl rand -hex 16' and give it as ${MEDIA_TOKEN}; "+
+		wrong("media.token", "must have at least %d characters: make one with 'openssl rand -hex 16' and give it as "+
+			"${MEDIA_TOKEN}; "+
 			"or list accounts, whose calls get tokens of their own", minToken)
 	case strings.ContainsAny(c.Media.Token, "/?#% "):
 		wrong("media.token", "must hold only letters, digits, '-', '_' and '.': it is part of a URL's path")
@@ -68,7 +71,8 @@ func (c *Config) checkAddresses(wrong complaint) {
 		wrong("token_secret", "must have at least %d characters: make one with 'openssl rand -hex 32'", minToken)
 	}
 	if len(c.Accounts) > 0 && !publicURL(c.PublicURL) {
-		wrong("public_url", "must be the https:// URL at which carriers reach this bridge: signatures are checked with it")
+		wrong("public_url", "must be the https:// URL at which carriers reach this bridge: signatures are checked "+
+			"with it")
 	}
 	if c.InstanceURL != "" && !publicURL(c.InstanceURL) {
 		wrong("instance_url", "must be the https:// URL at which carriers reach this very instance")
@@ -221,15 +225,18 @@ func (c *Config) checkTransfers(wrong complaint) {
 	t := &c.Transfers
 	for name, d := range t.Destinations {
 		if !providers.ValidNumber(d.To) {
-			wrong("transfers.destinations."+name+".to", "%q must be a number in E.164, such as \"+15550100\" in quotes", d.To)
+			wrong("transfers.destinations."+name+".to", "%q must be a number in E.164, such as \"+15550100\" in quotes",
+				d.To)
 		}
 		if !control.ValidDialDigits(d.Digits) {
-			wrong("transfers.destinations."+name+".digits", "%q must be at most %d of 0-9 * # w", d.Digits, control.MaxDialDigits)
+			wrong("transfers.destinations."+name+".digits", "%q must be at most %d of 0-9 * # w", d.Digits,
+				control.MaxDialDigits)
 		}
 	}
 	for i, p := range t.Allow {
 		number, open := strings.CutSuffix(p, "*")
-		if !strings.HasPrefix(number, "+") || strings.Trim(number[1:], "0123456789") != "" || !open && !providers.ValidNumber(number) {
+		if !strings.HasPrefix(number, "+") || strings.Trim(number[1:], "0123456789") != "" || !open &&
+			!providers.ValidNumber(number) {
 			wrong(fmt.Sprintf("transfers.allow[%d]", i),
 				"%q must be a number in E.164, or how numbers begin and a '*', such as \"+1555*\" in quotes", p)
 		}
@@ -250,7 +257,8 @@ func (c *Config) checkRedis(wrong complaint) {
 		}
 	}
 	if open := strings.IndexByte(r.Prefix, '{'); open < 0 || strings.IndexByte(r.Prefix[open:], '}') < 2 {
-		wrong("redis.prefix", "%q must hold a hash tag, as in \"{voicebridge}:\", so that one slot of a cluster holds all keys", r.Prefix)
+		wrong("redis.prefix", "%q must hold a hash tag, as in \"{voicebridge}:\", so that one slot of a cluster "+
+			"holds all keys", r.Prefix)
 	}
 	if r.Cluster && (r.Master != "" || r.DB != 0) {
 		wrong("redis.cluster", "excludes redis.master and redis.db")

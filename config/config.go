@@ -203,9 +203,10 @@ func Default() *Config {
 			Write: Duration(m.Write), Drain: Duration(m.Drain), MaxDuration: Duration(s.MaxDuration),
 			Lead: Duration(s.Lead), CallerQueue: Duration(s.CallerQueue),
 		},
-		Transfers: Transfers{Ring: Duration(transfers.DefaultRing), CallerID: "own", Hold: transfers.HoldAgent, Keep: Duration(transfer.Tombstone)},
-		Redis:     Redis{Prefix: "{voicebridge}:", Lease: Duration(cluster.DefaultLease)},
-		Log:       Log{Level: "info", Format: "text"},
+		Transfers: Transfers{Ring: Duration(transfers.DefaultRing), CallerID: "own", Hold: transfers.HoldAgent,
+			Keep: Duration(transfer.Tombstone)},
+		Redis: Redis{Prefix: "{voicebridge}:", Lease: Duration(cluster.DefaultLease)},
+		Log:   Log{Level: "info", Format: "text"},
 	}
 }
 

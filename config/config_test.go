@@ -92,7 +92,8 @@ func TestConfigErrors(t *testing.T) {
 			t.Errorf("%s\n%v\nwant something about %q", yaml, err, want)
 		}
 	}
-	const account = good + "public_url: https://h\naccounts: {main: {provider: twilio, account_sid: AC1, auth_token: hush}}\n"
+	const account = good + "public_url: https://h\naccounts: {main: {provider: twilio, account_sid: AC1, auth_token: " +
+		"hush}}\n"
 	if _, err := Parse([]byte(account), env(nil)); err != nil {
 		t.Error(err)
 	}
@@ -112,13 +113,15 @@ func TestConfigErrors(t *testing.T) {
 			t.Errorf("%s: %v, want something about %s", tt[0], err, tt[1])
 		}
 	}
-	const routed = account + "agents: {sales: {url: 'wss://sales.example/', prebuffer: 80ms}}\nroutes: [{account: main, to: '+1555*', agent: sales}]\n"
+	const routed = account + "agents: {sales: {url: 'wss://sales.example/', prebuffer: 80ms}}\nroutes: [{account: " +
+		"main, to: '+1555*', agent: sales}]\n"
 	cfg, err := Parse([]byte(routed), env(nil))
 	if err != nil {
 		t.Fatal(err)
 	}
 	agents, err := cfg.agents()
-	if err != nil || agents["sales"].Session.Prebuffer != 80*time.Millisecond || agents["sales"].Session.AgentQueue != session.Defaults.AgentQueue || agents[""].Dialer == nil {
+	if err != nil || agents["sales"].Session.Prebuffer != 80*time.Millisecond ||
+		agents["sales"].Session.AgentQueue != session.Defaults.AgentQueue || agents[""].Dialer == nil {
 		t.Errorf("%+v, %v", agents, err)
 	}
 	for old, tt := range map[string][2]string{
@@ -129,18 +132,21 @@ func TestConfigErrors(t *testing.T) {
 		"+1555*":               {"+1*555", "routes[0].to"},
 		"routes: [{account: m": {"routes: [{acount: m", "acount"},
 	} {
-		if _, err := Parse([]byte(strings.Replace(routed, old, tt[0], 1)), env(nil)); err == nil || !strings.Contains(err.Error(), tt[1]) {
+		if _, err := Parse([]byte(strings.Replace(routed, old, tt[0], 1)), env(nil)); err == nil ||
+			!strings.Contains(err.Error(), tt[1]) {
 			t.Errorf("%s: %v, want something about %s", tt[0], err, tt[1])
 		}
 	}
-	const pooled = account + "agents: {desk: {pool: true, bearer: 0123456789abcdef}, app: {announce: {url: 'https://app.example/'}}}\n" +
+	const pooled = account + "agents: {desk: {pool: true, bearer: 0123456789abcdef}, app: {announce: {url: " +
+		"'https://app.example/'}}}\n" +
 		"router: {url: 'https://app.example/', secret: 0123456789abcdef}\nevents: {url: 'http://127.0.0.1:1/'}\n" +
 		"api: {tokens: [{name: ops, sha256: '0000000000000000000000000000000000000000000000000000000000000000'}]}\n"
 	cfg, err = Parse([]byte(pooled), env(nil))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if agents, err = cfg.agents(); err != nil || agents["desk"].Session.AgentDial != 11*time.Second || cfg.Agents["desk"].Ready != Duration(2*time.Second) {
+	if agents, err = cfg.agents(); err != nil || agents["desk"].Session.AgentDial != 11*time.Second ||
+		cfg.Agents["desk"].Ready != Duration(2*time.Second) {
 		t.Errorf("%+v, %v", agents, err)
 	}
 	if tokens, err := cfg.tokens(); err != nil || len(tokens) != 1 || cfg.Router.target().Timeout != 3*time.Second {
@@ -158,11 +164,13 @@ func TestConfigErrors(t *testing.T) {
 		"agent: {url: 'ws://127.0.0.1:1/'": {"agent: {pool: true", "agent.pool"},
 		"ws://127.0.0.1:1/'}":              {"ws://127.0.0.1:1/', fallback: {dial: '555'}}", "agent.fallback.dial"},
 		"'ws://127.0.0.1:1/'}":             {"'ws://127.0.0.1:1/', greeting_timeout: 1h}", "agent.greeting_timeout"},
-		"public_url: https://h":            {"public_url: https://h\nroutes: [{from: '*1', agent: desk}]", "routes[0].from"},
-		"public_url: https":                {"routes: [{agent: desk, metadata: {k: " + strings.Repeat("x", 800) + "}}]\npublic_url: https", "routes[0].metadata"},
-		"auth_token: hush":                 {"auth_token: hush, from: 555", "accounts.main.from"},
-		", auth_token: hush":               {", auth_token: hush, numbers: 7", "accounts.main."},
-		"account_sid: AC1":                 {"account_sid: AC1, base_url: 'http://x.example'", "accounts.main.base_url"},
+		"public_url: https://h": {"public_url: https://h\nroutes: [{from: '*1', agent: desk}]",
+			"routes[0].from"},
+		"public_url: https": {"routes: [{agent: desk, metadata: {k: " + strings.Repeat("x", 800) +
+			"}}]\npublic_url: https", "routes[0].metadata"},
+		"auth_token: hush":   {"auth_token: hush, from: 555", "accounts.main.from"},
+		", auth_token: hush": {", auth_token: hush, numbers: 7", "accounts.main."},
+		"account_sid: AC1":   {"account_sid: AC1, base_url: 'http://x.example'", "accounts.main.base_url"},
 	} {
 		_, err := Parse([]byte(strings.Replace(pooled, old, tt[0], 1)), env(nil))
 		if err == nil || !strings.Contains(err.Error(), tt[1]) || strings.Contains(err.Error(), "hush") {
@@ -178,7 +186,8 @@ func TestConfigErrors(t *testing.T) {
 	if err != nil || cfg.Accounts["main"]["auth_token"] != "hush" {
 		t.Errorf("%v, %v", cfg, err)
 	}
-	if _, err := Parse([]byte(strings.Replace(account, "hush", "'${file:/nowhere}'", 1)), env(nil)); err == nil || !strings.Contains(err.Error(), "/nowhere") {
+	if _, err := Parse([]byte(strings.Replace(account, "hush", "'${file:/nowhere}'", 1)), env(nil)); err == nil ||
+		!strings.Contains(err.Error(), "/nowhere") {
 		t.Error(err)
 	}
 	// Everything that is wrong is told at once.
@@ -211,8 +220,10 @@ routes:
 	if err == nil {
 		t.Fatal("taken")
 	}
-	for _, want := range []string{"empty: NOPE", "accounts.main.auth_tokn: is no key of such an account (line 6)", "(line 9)",
-		`routes[0].to: "15550100" would never fit`, "(line 12)", `routes[1].from: "+1 555*" would never fit`, "(line 13)"} {
+	for _, want := range []string{"empty: NOPE", "accounts.main.auth_tokn: is no key of such an account (line 6)",
+		"(line 9)",
+		`routes[0].to: "15550100" would never fit`, "(line 12)", `routes[1].from: "+1 555*" would never fit`,
+		"(line 13)"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%v\ndoes not say %s", err, want)
 		}
@@ -235,7 +246,8 @@ func TestRoute(t *testing.T) {
 		t.Errorf("by the caller: %+v, %v", got, ok)
 	}
 	for _, tt := range []struct{ account, to, want string }{
-		{"main", "+15550100", "one"}, {"main", "+15550101", "area"}, {"other", "+15550100", "-"}, {"main", "+4930", "germany"},
+		{"main", "+15550100", "one"}, {"main", "+15550101", "area"}, {"other", "+15550100", "-"},
+		{"main", "+4930", "germany"},
 		{"berlin", "+4930", "germany"}, {"berlin", "+1", "berlin"}, {"main", "", "-"},
 	} {
 		if got, ok := c.route(tt.account, "", tt.to); got.Agent != tt.want && (ok || tt.want != "-") {
@@ -249,7 +261,8 @@ func TestRoute(t *testing.T) {
 }
 
 func FuzzConfig(f *testing.F) {
-	f.Add([]byte("agent: {url: 'ws://127.0.0.1:1/', headers: {a: '${B}'}}\nmedia: {insecure: true}\nlimits: {lead: 1s}\n"))
+	f.Add([]byte("agent: {url: 'ws://127.0.0.1:1/', headers: {a: '${B}'}}\nmedia: {insecure: true}\nlimits: {lead: " +
+		"1s}\n"))
 	f.Add([]byte("log: {level: info}"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if cfg, err := Parse(b, env(map[string]string{"B": "b"})); (cfg == nil) && err == nil {

@@ -44,7 +44,8 @@ func TestBlockedLog(t *testing.T) {
 		close(w.let)
 		synctest.Wait()
 		text := w.got.String()
-		if n := strings.Count(text, "a call"); n < linesMost || n > linesMost+1 || !strings.Contains(text, "lost_lines=") {
+		if n := strings.Count(text, "a call"); n < linesMost || n > linesMost+1 ||
+			!strings.Contains(text, "lost_lines=") {
 			t.Errorf("%d lines written, want those that fit and a word of the rest", n)
 		}
 	})

@@ -16,7 +16,8 @@ import (
 
 // at is an error about a value, with its key and line.
 func at(n ast.Node, wrong string) error {
-	return fmt.Errorf("%s: %q %s (line %d)", strings.TrimPrefix(n.GetPath(), "$."), n.GetToken().Value, wrong, n.GetToken().Position.Line)
+	return fmt.Errorf("%s: %q %s (line %d)", strings.TrimPrefix(n.GetPath(), "$."), n.GetToken().Value, wrong,
+		n.GetToken().Position.Line)
 }
 
 // variable is ${NAME}, or ${file:PATH}.
@@ -146,7 +147,8 @@ func located(b []byte, err error, missing []string) (all []error) {
 		if pathErr == nil {
 			if node, e := path.FilterFile(file); e == nil && node != nil {
 				value := node.GetToken().Value
-				if slices.ContainsFunc(missing, func(name string) bool { return strings.Contains(value, "${"+name+"}") }) {
+				if slices.ContainsFunc(missing,
+					func(name string) bool { return strings.Contains(value, "${"+name+"}") }) {
 					return nil
 				}
 				return []error{fmt.Errorf("%w (line %d)", err, node.GetToken().Position.Line)}

@@ -59,7 +59,8 @@ func (c *Controller) Dial(ctx context.Context, d *Dial) (calls.Call, error) {
 		return calls.Call{}, ErrNoCommands
 	}
 	provider := account.Spec.Name
-	call := calls.Call{Account: d.Account, Provider: provider, Direction: calls.Outbound, From: d.From, To: d.To, Agent: d.Agent, Metadata: d.Metadata}
+	call := calls.Call{Account: d.Account, Provider: provider, Direction: calls.Outbound, From: d.From, To: d.To,
+		Agent: d.Agent, Metadata: d.Metadata}
 	if d.Detect != DetectOff {
 		call.Detect = d.Detect
 	}

@@ -89,8 +89,9 @@ type Controller struct {
 	metrics   metrics
 	transfers Transfers
 	remote    map[string]cluster.Handler // what other instances ask, by kind
-	moves     sync.Map                   // calls that the carrier is being asked to take elsewhere, with a channel that is closed then
-	lanes     lanes
+	// calls that the carrier is being asked to take elsewhere, with a channel that is closed then
+	moves sync.Map
+	lanes lanes
 
 	ctx      context.Context // of all sessions, which no single request begins or ends
 	cancel   context.CancelCauseFunc

@@ -86,7 +86,8 @@ type someone struct{ session.Dialer }
 func newController(r *recorder, change func(*Config)) *Controller {
 	account := providers.NewAccount("AC1", twilio.Spec.Abilities, nil, r)
 	cfg := Config{
-		Providers: []*providers.Spec{twilio.Spec}, MaxCalls: 100, PublicURL: "https://bridge.example.com", Secret: "s", Log: slog.New(slog.DiscardHandler),
+		Providers: []*providers.Spec{twilio.Spec}, MaxCalls: 100, PublicURL: "https://bridge.example.com", Secret: "s",
+		Log:      slog.New(slog.DiscardHandler),
 		Accounts: map[string]Account{"main": {Spec: twilio.Spec, Account: account, From: "+15550100999"}},
 		Agents:   map[string]Agent{"": {Dialer: someone{}, Fallback: Fallback{Say: "sorry"}}},
 	}
@@ -97,7 +98,8 @@ func newController(r *recorder, change func(*Config)) *Controller {
 }
 
 func asked(id string, aliases ...string) *providers.CallEvent {
-	return &providers.CallEvent{Kind: providers.CallAsked, Leg: id, Aliases: aliases, From: "+15550100123", To: "+15550100999", Ref: "inbound"}
+	return &providers.CallEvent{Kind: providers.CallAsked, Leg: id, Aliases: aliases, From: "+15550100123",
+		To: "+15550100999", Ref: "inbound"}
 }
 
 // TestAnswerWhereItIsWanted: an event that wants its answer in the reply gets it there,
@@ -122,7 +124,8 @@ func TestAnswerWhereItIsWanted(t *testing.T) {
 		if out, err := c.Handle(t.Context(), "main", asked("CA3")); err != nil || out.Result != ResultRefused {
 			t.Errorf("%+v, %v", out, err)
 		}
-		if got := r.told(); len(got) != 2 || got[1] != "CA3: say All lines are busy. Please call again later., unanswered true" {
+		if got := r.told(); len(got) != 2 || got[1] != "CA3: say All lines are busy. Please call again later., "+
+			"unanswered true" {
 			t.Errorf("told %v", got)
 		}
 		if _, err := c.Handle(t.Context(), "nobody", asked("CA4")); !errors.Is(err, ErrNoAccount) {
@@ -172,7 +175,8 @@ func TestIDsThatChange(t *testing.T) {
 		}
 		for _, ev := range []*providers.CallEvent{
 			{Kind: providers.CallProgress, Leg: "request-1", Status: providers.StatusRinging},
-			{Kind: providers.CallProgress, Leg: "new", Aliases: []string{"CA1", "session-1"}, Status: providers.StatusInProgress},
+			{Kind: providers.CallProgress, Leg: "new", Aliases: []string{"CA1", "session-1"},
+				Status: providers.StatusInProgress},
 		} {
 			if out, err := c.Handle(t.Context(), "main", ev); err != nil || out.Result != ResultOK {
 				t.Errorf("%+v: %+v, %v", ev, out, err)
@@ -188,7 +192,9 @@ func TestIDsThatChange(t *testing.T) {
 		if done := r.told(); len(done) != 1 || done[0] != "new: hang up" {
 			t.Errorf("told %v", done)
 		}
-		if out, err := c.Handle(t.Context(), "main", &providers.CallEvent{Kind: providers.CallProgress, Leg: "other", Status: providers.StatusBusy}); err != nil || out.Result != ResultUnknown {
+		if out, err := c.Handle(t.Context(), "main",
+			&providers.CallEvent{Kind: providers.CallProgress, Leg: "other",
+				Status: providers.StatusBusy}); err != nil || out.Result != ResultUnknown {
 			t.Errorf("%+v, %v", out, err)
 		}
 		c.End()
@@ -201,7 +207,8 @@ func TestNext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := new(recorder)
 		c := newController(r, nil)
-		call := c.Calls().Add(calls.Call{Account: "main", Provider: "twilio", CarrierID: "CA1", Direction: calls.Inbound, To: "+15550100999"})
+		call := c.Calls().Add(calls.Call{Account: "main", Provider: "twilio", CarrierID: "CA1",
+			Direction: calls.Inbound, To: "+15550100999"})
 		token := c.office.Make(ticketOf(ticket.Next, &call), time.Now())
 		c.Calls().StreamEnded(call.ID, string(session.AgentLost), false)
 		over := &providers.CallEvent{Kind: providers.CallStepDone, Leg: "the-stream's-own", Ref: "next/" + token}
@@ -220,7 +227,8 @@ func TestNext(t *testing.T) {
 			if ref[:4] == "answ" {
 				ev.Kind = providers.CallAsked
 			}
-			if _, err := c.Handle(t.Context(), "main", ev); !errors.Is(err, ErrToken) && !errors.Is(err, ErrNoTransfer) {
+			if _, err := c.Handle(t.Context(), "main", ev); !errors.Is(err, ErrToken) &&
+				!errors.Is(err, ErrNoTransfer) {
 				t.Errorf("%s: %v", ref, err)
 			}
 		}
@@ -231,9 +239,12 @@ func TestNext(t *testing.T) {
 // TestPurposes: what a URL was given for can be told from it.
 func TestPurposes(t *testing.T) {
 	for ref, want := range map[string]providers.Purpose{
-		"inbound": providers.ForAnswer, "answer/T": providers.ForAnswer, "status": providers.ForStatus, "status/cs_1": providers.ForStatus,
-		"next/T": providers.ForNext, "transfer/tr_1/n/answer": providers.ForAnswer, "transfer/tr_1/n/status": providers.ForStatus,
-		"transfer/tr_1/n/digit": providers.ForKey, "transfer/tr_1/n/briefed": providers.ForNext, "transfer/tr_1/n/room": providers.ForRoom,
+		"inbound": providers.ForAnswer, "answer/T": providers.ForAnswer, "status": providers.ForStatus,
+		"status/cs_1": providers.ForStatus,
+		"next/T":      providers.ForNext, "transfer/tr_1/n/answer": providers.ForAnswer,
+		"transfer/tr_1/n/status": providers.ForStatus,
+		"transfer/tr_1/n/digit":  providers.ForKey, "transfer/tr_1/n/briefed": providers.ForNext,
+		"transfer/tr_1/n/room":  providers.ForRoom,
 		"transfer/tr_1/n/party": providers.ForNext,
 	} {
 		if got := PurposeOf(ref); got != want {
@@ -245,10 +256,12 @@ func TestPurposes(t *testing.T) {
 // TestReconcile: the carrier is asked about calls that it reports nothing of.
 func TestReconcile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := &recorder{state: map[string]error{"CA2": &providers.CallError{Kind: providers.ErrNoCall}, "CA3": &providers.CallError{Kind: providers.ErrRejected}}}
+		r := &recorder{state: map[string]error{"CA2": &providers.CallError{Kind: providers.ErrNoCall},
+			"CA3": &providers.CallError{Kind: providers.ErrRejected}}}
 		c := newController(r, nil)
 		want := map[string]providers.Status{}
-		for id, status := range map[string]providers.Status{"CA1": providers.StatusBusy, "CA2": providers.StatusCompleted, "CA3": providers.StatusInitiated} {
+		for id, status := range map[string]providers.Status{"CA1": providers.StatusBusy,
+			"CA2": providers.StatusCompleted, "CA3": providers.StatusInitiated} {
 			want[c.book.Add(calls.Call{Account: "main", CarrierID: id}).ID] = status
 		}
 		ctx, stop := context.WithCancel(t.Context())

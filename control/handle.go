@@ -187,8 +187,9 @@ func (c *Controller) inbound(ctx context.Context, t *told) (Outcome, error) {
 			return refuse("the router says so", refusal)
 		}
 		call = c.book.Add(calls.Call{
-			Account: t.name, Provider: t.account.Spec.Name, CarrierID: t.Leg, Direction: calls.Inbound, Status: providers.StatusRinging,
-			From: t.From, To: t.To, Agent: route.Agent, Metadata: route.Metadata,
+			Account: t.name, Provider: t.account.Spec.Name, CarrierID: t.Leg, Direction: calls.Inbound,
+			Status: providers.StatusRinging,
+			From:   t.From, To: t.To, Agent: route.Agent, Metadata: route.Metadata,
 		}, t.Aliases...)
 	}
 	log.Info("call comes in", "session", call.ID, "agent", call.Agent)
@@ -218,7 +219,8 @@ func (c *Controller) answered(t *told, token string) (Outcome, error) {
 // recordOf is what a ticket says of a call.
 func recordOf(tk *ticket.Ticket) calls.Call {
 	call := calls.Call{ID: tk.ID, Account: tk.Account, Provider: tk.Provider, CarrierID: tk.Call, Agent: tk.Agent,
-		Direction: calls.Inbound, From: tk.From, To: tk.To, Metadata: tk.Metadata, Returned: tk.Returned, Returns: tk.Returns}
+		Direction: calls.Inbound, From: tk.From, To: tk.To, Metadata: tk.Metadata, Returned: tk.Returned,
+		Returns: tk.Returns}
 	if tk.Outbound {
 		call.Direction = calls.Outbound
 	}
@@ -279,7 +281,8 @@ func (c *Controller) progress(ctx context.Context, t *told, id string) (Outcome,
 		c.EndAtCarrier(t.account, call.ID, t.Leg)
 	}
 	if c.report(call.ID, t.CallEvent) {
-		t.log.Info("call status", "session", call.ID, "call", t.Leg, "status", t.Status, "raw", t.Raw, "answered_by", t.AnsweredBy)
+		t.log.Info("call status", "session", call.ID, "call", t.Leg, "status", t.Status, "raw", t.Raw, "answered_by",
+			t.AnsweredBy)
 	}
 	return Outcome{Result: ResultOK}, nil
 }

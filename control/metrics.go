@@ -27,7 +27,8 @@ type carrierTotals struct {
 }
 
 // placeResults are what can become of a request to place a call.
-var placeResults = []string{"ok", string(providers.ErrCredentials), string(providers.ErrNoCall), string(providers.ErrRejected),
+var placeResults = []string{"ok", string(providers.ErrCredentials), string(providers.ErrNoCall),
+	string(providers.ErrRejected),
 	string(providers.ErrRate), string(providers.ErrUnavailable), "error"}
 
 func newMetrics(specs []*providers.Spec) metrics {
@@ -77,19 +78,24 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var (
-	callsDesc   = desc("calls", "Live calls.", "provider")
-	endedDesc   = desc("calls_ended_total", "Calls that have ended, by cause.", "provider", "cause")
-	parkedDesc  = desc("pool_agents", "Agents that wait for calls.", "pool")
-	framesDesc  = desc("frames_total", "Audio messages: in from the carrier, agent to the agent, out to the carrier.", "provider", "direction")
+	callsDesc  = desc("calls", "Live calls.", "provider")
+	endedDesc  = desc("calls_ended_total", "Calls that have ended, by cause.", "provider", "cause")
+	parkedDesc = desc("pool_agents", "Agents that wait for calls.", "pool")
+	framesDesc = desc("frames_total", "Audio messages: in from the carrier, agent to the agent, out to the carrier.",
+		"provider", "direction")
 	droppedDesc = desc("dropped_audio_seconds_total",
-		"Audio that was discarded: slow_agent is the caller's, overflow the agent's, missing what the carrier lost.", "provider", "reason")
-	filledDesc  = desc("filled_audio_seconds_total", "Silence given to agents while the carrier sent nothing.", "provider")
-	badDesc     = desc("bad_messages_total", "Messages that made no sense (malformed), had no meaning (unknown), or were refused (agent).", "provider", "kind")
+		"Audio that was discarded: slow_agent is the caller's, overflow the agent's, missing what the carrier lost.",
+		"provider", "reason")
+	filledDesc = desc("filled_audio_seconds_total", "Silence given to agents while the carrier sent nothing.",
+		"provider")
+	badDesc = desc("bad_messages_total", "Messages that made no sense (malformed), had no meaning (unknown), or "+
+		"were refused (agent).", "provider", "kind")
 	gapsDesc    = desc("playout_gaps_total", "Holes that callers heard in the middle of speech.", "provider")
 	gapTimeDesc = desc("playout_gap_seconds_total", "Length of these holes.", "provider")
 	eventsDesc  = desc("events_total", "Digits, marks and clears.", "provider", "kind")
 	delayDesc   = desc("delay_seconds",
-		"Time from a frame's arrival to its delivery: in is caller to agent, out agent to caller for audio that can be played at once.",
+		"Time from a frame's arrival to its delivery: in is caller to agent, out agent to caller for audio that can "+
+			"be played at once.",
 		"provider", "direction")
 )
 

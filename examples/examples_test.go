@@ -142,7 +142,8 @@ func TestAgents(t *testing.T) {
 			port := freePort(t)
 			begin(t, port)
 			dir := t.TempDir()
-			out, err := exec.Command(vb, "demo", "--agent", "ws://127.0.0.1:"+port+"/", "--echo", "--prebuffer", "100ms", "--out", dir).CombinedOutput()
+			out, err := exec.Command(vb, "demo", "--agent", "ws://127.0.0.1:"+port+"/", "--echo", "--prebuffer",
+				"100ms", "--out", dir).CombinedOutput()
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}
@@ -167,7 +168,8 @@ func TestTwilioClient(t *testing.T) {
 	vb, js := binary(t), node(t)
 	agentPort, port := freePort(t), freePort(t)
 	start(t, "waiting", vb, "agent", "echo", "--listen", "127.0.0.1:"+agentPort)
-	start(t, "agent", vb, "serve", "--insecure", "--listen", "127.0.0.1:"+port, "--agent", "ws://127.0.0.1:"+agentPort+"/")
+	start(t, "agent", vb, "serve", "--insecure", "--listen", "127.0.0.1:"+port, "--agent",
+		"ws://127.0.0.1:"+agentPort+"/")
 	for _, query := range []string{"", "?foo=bar"} {
 		out, err := exec.Command(js, "testdata/twilio-client.js", "ws://127.0.0.1:"+port+"/media/twilio"+query).Output()
 		if err != nil {

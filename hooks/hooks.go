@@ -50,7 +50,8 @@ const (
 	resultError     = "error"
 )
 
-var results = []string{string(control.ResultOK), resultAccount, resultSize, resultSignature, resultMalformed, string(control.ResultRefused),
+var results = []string{string(control.ResultOK), resultAccount, resultSize, resultSignature, resultMalformed,
+	string(control.ResultRefused),
 	string(control.ResultUnknown), resultToken, resultStrangers, resultError}
 
 // Server takes webhooks.
@@ -86,7 +87,8 @@ func (s *Server) Collect(ch chan<- prometheus.Metric) { s.requests.Collect(ch) }
 // Doors are what the server answers, by pattern.
 func (s *Server) Doors() map[string]http.HandlerFunc {
 	doors := map[string]http.HandlerFunc{"GET /hold.wav": s.music}
-	for _, ref := range []string{"inbound", "status", "status/{call}", "answer/{token}", "next/{token}", "transfer/{transfer}/{nonce}/{what}"} {
+	for _, ref := range []string{"inbound", "status", "status/{call}", "answer/{token}", "next/{token}",
+		"transfer/{transfer}/{nonce}/{what}"} {
 		doors["/hooks/{provider}/{account}/"+ref] = s.hook
 	}
 	return doors
@@ -123,7 +125,8 @@ func (s *Server) hook(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	ref := strings.TrimPrefix(r.URL.Path, "/hooks/"+provider+"/"+name+"/")
-	h := &providers.Hook{Method: r.Method, Host: r.Host, Header: r.Header, Body: body, URL: s.cfg.Control.PublicURL(r.RequestURI),
+	h := &providers.Hook{Method: r.Method, Host: r.Host, Header: r.Header, Body: body,
+		URL:     s.cfg.Control.PublicURL(r.RequestURI),
 		Purpose: control.PurposeOf(ref)}
 	log := s.cfg.Log.With("provider", provider, "account", name)
 	forget, err := s.cfg.Gate.Check(name, account.Webhooks, h)

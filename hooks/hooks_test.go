@@ -81,7 +81,8 @@ func (d *decider) Handle(_ context.Context, _ string, ev *providers.CallEvent) (
 }
 
 func newServer(d *decider) (*Server, http.Handler) {
-	s := New(Config{Providers: []*providers.Spec{{Name: "odd"}}, Control: d, Gate: gate.New(), Music: wav.Chime(), Log: slog.New(slog.DiscardHandler)})
+	s := New(Config{Providers: []*providers.Spec{{Name: "odd"}}, Control: d, Gate: gate.New(), Music: wav.Chime(),
+		Log: slog.New(slog.DiscardHandler)})
 	mux := http.NewServeMux()
 	for pattern, h := range s.Doors() {
 		mux.HandleFunc(pattern, h)
@@ -97,19 +98,27 @@ func TestHooks(t *testing.T) {
 		status                  int
 		reply, result           string
 	}{
-		"asked":             {path: "odd/main/inbound", signed: "1", body: "ask", say: "hello", status: 200, reply: "hello", result: "ok"},
-		"told":              {path: "odd/main/status", signed: "1", body: "tell", say: "unheard", status: 204, result: "ok"},
-		"both":              {path: "odd/main/status/cs_1", signed: "1", body: "tell ask tell", say: "hello", status: 200, reply: "hello", result: "ok"},
+		"asked": {path: "odd/main/inbound", signed: "1", body: "ask", say: "hello", status: 200,
+			reply: "hello", result: "ok"},
+		"told": {path: "odd/main/status", signed: "1", body: "tell", say: "unheard", status: 204,
+			result: "ok"},
+		"both": {path: "odd/main/status/cs_1", signed: "1", body: "tell ask tell", say: "hello",
+			status: 200, reply: "hello", result: "ok"},
 		"nothing":           {path: "odd/main/status", signed: "1", body: "else", status: 204, result: "ok"},
 		"unsigned":          {path: "odd/main/inbound", body: "ask", status: 403, result: "signature"},
 		"unknown account":   {path: "odd/other/inbound", signed: "1", body: "ask", status: 404, result: "account"},
 		"another carrier's": {path: "else/main/inbound", signed: "1", body: "ask", status: 404, result: "account"},
 		"malformed":         {path: "odd/main/inbound", signed: "1", body: "bad", status: 400, result: "malformed"},
-		"too large":         {path: "odd/main/inbound", signed: "1", body: strings.Repeat("x", maxHook+1), status: 413, result: "size"},
-		"token":             {path: "odd/main/next/T", signed: "1", body: "tell", err: control.ErrToken, status: 403, result: "token"},
-		"no transfer":       {path: "odd/main/transfer/t/n/room", signed: "1", body: "tell", err: control.ErrNoTransfer, status: 404, result: "unknown"},
-		"store away":        {path: "odd/main/status", signed: "1", body: "tell", err: errors.New("away"), status: 503, result: "error"},
-		"no document":       {path: "odd/main/inbound", signed: "1", body: "ask", say: "unspeakable", status: 500, result: "error"},
+		"too large": {path: "odd/main/inbound", signed: "1", body: strings.Repeat("x", maxHook+1), status: 413,
+			result: "size"},
+		"token": {path: "odd/main/next/T", signed: "1", body: "tell", err: control.ErrToken, status: 403,
+			result: "token"},
+		"no transfer": {path: "odd/main/transfer/t/n/room", signed: "1", body: "tell", err: control.ErrNoTransfer,
+			status: 404, result: "unknown"},
+		"store away": {path: "odd/main/status", signed: "1", body: "tell", err: errors.New("away"), status: 503,
+			result: "error"},
+		"no document": {path: "odd/main/inbound", signed: "1", body: "ask", say: "unspeakable", status: 500,
+			result: "error"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := &decider{say: tt.say, err: tt.err}
@@ -120,7 +129,8 @@ func TestHooks(t *testing.T) {
 			}
 			w := httptest.NewRecorder()
 			mux.ServeHTTP(w, r)
-			if w.Code != tt.status || tt.reply != "" && (w.Body.String() != tt.reply || w.Header().Get("Content-Type") != "text/odd") {
+			if w.Code != tt.status || tt.reply != "" &&
+				(w.Body.String() != tt.reply || w.Header().Get("Content-Type") != "text/odd") {
 				t.Errorf("%d %q, want %d %q", w.Code, w.Body, tt.status, tt.reply)
 			}
 			if (w.Header().Get("Retry-After") != "") != (tt.status == 503) {

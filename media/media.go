@@ -151,7 +151,8 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {
 	}
 	s.refused.WithLabelValues(no.reason).Inc()
 	if s.cfg.Gate.Complain() { // without the path, which may hold a token
-		s.cfg.Log.Warn("media connection refused", "provider", r.PathValue("provider"), "reason", no.reason, "remote", r.RemoteAddr)
+		s.cfg.Log.Warn("media connection refused", "provider", r.PathValue("provider"), "reason", no.reason, "remote",
+			r.RemoteAddr)
 	}
 	if no.status == http.StatusTooManyRequests || no.status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "1")

@@ -81,7 +81,8 @@ func TestCheck(t *testing.T) {
 			t.Errorf("%s: %v", url, err)
 		}
 	}
-	if err := (&Target{URL: "https://app.example/", Secret: "short"}).Check(); err == nil || !strings.HasPrefix(err.Error(), "secret:") {
+	if err := (&Target{URL: "https://app.example/", Secret: "short"}).Check(); err == nil ||
+		!strings.HasPrefix(err.Error(), "secret:") {
 		t.Errorf("%v", err)
 	}
 }
@@ -103,7 +104,8 @@ func TestPost(t *testing.T) {
 		})
 		var reply struct{ Agent string }
 		err := target.Post(t.Context(), map[string]int{"a": 1}, &reply)
-		if (err == nil) != (tt.want == "") || err != nil && (!strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "hush")) {
+		if (err == nil) != (tt.want == "") || err != nil &&
+			(!strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "hush")) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if err == nil && reply.Agent != "a" {

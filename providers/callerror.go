@@ -64,7 +64,8 @@ func (e *CallError) Error() string {
 		fmt.Fprintf(&b, ": %v", why)
 	}
 	if e.Kind == ErrUnavailable && e.Status == 0 {
-		return b.String() + ": the carrier's API was not reached, or did not answer in time: check base_url and the network"
+		return b.String() + ": the carrier's API was not reached, or did not answer in time: check base_url and the " +
+			"network"
 	}
 	return b.String() + ": " + advice[e.Kind]
 }

@@ -8,7 +8,8 @@ import (
 func TestOnce(t *testing.T) {
 	var o Once
 	now := time.Now()
-	if !o.First("a", now, now.Add(time.Minute)) || o.First("a", now, now.Add(time.Minute)) || !o.First("b", now, now.Add(time.Hour)) {
+	if !o.First("a", now, now.Add(time.Minute)) || o.First("a", now, now.Add(time.Minute)) ||
+		!o.First("b", now, now.Add(time.Hour)) {
 		t.Error("an id is not taken just once")
 	}
 	later := now.Add(2 * time.Minute)

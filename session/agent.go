@@ -235,8 +235,9 @@ const (
 
 // AgentCommand is something an agent asks for. Only the fields of its kind are set.
 type AgentCommand struct {
-	Kind     AgentCommandKind
-	Audio    []byte                 // CommandAudio, in the format that the agent speaks: any length, a sample may be split
+	Kind AgentCommandKind
+	// CommandAudio, in the format that the agent speaks: any length, a sample may be split
+	Audio    []byte
 	ID       string                 // echoed as Ref
 	Mark     string                 // CommandMark: its name
 	Type     string                 // CommandUnknown: what the agent calls it

@@ -200,7 +200,8 @@ func (s *Session) ack(id string) {
 // fault tells the agent that a command was refused. s.mu is held.
 func (s *Session) fault(cmd *AgentCommand, code, message string) {
 	s.stats.Faults++
-	s.tell(AgentEvent{Kind: AgentFault, Ref: cmd.ID, Code: code, Message: message, Fatal: cmd.Fatal, Out: s.out.heard(s.now())})
+	s.tell(AgentEvent{Kind: AgentFault, Ref: cmd.ID, Code: code, Message: message, Fatal: cmd.Fatal,
+		Out: s.out.heard(s.now())})
 }
 
 // agentFailed ends the call after the agent's connection has ended: the caller

@@ -32,7 +32,8 @@ const (
 
 // Causes lists all of them, for metrics and documents.
 var Causes = []Cause{CallerHangup, Transferred, CarrierLost, CarrierTimeout, StartTimeout, MediaTimeout, ProtocolError,
-	AgentHangup, APIHangup, AgentUnreachable, AgentLost, AgentTimeout, AgentSilent, AgentProtocol, MaxDuration, Shutdown}
+	AgentHangup, APIHangup, AgentUnreachable, AgentLost, AgentTimeout, AgentSilent, AgentProtocol, MaxDuration,
+	Shutdown}
 
 // AgentFailed reports whether the caller is left without an agent that should be
 // there.

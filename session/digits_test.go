@@ -15,7 +15,8 @@ func dialled(native bool) (*playout, *[]AgentEvent) {
 	f := codec.Format{Encoding: codec.L16LE, Rate: 8000}
 	told := &[]AgentEvent{}
 	cfg := Defaults
-	p := newPlayout(f, f, providers.Abilities{Clear: true}, &cfg, &Stats{}, func(ev AgentEvent) { *told = append(*told, ev) })
+	p := newPlayout(f, f, providers.Abilities{Clear: true}, &cfg, &Stats{},
+		func(ev AgentEvent) { *told = append(*told, ev) })
 	p.native = native
 	return &p, told
 }
@@ -328,7 +329,8 @@ func TestHold(t *testing.T) {
 func TestTransferInLine(t *testing.T) {
 	p, _ := dialled(false)
 	p.push(0, ones(20))
-	p.items = append(p.items, item{at: p.pushed, id: "t1", transfer: &calls.TransferRequest{}}, item{at: p.pushed, id: "t2", transfer: &calls.TransferRequest{}})
+	p.items = append(p.items, item{at: p.pushed, id: "t1", transfer: &calls.TransferRequest{}},
+		item{at: p.pushed, id: "t2", transfer: &calls.TransferRequest{}})
 	drive(p, 0, 100*time.Millisecond)
 	if len(p.transfers) > 0 {
 		t.Error("too early")

@@ -233,7 +233,8 @@ func (s *Session) nextToAgent() bool {
 	ev := &s.saying
 	stop := f.last != nil && len(s.events) == 0
 	if stop {
-		*ev = AgentEvent{Kind: AgentStop, End: s.verdict.get().Cause, Duration: now, In: s.in.sent, Out: s.out.heard(now)}
+		*ev = AgentEvent{Kind: AgentStop, End: s.verdict.get().Cause, Duration: now, In: s.in.sent,
+			Out: s.out.heard(now)}
 		f.dead = true
 	} else if ok, due := s.nextForAgent(now, f.buf, ev); !ok {
 		f.due = due

@@ -198,7 +198,8 @@ func TestMissingIsBounded(t *testing.T) {
 
 func TestInboundAllocations(t *testing.T) {
 	var stats Stats
-	in := newInbound(codec.Format{Encoding: codec.PCMU, Rate: 8000}, codec.Format{Encoding: codec.L16LE, Rate: 16000}, Defaults.CallerQueue, &stats)
+	in := newInbound(codec.Format{Encoding: codec.PCMU, Rate: 8000}, codec.Format{Encoding: codec.L16LE, Rate: 16000},
+		Defaults.CallerQueue, &stats)
 	payload, buf := make([]byte, 160), make([]byte, 0, 640)
 	now := time.Duration(0)
 	var ev AgentEvent

@@ -14,7 +14,8 @@ func (m *mixer) add(f codec.Format, frame []byte, q *fifo) {
 		n := min(len(frame), q.len()) &^ 1
 		waiting := q.bytes()
 		for i := 0; i < n; i += 2 {
-			sum := int32(int16(uint16(frame[i])|uint16(frame[i+1])<<8)) + int32(int16(uint16(waiting[i])|uint16(waiting[i+1])<<8))
+			sum := int32(int16(uint16(frame[i])|uint16(frame[i+1])<<8)) +
+				int32(int16(uint16(waiting[i])|uint16(waiting[i+1])<<8))
 			v := uint16(saturate(sum))
 			frame[i], frame[i+1] = byte(v), byte(v>>8)
 		}

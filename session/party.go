@@ -31,7 +31,8 @@ type Party struct {
 // NewParty makes a party of a session. With listen its agent hears, but is not
 // heard, while the party is there.
 func (s *Session) NewParty(listen bool) *Party {
-	return &Party{main: s, listen: listen, out: make(chan []byte, partyFrames), free: make(chan []byte, partyFrames), done: make(chan struct{})}
+	return &Party{main: s, listen: listen, out: make(chan []byte, partyFrames), free: make(chan []byte, partyFrames),
+		done: make(chan struct{})}
 }
 
 // Formats implements Dialer and Agent.
@@ -115,8 +116,10 @@ func (s *Session) join(p *Party) error {
 	}
 	s.room = &room{
 		party:         p,
-		callerToParty: codec.NewTranscoder(s.in.from, partyFormat), agentToParty: codec.NewTranscoder(s.out.format, partyFormat),
-		partyToAgent: codec.NewTranscoder(partyFormat, plain(s.in.to)), partyToCaller: codec.NewTranscoder(partyFormat, plain(s.out.format)),
+		callerToParty: codec.NewTranscoder(s.in.from, partyFormat),
+		agentToParty:  codec.NewTranscoder(s.out.format, partyFormat),
+		partyToAgent:  codec.NewTranscoder(partyFormat, plain(s.in.to)),
+		partyToCaller: codec.NewTranscoder(partyFormat, plain(s.out.format)),
 	}
 	s.out.party, s.out.tap, s.out.muted = &fifo{}, s.room.agentSays, p.listen
 	if p.listen {

@@ -38,7 +38,8 @@ func carry(t *testing.T, spec *providers.Spec, l *loop, d Dialer) (peer provider
 	go func() { ended <- s.Run(context.Background()) }()
 	peer = spec.NewPeer()
 	f := spec.Formats[0]
-	l.in <- encode(t, peer, providers.Event{Kind: providers.EventStart, Start: &providers.Start{Call: "C1", Stream: "S1", In: f, Out: f}})
+	l.in <- encode(t, peer, providers.Event{Kind: providers.EventStart,
+		Start: &providers.Start{Call: "C1", Stream: "S1", In: f, Out: f}})
 	return peer, func() End { l.Close(End{}); return <-ended }
 }
 
@@ -53,21 +54,24 @@ func TestUntouched(t *testing.T) {
 				peer, end := carry(t, spec, l, same{loopAgent{l}, f})
 				r := rand.New(rand.NewPCG(1, 2))
 				read := spec.NewPeer()
-				_ = encode(t, read, providers.Event{Kind: providers.EventStart, Start: &providers.Start{Call: "C1", Stream: "S1", In: f, Out: f}})
+				_ = encode(t, read, providers.Event{Kind: providers.EventStart,
+					Start: &providers.Start{Call: "C1", Stream: "S1", In: f, Out: f}})
 				began := time.Now()
 				for n := range 50 {
 					frame := make([]byte, f.FrameBytes())
 					for i := range frame {
 						frame[i] = byte(r.Uint32())
 					}
-					l.in <- encode(t, peer, providers.Event{Kind: providers.EventAudio, Audio: frame, At: time.Duration(n) * codec.FrameTime})
+					l.in <- encode(t, peer, providers.Event{Kind: providers.EventAudio, Audio: frame,
+						At: time.Duration(n) * codec.FrameTime})
 					heard := <-l.said
 					if !bytes.Equal(heard, frame) {
 						t.Fatalf("frame %d: the agent hears other bytes", n)
 					}
 					l.say <- append([]byte(nil), heard...)
 					var cmd providers.Command
-					if err := read.Decode(providers.Message{Data: <-l.out}, &cmd); err != nil || !bytes.Equal(cmd.Audio, frame) {
+					if err := read.Decode(providers.Message{Data: <-l.out}, &cmd); err != nil ||
+						!bytes.Equal(cmd.Audio, frame) {
 						t.Fatalf("frame %d: the caller hears other bytes, %v", n, err)
 					}
 					if d := time.Since(began) - time.Duration(n)*codec.FrameTime; d != 0 {

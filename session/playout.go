@@ -59,7 +59,8 @@ const (
 	gapMin, gapMax = 10 * time.Millisecond, 500 * time.Millisecond
 )
 
-func newPlayout(from, to codec.Format, can providers.Abilities, cfg *Config, stats *Stats, tell func(AgentEvent)) playout {
+func newPlayout(from, to codec.Format, can providers.Abilities, cfg *Config, stats *Stats,
+	tell func(AgentEvent)) playout {
 	p := playout{stats: stats, tell: tell, can: can, prebuffer: cfg.Prebuffer, level: BufferOK}
 	p.timeline = timeline{format: to, agent: from, jump: true}
 	p.lead = cfg.Lead
@@ -164,7 +165,8 @@ func (p *playout) flush(now time.Duration, by ClearCause, ref string) {
 	for _, it := range p.inline.empty() {
 		p.flushItem(it, heard)
 	}
-	p.tell(AgentEvent{Kind: AgentCleared, ClearedBy: by, Ref: ref, Out: heard, Discarded: p.sent() - heard, Sent: p.sent()})
+	p.tell(AgentEvent{Kind: AgentCleared, ClearedBy: by, Ref: ref, Out: heard, Discarded: p.sent() - heard,
+		Sent: p.sent()})
 	p.voice.reset()
 	p.discard()
 	for i := range p.items {

@@ -144,7 +144,8 @@ func (r *rig) said(kinds ...AgentEventKind) string {
 	for _, ev := range r.events {
 		for _, k := range kinds {
 			if ev.Kind == k {
-				out = append(out, strings.TrimSpace(fmt.Sprint(ev.Mark, " ", ev.MarkStatus, ev.Playback, ev.Buffer, ev.ClearedBy, ev.Code)))
+				out = append(out, strings.TrimSpace(fmt.Sprint(ev.Mark, " ", ev.MarkStatus, ev.Playback, ev.Buffer,
+					ev.ClearedBy, ev.Code)))
 			}
 		}
 	}
@@ -250,7 +251,8 @@ func TestClear(t *testing.T) {
 		t.Errorf("said %s, want %s", got, want)
 	}
 	for _, ev := range r.events {
-		if ev.Kind == AgentCleared && (ev.Out != 1280*ms || ev.Sent != 3*time.Second || ev.Discarded != 1720*ms || ev.Ref != "c1") {
+		if ev.Kind == AgentCleared && (ev.Out != 1280*ms || ev.Sent != 3*time.Second || ev.Discarded != 1720*ms ||
+			ev.Ref != "c1") {
 			t.Errorf("cleared: heard %v of %v, discarded %v, ref %q", ev.Out, ev.Sent, ev.Discarded, ev.Ref)
 		}
 	}
@@ -537,7 +539,8 @@ func TestChunkedAgent(t *testing.T) {
 	for _, tt := range []struct {
 		rate        int
 		piece, each time.Duration
-	}{{16000, 100 * ms, 100 * ms}, {16000, 60 * ms, 60 * ms}, {24000, 200 * ms, 200 * ms}, {8000, 50 * ms, 50 * ms}, {16000, 100 * ms, 50 * ms}} {
+	}{{16000, 100 * ms, 100 * ms}, {16000, 60 * ms, 60 * ms}, {24000, 200 * ms, 200 * ms}, {8000, 50 * ms, 50 * ms},
+		{16000, 100 * ms, 50 * ms}} {
 		from, to := codec.Format{Encoding: codec.L16LE, Rate: tt.rate}, codec.Format{Encoding: codec.L16LE, Rate: 8000}
 		r := newRigFormats(t, from, to, native(), nil)
 		begin := r.now

@@ -136,7 +136,8 @@ type Session struct {
 func New(o Options) *Session {
 	s := &Session{
 		Options: o, log: o.Log.With("provider", o.Spec.Name, "session", o.ID), stream: o.Spec.NewStream(),
-		epoch: time.Now(), done: make(chan struct{}), begun: make(chan struct{}), verdict: verdict{done: make(chan struct{})},
+		epoch: time.Now(), done: make(chan struct{}), begun: make(chan struct{}),
+		verdict: verdict{done: make(chan struct{})},
 	}
 	s.toCarrier = flow{mu: &s.mu, next: s.nextToCarrier, gone: make(chan struct{})}
 	s.toAgent = flow{mu: &s.mu, next: s.nextToAgent, gone: make(chan struct{})}
@@ -388,7 +389,8 @@ func (s *Session) logEnd(end End) {
 	st := s.Stats()
 	attrs := []any{"cause", end.Cause, "duration", s.now().Round(time.Millisecond),
 		"frames_in", st.FramesIn, "frames_out", st.FramesOut, "missing", st.Missing, "malformed", st.Malformed,
-		"dropped", st.Dropped, "overflow", st.Overflow, "gaps", st.Gaps, "gap_time", st.GapTime, "clears", st.Clears, "late_marks", st.LateMarks,
+		"dropped", st.Dropped, "overflow", st.Overflow, "gaps", st.Gaps, "gap_time", st.GapTime, "clears", st.Clears,
+		"late_marks", st.LateMarks,
 		"delay_in_p99", st.In.Quantile(0.99), "delay_out_p99", st.Out.Quantile(0.99)}
 	if end.Err != nil {
 		attrs = append(attrs, "err", end.Err)

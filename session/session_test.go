@@ -25,12 +25,14 @@ type loop struct {
 }
 
 func newLoop() *loop {
-	return &loop{in: make(chan []byte), out: make(chan []byte, 64), say: make(chan []byte), said: make(chan []byte, 64), closed: make(chan struct{})}
+	return &loop{in: make(chan []byte), out: make(chan []byte, 64), say: make(chan []byte), said: make(chan []byte, 64),
+		closed: make(chan struct{})}
 }
 
 // newSession makes a session of Twilio's.
 func newSession(m Media, d Dialer, c Control) *Session {
-	return New(Options{ID: "cs_1", Spec: twilio.Spec, Config: Defaults, Media: m, Dialer: d, Control: c, Log: slog.New(slog.DiscardHandler)})
+	return New(Options{ID: "cs_1", Spec: twilio.Spec, Config: Defaults, Media: m, Dialer: d, Control: c,
+		Log: slog.New(slog.DiscardHandler)})
 }
 
 // encode returns the message that a carrier makes of an event.
@@ -118,7 +120,8 @@ func TestSessionAllocations(t *testing.T) {
 
 	peer := twilio.Spec.NewPeer()
 	f := codec.Format{Encoding: codec.PCMU, Rate: 8000}
-	l.in <- encode(t, peer, providers.Event{Kind: providers.EventStart, Start: &providers.Start{Stream: "MZ1", In: f, Out: f}})
+	l.in <- encode(t, peer, providers.Event{Kind: providers.EventStart,
+		Start: &providers.Start{Stream: "MZ1", In: f, Out: f}})
 	media := encode(t, peer, providers.Event{Kind: providers.EventAudio, Audio: make([]byte, 160)})
 	// A frame is sent and comes back; the next is due when the time has come.
 	step := func() {
@@ -185,7 +188,8 @@ func TestLastWords(t *testing.T) {
 	go func() { ended <- s.Run(context.Background()) }()
 	peer := twilio.Spec.NewPeer()
 	for _, ev := range []providers.Event{{Kind: providers.EventStart, Start: &providers.Start{Stream: "MZ1"}},
-		{Kind: providers.EventAudio, Audio: make([]byte, 160)}, {Kind: providers.EventAudio, Audio: make([]byte, 160)}} {
+		{Kind: providers.EventAudio, Audio: make([]byte, 160)},
+		{Kind: providers.EventAudio, Audio: make([]byte, 160)}} {
 		l.in <- encode(t, peer, ev)
 	}
 	close(written)
@@ -223,7 +227,8 @@ func TestTooLate(t *testing.T) {
 	ended := make(chan End)
 	go func() { ended <- s.Run(context.Background()) }()
 	peer := twilio.Spec.NewPeer()
-	for _, ev := range []providers.Event{{Kind: providers.EventStart, Start: &providers.Start{Stream: "MZ1"}}, {Kind: providers.EventStop}} {
+	for _, ev := range []providers.Event{{Kind: providers.EventStart, Start: &providers.Start{Stream: "MZ1"}},
+		{Kind: providers.EventStop}} {
 		l.in <- encode(t, peer, ev)
 	}
 	<-ended
@@ -301,7 +306,8 @@ func TestBeforeAgent(t *testing.T) {
 	ended := make(chan End)
 	go func() { ended <- s.Run(context.Background()) }()
 	f := codec.Format{Encoding: codec.PCMU, Rate: 8000}
-	l.in <- encode(t, twilio.Spec.NewPeer(), providers.Event{Kind: providers.EventStart, Start: &providers.Start{Stream: "MZ1", In: f, Out: f}})
+	l.in <- encode(t, twilio.Spec.NewPeer(), providers.Event{Kind: providers.EventStart,
+		Start: &providers.Start{Stream: "MZ1", In: f, Out: f}})
 	for ok := false; !ok; {
 		var err error
 		if ok, err = s.Digits("12345"); err != nil && !errors.Is(err, ErrNotYet) {

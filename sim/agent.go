@@ -48,7 +48,8 @@ func (a *Agent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if a.Secret != "" {
-		if err := agent.VerifySignature(a.Secret, r.Header.Get("Voicebridge-Signature"), time.Now(), id, r.URL.RequestURI()); err != nil {
+		if err := agent.VerifySignature(a.Secret, r.Header.Get("Voicebridge-Signature"), time.Now(), id,
+			r.URL.RequestURI()); err != nil {
 			a.refuse(w, err.Error())
 			return
 		}

@@ -220,7 +220,8 @@ func (c *call) run(ctx context.Context) error {
 			return c.lost()
 		}
 		for len(digits) > 0 && digits[0].At <= at {
-			if err := c.send(&providers.Event{Kind: providers.EventDigit, Digit: digits[0].Key, Duration: 100 * time.Millisecond}); err != nil {
+			if err := c.send(&providers.Event{Kind: providers.EventDigit, Digit: digits[0].Key,
+				Duration: 100 * time.Millisecond}); err != nil {
 				return c.lost()
 			}
 			digits = digits[1:]

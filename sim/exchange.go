@@ -241,7 +241,8 @@ func (x *Exchange) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	call := c.Call()
 	if op.Kind != providers.OpGet && call.Status.Final() {
-		x.Office.Reply(w, op, &call, &providers.CallError{Kind: providers.ErrNoCall, Status: 404, Detail: "the call is not in progress"})
+		x.Office.Reply(w, op, &call, &providers.CallError{Kind: providers.ErrNoCall, Status: 404,
+			Detail: "the call is not in progress"})
 		return
 	}
 	c.do(op)
@@ -268,7 +269,8 @@ func (x *Exchange) fail(op *providers.Operation) error {
 	now := time.Now()
 	x.placed = slices.DeleteFunc(x.placed, func(t time.Time) bool { return now.Sub(t) >= time.Second })
 	if len(x.placed) >= x.Faults.Rate {
-		return &providers.CallError{Kind: providers.ErrRate, Status: 429, Detail: "too many requests", Retry: time.Second}
+		return &providers.CallError{Kind: providers.ErrRate, Status: 429, Detail: "too many requests",
+			Retry: time.Second}
 	}
 	x.placed = append(x.placed, now)
 	return nil
@@ -509,7 +511,8 @@ func (c *SimCall) ring(ctx context.Context) {
 	}
 	c.become(providers.StatusInProgress)
 	if c.dial.Detect && c.phone.AnsweredBy != "" {
-		c.reports <- report{providers.Ask{Kind: providers.TellDetection, URL: c.dial.Status, Call: c.Call(), AnsweredBy: c.phone.AnsweredBy}}
+		c.reports <- report{providers.Ask{Kind: providers.TellDetection, URL: c.dial.Status, Call: c.Call(),
+			AnsweredBy: c.phone.AnsweredBy}}
 	}
 	c.converse(ctx, c.dial.Answer)
 }
@@ -639,7 +642,8 @@ func (c *SimCall) stream(ctx, interrupted context.Context, a *providers.Answer) 
 	call := c.Call()
 	caller := &Caller{
 		Spec: c.x.Spec, URL: c.x.reach(a.Media), Header: header, Start: *c.x.Office.Start(&call, a),
-		Dialer: c.x.Dialer, Voice: c.phone.Voice[min(c.spoken, len(c.phone.Voice)):], Length: max(codec.FrameTime, time.Until(c.hangAt)), Digits: c.phone.Digits, Progress: c.x.Progress,
+		Dialer: c.x.Dialer, Voice: c.phone.Voice[min(c.spoken, len(c.phone.Voice)):],
+		Length: max(codec.FrameTime, time.Until(c.hangAt)), Digits: c.phone.Digits, Progress: c.x.Progress,
 	}
 	over, began := make(chan struct{}), time.Now()
 	streaming := interrupted
@@ -664,7 +668,8 @@ func (c *SimCall) stream(ctx, interrupted context.Context, a *providers.Answer) 
 			c.strays.Go(func() { // its end is asked about, but changes nothing
 				<-over
 				c.strayed(result, at, samples)
-				if _, err := c.ask(ctx, &providers.Ask{Kind: providers.AskNext, URL: a.Next, Call: c.Call()}); err != nil && ctx.Err() == nil {
+				if _, err := c.ask(ctx, &providers.Ask{Kind: providers.AskNext, URL: a.Next,
+					Call: c.Call()}); err != nil && ctx.Err() == nil {
 					c.wrong(err)
 				}
 			})

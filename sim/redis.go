@@ -40,7 +40,8 @@ func (r *Redis) Start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("sim: redis-server is not installed (Debian package redis-server): %w", err)
 	}
-	r.cmd = exec.Command(path, "--port", port, "--bind", "127.0.0.1", "--dir", r.dir, "--save", "", "--appendonly", "yes", "--appendfsync", "always")
+	r.cmd = exec.Command(path, "--port", port, "--bind", "127.0.0.1", "--dir", r.dir, "--save", "", "--appendonly",
+		"yes", "--appendfsync", "always")
 	if err := r.cmd.Start(); err != nil {
 		return fmt.Errorf("sim: redis: %w", err)
 	}

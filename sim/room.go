@@ -37,7 +37,8 @@ func (c *SimCall) tellRoom(r *providers.Room, joined bool) {
 	if r.Events != "" {
 		n := c.inRooms
 		c.inRooms++
-		c.reports <- report{providers.Ask{Kind: providers.TellRoom, URL: r.Events, Call: c.Call(), Sequence: n, Room: r.Name, Joined: joined}}
+		c.reports <- report{providers.Ask{Kind: providers.TellRoom, URL: r.Events, Call: c.Call(), Sequence: n,
+			Room: r.Name, Joined: joined}}
 	}
 }
 
@@ -174,7 +175,8 @@ func (c *SimCall) connect(ctx context.Context, a *providers.Answer) providers.St
 		defer close(done)
 		length := other.phone.Length
 		if length == 0 {
-			length = max(codec.FrameTime, time.Duration(len(other.phone.Voice))*time.Second/time.Duration(c.x.format.Rate))
+			speech := time.Duration(len(other.phone.Voice)) * time.Second / time.Duration(c.x.format.Rate)
+			length = max(codec.FrameTime, speech)
 		}
 		other.hangAt = time.Now().Add(length)
 		other.become(providers.StatusInProgress)

@@ -12,7 +12,8 @@ import (
 
 // speech.wav was made with espeak-ng and sox (Debian packages):
 //
-//	espeak-ng -v en-us -s 155 -p 45 -w s.wav "Hello. I am calling about the train to Amsterdam. When does the next one leave? Thank you."
+//	espeak-ng -v en-us -s 155 -p 45 -w s.wav "Hello. I am calling about the train to Amsterdam. When does the
+//	next one leave? Thank you."
 //	sox -D s.wav -b 16 -r 16000 speech.wav norm -6 pad 0.2 0.3
 //
 //go:embed speech.wav

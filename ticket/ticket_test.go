@@ -8,7 +8,8 @@ import (
 func TestTokens(t *testing.T) {
 	now := time.Now()
 	a, b, stranger := New("shared"), New("shared"), New("other")
-	want := Ticket{Use: Media, ID: "cs_1", Provider: "twilio", Account: "main", Call: "CA1", From: "+15550001111", To: "sip:x"}
+	want := Ticket{Use: Media, ID: "cs_1", Provider: "twilio", Account: "main", Call: "CA1", From: "+15550001111",
+		To: "sip:x"}
 	token := a.Make(want, now)
 	if a.Make(want, now) == token {
 		t.Error("two tokens are equal")

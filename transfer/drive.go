@@ -221,7 +221,8 @@ func (d *driver) do(ctx context.Context, r *Record, duty Duty) bool {
 		return d.tell(ctx, Event{Kind: Joined})
 	case DoClear:
 		if r.Leg != "" && !r.LegDown || !r.Settled {
-			d.log.Error("transfer ends although the carrier has not done all", "transfer", d.id, "leg_up", r.Leg != "" && !r.LegDown, "caller_settled", r.Settled)
+			d.log.Error("transfer ends although the carrier has not done all", "transfer", d.id, "leg_up",
+				r.Leg != "" && !r.LegDown, "caller_settled", r.Settled)
 		}
 		return d.tell(ctx, Event{Kind: Cleared})
 	case DoDial:

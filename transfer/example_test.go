@@ -44,7 +44,8 @@ func ExampleManager() {
 	go func() { defer close(ended); m.Run(ctx) }()
 	defer func() { stop(); <-ended }()
 
-	r, err := m.Start(ctx, transfer.Request{Call: "cs_1", To: "+15550100123", Mode: transfer.Conference, Ring: 30 * time.Second})
+	r, err := m.Start(ctx, transfer.Request{Call: "cs_1", To: "+15550100123", Mode: transfer.Conference,
+		Ring: 30 * time.Second})
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -27,7 +27,8 @@ const (
 )
 
 // States lists them.
-var States = []State{Requested, Dialing, Ringing, Answered, Briefing, Accepted, Bridging, Bridged, Compensating, Ended, Failed, Canceled, TimedOut}
+var States = []State{Requested, Dialing, Ringing, Answered, Briefing, Accepted, Bridging, Bridged, Compensating, Ended,
+	Failed, Canceled, TimedOut}
 
 // Final reports whether a state is never left.
 func (s State) Final() bool { return s == Ended || s == Failed || s == Canceled || s == TimedOut }
@@ -75,17 +76,24 @@ const (
 // moves are all that are legal. What is not here changes nothing: it is late, has
 // come twice, or makes no sense.
 var moves = map[State]map[Kind]State{
-	Requested: {Begin: Dialing, Divert: Bridging, Refused: Compensating, CallerLeft: Compensating, Cancel: Compensating, Timeout: Compensating},
+	Requested: {Begin: Dialing, Divert: Bridging, Refused: Compensating, CallerLeft: Compensating, Cancel: Compensating,
+		Timeout: Compensating},
 	Dialing: {Rang: Ringing, Picked: Answered,
-		LegDown: Compensating, Refused: Compensating, CallerLeft: Compensating, Cancel: Compensating, Timeout: Compensating, Machine: Compensating},
+		LegDown: Compensating, Refused: Compensating, CallerLeft: Compensating, Cancel: Compensating,
+		Timeout: Compensating, Machine: Compensating},
 	Ringing: {Picked: Answered,
-		LegDown: Compensating, Refused: Compensating, CallerLeft: Compensating, Cancel: Compensating, Timeout: Compensating, Machine: Compensating},
+		LegDown: Compensating, Refused: Compensating, CallerLeft: Compensating, Cancel: Compensating,
+		Timeout: Compensating, Machine: Compensating},
 	Answered: {Brief: Briefing, Bridge: Bridging, Decline: Compensating, Machine: Compensating,
-		LegDown: Compensating, Refused: Compensating, CallerLeft: Compensating, Cancel: Compensating, Timeout: Compensating},
+		LegDown: Compensating, Refused: Compensating, CallerLeft: Compensating, Cancel: Compensating,
+		Timeout: Compensating},
 	Briefing: {Accept: Accepted, Decline: Compensating, Machine: Compensating,
-		LegDown: Compensating, Refused: Compensating, CallerLeft: Compensating, Cancel: Compensating, Timeout: Compensating},
-	Accepted:     {Bridge: Bridging, LegDown: Compensating, Refused: Compensating, CallerLeft: Compensating, Cancel: Compensating, Timeout: Compensating},
-	Bridging:     {Joined: Bridged, Machine: Compensating, LegDown: Compensating, Refused: Compensating, CallerLeft: Compensating, Cancel: Compensating, Timeout: Compensating},
+		LegDown: Compensating, Refused: Compensating, CallerLeft: Compensating, Cancel: Compensating,
+		Timeout: Compensating},
+	Accepted: {Bridge: Bridging, LegDown: Compensating, Refused: Compensating, CallerLeft: Compensating,
+		Cancel: Compensating, Timeout: Compensating},
+	Bridging: {Joined: Bridged, Machine: Compensating, LegDown: Compensating, Refused: Compensating,
+		CallerLeft: Compensating, Cancel: Compensating, Timeout: Compensating},
 	Bridged:      {Machine: Compensating, LegDown: Compensating, CallerLeft: Compensating, Cancel: Compensating},
 	Compensating: {Cleared: ""}, // to Want
 }
@@ -141,7 +149,8 @@ const (
 )
 
 // Reasons lists them.
-var Reasons = []string{ReasonBusy, ReasonNoAnswer, ReasonDeclined, ReasonMachine, ReasonInvalid, ReasonCarrier, ReasonTimeout,
+var Reasons = []string{ReasonBusy, ReasonNoAnswer, ReasonDeclined, ReasonMachine, ReasonInvalid, ReasonCarrier,
+	ReasonTimeout,
 	ReasonCaller, ReasonDestination, ReasonAgent, ReasonAPI, ReasonLost, ReasonShutdown}
 
 // Place is where the caller is.
@@ -228,8 +237,10 @@ func (r *Record) note(ev Event, now int64) (news bool) {
 	case Settled:
 		r.Settled = true
 	}
-	return r.Leg != before.Leg || r.Due != before.Due || r.Dialed != before.Dialed || r.Human != before.Human || r.LegDown != before.LegDown ||
-		r.CallerGone != before.CallerGone || r.At != before.At || r.CallerIn != before.CallerIn || r.Settled != before.Settled
+	return r.Leg != before.Leg || r.Due != before.Due || r.Dialed != before.Dialed || r.Human != before.Human ||
+		r.LegDown != before.LegDown ||
+		r.CallerGone != before.CallerGone || r.At != before.At || r.CallerIn != before.CallerIn ||
+		r.Settled != before.Settled
 }
 
 // outcome is what a transfer comes to by an event that ends it.
@@ -292,7 +303,8 @@ func (r *Record) duty(now int64) Duty {
 			return DoDial
 		}
 	case Answered:
-		if r.Mode == Conference && r.Agent == "" && (r.wanted() || now >= r.Due-(times[Answered]-humanTime).Milliseconds()) {
+		if r.Mode == Conference && r.Agent == "" &&
+			(r.wanted() || now >= r.Due-(times[Answered]-humanTime).Milliseconds()) {
 			return DoBridge
 		}
 	case Accepted:
@@ -337,7 +349,8 @@ func (r *Record) wanted() bool { return !r.Detect || r.Human }
 // Meets reports whether caller and destination are, or will be, in the room, and want
 // to be: whoever sees that may say so, without waiting for the owner.
 func (r *Record) Meets() bool {
-	return r.CallerIn && (r.State == Answered && r.Mode == Conference && r.wanted() || r.State == Accepted || r.State == Bridging)
+	return r.CallerIn && (r.State == Answered && r.Mode == Conference && r.wanted() || r.State == Accepted ||
+		r.State == Bridging)
 }
 
 // What becomes of the caller in the end: one of these, or a number in E.164.

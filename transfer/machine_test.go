@@ -22,7 +22,8 @@ func TestMain(m *testing.M) {
 }
 
 func request() Request {
-	return Request{Call: "cs_1", Account: "main", Provider: "twilio", Caller: "CA1", To: "+15550100123", From: "+15550100999",
+	return Request{Call: "cs_1", Account: "main", Provider: "twilio", Caller: "CA1", To: "+15550100123",
+		From: "+15550100999",
 		Mode: Conference, Ring: 20 * time.Second, OnEnd: Hangup, By: ReasonAPI}
 }
 
@@ -33,7 +34,8 @@ func record() *Record {
 }
 
 // kinds are all events.
-var kinds = []Kind{Begin, Divert, Rang, Picked, Brief, Accept, Decline, Machine, Bridge, Joined, LegDown, Refused, CallerLeft, Cancel, Timeout, Cleared,
+var kinds = []Kind{Begin, Divert, Rang, Picked, Brief, Accept, Decline, Machine, Bridge, Joined, LegDown, Refused,
+	CallerLeft, Cancel, Timeout, Cleared,
 	Placed, Human, Unsure, Moved, CallerIn, Settled, dialing}
 
 // TestMoves: the table knows each state and event, every state but the final ones
@@ -111,7 +113,8 @@ func TestTimeoutOnce(t *testing.T) {
 	if !moved || late.State != Compensating || late.Want != TimedOut {
 		t.Errorf("%+v", late)
 	}
-	for _, ev := range []Event{{Kind: Begin}, {Kind: Placed, Leg: "L"}, {Kind: Rang}, {Kind: Picked}, {Kind: Bridge}, {Kind: Moved, Place: InRoom}, {Kind: Joined},
+	for _, ev := range []Event{{Kind: Begin}, {Kind: Placed, Leg: "L"}, {Kind: Rang}, {Kind: Picked}, {Kind: Bridge},
+		{Kind: Moved, Place: InRoom}, {Kind: Joined},
 		{Kind: LegDown}, {Kind: Settled}, {Kind: Cleared}} {
 		next, moved := r.apply(ev, 2000)
 		if !moved {
@@ -135,18 +138,25 @@ func TestDisposition(t *testing.T) {
 	}{
 		"failed, with the agent": {func(r *Record) { r.Want, r.Reason = Failed, ReasonBusy }, ""},
 		"failed, away":           {func(r *Record) { r.Want, r.Reason, r.At = Failed, ReasonBusy, InRoom }, Resume},
-		"failed, hang up":        {func(r *Record) { r.Want, r.OnFail = Failed, map[string]string{"": Hangup} }, Hangup},
+		"failed, hang up": {func(r *Record) { r.Want, r.OnFail = Failed, map[string]string{"": Hangup} },
+			Hangup},
 		"busy, number": {func(r *Record) {
 			r.Want, r.Reason, r.OnFail = Failed, ReasonBusy, map[string]string{"": Hangup, ReasonBusy: "+15550100777"}
 		}, "+15550100777"},
 		"timed out": {func(r *Record) {
 			r.Want, r.Reason, r.OnFail = TimedOut, ReasonTimeout, map[string]string{ReasonTimeout: Hangup}
 		}, Hangup},
-		"canceled, away":                  {func(r *Record) { r.Want, r.At, r.OnFail = Canceled, InRoom, map[string]string{"": Hangup} }, Resume},
-		"ended":                           {func(r *Record) { r.Want, r.At = Ended, InRoom }, Hangup},
-		"ended, back":                     {func(r *Record) { r.Want, r.At, r.OnEnd = Ended, InRoom, Resume }, Resume},
-		"gone":                            {func(r *Record) { r.Want, r.At, r.CallerGone = Ended, InRoom, true }, ""},
-		"gone, whatever should have been": {func(r *Record) { r.Want, r.CallerGone, r.OnFail = Failed, true, map[string]string{"": "+15550100777"} }, ""},
+		"canceled, away": {func(r *Record) {
+			r.Want, r.At, r.OnFail = Canceled, InRoom,
+				map[string]string{"": Hangup}
+		}, Resume},
+		"ended":       {func(r *Record) { r.Want, r.At = Ended, InRoom }, Hangup},
+		"ended, back": {func(r *Record) { r.Want, r.At, r.OnEnd = Ended, InRoom, Resume }, Resume},
+		"gone":        {func(r *Record) { r.Want, r.At, r.CallerGone = Ended, InRoom, true }, ""},
+		"gone, whatever should have been": {func(r *Record) {
+			r.Want, r.CallerGone, r.OnFail = Failed, true,
+				map[string]string{"": "+15550100777"}
+		}, ""},
 	} {
 		r := record()
 		tt.change(r)
@@ -160,8 +170,10 @@ func TestDisposition(t *testing.T) {
 func TestFields(t *testing.T) {
 	r := record()
 	r.OnFail, r.Context = map[string]string{"busy": Hangup, "": Resume}, map[string]string{"who": "Ann"}
-	r.Detect, r.Dialed, r.LegDown, r.Human, r.CallerGone, r.Settled, r.CallerIn = true, true, true, true, true, true, true
-	for _, s := range []*string{&r.Name, &r.Agent, &r.Host, &r.Whisper, &r.Brief, &r.Accept, &r.Digits, &r.Hold, &r.OnEnd, &r.Ref, &r.Reason, &r.Detail, &r.Leg} {
+	r.Detect, r.Dialed, r.LegDown, r.Human, r.CallerGone, r.Settled, r.CallerIn = true, true, true, true, true, true,
+		true
+	for _, s := range []*string{&r.Name, &r.Agent, &r.Host, &r.Whisper, &r.Brief, &r.Accept, &r.Digits, &r.Hold,
+		&r.OnEnd, &r.Ref, &r.Reason, &r.Detail, &r.Leg} {
 		*s = "x"
 	}
 	r.Want = Failed

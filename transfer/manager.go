@@ -101,7 +101,8 @@ func (o *owned) seen() State {
 
 // NewManager makes a manager; it acts while Run does.
 func NewManager(store Store, carrier Carrier, cfg Config, log *slog.Logger) *Manager {
-	return &Manager{store: store, carrier: carrier, cfg: cfg, log: log, owned: map[string]*owned{}, waiting: map[string]map[chan struct{}]struct{}{}, stirred: make(chan struct{}), begun: make(chan struct{})}
+	return &Manager{store: store, carrier: carrier, cfg: cfg, log: log, owned: map[string]*owned{},
+		waiting: map[string]map[chan struct{}]struct{}{}, stirred: make(chan struct{}), begun: make(chan struct{})}
 }
 
 // Run acts for the transfers of this instance, and takes over those of dead ones,

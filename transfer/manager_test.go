@@ -12,7 +12,8 @@ import (
 )
 
 // quick are times for tests in real time.
-var quick = Config{Instance: "a", Lease: 300 * time.Millisecond, Poll: 50 * time.Millisecond, Look: 20 * time.Millisecond, Retry: 10 * time.Millisecond}
+var quick = Config{Instance: "a", Lease: 300 * time.Millisecond, Poll: 50 * time.Millisecond,
+	Look: 20 * time.Millisecond, Retry: 10 * time.Millisecond}
 
 // running is a manager at work, until stop or the end of the test.
 func running(t *testing.T, s Store, h Carrier, name string) (m *Manager, stop func()) {
@@ -93,7 +94,8 @@ func TestManager(t *testing.T) {
 		if _, err := m.Start(t.Context(), request()); !errors.As(err, &busy) || busy.ID != r.ID {
 			t.Errorf("a second transfer: %v", err)
 		}
-		if got, err := m.ByCall(t.Context(), "cs_1"); err != nil || got.ID != r.ID || got.Room == "" || got.Nonce == "" {
+		if got, err := m.ByCall(t.Context(), "cs_1"); err != nil || got.ID != r.ID || got.Room == "" ||
+			got.Nonce == "" {
 			t.Errorf("%+v, %v", got, err)
 		}
 		dialled(t, m, r.ID)
@@ -204,7 +206,8 @@ func TestStoreComesBack(t *testing.T) {
 	}
 	dialled(t, m, r.ID)
 	s.away(true)
-	if _, _, err := m.HandleEvent(t.Context(), r.ID, Event{Kind: LegDown, Reason: ReasonBusy}); !errors.Is(err, errAway) {
+	if _, _, err := m.HandleEvent(t.Context(), r.ID, Event{Kind: LegDown, Reason: ReasonBusy}); !errors.Is(err,
+		errAway) {
 		t.Errorf("%v", err) // the webhook answers 503, and is sent again
 	}
 	s.away(false)
@@ -346,7 +349,8 @@ func TestDefect4LongCall(t *testing.T) {
 	mem := NewMemory(func() time.Time { return now }, time.Minute)
 	bridged := func(s Store) *Record {
 		r := created(t, s, "tr_1", "cs_1")
-		for _, ev := range []Event{{Kind: Begin}, {Kind: Picked, Leg: "L1"}, {Kind: Bridge}, {Kind: Moved, Place: InRoom}, {Kind: Joined}} {
+		for _, ev := range []Event{{Kind: Begin}, {Kind: Picked, Leg: "L1"}, {Kind: Bridge},
+			{Kind: Moved, Place: InRoom}, {Kind: Joined}} {
 			r = move(t, s, r, ev)
 		}
 		return r
@@ -395,7 +399,8 @@ func TestDefect6ClaimThenAct(t *testing.T) {
 				t.Error("it lived")
 			}()
 		}
-		happens(t, NewManager(s, newWorld(), quick, slog.New(slog.DiscardHandler)), r.ID, Event{Kind: Picked, Leg: "L1"})
+		happens(t, NewManager(s, newWorld(), quick, slog.New(slog.DiscardHandler)), r.ID,
+			Event{Kind: Picked, Leg: "L1"})
 	})
 }
 
@@ -412,7 +417,8 @@ func TestDefect7TerminalStates(t *testing.T) {
 		happens(t, m, r.ID, Event{Kind: LegDown, Reason: ReasonNoAnswer})
 		until(t, m, r.ID, Failed)
 		for _, k := range kinds {
-			if got, moved, err := m.HandleEvent(t.Context(), r.ID, Event{Kind: k}); moved || err != nil || got.State != Failed || got.Reason != ReasonNoAnswer {
+			if got, moved, err := m.HandleEvent(t.Context(), r.ID, Event{Kind: k}); moved || err != nil ||
+				got.State != Failed || got.Reason != ReasonNoAnswer {
 				t.Errorf("%s: %+v, %v", k, got, err)
 			}
 		}
@@ -448,7 +454,8 @@ func TestDefect8OneWinner(t *testing.T) {
 				}
 			})
 			group.Go(func() {
-				if _, err := m.Wait(context.Background(), r.ID, func(r *Record) bool { return r.State == Bridged }); err != nil {
+				if _, err := m.Wait(context.Background(), r.ID,
+					func(r *Record) bool { return r.State == Bridged }); err != nil {
 					t.Error(err)
 				}
 			})

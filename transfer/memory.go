@@ -30,7 +30,8 @@ type kept struct {
 
 // NewMemory makes an empty store, which forgets final records after tombstone.
 func NewMemory(now func() time.Time, tombstone time.Duration) *Memory {
-	return &Memory{now: now, tombstone: tombstone, kept: map[string]*kept{}, byCall: map[string]string{}, wakes: map[chan string]struct{}{}}
+	return &Memory{now: now, tombstone: tombstone, kept: map[string]*kept{}, byCall: map[string]string{},
+		wakes: map[chan string]struct{}{}}
 }
 
 // lock returns the time, and forgets what is old. The caller unlocks.
@@ -56,7 +57,8 @@ func (m *Memory) Create(_ context.Context, r *Record, lease time.Duration) error
 		return &BusyError{id}
 	}
 	r.begin(now)
-	k := &kept{fields: r.store(), steps: map[string]bool{}, lease: now + lease.Milliseconds(), until: now + keepLive.Milliseconds()}
+	k := &kept{fields: r.store(), steps: map[string]bool{}, lease: now + lease.Milliseconds(),
+		until: now + keepLive.Milliseconds()}
 	k.log = append(k.log, r.entry(create))
 	m.kept[r.ID], m.byCall[r.Call] = k, r.ID
 	m.wake(r.ID)

@@ -112,15 +112,17 @@ type field struct {
 }
 
 func text[T ~string](name string, at func(*Record) *T) field {
-	return field{name, func(r *Record) string { return string(*at(r)) }, func(r *Record, s string) error { *at(r) = T(s); return nil }}
+	return field{name, func(r *Record) string { return string(*at(r)) },
+		func(r *Record, s string) error { *at(r) = T(s); return nil }}
 }
 
 func number[T ~int64](name string, at func(*Record) *T) field {
-	return field{name, func(r *Record) string { return strconv.FormatInt(int64(*at(r)), 10) }, func(r *Record, s string) error {
-		n, err := strconv.ParseInt(s, 10, 64)
-		*at(r) = T(n)
-		return err
-	}}
+	return field{name, func(r *Record) string { return strconv.FormatInt(int64(*at(r)), 10) },
+		func(r *Record, s string) error {
+			n, err := strconv.ParseInt(s, 10, 64)
+			*at(r) = T(n)
+			return err
+		}}
 }
 
 func flag(name string, at func(*Record) *bool) field {

@@ -28,9 +28,10 @@ var (
 	//go:embed lua/claim.lua
 	claimLua string
 
-	createScript, loadScript, moveScript = redis.NewScript(createLua), redis.NewScript(loadLua), redis.NewScript(moveLua)
-	stepScript, renewScript              = redis.NewScript(stepLua), redis.NewScript(renewLua)
-	expiredScript, claimScript           = redis.NewScript(expiredLua), redis.NewScript(claimLua)
+	createScript, loadScript, moveScript = redis.NewScript(createLua), redis.NewScript(loadLua),
+		redis.NewScript(moveLua)
+	stepScript, renewScript    = redis.NewScript(stepLua), redis.NewScript(renewLua)
+	expiredScript, claimScript = redis.NewScript(expiredLua), redis.NewScript(claimLua)
 )
 
 // Redis is the Store of several instances.
@@ -77,7 +78,8 @@ func pairs(args []any, m map[string]string) []any {
 // Create implements Store.
 func (s *Redis) Create(ctx context.Context, r *Record, lease time.Duration) error {
 	r.begin(0)
-	args := pairs([]any{r.ID, lease.Milliseconds(), keepLive.Milliseconds(), times[Requested].Milliseconds(), s.wake()}, r.store())
+	args := pairs([]any{r.ID, lease.Milliseconds(), keepLive.Milliseconds(), times[Requested].Milliseconds(), s.wake()},
+		r.store())
 	got, err := createScript.Run(ctx, s.db, s.keys(r.ID, r.Call)[:4], args...).Slice()
 	if err != nil {
 		return fmt.Errorf("transfer: store: create: %w", err)
@@ -173,7 +175,8 @@ func (s *Redis) Log(ctx context.Context, id string, after int64) ([]Entry, error
 
 // Step implements Store.
 func (s *Redis) Step(ctx context.Context, r *Record, step string) (bool, error) {
-	got, err := stepScript.Run(ctx, s.db, []string{s.step(r.ID, step), s.context(r.ID)}, r.Fence, keepLive.Milliseconds()).Text()
+	got, err := stepScript.Run(ctx, s.db, []string{s.step(r.ID, step), s.context(r.ID)}, r.Fence,
+		keepLive.Milliseconds()).Text()
 	if err != nil {
 		return false, fmt.Errorf("transfer: store: step: %w", err)
 	}
@@ -182,7 +185,8 @@ func (s *Redis) Step(ctx context.Context, r *Record, step string) (bool, error) 
 
 // Renew implements Store.
 func (s *Redis) Renew(ctx context.Context, r *Record, lease time.Duration) (bool, error) {
-	n, err := renewScript.Run(ctx, s.db, s.keys(r.ID, r.Call), r.ID, r.Fence, lease.Milliseconds(), keepLive.Milliseconds()).Int()
+	n, err := renewScript.Run(ctx, s.db, s.keys(r.ID, r.Call), r.ID, r.Fence, lease.Milliseconds(),
+		keepLive.Milliseconds()).Int()
 	if err != nil {
 		return false, fmt.Errorf("transfer: store: renew: %w", err)
 	}
@@ -201,7 +205,8 @@ func (s *Redis) Claim(ctx context.Context, owner string, lease time.Duration, li
 		if err != nil && !errors.Is(err, redis.Nil) {
 			return list, fmt.Errorf("transfer: store: claim: %w", err)
 		}
-		got, err := claimScript.Run(ctx, s.db, s.keys(id, call), id, owner, lease.Milliseconds(), keepLive.Milliseconds(), s.wake()).Result()
+		got, err := claimScript.Run(ctx, s.db, s.keys(id, call), id, owner, lease.Milliseconds(),
+			keepLive.Milliseconds(), s.wake()).Result()
 		if err != nil {
 			return list, fmt.Errorf("transfer: store: claim: %w", err)
 		}

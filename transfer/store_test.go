@@ -109,7 +109,8 @@ func TestStore(t *testing.T) {
 			t.Errorf("%q, %v", id, err)
 		}
 		r := created(t, s, "tr_1", "cs_1")
-		if d := time.Since(time.UnixMilli(r.Created)).Abs(); d > time.Minute || r.Due != r.Created+times[Requested].Milliseconds() || r.Version != 1 || r.Fence != 1 {
+		if d := time.Since(time.UnixMilli(r.Created)).Abs(); d > time.Minute ||
+			r.Due != r.Created+times[Requested].Milliseconds() || r.Version != 1 || r.Fence != 1 {
 			t.Errorf("%+v", r)
 		}
 		got, now, err := s.Load(ctx, "tr_1")
@@ -285,7 +286,8 @@ func TestStoreLease(t *testing.T) {
 				claimed = list[0]
 			}
 		}
-		if claimed.Owner != "b" || claimed.Fence != 2 || claimed.Version != 2 || claimed.State != Requested || claimed.To != r.To {
+		if claimed.Owner != "b" || claimed.Fence != 2 || claimed.Version != 2 || claimed.State != Requested ||
+			claimed.To != r.To {
 			t.Errorf("%+v", claimed)
 		}
 		if list, err := s.Claim(ctx, "c", time.Minute, 10); len(list) > 0 || err != nil {
@@ -384,9 +386,11 @@ func TestStoreAway(t *testing.T) {
 	_, step := s.Step(t.Context(), r, stepDial)
 	_, renew := s.Renew(t.Context(), r, time.Minute)
 	_, claim := s.Claim(t.Context(), "a", time.Minute, 1)
-	for name, err := range map[string]error{"create": s.Create(t.Context(), r, time.Minute), "load": load, "by call": byCall, "log": log,
+	for name, err := range map[string]error{"create": s.Create(t.Context(), r, time.Minute), "load": load,
+		"by call": byCall, "log": log,
 		"step": step, "renew": renew, "claim": claim, "move": s.Move(t.Context(), r, r, Begin)} {
-		if err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), "transfer: store: ") {
+		if err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrConflict) ||
+			!strings.Contains(err.Error(), "transfer: store: ") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -352,7 +352,8 @@ func (r *run) advance(d time.Duration, mem *Memory) {
 // left alone, nobody is called twice, and nothing is left (I1 to I20).
 func TestAnyHistory(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		w := &world{now: time.Unix(1e9, 0), caller: "agent", dial: rapid.SampledFrom([]string{"good", "good", "good", "refused", "lost", "never"}).Draw(t, "dial")}
+		w := &world{now: time.Unix(1e9, 0), caller: "agent",
+			dial: rapid.SampledFrom([]string{"good", "good", "good", "refused", "lost", "never"}).Draw(t, "dial")}
 		mem := NewMemory(func() time.Time { return w.now }, 24*time.Hour)
 		req := request()
 		req.Mode = rapid.SampledFrom([]Mode{Conference, Conference, Attended, Blind}).Draw(t, "mode")
@@ -362,7 +363,8 @@ func TestAnyHistory(t *testing.T) {
 		req.OnEnd = rapid.SampledFrom([]string{Hangup, Resume, ""}).Draw(t, "on_end")
 		req.Detect = rapid.Bool().Draw(t, "detect")
 		if rapid.Bool().Draw(t, "on_fail") {
-			req.OnFail = map[string]string{"": rapid.SampledFrom([]string{Hangup, Resume, "+15550100777"}).Draw(t, "disposition")}
+			req.OnFail = map[string]string{"": rapid.SampledFrom([]string{Hangup, Resume, "+15550100777"}).Draw(t,
+				"disposition")}
 		}
 		r := newRun(t, mem, w, req)
 		steps := rapid.IntRange(0, 40).Draw(t, "steps")

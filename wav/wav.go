@@ -64,7 +64,8 @@ func Parse(b []byte) (samples []int16, rate int, err error) {
 			encoding = encodings[[2]uint16{kind, bits}]
 			channels, rate = int(binary.LittleEndian.Uint16(body[2:])), int(binary.LittleEndian.Uint32(body[4:]))
 			if encoding == 0 || channels == 0 {
-				return nil, 0, fmt.Errorf("wav: format %d with %d bits and %d channels: %s", kind, bits, channels, convert)
+				return nil, 0, fmt.Errorf("wav: format %d with %d bits and %d channels: %s", kind, bits, channels,
+					convert)
 			}
 			if !slices.Contains(codec.Rates, rate) {
 				return nil, 0, fmt.Errorf("wav: %d Hz must be one of %v: %s", rate, codec.Rates, convert)

@@ -30,7 +30,8 @@ func TestWAV(t *testing.T) {
 	if _, _, err := Read(path + "x"); err == nil {
 		t.Error("a file that is not there was read")
 	}
-	stereo := []byte("RIFF\x00\x00\x00\x00WAVEfmt \x10\x00\x00\x00\x01\x00\x02\x00\x40\x1f\x00\x00\x00\x00\x00\x00\x04\x00\x10\x00" +
+	stereo := []byte("RIFF\x00\x00\x00\x00WAVEfmt " +
+		"\x10\x00\x00\x00\x01\x00\x02\x00\x40\x1f\x00\x00\x00\x00\x00\x00\x04\x00\x10\x00" +
 		"LIST\x01\x00\x00\x00x\x00data\xff\xff\xff\xff\x02\x00\x04\x00\xfe\xff\x00\x00")
 	if got, rate, err := Parse(stereo); err != nil || rate != 8000 || !slices.Equal(got, []int16{3, -1}) {
 		t.Errorf("stereo with an odd chunk and an open length: %v, %d, %v", got, rate, err)
@@ -46,7 +47,8 @@ func TestWAV(t *testing.T) {
 
 func FuzzWAV(f *testing.F) {
 	f.Add(Append(nil, samples(78), 16000))
-	f.Add([]byte("RIFF\x00\x00\x00\x00WAVEfmt \x10\x00\x00\x00\x07\x00\x01\x00\x40\x1f\x00\x00\x00\x00\x00\x00\x01\x00\x08\x00data\x02\x00\x00\x00\xff\x7f"))
+	f.Add([]byte("RIFF\x00\x00\x00\x00WAVEfmt " +
+		"\x10\x00\x00\x00\x07\x00\x01\x00\x40\x1f\x00\x00\x00\x00\x00\x00\x01\x00\x08\x00data\x02\x00\x00\x00\xff\x7f"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, rate, err := Parse(b)
 		if err == nil && (!slices.Contains(codec.Rates, rate) || len(s) > len(b)) {

@@ -197,7 +197,8 @@ func (k kind) library(t *testing.T, other net.Conn) *websocket.Conn {
 		ours := make(chan *websocket.Conn, 1)
 		srv := &hijacked{conn: other}
 		r := httptest.NewRequest("GET", "/", nil)
-		for name, value := range map[string]string{"Connection": "Upgrade", "Upgrade": "websocket", "Sec-Websocket-Version": "13", "Sec-Websocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="} {
+		for name, value := range map[string]string{"Connection": "Upgrade", "Upgrade": "websocket",
+			"Sec-Websocket-Version": "13", "Sec-Websocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="} {
 			r.Header.Set(name, value)
 		}
 		c, err := (&websocket.Upgrader{}).Upgrade(srv, r, nil)
@@ -420,8 +421,10 @@ func TestBroken(t *testing.T) {
 			"text not UTF-8":            {k.frame(0x80|opText, "x\xFF"), CloseBadText},
 			"too long":                  {k.frame(0x80|opBinary, long), CloseTooLarge},
 			"too long by its header":    {k.frame(0x80|opText, long)[:14], CloseTooLarge},
-			"too long in fragments":     {append(k.frame(opText, long[:1<<16]), k.frame(0x80|opContinue, "x")...), CloseTooLarge},
-			"endless":                   {[]byte{0x82, k.frame(0, "")[1] | 127, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1, 2, 3, 4}, CloseTooLarge},
+			"too long in fragments": {append(k.frame(opText, long[:1<<16]), k.frame(0x80|opContinue, "x")...),
+				CloseTooLarge},
+			"endless": {[]byte{0x82, k.frame(0, "")[1] | 127, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1, 2, 3,
+				4}, CloseTooLarge},
 		} {
 			t.Run(name, func(t *testing.T) {
 				_, in, other := k.start(t)
@@ -451,7 +454,8 @@ func TestTheirClose(t *testing.T) {
 	everyKind(t, limits, func(t *testing.T, k kind) {
 		for payload, want := range map[string]int{"": closeNone, "\x03\xE8bye": CloseNormal, "\x0F\xA0": 4000} {
 			_, in, other := k.start(t)
-			if _, err := other.Write(append(k.frame(0x80|opText, "last"), k.frame(0x80|opClose, payload)...)); err != nil {
+			if _, err := other.Write(append(k.frame(0x80|opText, "last"),
+				k.frame(0x80|opClose, payload)...)); err != nil {
 				t.Fatal(err)
 			}
 			if err := get(t, in.closed, "end"); CloseCode(err) != want {
@@ -487,7 +491,8 @@ func TestOurClose(t *testing.T) {
 			if err := lib.WriteMessage(websocket.TextMessage, []byte("wait")); err != nil {
 				t.Error(err)
 			}
-			return lib.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, ""), time.Now().Add(time.Second))
+			return lib.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, ""),
+				time.Now().Add(time.Second))
 		})
 		_, _, err := lib.ReadMessage()
 		if ce := (*websocket.CloseError)(nil); !errors.As(err, &ce) || ce.Code != ClosePolicy || ce.Text != "why" {

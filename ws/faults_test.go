@@ -45,7 +45,8 @@ func TestFlood(t *testing.T) {
 		op      byte
 		payload string
 		work    time.Duration
-	}{"pings": {opPing, "", 0}, "messages": {opText, `{"type":"ping","id":"12345678901234567890"}`, 5 * time.Microsecond}} {
+	}{"pings": {opPing, "", 0}, "messages": {opText, `{"type":"ping","id":"12345678901234567890"}`,
+		5 * time.Microsecond}} {
 		t.Run(name, func(t *testing.T) {
 			l := newTestLoop(t)
 			k := kind{loop: true, limits: limits}
@@ -184,8 +185,9 @@ func TestWriteLost(t *testing.T) {
 // TestEndOfHead: a header may end its lines with line feeds alone.
 func TestEndOfHead(t *testing.T) {
 	for text, want := range map[string]int{
-		"HTTP/1.1 101 x\r\na: b\r\n\r\nrest": 24, "HTTP/1.1 101 x\na: b\n\nrest": 21, "HTTP/1.1 101 x\na: b\n\r\nrest": 22,
-		"HTTP/1.1 101 x\r\na: b\r\n\r": -1, "HTTP/1.1 101 x\r\na: b\r\n": -1, "": -1,
+		"HTTP/1.1 101 x\r\na: b\r\n\r\nrest": 24, "HTTP/1.1 101 x\na: b\n\nrest": 21,
+		"HTTP/1.1 101 x\na: b\n\r\nrest": 22,
+		"HTTP/1.1 101 x\r\na: b\r\n\r":   -1, "HTTP/1.1 101 x\r\na: b\r\n": -1, "": -1,
 	} {
 		if got := endOfHead([]byte(text)); got != want {
 			t.Errorf("%q ends at %d, want %d", text, got, want)

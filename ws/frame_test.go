@@ -134,7 +134,9 @@ func TestProxy(t *testing.T) {
 	}
 	defer conn.Close()
 	first := <-asked
-	if !strings.HasPrefix(first, "CONNECT agent.example:443 HTTP/1.1\r\nHost: agent.example:443\r\n") || !strings.Contains(first, "Proxy-Authorization: Basic dXNlcjpwYXNz\r\n") || strings.Contains(first, "\r\nAuthorization:") {
+	if !strings.HasPrefix(first, "CONNECT agent.example:443 HTTP/1.1\r\nHost: agent.example:443\r\n") ||
+		!strings.Contains(first, "Proxy-Authorization: Basic dXNlcjpwYXNz\r\n") ||
+		strings.Contains(first, "\r\nAuthorization:") {
 		t.Errorf("the proxy was asked %q", first)
 	}
 	if _, err := io.WriteString(conn, "through"); err != nil {

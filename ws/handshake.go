@@ -61,13 +61,15 @@ type Dialer struct {
 }
 
 // Dial connects to a server with a Dialer as it comes.
-func Dial(ctx context.Context, to string, subprotocols []string, header http.Header, limits Limits) (c *Conn, status int, err error) {
+func Dial(ctx context.Context, to string, subprotocols []string, header http.Header, limits Limits) (c *Conn,
+	status int, err error) {
 	return (&Dialer{}).Dial(ctx, to, subprotocols, header, limits)
 }
 
 // Dial connects to a server, offering the subprotocols. A server that chooses another
 // one is refused. status is the HTTP status of a refused handshake, otherwise 0.
-func (d *Dialer) Dial(ctx context.Context, to string, subprotocols []string, header http.Header, limits Limits) (c *Conn, status int, err error) {
+func (d *Dialer) Dial(ctx context.Context, to string, subprotocols []string, header http.Header,
+	limits Limits) (c *Conn, status int, err error) {
 	h := &handshake{dialer: d, limits: limits, stop: func() bool { return true }}
 	c, status, err = h.do(ctx, to, subprotocols, header)
 	if err != nil {
@@ -87,7 +89,8 @@ type handshake struct {
 	stop func() bool
 }
 
-func (h *handshake) do(ctx context.Context, to string, subprotocols []string, header http.Header) (_ *Conn, status int, err error) {
+func (h *handshake) do(ctx context.Context, to string, subprotocols []string, header http.Header) (_ *Conn, status int,
+	err error) {
 	d := websocket.Dialer{WriteBufferSize: 4 << 10, WriteBufferPool: &writeBuffers, Subprotocols: subprotocols,
 		NetDialContext: h.plain, NetDialTLSContext: h.secure}
 	conn, resp, err := d.DialContext(ctx, to, header)
@@ -186,7 +189,8 @@ func dialThrough(ctx context.Context, d *net.Dialer, via *url.URL, address strin
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })
-	req := &http.Request{Method: http.MethodConnect, URL: &url.URL{Opaque: address}, Host: address, Header: http.Header{}}
+	req := &http.Request{Method: http.MethodConnect, URL: &url.URL{Opaque: address}, Host: address,
+		Header: http.Header{}}
 	if u := via.User; u != nil {
 		password, _ := u.Password()
 		(&http.Request{Header: req.Header}).SetBasicAuth(u.Username(), password)

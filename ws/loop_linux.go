@@ -166,7 +166,8 @@ func (l *Loop) add(fd int, c *Conn, out bool) error {
 		return &net.OpError{Op: "watch", Net: "tcp", Err: net.ErrClosed}
 	}
 	l.conns[int32(fd)] = c
-	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: interest(out), Fd: int32(fd)}); err != nil {
+	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd,
+		&unix.EpollEvent{Events: interest(out), Fd: int32(fd)}); err != nil {
 		delete(l.conns, int32(fd))
 		return &net.OpError{Op: "watch", Net: "tcp", Err: err}
 	}
@@ -175,7 +176,8 @@ func (l *Loop) add(fd int, c *Conn, out bool) error {
 
 // watch changes whether the loop tells that a connection can be written to.
 func (l *Loop) watch(fd int, out bool) error {
-	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_MOD, fd, &unix.EpollEvent{Events: interest(out), Fd: int32(fd)}); err != nil {
+	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_MOD, fd,
+		&unix.EpollEvent{Events: interest(out), Fd: int32(fd)}); err != nil {
 		return &net.OpError{Op: "watch", Net: "tcp", Err: err}
 	}
 	return nil

@@ -61,7 +61,8 @@ type reading struct {
 // fault has the message answered with an error. It returns true: there is something
 // to do.
 func (r *reading) fault(code, message string, args ...any) bool {
-	*r.cmd = session.AgentCommand{Kind: session.CommandFault, ID: clip(r.ID), Code: code, Message: fmt.Sprintf(message, args...), Fatal: r.cmd.Fatal}
+	*r.cmd = session.AgentCommand{Kind: session.CommandFault, ID: clip(r.ID), Code: code,
+		Message: fmt.Sprintf(message, args...), Fatal: r.cmd.Fatal}
 	return true
 }
 
@@ -274,7 +275,8 @@ func (t *talk) readReady(r *reading) bool {
 	}
 	switch {
 	case (hears != t.hears || speaks != t.speaks) && !t.awaiting:
-		return r.fault("unsupported", "ready chooses the rates only where it is awaited: use in_rate and out_rate in the URL")
+		return r.fault("unsupported", "ready chooses the rates only where it is awaited: use in_rate and out_rate in "+
+			"the URL")
 	case !hears.Valid() || !speaks.Valid():
 		return r.fault("bad_field", "the rates must be one of %v", codec.Rates)
 	case r.BargeIn != "" && r.BargeIn != "agent":

@@ -108,7 +108,8 @@ func nameOf(e codec.Encoding) string {
 
 func abilities(call *session.Call) capabilities {
 	a := call.Abilities
-	c := capabilities{Clear: "paced", Mark: "estimated", DTMFIn: a.Digits, DTMFOut: "inband", Transfer: append([]string{}, call.Transfers...)}
+	c := capabilities{Clear: "paced", Mark: "estimated", DTMFIn: a.Digits, DTMFOut: "inband",
+		Transfer: append([]string{}, call.Transfers...)}
 	if call.NativeDigits {
 		c.DTMFOut = "native"
 	}

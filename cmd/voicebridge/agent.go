@@ -71,7 +71,8 @@ func (f *agentFlags) serve(ctx context.Context, talk func(context.Context, *sim.
 	srv := &http.Server{Handler: a, ReadHeaderTimeout: 5 * time.Second}
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
 	defer stop()
-	log.Info("waiting for the bridge", "url", "ws://"+l.Addr().String()+"/", "bearer_required", f.Bearer != "", "signature_required", f.Secret != "")
+	log.Info("waiting for the bridge", "url", "ws://"+l.Addr().String()+"/", "bearer_required", f.Bearer != "",
+		"signature_required", f.Secret != "")
 	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve: %w", err)
 	}

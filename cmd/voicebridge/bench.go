@@ -70,7 +70,8 @@ func (c *benchCmd) Run(ctx context.Context, out output) error {
 		return err
 	}
 	defer g.Close()
-	b := &benchRun{benchCmd: c, plan: plan, g: g, out: out, show: newProgress(out, time.Second), report: bench.NewReport(plan.describe())}
+	b := &benchRun{benchCmd: c, plan: plan, g: g, out: out, show: newProgress(out, time.Second),
+		report: bench.NewReport(plan.describe())}
 	contestants := b.contestants()
 	if c.URL != "" {
 		fmt.Fprintf(out, "agents are at %s\n", b.agentURL(c.Mirror))
@@ -102,7 +103,8 @@ func (b *benchRun) atMost() error {
 		}
 		compared = true
 		if r.Median > b.AtMost {
-			return fmt.Errorf("--at-most: with %d calls %s needs %.2f times the CPU of the relay, more than %.2f", r.Calls, r.Of, r.Median, b.AtMost)
+			return fmt.Errorf("--at-most: with %d calls %s needs %.2f times the CPU of the relay, more than %.2f",
+				r.Calls, r.Of, r.Median, b.AtMost)
 		}
 	}
 	if !compared {
@@ -278,7 +280,8 @@ func (b *benchRun) capacity(ctx context.Context, c contestant) error {
 		}
 		switch {
 		case bad == 0 && good >= b.Most:
-			b.report.Capacity = fmt.Sprintf("%d calls, the most that was tried, with an added delay of at most %v at the 99th percentile and no gap heard", good, b.P99)
+			b.report.Capacity = fmt.Sprintf("%d calls, the most that was tried, with an added delay of at most %v at "+
+				"the 99th percentile and no gap heard", good, b.P99)
 			return nil
 		case bad == 0:
 			calls = min(2*good, b.Most)
@@ -288,7 +291,8 @@ func (b *benchRun) capacity(ctx context.Context, c contestant) error {
 		case good == 0 && bad <= 10:
 			return fmt.Errorf("%s does not even carry %d calls", c.name, bad)
 		case bad-good <= max(10, good/10):
-			b.report.Capacity = fmt.Sprintf("%d calls, but not %d, with an added delay of at most %v at the 99th percentile and no gap heard", good, bad, b.P99)
+			b.report.Capacity = fmt.Sprintf("%d calls, but not %d, with an added delay of at most %v at the 99th "+
+				"percentile and no gap heard", good, bad, b.P99)
 			return nil
 		default:
 			calls = (good + bad) / 2
@@ -344,21 +348,24 @@ func (b *benchRun) print() {
 	fmt.Fprintln(b.out)
 	fmt.Fprintln(w, "calls\tbridge\tCPU ms\tKB a call\tallocs a message\tdelay ms\tp99\tp99.9\tgaps\t")
 	for _, s := range b.report.Summaries() {
-		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t\n", s.Calls, s.Target, s.CPU.Short(2), s.MemoryKB.Short(0), s.Allocations.Short(2),
+		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t\n", s.Calls, s.Target, s.CPU.Short(2), s.MemoryKB.Short(0),
+			s.Allocations.Short(2),
 			s.DelayP50.Short(2), s.DelayP99.Short(2), s.DelayP999.Short(2), s.Gaps)
 	}
 	w.Flush()
 	if ratios := b.report.Ratios(); len(ratios) > 0 {
 		fmt.Fprintln(b.out, "\nCPU as a share of another's, in the same round: median (least to most)")
 		for _, r := range ratios {
-			fmt.Fprintf(b.out, "  %5d calls  %s / %s  %.2f (%.2f to %.2f)\n", r.Calls, r.Of, r.To, r.Median, r.Min, r.Max)
+			fmt.Fprintf(b.out, "  %5d calls  %s / %s  %.2f (%.2f to %.2f)\n", r.Calls, r.Of, r.To, r.Median, r.Min,
+				r.Max)
 		}
 	}
 	if b.report.Capacity != "" {
 		fmt.Fprintf(b.out, "\ncapacity: %s\n", b.report.Capacity)
 	}
 	if n := b.report.Untrustworthy(); n > 0 {
-		fmt.Fprintf(b.out, "\n%d of %d measurements are not to be trusted: the machine was too busy for the generator.\n", n, len(b.report.Measurements))
+		fmt.Fprintf(b.out, "\n%d of %d measurements are not to be trusted: the machine was too busy for the "+
+			"generator.\n", n, len(b.report.Measurements))
 	}
 }
 

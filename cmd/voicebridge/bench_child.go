@@ -104,7 +104,8 @@ func serveChild(loops int) func(context.Context, *benchRun, string, int, *transf
 		if err != nil {
 			return nil, errors.Join(err, os.RemoveAll(dir))
 		}
-		c := &child{url: "ws://" + address + "/media/{carrier}/" + token, metrics: "http://" + admin + "/metrics", remove: dir}
+		c := &child{url: "ws://" + address + "/media/{carrier}/" + token, metrics: "http://" + admin + "/metrics",
+			remove: dir}
 		return startChild(ctx, c, []string{"serve", "--config", path}, func() bool {
 			resp, err := http.Get("http://" + admin + "/readyz")
 			if err != nil {

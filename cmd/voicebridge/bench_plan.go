@@ -110,7 +110,8 @@ func (p *benchPlan) resolve() (errs []error) {
 			wrong("against", "%q must be relay, floor or portable", a)
 		case a != "portable" && p.Transfers > 0:
 			wrong("against", "%s has no transfers", a)
-		case a != "portable" && (len(p.lines) > 1 || len(p.agents) > 1 || len(p.agents) == 1 && p.agents[0].Of != bench.EchoAgent):
+		case a != "portable" && (len(p.lines) > 1 || len(p.agents) > 1 || len(p.agents) == 1 &&
+			p.agents[0].Of != bench.EchoAgent):
 			wrong("against", "%s passes the messages of one carrier to agents that echo: it cannot carry this load", a)
 		}
 	}
@@ -213,7 +214,8 @@ func (p *benchPlan) describe() string {
 	for _, a := range p.agents {
 		agents = append(agents, fmt.Sprintf("%s (%g)", a.Of, a.Weight))
 	}
-	s := fmt.Sprintf("%s; agents: %s; %s calls, %v for each measurement, %d rounds", strings.Join(parts, ", "), strings.Join(agents, ", "),
+	s := fmt.Sprintf("%s; agents: %s; %s calls, %v for each measurement, %d rounds", strings.Join(parts, ", "),
+		strings.Join(agents, ", "),
 		numbers(p.Calls), time.Duration(p.Duration), p.Rounds)
 	if p.Transfers > 0 {
 		s += fmt.Sprintf("; %g transfers a minute", p.Transfers)

@@ -73,7 +73,8 @@ func newTransferLoad(line bench.Line, address string) (*transferLoad, error) {
 func simulatedAccount(exchange *sim.Exchange, rest string, f codec.Format, from string) (map[string]any, error) {
 	decode := exchange.Spec.Sample(rest, f)
 	settings := map[string]any{}
-	if _, err := exchange.Spec.NewAccount(providers.Setup{Decode: func(c any) error { // what decode fills in is what the file would say
+	// what decode fills in is what the file would say
+	if _, err := exchange.Spec.NewAccount(providers.Setup{Decode: func(c any) error {
 		if err := decode(c); err != nil {
 			return err
 		}
@@ -117,7 +118,8 @@ func (x *transferLoad) configure(settings map[string]any) {
 	settings["accounts"] = map[string]any{"bench": x.account}
 	settings["agents"] = map[string]any{"desk": map[string]any{"url": "ws://" + x.agent + "/"}}
 	settings["routes"] = []any{map[string]any{"to": benchNumber, "agent": "desk"}}
-	settings["api"] = map[string]any{"tokens": []any{map[string]any{"name": "bench", "sha256": hex.EncodeToString(sum[:])}}}
+	settings["api"] = map[string]any{"tokens": []any{map[string]any{"name": "bench",
+		"sha256": hex.EncodeToString(sum[:])}}}
 	settings["transfers"] = map[string]any{"allow": []string{benchHuman}, "keep": "1s"}
 }
 

@@ -156,7 +156,8 @@ func startChaos(t *testing.T, spec *providers.Spec, phone func(providers.Exchang
 		l, lerr := net.Listen("tcp", "127.0.0.1:0")
 		err = lerr
 		must("port")
-		i := &instance{name: fmt.Sprint("i", n), addr: l.Addr().String(), config: filepath.Join(dir, fmt.Sprint("i", n, ".yaml"))}
+		i := &instance{name: fmt.Sprint("i", n), addr: l.Addr().String(),
+			config: filepath.Join(dir, fmt.Sprint("i", n, ".yaml"))}
 		l.Close()
 		var b []byte
 		b, err = yaml.Marshal(map[string]any{
@@ -364,7 +365,8 @@ func (x *chaos) fate(exchange *sim.SimCall, session string) (human, agent bool) 
 }
 
 func humanPhone(spec *providers.Spec, talk time.Duration) sim.Phone {
-	return sim.Phone{Ring: 700 * time.Millisecond, Voice: sim.Sine(spec.Formats[0].Rate, humanTone, talk), Length: talk, Press: '1', After: 500 * time.Millisecond}
+	return sim.Phone{Ring: 700 * time.Millisecond, Voice: sim.Sine(spec.Formats[0].Rate, humanTone, talk), Length: talk,
+		Press: '1', After: 500 * time.Millisecond}
 }
 
 // mode gives how the chaos runs, or skips.
@@ -396,13 +398,15 @@ func TestChaosKill(t *testing.T) {
 	eachCarrier(t, long, func(t *testing.T, spec *providers.Spec) {
 		x := startChaos(t, spec, func(providers.ExchangeCall) sim.Phone { return humanPhone(spec, 6*time.Second) })
 		sums := tally{states: map[string]int{}}
-		steps := []transfer.State{transfer.Requested, transfer.Dialing, transfer.Ringing, transfer.Answered, transfer.Briefing, transfer.Accepted, transfer.Bridging, transfer.Bridged}
+		steps := []transfer.State{transfer.Requested, transfer.Dialing, transfer.Ringing, transfer.Answered,
+			transfer.Briefing, transfer.Accepted, transfer.Bridging, transfer.Bridged}
 		if !long {
 			steps = []transfer.State{transfer.Dialing, transfer.Ringing, transfer.Bridged}
 		}
 		for _, step := range steps {
 			for _, mode := range []transfer.Mode{transfer.Conference, transfer.Attended} {
-				if (mode == transfer.Attended) != (step == transfer.Briefing || step == transfer.Accepted) && step != transfer.Bridged {
+				if (mode == transfer.Attended) != (step == transfer.Briefing || step == transfer.Accepted) &&
+					step != transfer.Bridged {
 					continue
 				}
 				exchange, session := x.call()
@@ -414,7 +418,8 @@ func TestChaosKill(t *testing.T) {
 				for other == owner {
 					other = x.pick()
 				}
-				status, tr := x.api(other, "POST", "/v1/calls/"+session+"/transfers", map[string]any{"to": chaosHuman, "mode": mode})
+				status, tr := x.api(other, "POST", "/v1/calls/"+session+"/transfers",
+					map[string]any{"to": chaosHuman, "mode": mode})
 				if status != 201 {
 					t.Fatalf("%d %v", status, tr)
 				}
@@ -434,7 +439,8 @@ func TestChaosKill(t *testing.T) {
 				}
 				exchange.Hangup()
 				sums.states[end]++
-				t.Logf("%s, killed at %s (wanted %s): %s after %.1f s; human %v, agent again %v", mode, reached, step, end, took.Seconds(), human, back)
+				t.Logf("%s, killed at %s (wanted %s): %s after %.1f s; human %v, agent again %v", mode, reached, step,
+					end, took.Seconds(), human, back)
 				x.start(owner)
 			}
 		}
@@ -453,7 +459,8 @@ func TestChaosRedis(t *testing.T) {
 		for _, how := range []string{"restart", "partition"} {
 			for _, step := range []transfer.State{transfer.Dialing, transfer.Ringing, transfer.Bridged} {
 				exchange, session := x.call()
-				status, tr := x.api(x.pick(), "POST", "/v1/calls/"+session+"/transfers", map[string]any{"to": chaosHuman})
+				status, tr := x.api(x.pick(), "POST", "/v1/calls/"+session+"/transfers",
+					map[string]any{"to": chaosHuman})
 				if status != 201 {
 					t.Fatalf("%d %v", status, tr)
 				}
@@ -471,7 +478,8 @@ func TestChaosRedis(t *testing.T) {
 				}
 				away()
 				began := time.Now()
-				if status, _ := x.api(x.pick(), "POST", "/v1/calls/"+session+"/transfers", map[string]any{"to": chaosHuman}); status == 201 {
+				if status, _ := x.api(x.pick(), "POST", "/v1/calls/"+session+"/transfers",
+					map[string]any{"to": chaosHuman}); status == 201 {
 					t.Error("a transfer was begun without a store")
 				}
 				if d := time.Since(began); d > 8*time.Second {
@@ -536,7 +544,8 @@ func TestChaosMany(t *testing.T) {
 				defer func() { <-places }()
 				to := []string{chaosHuman, chaosHuman, chaosBusy, chaosAway}[rand.IntN(4)]
 				for limit := time.Now().Add(20 * time.Second); time.Now().Before(limit); time.Sleep(50 * time.Millisecond) {
-					status, tr := x.api(x.pick(), "POST", "/v1/calls/"+all[k].session+"/transfers", map[string]any{"to": to})
+					status, tr := x.api(x.pick(), "POST", "/v1/calls/"+all[k].session+"/transfers",
+						map[string]any{"to": to})
 					if status == 201 {
 						all[k].id = tr["id"].(string)
 						return
@@ -602,7 +611,8 @@ func TestChaosCalls(t *testing.T) {
 	delays := func() (median, p99 time.Duration) {
 		var all []time.Duration
 		for range 4 {
-			exchange := x.exchange.Call("+15550001111", "+15550002222", chaosPublic+"/hooks/twilio/main/inbound", sim.Phone{Voice: voice, Length: 4 * time.Second})
+			exchange := x.exchange.Call("+15550001111", "+15550002222", chaosPublic+"/hooks/twilio/main/inbound",
+				sim.Phone{Voice: voice, Length: 4 * time.Second})
 			out := exchange.Wait()
 			if out.Fault != nil || len(out.Streams) != 1 {
 				t.Fatalf("%+v", out)

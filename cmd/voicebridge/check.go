@@ -35,7 +35,8 @@ func (c *checkConfigCmd) Run(out output) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(out, "the configuration is good: %d accounts, %d agents, %d routes\n", len(cfg.Accounts), len(cfg.EveryAgent()), len(cfg.Routes))
+	_, err = fmt.Fprintf(out, "the configuration is good: %d accounts, %d agents, %d routes\n", len(cfg.Accounts),
+		len(cfg.EveryAgent()), len(cfg.Routes))
 	return err
 }
 
@@ -66,7 +67,8 @@ func (c *checkWebhookCmd) Run(ctx context.Context, out output) error {
 		return err
 	}
 	if len(list.Refused) == 0 {
-		_, err := fmt.Fprintf(out, "No webhook of %s has been refused. If none comes at all, the URL at the carrier is wrong, or the tunnel or proxy does not pass it on.\n", c.Account)
+		_, err := fmt.Fprintf(out, "No webhook of %s has been refused. If none comes at all, the URL at the carrier "+
+			"is wrong, or the tunnel or proxy does not pass it on.\n", c.Account)
 		return err
 	}
 	for _, r := range list.Refused {
@@ -123,7 +125,8 @@ func readHook(b []byte, publicURL string) (*providers.Hook, error) {
 	if r.Method != "GET" { // editors end files with a line break
 		body = bytes.TrimSuffix(body, []byte("\n"))
 	}
-	return &providers.Hook{Method: r.Method, Host: r.Host, Header: r.Header, Body: body, URL: strings.TrimSuffix(publicURL, "/") + r.RequestURI}, nil
+	return &providers.Hook{Method: r.Method, Host: r.Host, Header: r.Header, Body: body,
+		URL: strings.TrimSuffix(publicURL, "/") + r.RequestURI}, nil
 }
 
 type tokenCmd struct{}
@@ -132,6 +135,7 @@ type tokenCmd struct{}
 func (tokenCmd) Run(out output) error {
 	token := rand.Text()
 	sum := sha256.Sum256([]byte(token))
-	_, err := fmt.Fprintf(out, "token, for whoever uses the API:  %s\nsha256, for the configuration:    %s\n", token, hex.EncodeToString(sum[:]))
+	_, err := fmt.Fprintf(out, "token, for whoever uses the API:  %s\nsha256, for the configuration:    %s\n", token,
+		hex.EncodeToString(sum[:]))
 	return err
 }

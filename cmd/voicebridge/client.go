@@ -36,9 +36,11 @@ type problem struct {
 func (p *problem) Error() string { return fmt.Sprintf("%s (HTTP %d, %s)", p.Detail, p.Status, p.Code) }
 
 // open makes a request; the answer is good, and its body is to be closed.
-func (f *apiFlags) open(ctx context.Context, method, path string, body any, header map[string]string) (*http.Response, error) {
+func (f *apiFlags) open(ctx context.Context, method, path string, body any, header map[string]string) (*http.Response,
+	error) {
 	if f.Token == "" {
-		return nil, errors.New("--token, or VOICEBRIDGE_TOKEN, must be a token of the API: make one with 'voicebridge token'")
+		return nil, errors.New("--token, or VOICEBRIDGE_TOKEN, must be a token of the API: make one with " +
+			"'voicebridge token'")
 	}
 	var b []byte
 	if body != nil {
@@ -68,7 +70,8 @@ func (f *apiFlags) open(ctx context.Context, method, path string, body any, head
 	defer resp.Body.Close()
 	p := &problem{Status: resp.StatusCode}
 	if json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(p) != nil || p.Code == "" {
-		return nil, fmt.Errorf("HTTP %d: there is no API here: are api.tokens set, and is --api the bridge's URL?", resp.StatusCode)
+		return nil, fmt.Errorf("HTTP %d: there is no API here: are api.tokens set, and is --api the bridge's URL?",
+			resp.StatusCode)
 	}
 	return nil, p
 }
@@ -92,7 +95,8 @@ func (f *apiFlags) do(ctx context.Context, method, path string, body, answer any
 }
 
 // listen gives the events from now on to each, until it is done or fails.
-func (f *apiFlags) listen(ctx context.Context, call string, ready func(), each func(*calls.Event) (done bool, err error)) error {
+func (f *apiFlags) listen(ctx context.Context, call string, ready func(),
+	each func(*calls.Event) (done bool, err error)) error {
 	path := "/v1/events"
 	if call != "" {
 		path += "?call=" + url.QueryEscape(call)
@@ -281,7 +285,8 @@ func (c *callsCmd) Run(ctx context.Context, out output) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "ID\tSTATUS\tDIRECTION\tACCOUNT\tFROM\tTO\tAGE\tCAUSE")
 	for _, call := range list.Calls {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%v\t%s\n", call.ID, call.Status, call.Direction, call.Account, call.From, call.To,
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%v\t%s\n", call.ID, call.Status, call.Direction, call.Account,
+			call.From, call.To,
 			time.Since(call.CreatedAt).Round(time.Second), strings.TrimSpace(call.Cause+" "+call.Error))
 	}
 	return w.Flush()
@@ -352,14 +357,16 @@ func (c *transferCmd) Run(ctx context.Context, out output) error {
 		if err := c.do(ctx, method, "/v1/transfers/"+url.PathEscape(c.ID), nil, &t); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintln(out, strings.TrimSpace(strings.Join([]string{t.ID, t.Mode, t.To, t.State, t.Reason}, "  ")))
+		_, err := fmt.Fprintln(out, strings.TrimSpace(strings.Join([]string{t.ID, t.Mode, t.To, t.State, t.Reason},
+			"  ")))
 		return err
 	}
 	if c.To == "" {
 		return errors.New("TO is missing: a number in E.164, or name:NAME")
 	}
 	body := map[string]any{"to": c.To, "mode": c.Mode, "agent": c.Agent}
-	for k, v := range map[string]string{"whisper": c.Whisper, "brief": c.Brief, "accept": c.Accept, "from": c.From, "digits": c.Digits, "hold": c.Hold, "on_end": c.OnEnd} {
+	for k, v := range map[string]string{"whisper": c.Whisper, "brief": c.Brief, "accept": c.Accept, "from": c.From,
+		"digits": c.Digits, "hold": c.Hold, "on_end": c.OnEnd} {
 		if v != "" {
 			body[k] = v
 		}
@@ -409,13 +416,14 @@ type eventsCmd struct {
 
 // Run shows what becomes of calls, until it is interrupted.
 func (c *eventsCmd) Run(ctx context.Context, out output) error {
-	err := c.listen(ctx, c.Call, func() { fmt.Fprintln(os.Stderr, "waiting for events") }, func(ev *calls.Event) (bool, error) {
-		if c.JSON {
-			return false, json.NewEncoder(out).Encode(ev)
-		}
-		_, err := fmt.Fprintln(out, line(ev))
-		return false, err
-	})
+	err := c.listen(ctx, c.Call, func() { fmt.Fprintln(os.Stderr, "waiting for events") },
+		func(ev *calls.Event) (bool, error) {
+			if c.JSON {
+				return false, json.NewEncoder(out).Encode(ev)
+			}
+			_, err := fmt.Fprintln(out, line(ev))
+			return false, err
+		})
 	if ctx.Err() != nil { // that is how it ends
 		return nil
 	}

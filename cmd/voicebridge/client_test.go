@@ -164,7 +164,8 @@ func testCommands(t *testing.T, spec *providers.Spec) {
 		out, err := command(t, "calls", "--live", "--json")
 		return err == nil && strings.Contains(out, long) && strings.Contains(out, `"streaming": true`)
 	})
-	if out, err := command(t, "calls"); err != nil || !strings.Contains(out, "+15550100998") || strings.Count(out, "main") != 2 {
+	if out, err := command(t, "calls"); err != nil || !strings.Contains(out, "+15550100998") ||
+		strings.Count(out, "main") != 2 {
 		t.Errorf("%s, %v", out, err)
 	}
 	if out, err := command(t, "digits", long, "12"); err != nil {
@@ -180,16 +181,19 @@ func testCommands(t *testing.T, spec *providers.Spec) {
 	if err := <-heard; err != nil {
 		t.Error(err)
 	}
-	for _, want := range []string{"call.created       outbound  " + spec.Name + "  +15550100998  ->  +15550100777", "call.streaming"} {
+	for _, want := range []string{"call.created       outbound  " + spec.Name + "  +15550100998  ->  +15550100777",
+		"call.streaming"} {
 		if !strings.Contains(feed.String(), want) {
 			t.Errorf("the feed does not say %q:\n%s", want, feed.String())
 		}
 	}
 
-	if out, err := command(t, "providers", "--accounts"); err != nil || !strings.Contains(out, spec.Name+"   true") || !strings.Contains(out, address+"/hooks/"+spec.Name+"/main/status") {
+	if out, err := command(t, "providers", "--accounts"); err != nil || !strings.Contains(out, spec.Name+"   true") ||
+		!strings.Contains(out, address+"/hooks/"+spec.Name+"/main/status") {
 		t.Errorf("%s, %v", out, err)
 	}
-	if out, err := command(t, "check", "webhook", "--account", "main"); err != nil || !strings.Contains(out, "No webhook of main has been refused") {
+	if out, err := command(t, "check", "webhook", "--account", "main"); err != nil ||
+		!strings.Contains(out, "No webhook of main has been refused") {
 		t.Errorf("%s, %v", out, err)
 	}
 	// A request of another account, to the bridge and in a file.
@@ -198,7 +202,8 @@ func testCommands(t *testing.T, spec *providers.Spec) {
 		t.Fatal(err)
 	}
 	hook := "/hooks/" + spec.Name + "/main/inbound"
-	req, err := other.Ask(&providers.Ask{Kind: providers.AskAnswer, URL: "http://" + address + hook, Call: providers.ExchangeCall{ID: "x"}}, time.Now())
+	req, err := other.Ask(&providers.Ask{Kind: providers.AskAnswer, URL: "http://" + address + hook,
+		Call: providers.ExchangeCall{ID: "x"}}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,24 +230,26 @@ func testCommands(t *testing.T, spec *providers.Spec) {
 	resp.Body.Close()
 	for _, args := range [][]string{{}, {"--config", file, "--request", saved}} {
 		out, err := command(t, append([]string{"check", "webhook", "--account", "main"}, args...)...)
-		if refused := (exitCode)(0); (len(args) > 0) != errors.As(err, &refused) || err != nil && refused != 1 || !strings.Contains(out, "Refused:") || !strings.Contains(out, "is of a") {
+		if refused := (exitCode)(0); (len(args) > 0) != errors.As(err, &refused) || err != nil && refused != 1 ||
+			!strings.Contains(out, "Refused:") || !strings.Contains(out, "is of a") {
 			t.Errorf("%v: %s, %v", args, out, err)
 		}
 	}
 
 	for want, args := range map[string][]string{
-		"to: must be a number":             {"call", "--account", "main", "--to", "5550100"},
-		"no such call":                     {"hangup", "cs_nobody"},
-		"HTTP 401":                         {"calls", "--token", "wrong"},
-		"must be a token":                  {"calls", "--token", ""},
-		"does not answer":                  {"calls", "--api", "http://127.0.0.1:1"},
-		"there is no API here":             {"calls", "--api", agents.URL},
-		"belong together":                  {"check", "webhook", "--account", "main", "--config", file},
-		"digits: must be":                  {"digits", "cs_nobody", "x"},
-		"no such account":                  {"check", "webhook", "--account", "nobody"},
-		"--account: \"nobody\" is not one": {"check", "webhook", "--account", "nobody", "--config", file, "--request", saved},
-		"malformed HTTP":                   {"check", "webhook", "--account", "main", "--config", file, "--request", file},
-		"no such file":                     {"check", "config", "nowhere.yaml"},
+		"to: must be a number": {"call", "--account", "main", "--to", "5550100"},
+		"no such call":         {"hangup", "cs_nobody"},
+		"HTTP 401":             {"calls", "--token", "wrong"},
+		"must be a token":      {"calls", "--token", ""},
+		"does not answer":      {"calls", "--api", "http://127.0.0.1:1"},
+		"there is no API here": {"calls", "--api", agents.URL},
+		"belong together":      {"check", "webhook", "--account", "main", "--config", file},
+		"digits: must be":      {"digits", "cs_nobody", "x"},
+		"no such account":      {"check", "webhook", "--account", "nobody"},
+		"--account: \"nobody\" is not one": {"check", "webhook", "--account", "nobody", "--config", file, "--request",
+			saved},
+		"malformed HTTP": {"check", "webhook", "--account", "main", "--config", file, "--request", file},
+		"no such file":   {"check", "config", "nowhere.yaml"},
 	} {
 		out, err := command(t, args...)
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -257,11 +264,13 @@ func TestDemoOutbound(t *testing.T) {
 	for _, spec := range all.Specs {
 		t.Run(spec.Name, func(t *testing.T) {
 			t.Parallel()
-			out, err := command(t, "demo", "--outbound", "--carrier", spec.Name, "--prebuffer", "700ms", "--out", t.TempDir())
+			out, err := command(t, "demo", "--outbound", "--carrier", spec.Name, "--prebuffer", "700ms", "--out",
+				t.TempDir())
 			if err != nil || !strings.Contains(out, "The audio came through intact.") {
 				t.Errorf("%s\n%v", out, err)
 			}
-			for _, kind := range []string{calls.EventCreated, calls.EventRinging, calls.EventAnswered, calls.EventStreaming, calls.EventStreamEnd, calls.EventEnded} {
+			for _, kind := range []string{calls.EventCreated, calls.EventRinging, calls.EventAnswered,
+				calls.EventStreaming, calls.EventStreamEnd, calls.EventEnded} {
 				if !strings.Contains(out, kind) {
 					t.Errorf("no %s:\n%s", kind, out)
 				}
@@ -274,7 +283,8 @@ func FuzzReadHook(f *testing.F) {
 	f.Add([]byte("POST /hooks/twilio/main/inbound HTTP/1.1\r\nHost: x\r\nX-Twilio-Signature: y\r\n\r\nCallSid=CA1"))
 	f.Add([]byte("GET / HTTP/1.0\n\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if h, err := readHook(b, "https://bridge.example.com"); err == nil && !strings.HasPrefix(h.URL, "https://bridge.example.com") {
+		if h, err := readHook(b, "https://bridge.example.com"); err == nil &&
+			!strings.HasPrefix(h.URL, "https://bridge.example.com") {
 			t.Fatalf("%+v", h)
 		}
 	})
@@ -283,7 +293,8 @@ func FuzzReadHook(f *testing.F) {
 // TestFeedCut: wherever the connection breaks, no event is passed over, and none is
 // an error.
 func TestFeedCut(t *testing.T) {
-	const feed = ": hello\nid: b-0\n\nid: b-1\nevent: call.created\ndata: {\"id\":\"b-1\",\"type\":\"call.created\"}\n\n" +
+	const feed = ": hello\nid: b-0\n\nid: b-1\nevent: call.created\ndata: " +
+		"{\"id\":\"b-1\",\"type\":\"call.created\"}\n\n" +
 		"event: feed.gap\ndata: {}\n\nid: b-2\nevent: call.ended\ndata: {\"id\":\"b-2\",\"type\":\"call.ended\"}\n\n"
 	for cut := range len(feed) + 1 {
 		last, seen := "", ""

@@ -147,7 +147,8 @@ func (c *demoCmd) speech(rate int) ([]int16, error) {
 }
 
 // call runs the agent, the bridge and the carrier over TCP.
-func (c *demoCmd) call(ctx context.Context, out io.Writer, spec *providers.Spec, format codec.Format, voice []int16) (*result, codec.Format, error) {
+func (c *demoCmd) call(ctx context.Context, out io.Writer, spec *providers.Spec, format codec.Format,
+	voice []int16) (*result, codec.Format, error) {
 	ended := &endLog{Handler: slog.DiscardHandler, end: map[string]slog.Value{}}
 	if c.Verbose {
 		ended.Handler = config.NewLogger(os.Stderr, slog.LevelInfo, false).Handler()
@@ -187,7 +188,8 @@ func (c *demoCmd) call(ctx context.Context, out io.Writer, spec *providers.Spec,
 
 	var carry func(context.Context) (*sim.Result, error)
 	if c.Outbound {
-		carry, err = outbound(&settings, out, l.Addr().String(), spec, format, sim.Phone{Ring: time.Second, Voice: voice, Length: length}, show)
+		carry, err = outbound(&settings, out, l.Addr().String(), spec, format,
+			sim.Phone{Ring: time.Second, Voice: voice, Length: length}, show)
 		if err != nil {
 			return nil, format, err
 		}
@@ -197,7 +199,8 @@ func (c *demoCmd) call(ctx context.Context, out io.Writer, spec *providers.Spec,
 			Spec: spec, URL: "ws://" + l.Addr().String() + "/media/" + spec.Name,
 			Start: providers.Start{
 				Account: "AC00000000000000000000000000000000", Call: "CA00000000000000000000000000000001",
-				Stream: "MZ00000000000000000000000000000001", In: format, Out: format, Params: map[string]string{"demo": "yes"},
+				Stream: "MZ00000000000000000000000000000001", In: format, Out: format,
+				Params: map[string]string{"demo": "yes"},
 			},
 			Voice: voice, Length: length, Progress: show.at,
 		}
@@ -293,7 +296,8 @@ func (c *demoCmd) summarize(spec *providers.Spec, hears codec.Format, r *result)
 		}
 	}
 	fail(r.Complaints == 0, "the carrier complained %d times", r.Complaints)
-	fail(r.CloseCode == 0 || !c.echoes() && r.CloseCode == 1000, "the bridge closed the connection with code %d: %s", r.CloseCode, r.why())
+	fail(r.CloseCode == 0 || !c.echoes() && r.CloseCode == 1000, "the bridge closed the connection with code %d: %s",
+		r.CloseCode, r.why())
 	fail(s.FramesReceived > 0, "the caller heard nothing")
 	if c.echoes() && s.FramesReceived > 0 {
 		s.FramesLost = max(0, s.FramesSent-s.FramesReceived)
@@ -341,7 +345,8 @@ func (c *demoCmd) print(out io.Writer, s *summary) {
 	}
 	row("gaps heard", "%d (%d ms)", s.Gaps, s.GapMS)
 	if s.AddedMedianMS != 0 {
-		row("added delay", "%.2f ms median, %.2f ms p99 (caller to agent and back, filters included)", s.AddedMedianMS, s.AddedP99MS)
+		row("added delay", "%.2f ms median, %.2f ms p99 (caller to agent and back, filters included)", s.AddedMedianMS,
+			s.AddedP99MS)
 		row("signal to noise", "%.1f dB after aligning; the caller hears the echo after %.1f ms", s.SNR, s.HeardLagMS)
 	}
 	row("written", "%s", filepath.Join(c.Out, "{caller.wav,heard.wav,summary.json}"))
@@ -381,7 +386,8 @@ func (p *progress) at(t time.Duration) {
 	defer p.mu.Unlock()
 	const width = 40
 	n := min(width, int(width*t/p.length))
-	fmt.Fprintf(p.out, "\r  [%s%s] %4.1f s of %.1f s", strings.Repeat("#", n), strings.Repeat(".", width-n), t.Seconds(), p.length.Seconds())
+	fmt.Fprintf(p.out, "\r  [%s%s] %4.1f s of %.1f s", strings.Repeat("#", n), strings.Repeat(".", width-n),
+		t.Seconds(), p.length.Seconds())
 }
 
 // line prints a line, above the bar if there is one.

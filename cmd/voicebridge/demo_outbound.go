@@ -28,8 +28,10 @@ const (
 
 // outbound adds to the configuration of a bridge at the address an account at a
 // simulated carrier. What it returns places a call through the bridge's API.
-func outbound(settings *bridge.Config, out io.Writer, address string, spec *providers.Spec, format codec.Format, phone sim.Phone, show *progress) (func(context.Context) (*sim.Result, error), error) {
-	exchange := &sim.Exchange{Spec: spec, Phone: func(providers.ExchangeCall) sim.Phone { return phone }, Progress: show.at, Log: settings.Log}
+func outbound(settings *bridge.Config, out io.Writer, address string, spec *providers.Spec, format codec.Format,
+	phone sim.Phone, show *progress) (func(context.Context) (*sim.Result, error), error) {
+	exchange := &sim.Exchange{Spec: spec, Phone: func(providers.ExchangeCall) sim.Phone { return phone },
+		Progress: show.at, Log: settings.Log}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("carrier: %w", err)
@@ -59,7 +61,8 @@ func outbound(settings *bridge.Config, out io.Writer, address string, spec *prov
 }
 
 // place makes the call and shows its events up to the last.
-func place(ctx context.Context, api *apiFlags, out io.Writer, exchange *sim.Exchange, show *progress) (*sim.Result, error) {
+func place(ctx context.Context, api *apiFlags, out io.Writer, exchange *sim.Exchange, show *progress) (*sim.Result,
+	error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	ready, ended := make(chan struct{}), make(chan error, 1)
@@ -76,7 +79,8 @@ func place(ctx context.Context, api *apiFlags, out io.Writer, exchange *sim.Exch
 	}
 	fmt.Fprintf(out, "POST /v1/calls {\"account\":\"demo\",\"to\":%q,\"metadata\":{\"demo\":\"yes\"}}\n", demoTo)
 	var call calls.Call
-	err := api.do(ctx, "POST", "/v1/calls", map[string]any{"account": "demo", "to": demoTo, "metadata": map[string]string{"demo": "yes"}}, &call)
+	err := api.do(ctx, "POST", "/v1/calls", map[string]any{"account": "demo", "to": demoTo,
+		"metadata": map[string]string{"demo": "yes"}}, &call)
 	if err != nil {
 		stop()
 		<-ended

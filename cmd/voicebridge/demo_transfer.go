@@ -60,9 +60,11 @@ type transferDemo struct {
 	states  []string // of the transfer, so far
 }
 
-func (c *demoCmd) transfer(ctx context.Context, out output, spec *providers.Spec, format codec.Format, speech []int16) error {
-	d := &transferDemo{demoCmd: c, out: out, spec: spec, format: format, speech: speech, human: slower(speech, humanRate),
-		log: slog.New(slog.DiscardHandler)}
+func (c *demoCmd) transfer(ctx context.Context, out output, spec *providers.Spec, format codec.Format,
+	speech []int16) error {
+	d := &transferDemo{demoCmd: c, out: out, spec: spec, format: format, speech: speech,
+		human: slower(speech, humanRate),
+		log:   slog.New(slog.DiscardHandler)}
 	if c.Verbose {
 		d.log = config.NewLogger(os.Stderr, slog.LevelInfo, false)
 	}
@@ -153,7 +155,8 @@ func (d *transferDemo) settings(account *providers.Account, dialer session.Diale
 		Accounts: map[string]control.Account{"demo": {Spec: d.spec, Account: account, From: demoFrom}},
 		Tokens:   []api.Token{{Name: "demo", SHA256: sha256.Sum256([]byte(d.client.Token))}},
 		Transfers: &transfers.Config{Store: transfer.NewMemory(time.Now, transfer.Tombstone), Manager: times,
-			Destinations: map[string]transfers.Destination{"human": {To: demoHuman}}, Ring: transfers.DefaultRing, Hold: transfers.HoldMusic},
+			Destinations: map[string]transfers.Destination{"human": {To: demoHuman}}, Ring: transfers.DefaultRing,
+			Hold: transfers.HoldMusic},
 	}
 }
 

@@ -63,7 +63,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	exited := -1
 	k, err := kong.New(&c,
 		kong.Name("voicebridge"),
-		kong.Description("Streams phone calls between carriers and AI agents: carrier WebSocket on one side, raw PCM on the other."),
+		kong.Description("Streams phone calls between carriers and AI agents: carrier WebSocket on one side, raw PCM "+
+			"on the other."),
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(code int) { exited = code }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true}),

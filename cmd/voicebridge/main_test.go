@@ -35,20 +35,24 @@ func TestHelp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []string{"serve", "demo", "agent", "call", "calls", "hangup", "digits", "transfer", "events", "check", "token", "providers", "version"} {
+	for _, c := range []string{"serve", "demo", "agent", "call", "calls", "hangup", "digits", "transfer", "events",
+		"check", "token", "providers", "version"} {
 		if !strings.Contains(out, c) {
 			t.Errorf("--help does not show %s:\n%s", c, out)
 		}
 	}
-	if out, err := command(t, "providers"); err != nil || !strings.Contains(out, "vonage") || !strings.Contains(out, "marks,clear,digits") {
+	if out, err := command(t, "providers"); err != nil || !strings.Contains(out, "vonage") ||
+		!strings.Contains(out, "marks,clear,digits") {
 		t.Errorf("providers: %s, %v", out, err)
 	}
 	if out, err := command(t, "version"); err != nil || !strings.HasPrefix(out, "voicebridge ") {
 		t.Errorf("version: %s, %v", out, err)
 	}
-	for _, args := range [][]string{{}, {"sing"}, {"serve"}, {"serve", "--insecure"}, {"serve", "--insecure", "--agent", "http://x"},
+	for _, args := range [][]string{{}, {"sing"}, {"serve"}, {"serve", "--insecure"},
+		{"serve", "--insecure", "--agent", "http://x"},
 		{"serve", "--config", "nowhere.yaml"},
-		{"serve", "--config", "../../examples/voicebridge.yaml", "--listen", "127.0.0.1:1"}, {"demo", "--carrier", "nobody"}, {"demo", "--rate", "1"}, {"demo", "--input", "nowhere.wav"},
+		{"serve", "--config", "../../examples/voicebridge.yaml", "--listen", "127.0.0.1:1"},
+		{"demo", "--carrier", "nobody"}, {"demo", "--rate", "1"}, {"demo", "--input", "nowhere.wav"},
 		{"demo", "--input", "main.go", "--out", t.TempDir()}, {"agent", "tone", "--hz", "0"}} {
 		if out, err := command(t, args...); err == nil {
 			t.Errorf("%v: no error\n%s", args, out)
@@ -67,11 +71,13 @@ func TestDemo(t *testing.T) {
 	if err := wav.Write(input, speech[:24000], 16000); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{{"--carrier", "twilio"}, {"--carrier", "vonage"}, {"--carrier", "vonage", "--rate", "24000"}} {
+	for _, args := range [][]string{{"--carrier", "twilio"}, {"--carrier", "vonage"},
+		{"--carrier", "vonage", "--rate", "24000"}} {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			out, err := command(t, append([]string{"demo", "--input", input, "--prebuffer", "700ms", "--out", dir}, args...)...)
+			out, err := command(t, append([]string{"demo", "--input", input, "--prebuffer", "700ms", "--out", dir},
+				args...)...)
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}
@@ -103,14 +109,16 @@ func TestDemoFails(t *testing.T) {
 	l.Close()
 	var code exitCode
 	out, err := command(t, "demo", "--agent", "ws://"+l.Addr().String(), "--echo", "--out", t.TempDir())
-	if !errors.As(err, &code) || code != 1 || !strings.Contains(out, "did not come through") || !strings.Contains(out, "1011: agent_unreachable") || !strings.Contains(out, "refused") {
+	if !errors.As(err, &code) || code != 1 || !strings.Contains(out, "did not come through") ||
+		!strings.Contains(out, "1011: agent_unreachable") || !strings.Contains(out, "refused") {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
 
 func TestServeCheck(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "c.yaml")
-	if err := os.WriteFile(path, []byte("agent: {url: 'ws://127.0.0.1:1/'}\nmedia: {insecure: true}\n"), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte("agent: {url: 'ws://127.0.0.1:1/'}\nmedia: {insecure: true}\n"),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	if out, err := command(t, "serve", "--config", path, "--check"); err != nil || !strings.Contains(out, "good") {

@@ -59,7 +59,8 @@ func (c *providersCmd) accounts(ctx context.Context, out output) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "ACCOUNT\tCARRIER\tPLACES CALLS\tFROM\tDTMF OUT\tURLS FOR THE CARRIER")
 	for _, a := range list.Accounts {
-		fmt.Fprintf(w, "%s\t%s\t%v\t%s\t%s\t%s %s\n", a.Name, a.Provider, a.Calls, a.From, a.DTMFOut, a.Inbound, a.Status)
+		fmt.Fprintf(w, "%s\t%s\t%v\t%s\t%s\t%s %s\n", a.Name, a.Provider, a.Calls, a.From, a.DTMFOut, a.Inbound,
+			a.Status)
 	}
 	return w.Flush()
 }

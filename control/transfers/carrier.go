@@ -54,8 +54,9 @@ func (c carrier) Dial(ctx context.Context, r *transfer.Record) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	leg, err := account.Dial(ctx, &providers.Dial{To: r.To, From: r.From, Answer: c.hookURL(r, "answer"), Status: c.hookURL(r, "status"),
-		Ring: r.Ring, Detect: r.Detect, Digits: r.Digits})
+	leg, err := account.Dial(ctx, &providers.Dial{To: r.To, From: r.From, Answer: c.hookURL(r, "answer"),
+		Status: c.hookURL(r, "status"),
+		Ring:   r.Ring, Detect: r.Detect, Digits: r.Digits})
 	if err = meaning(err); errors.Is(err, transfer.ErrGone) { // nobody can have gone yet
 		err = &transfer.DialError{Reason: transfer.ReasonCarrier, Err: err}
 	}
@@ -88,7 +89,8 @@ func (t *Transfers) recordOf(r *transfer.Record) *calls.Call {
 	if call, ok := t.control.Calls().Get(r.Call); ok {
 		return &call
 	}
-	return &calls.Call{ID: r.Call, Account: r.Account, Provider: r.Provider, CarrierID: r.Caller, Direction: calls.Inbound, From: r.From, To: r.From}
+	return &calls.Call{ID: r.Call, Account: r.Account, Provider: r.Provider, CarrierID: r.Caller,
+		Direction: calls.Inbound, From: r.From, To: r.From}
 }
 
 // move has the carrier do something else with the caller.
@@ -175,7 +177,8 @@ func (c carrier) Leg(ctx context.Context, r *transfer.Record) (transfer.Event, e
 }
 
 // weight says which of the things that are known of a leg counts most.
-var weight = map[transfer.Kind]int{transfer.Rang: 1, transfer.Picked: 2, transfer.Human: 3, transfer.LegDown: 4, transfer.Machine: 5}
+var weight = map[transfer.Kind]int{transfer.Rang: 1, transfer.Picked: 2, transfer.Human: 3, transfer.LegDown: 4,
+	transfer.Machine: 5}
 
 // Caller implements transfer.Carrier.
 func (c carrier) Caller(ctx context.Context, r *transfer.Record) (transfer.Event, error) {
@@ -194,8 +197,9 @@ func (c carrier) Caller(ctx context.Context, r *transfer.Record) (transfer.Event
 
 // legReasons are why a leg has ended, by its status.
 var legReasons = map[providers.Status]string{
-	providers.StatusCompleted: transfer.ReasonDestination, providers.StatusBusy: transfer.ReasonBusy, providers.StatusNoAnswer: transfer.ReasonNoAnswer,
-	providers.StatusFailed: transfer.ReasonInvalid, providers.StatusCanceled: transfer.ReasonNoAnswer,
+	providers.StatusCompleted: transfer.ReasonDestination, providers.StatusBusy: transfer.ReasonBusy,
+	providers.StatusNoAnswer: transfer.ReasonNoAnswer,
+	providers.StatusFailed:   transfer.ReasonInvalid, providers.StatusCanceled: transfer.ReasonNoAnswer,
 }
 
 // legEvent is what word of the destination's leg means.

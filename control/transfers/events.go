@@ -75,7 +75,8 @@ func (t *Transfers) happen(ctx context.Context, r *transfer.Record, evs ...trans
 }
 
 // answered says what to do with a destination that has picked up.
-func (t *Transfers) answered(ctx context.Context, r *transfer.Record, ev *providers.CallEvent) (control.Outcome, error) {
+func (t *Transfers) answered(ctx context.Context, r *transfer.Record, ev *providers.CallEvent) (control.Outcome,
+	error) {
 	evs := []transfer.Event{{Kind: transfer.Picked, Leg: ev.Leg, Aliases: ev.Aliases}}
 	if r.Mode == transfer.Attended {
 		evs = append(evs, transfer.Event{Kind: transfer.Brief})
@@ -98,18 +99,21 @@ func (t *Transfers) answered(ctx context.Context, r *transfer.Record, ev *provid
 	if r.Accept == transfer.AcceptStay {
 		wait = time.Second
 	}
-	return done(&providers.Answer{Say: r.Whisper, Ask: &providers.Question{URL: t.hookURL(r, "digit"), Wait: wait}}), nil
+	return done(&providers.Answer{Say: r.Whisper, Ask: &providers.Question{URL: t.hookURL(r, "digit"), Wait: wait}}),
+		nil
 }
 
 // briefing streams the destination to the agent that tells it what the call is about.
 func (t *Transfers) briefing(r *transfer.Record) *providers.Answer {
-	path := t.control.MediaPath(ticket.Ticket{Provider: r.Provider, Account: r.Account, ID: legID("br_", r), Agent: r.Brief, Call: r.Leg,
+	path := t.control.MediaPath(ticket.Ticket{Provider: r.Provider, Account: r.Account, ID: legID("br_", r),
+		Agent: r.Brief, Call: r.Leg,
 		From: r.From, To: r.To, Outbound: true, Brief: true, Metadata: r.Context})
 	return &providers.Answer{Media: t.control.SocketURL(path), Next: t.hookURL(r, "briefed")}
 }
 
 // progress takes word of the destination's leg.
-func (t *Transfers) progress(ctx context.Context, r *transfer.Record, ev *providers.CallEvent) (control.Outcome, error) {
+func (t *Transfers) progress(ctx context.Context, r *transfer.Record, ev *providers.CallEvent) (control.Outcome,
+	error) {
 	if r.Leg != "" && !ev.Is(r.Leg) {
 		return unknown, nil
 	}
@@ -193,8 +197,10 @@ func (t *Transfers) meetingPlace(r *transfer.Record) *providers.Answer {
 	if r.Agent == "" {
 		return t.room(r, false)
 	}
-	tk := ticket.Ticket{Provider: r.Provider, Account: r.Account, ID: legID("pa_", r), Call: r.Leg, From: r.From, To: r.To,
-		Outbound: true, Brief: true, Party: r.Call, Listen: r.Agent == transfer.AgentListens, Transfer: r.ID, Own: !t.control.IsPublic(r.Host)}
+	tk := ticket.Ticket{Provider: r.Provider, Account: r.Account, ID: legID("pa_", r), Call: r.Leg, From: r.From,
+		To:       r.To,
+		Outbound: true, Brief: true, Party: r.Call, Listen: r.Agent == transfer.AgentListens, Transfer: r.ID,
+		Own: !t.control.IsPublic(r.Host)}
 	return &providers.Answer{Media: control.SocketURL(r.Host, t.control.MediaPath(tk)), Next: t.hookURL(r, "party")}
 }
 
@@ -240,7 +246,8 @@ func (p *partyLine) Dial(ctx context.Context, call *session.Call) (session.Agent
 // PartyLeft implements control.Transfers.
 func (t *Transfers) PartyLeft(id string) {
 	t.control.Later(func(ctx context.Context) {
-		_, err := t.happen(ctx, &transfer.Record{ID: id}, transfer.Event{Kind: transfer.LegDown, Reason: transfer.ReasonDestination})
+		_, err := t.happen(ctx, &transfer.Record{ID: id},
+			transfer.Event{Kind: transfer.LegDown, Reason: transfer.ReasonDestination})
 		if err != nil {
 			t.log.Debug("the destination's end is not noted", "transfer", id, "err", err) // its status tells, too
 		}
@@ -256,7 +263,8 @@ func (t *Transfers) partyOver(ctx context.Context, r *transfer.Record) (control.
 	case !t.control.Streams(ctx, r.Call): // the caller will wait in the room
 		return done(t.room(r, false)), nil
 	}
-	ev := transfer.Event{Kind: transfer.Refused, Reason: transfer.ReasonCarrier, Detail: "the destination's audio did not reach the call"}
+	ev := transfer.Event{Kind: transfer.Refused, Reason: transfer.ReasonCarrier,
+		Detail: "the destination's audio did not reach the call"}
 	if _, err := t.happen(ctx, r, ev); err != nil {
 		return control.Outcome{}, err
 	}

@@ -51,7 +51,8 @@ func (t *Transfers) Start(ctx context.Context, id string, want *calls.TransferRe
 	case call.Status.Final():
 		return Info{}, control.ErrOver
 	case !account.HasCommands():
-		return Info{}, refuse(http.StatusConflict, "unsupported", "the call's account cannot transfer: it has no credentials for the carrier's REST API")
+		return Info{}, refuse(http.StatusConflict, "unsupported",
+			"the call's account cannot transfer: it has no credentials for the carrier's REST API")
 	case call.CarrierID == "" || call.Status != providers.StatusInProgress:
 		return Info{}, control.ErrNotStarted
 	case t.control.Draining():
@@ -73,7 +74,8 @@ func (t *Transfers) Start(ctx context.Context, id string, want *calls.TransferRe
 	}
 	// Known before anybody is told: a call that its agent leaves now is not over.
 	t.note(&change{Call: id, Info: calls.Transfer{ID: r.ID}})
-	t.log.Info("transfer begun", "session", id, "transfer", r.ID, "mode", r.Mode, "to", calls.Mask(r.To), "name", r.Name, "by", by)
+	t.log.Info("transfer begun", "session", id, "transfer", r.ID, "mode", r.Mode, "to", calls.Mask(r.To), "name",
+		r.Name, "by", by)
 	return infoOf(r), nil
 }
 
@@ -135,10 +137,13 @@ func bad(words string, args ...any) *Refusal {
 // requestOf completes what is wanted with what is usual.
 func (t *Transfers) requestOf(call *calls.Call, want *calls.TransferRequest) *transfer.Request {
 	req := &transfer.Request{
-		Call: call.ID, Account: call.Account, Provider: call.Provider, Caller: call.CarrierID, From: want.From, To: want.To,
-		Mode: transfer.Mode(want.Mode), Whisper: want.Whisper, Brief: want.Brief, Accept: want.Accept, Digits: want.Digits, Detect: want.Detect,
-		Ring: time.Duration(want.Timeout) * time.Second, Hold: want.Hold, OnFail: want.OnFail, OnEnd: want.OnEnd, Context: want.Context,
-		Host: t.control.Host(),
+		Call: call.ID, Account: call.Account, Provider: call.Provider, Caller: call.CarrierID, From: want.From,
+		To:   want.To,
+		Mode: transfer.Mode(want.Mode), Whisper: want.Whisper, Brief: want.Brief, Accept: want.Accept,
+		Digits: want.Digits, Detect: want.Detect,
+		Ring: time.Duration(want.Timeout) * time.Second, Hold: want.Hold, OnFail: want.OnFail, OnEnd: want.OnEnd,
+		Context: want.Context,
+		Host:    t.control.Host(),
 	}
 	if want.Agent != "leave" {
 		req.Agent = want.Agent
@@ -169,7 +174,8 @@ func (t *Transfers) checkDestination(req *transfer.Request, to string) *Refusal 
 	if name, named := strings.CutPrefix(to, "name:"); named {
 		d, known := t.cfg.Destinations[name]
 		if !known {
-			return refuse(http.StatusUnprocessableEntity, "invalid_destination", "to: there is no destination %.64q", name)
+			return refuse(http.StatusUnprocessableEntity, "invalid_destination", "to: there is no destination %.64q",
+				name)
 		}
 		req.Name, req.To = name, d.To
 		or(&req.Digits, d.Digits)
@@ -177,9 +183,11 @@ func (t *Transfers) checkDestination(req *transfer.Request, to string) *Refusal 
 	}
 	switch {
 	case !providers.ValidNumber(req.To):
-		return refuse(http.StatusUnprocessableEntity, "invalid_destination", "to: must be a number in E.164, such as +15550100123, or name:NAME")
+		return refuse(http.StatusUnprocessableEntity, "invalid_destination",
+			"to: must be a number in E.164, such as +15550100123, or name:NAME")
 	case !t.allowed(req.To):
-		return refuse(http.StatusForbidden, "not_allowed", "to: the configuration does not allow transfers to this number")
+		return refuse(http.StatusForbidden, "not_allowed",
+			"to: the configuration does not allow transfers to this number")
 	}
 	return nil
 }
@@ -194,27 +202,34 @@ type rule struct {
 // checkFields checks all but the destination, and sets what is usual for the end.
 func (t *Transfers) checkFields(req *transfer.Request, agent string) *Refusal {
 	if req.Agent != "" && req.Mode != transfer.Blind && req.Host == "" {
-		return refuse(http.StatusUnprocessableEntity, "unsupported", "agent: to listen or stay, instance_url must be set where there are several instances")
+		return refuse(http.StatusUnprocessableEntity, "unsupported",
+			"agent: to listen or stay, instance_url must be set where there are several instances")
 	}
 	attended, blind := req.Mode == transfer.Attended, req.Mode == transfer.Blind
 	brief := providers.CheckMetadata(req.Context)
 	account, _ := t.control.Account(req.Account)
 	for _, r := range []rule{
 		{!slices.Contains(transfer.Modes, req.Mode), "mode: must be one of %v", []any{transfer.Modes}},
-		{!slices.Contains([]string{"", "leave", transfer.AgentListens, transfer.AgentStays}, agent), "agent: must be leave, listen or stay", nil},
+		{!slices.Contains([]string{"", "leave", transfer.AgentListens, transfer.AgentStays}, agent),
+			"agent: must be leave, listen or stay", nil},
 		{req.Agent != "" && blind, "agent: leaves with mode blind", nil},
 		{!providers.ValidNumber(req.From), "from: must be a number in E.164; the call's own is none", nil},
-		{req.Ring < control.MinRing || req.Ring > control.MaxRing, "timeout_s: must be %v to %v", []any{control.MinRing.Seconds(), control.MaxRing.Seconds()}},
+		{req.Ring < control.MinRing || req.Ring > control.MaxRing, "timeout_s: must be %v to %v",
+			[]any{control.MinRing.Seconds(), control.MaxRing.Seconds()}},
 		{len(req.Whisper) > control.MaxSay, "whisper: must have at most %d bytes", []any{control.MaxSay}},
-		{req.Brief != "" && t.control.Agent(req.Brief).Dialer == nil, "brief: there is no agent %.64q", []any{req.Brief}},
+		{req.Brief != "" && t.control.Agent(req.Brief).Dialer == nil, "brief: there is no agent %.64q",
+			[]any{req.Brief}},
 		{req.Brief != "" && brief != nil, "context: %v", []any{brief}},
 		{!attended && req.Whisper+req.Brief+req.Accept != "", "whisper, brief and accept: are for mode attended", nil},
-		{!slices.Contains([]string{"", transfer.AcceptDigit, transfer.AcceptStay}, req.Accept), "accept: must be digit or stay", nil},
+		{!slices.Contains([]string{"", transfer.AcceptDigit, transfer.AcceptStay}, req.Accept),
+			"accept: must be digit or stay", nil},
 		{!control.ValidDialDigits(req.Digits), "digits: must be at most %d of 0-9 * # w", []any{control.MaxDialDigits}},
-		{req.Digits != "" && req.Detect && !account.Spec.Abilities.DetectDigits, "digits: not with machine_detection", nil},
+		{req.Digits != "" && req.Detect && !account.Spec.Abilities.DetectDigits, "digits: not with machine_detection",
+			nil},
 		{blind && (req.Digits != "" || req.Detect), "digits and machine_detection: not with mode blind", nil},
 		{req.Hold != HoldAgent && req.Hold != HoldMusic, "hold: must be agent or music", nil},
-		{!slices.Contains([]string{"", transfer.Resume, transfer.Hangup}, req.OnEnd), "on_end: must be hangup or resume", nil},
+		{!slices.Contains([]string{"", transfer.Resume, transfer.Hangup}, req.OnEnd),
+			"on_end: must be hangup or resume", nil},
 		{req.OnEnd != "" && blind, "on_end: not with mode blind: the bridge has left", nil},
 	} {
 		if r.broken {

@@ -149,7 +149,8 @@ type Info struct {
 }
 
 func infoOf(r *transfer.Record) Info {
-	return Info{ID: r.ID, Call: r.Call, Mode: string(r.Mode), To: destination(r), State: string(r.State), Reason: r.Reason, Detail: r.Detail,
+	return Info{ID: r.ID, Call: r.Call, Mode: string(r.Mode), To: destination(r), State: string(r.State),
+		Reason: r.Reason, Detail: r.Detail,
 		Context: r.Context, CreatedAt: time.UnixMilli(r.Created).UTC(), UpdatedAt: time.UnixMilli(r.Updated).UTC()}
 }
 
@@ -284,11 +285,13 @@ func (c carrier) Changed(r *transfer.Record, e transfer.Entry) {
 	move := e.Move() && e.State != transfer.Compensating
 	info := calls.Transfer{ID: r.ID, Mode: string(r.Mode), To: destination(r), State: string(e.State), Reason: e.Reason}
 	if move {
-		c.log.Info("transfer", "transfer", r.ID, "session", r.Call, "state", e.State, "reason", e.Reason, "detail", r.Detail)
+		c.log.Info("transfer", "transfer", r.ID, "session", r.Call, "state", e.State, "reason", e.Reason, "detail",
+			r.Detail)
 		c.control.Calls().Transferred(r.Call, info)
 		c.states.WithLabelValues(r.Provider, string(e.State)).Inc()
 	}
-	ch := change{Version: e.Version, Call: r.Call, Ref: r.Ref, Hold: r.Hold, Move: move, Info: info, Final: e.State.Final()}
+	ch := change{Version: e.Version, Call: r.Call, Ref: r.Ref, Hold: r.Hold, Move: move, Info: info,
+		Final: e.State.Final()}
 	if c.control.Session(r.Call) == nil {
 		c.tellOther(ch)
 	}
@@ -324,7 +327,8 @@ func (t *Transfers) changed(ch change) {
 		return
 	}
 	if ch.Move {
-		sess.TransferStatus(ch.Ref, session.TransferStatus{ID: ch.Info.ID, State: ch.Info.State, Reason: ch.Info.Reason})
+		sess.TransferStatus(ch.Ref, session.TransferStatus{ID: ch.Info.ID, State: ch.Info.State,
+			Reason: ch.Info.Reason})
 	}
 	switch {
 	case ch.Final, ch.Info.State == string(transfer.Bridged):

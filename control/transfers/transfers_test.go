@@ -82,17 +82,20 @@ func newTransfers(t *testing.T, f *fake) (*Transfers, *control.Controller, calls
 	account := providers.NewAccount("AC1", twilio.Spec.Abilities, nil, f)
 	log := slog.New(slog.DiscardHandler)
 	c := control.New(control.Config{
-		Providers: []*providers.Spec{twilio.Spec}, MaxCalls: 10, PublicURL: "https://bridge.example.com", Secret: "s", Log: log,
+		Providers: []*providers.Spec{twilio.Spec}, MaxCalls: 10, PublicURL: "https://bridge.example.com", Secret: "s",
+		Log:      log,
 		Accounts: map[string]control.Account{"main": {Spec: twilio.Spec, Account: account}},
 		Agents:   map[string]control.Agent{"brief": {Dialer: someone{}}},
 	})
 	times := transfer.Defaults
 	times.Instance = "a"
 	tr := New(c, Config{
-		Store: transfer.NewMemory(time.Now, time.Minute), Manager: times, Ring: DefaultRing, Hold: HoldAgent, Allow: []string{"+1555010*", "+49301234567"},
+		Store: transfer.NewMemory(time.Now, time.Minute), Manager: times, Ring: DefaultRing, Hold: HoldAgent,
+		Allow:        []string{"+1555010*", "+49301234567"},
 		Destinations: map[string]Destination{"desk": {To: "+15559990000", Digits: "12"}},
 	}, log)
-	call := c.Calls().Add(calls.Call{Account: "main", Provider: "twilio", CarrierID: "CA1", Direction: calls.Inbound, From: caller, To: own})
+	call := c.Calls().Add(calls.Call{Account: "main", Provider: "twilio", CarrierID: "CA1", Direction: calls.Inbound,
+		From: caller, To: own})
 	c.Calls().Answered(call.ID)
 	call, _ = c.Calls().Get(call.ID)
 	return tr, c, call
@@ -107,20 +110,24 @@ func TestCheck(t *testing.T) {
 	tr, _, call := newTransfers(t, new(fake))
 	long := strings.Repeat("x", 1001)
 	for want, cases := range map[string][]calls.TransferRequest{
-		"":         {{To: human}, {To: "name:desk"}, {To: "+49301234567"}, {To: human, Mode: "attended", Accept: "stay"}, {To: human, Agent: "stay"}},
+		"": {{To: human}, {To: "name:desk"}, {To: "+49301234567"},
+			{To: human, Mode: "attended", Accept: "stay"}, {To: human, Agent: "stay"}},
 		"to: ":     {{}, {To: "555"}, {To: "name:nobody"}, {To: "+16660000"}, {To: "+493012345678"}},
 		"mode: ":   {{To: human, Mode: "warm"}},
 		"agent: ":  {{To: human, Agent: "sings"}, {To: human, Agent: "stay", Mode: "blind"}},
 		"from: ":   {{To: human, From: "x"}},
 		"timeout_": {{To: human, Timeout: 4}, {To: human, Timeout: 121}},
-		"whisper":  {{To: human, Mode: "attended", Whisper: long}, {To: human, Whisper: "x"}, {To: human, Accept: "digit"}},
+		"whisper": {{To: human, Mode: "attended", Whisper: long}, {To: human, Whisper: "x"},
+			{To: human, Accept: "digit"}},
 		"brief: ":  {{To: human, Mode: "attended", Brief: "nobody"}},
 		"context:": {{To: human, Mode: "attended", Brief: "brief", Context: map[string]string{"k": long}}},
 		"accept: ": {{To: human, Mode: "attended", Accept: "sometimes"}},
-		"digits":   {{To: human, Digits: "x"}, {To: human, Digits: "1", Detect: true}, {To: human, Mode: "blind", Digits: "1"}},
+		"digits": {{To: human, Digits: "x"}, {To: human, Digits: "1", Detect: true},
+			{To: human, Mode: "blind", Digits: "1"}},
 		"hold: ":   {{To: human, Hold: "silence"}},
 		"on_end: ": {{To: human, OnEnd: "cry"}, {To: human, Mode: "blind", OnEnd: "resume"}},
-		"on_fail:": {{To: human, OnFail: map[string]string{"never": "resume"}}, {To: human, OnFail: map[string]string{"": "+16660000"}}},
+		"on_fail:": {{To: human, OnFail: map[string]string{"never": "resume"}},
+			{To: human, OnFail: map[string]string{"": "+16660000"}}},
 	} {
 		for _, wish := range cases {
 			req, no := tr.check(&call, &wish)
@@ -134,7 +141,8 @@ func TestCheck(t *testing.T) {
 			}
 		}
 	}
-	if req, no := tr.check(&call, &calls.TransferRequest{To: "name:desk"}); no != nil || req.To != "+15559990000" || req.Digits != "12" || req.Name != "desk" {
+	if req, no := tr.check(&call, &calls.TransferRequest{To: "name:desk"}); no != nil || req.To != "+15559990000" ||
+		req.Digits != "12" || req.Name != "desk" {
 		t.Errorf("%+v, %v", req, no)
 	}
 }
@@ -166,14 +174,17 @@ func TestAliases(t *testing.T) {
 			}
 			return out
 		}
-		if out := tell(providers.CallEvent{Kind: providers.CallProgress, Leg: "other", Status: providers.StatusBusy}); out.Result != control.ResultUnknown {
+		if out := tell(providers.CallEvent{Kind: providers.CallProgress, Leg: "other",
+			Status: providers.StatusBusy}); out.Result != control.ResultUnknown {
 			t.Errorf("a leg that is none of the transfer's: %+v", out)
 		}
-		tell(providers.CallEvent{Kind: providers.CallProgress, Leg: "CA9", Aliases: []string{"request-1"}, Status: providers.StatusRinging})
+		tell(providers.CallEvent{Kind: providers.CallProgress, Leg: "CA9", Aliases: []string{"request-1"},
+			Status: providers.StatusRinging})
 		if r, _ = tr.manager.Get(ctx, info.ID); r.Leg != "CA9" || r.State != transfer.Ringing {
 			t.Errorf("%+v", r)
 		}
-		if _, err := tr.Handle(ctx, "main", r.ID+"/guess/status", &providers.CallEvent{}); !errors.Is(err, control.ErrNoTransfer) {
+		if _, err := tr.Handle(ctx, "main", r.ID+"/guess/status", &providers.CallEvent{}); !errors.Is(err,
+			control.ErrNoTransfer) {
 			t.Errorf("with another nonce: %v", err)
 		}
 		if _, err := tr.End(ctx, info.ID); err != nil {
@@ -208,7 +219,8 @@ func TestBusy(t *testing.T) {
 		if _, err := tr.Get(ctx, "tr_none"); !errors.As(err, &no) || no.Status != 404 {
 			t.Errorf("one that is none: %v", err)
 		}
-		if _, err := tr.Start(ctx, "cs_none", &calls.TransferRequest{To: human}, transfer.ReasonAPI, ""); !errors.Is(err, control.ErrNoCall) {
+		if _, err := tr.Start(ctx, "cs_none", &calls.TransferRequest{To: human}, transfer.ReasonAPI,
+			""); !errors.Is(err, control.ErrNoCall) {
 			t.Errorf("a call that is none: %v", err)
 		}
 		stop()
@@ -304,12 +316,15 @@ func TestMeaning(t *testing.T) {
 // TestLegEvents: what word of a leg means; of several things the one that counts most.
 func TestLegEvents(t *testing.T) {
 	f := &fake{state: map[string][]providers.CallEvent{
-		"both": {{Kind: providers.CallProgress, Leg: "both", Status: providers.StatusInProgress}, {Kind: providers.CallDetected, Leg: "both", AnsweredBy: "machine"}},
-		"over": {{Kind: providers.CallDetected, Leg: "over", AnsweredBy: "human"}, {Kind: providers.CallProgress, Leg: "over", Status: providers.StatusBusy}},
+		"both": {{Kind: providers.CallProgress, Leg: "both", Status: providers.StatusInProgress},
+			{Kind: providers.CallDetected, Leg: "both", AnsweredBy: "machine"}},
+		"over": {{Kind: providers.CallDetected, Leg: "over", AnsweredBy: "human"},
+			{Kind: providers.CallProgress, Leg: "over", Status: providers.StatusBusy}},
 		"none": {},
 	}}
 	tr, _, _ := newTransfers(t, f)
-	for leg, want := range map[string]transfer.Event{"both": {Kind: transfer.Machine}, "over": {Kind: transfer.LegDown, Reason: transfer.ReasonBusy}, "none": {}} {
+	for leg, want := range map[string]transfer.Event{"both": {Kind: transfer.Machine},
+		"over": {Kind: transfer.LegDown, Reason: transfer.ReasonBusy}, "none": {}} {
 		got, err := carrier{tr}.Leg(t.Context(), &transfer.Record{Leg: leg, Request: transfer.Request{Account: "main"}})
 		if err != nil || got.Kind != want.Kind || got.Reason != want.Reason {
 			t.Errorf("%s: %+v, %v, want %+v", leg, got, err, want)

@@ -33,7 +33,8 @@ func TestOnce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := g.Check("main", once{}, hook("a")); !errors.Is(err, providers.ErrReplayed) || !errors.Is(err, providers.ErrSignature) {
+		if _, err := g.Check("main", once{}, hook("a")); !errors.Is(err, providers.ErrReplayed) ||
+			!errors.Is(err, providers.ErrSignature) {
 			t.Errorf("a replay: %v", err)
 		}
 		if _, err := g.Check("other", once{}, hook("a")); err != nil {
@@ -60,7 +61,8 @@ func TestRefused(t *testing.T) {
 	h.Method = "GET"
 	_, _ = g.Check("main", once{}, h)
 	list := g.Refused("main")
-	if len(list) != keepRefused || list[0].Hook.Method != "GET" || !errors.Is(list[0].Err, providers.ErrSignature) || len(g.Refused("other")) != 0 {
+	if len(list) != keepRefused || list[0].Hook.Method != "GET" || !errors.Is(list[0].Err, providers.ErrSignature) ||
+		len(g.Refused("other")) != 0 {
 		t.Errorf("%d kept, first %+v", len(list), list[0])
 	}
 }

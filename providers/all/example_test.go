@@ -15,7 +15,8 @@ func ExampleLookup() {
 	f := spec.Formats[0]
 	var out providers.Messages
 	for _, ev := range []providers.Event{
-		{Kind: providers.EventStart, Start: &providers.Start{Account: "AC1", Call: "CA1", Stream: "MZ1", In: f, Out: f}},
+		{Kind: providers.EventStart, Start: &providers.Start{Account: "AC1", Call: "CA1", Stream: "MZ1", In: f,
+			Out: f}},
 		{Kind: providers.EventDigit, Digit: '5'},
 	} {
 		if err := carrier.Encode(&out, &ev); err != nil {

@@ -68,7 +68,8 @@ var answers = []providers.Answer{
 	{Dial: "+15550100123", Caller: "+15550100999", Next: anyNext, Ring: 12 * time.Second},
 	{Room: &providers.Room{Name: "vb-room"}},
 	{Room: &providers.Room{Name: "vb-room", Wait: true}},
-	{Say: "You are <connected>.", Room: &providers.Room{Name: "vb-room", End: true, Events: anyNext, Hold: "https://bridge.example.com/hold.wav"}},
+	{Say: "You are <connected>.", Room: &providers.Room{Name: "vb-room", End: true, Events: anyNext,
+		Hold: "https://bridge.example.com/hold.wav"}},
 	{Say: "A call & more. Press 1.", Ask: &providers.Question{URL: anyNext, Wait: 10 * time.Second}},
 	{Ask: &providers.Question{URL: anyNext, Wait: time.Second}},
 }
@@ -90,7 +91,8 @@ func (c Control) testDocuments(t *testing.T) {
 			t.Errorf("the stream has no format: %s", doc.Body)
 		}
 	}
-	for _, bad := range []string{"", "{}", "[", "<Response>", "<Response><Nonsense/></Response>", `[{"action":"hangup"}]`, "OK"} {
+	for _, bad := range []string{"", "{}", "[", "<Response>", "<Response><Nonsense/></Response>",
+		`[{"action":"hangup"}]`, "OK"} {
 		if got, err := x.Answer(doc.ContentType, []byte(bad)); err == nil && !got.Empty() {
 			t.Errorf("the carrier took %q for %+v", bad, got)
 		}
@@ -123,8 +125,10 @@ func hookOf(t *testing.T, r *http.Request) *providers.Hook {
 
 // purposes are what the URLs of the carrier's requests were given for.
 var purposes = map[providers.AskKind]providers.Purpose{
-	providers.AskAnswer: providers.ForAnswer, providers.AskNext: providers.ForNext, providers.AskDigit: providers.ForKey,
-	providers.TellStatus: providers.ForStatus, providers.TellDetection: providers.ForStatus, providers.TellRoom: providers.ForRoom,
+	providers.AskAnswer: providers.ForAnswer, providers.AskNext: providers.ForNext,
+	providers.AskDigit:   providers.ForKey,
+	providers.TellStatus: providers.ForStatus, providers.TellDetection: providers.ForStatus,
+	providers.TellRoom: providers.ForRoom,
 }
 
 // testWebhooks: what the carrier asks and tells is authentic and understood.
@@ -134,52 +138,64 @@ func (c Control) testWebhooks(t *testing.T) {
 	if x.NewCall().ID == leg.ID {
 		t.Error("two calls have one id")
 	}
-	call := providers.ExchangeCall{ID: leg.ID, Aliases: leg.Aliases, From: "+15550001111", To: "+15550002222", Inbound: true, Status: providers.StatusInProgress}
+	call := providers.ExchangeCall{ID: leg.ID, Aliases: leg.Aliases, From: "+15550001111", To: "+15550002222",
+		Inbound: true, Status: providers.StatusInProgress}
 	in := call
 	in.Status = providers.StatusRinging
 	tests := []struct {
 		ask  providers.Ask
 		want providers.CallEvent
 	}{
-		{providers.Ask{Kind: providers.AskAnswer, Call: in}, providers.CallEvent{Kind: providers.CallAsked, From: call.From, To: call.To}},
+		{providers.Ask{Kind: providers.AskAnswer, Call: in},
+			providers.CallEvent{Kind: providers.CallAsked, From: call.From, To: call.To}},
 		{providers.Ask{Kind: providers.AskNext, Call: call}, providers.CallEvent{Kind: providers.CallStepDone}},
-		{providers.Ask{Kind: providers.TellRoom, Call: call, Room: "vb-room", Joined: true}, providers.CallEvent{Kind: providers.CallRoom, Joined: true}},
-		{providers.Ask{Kind: providers.TellRoom, Call: call, Room: "vb-room", Joined: true, Sequence: 1}, providers.CallEvent{Kind: providers.CallRoom, Joined: true}},
-		{providers.Ask{Kind: providers.TellRoom, Call: call, Room: "vb-room"}, providers.CallEvent{Kind: providers.CallRoom}},
+		{providers.Ask{Kind: providers.TellRoom, Call: call, Room: "vb-room", Joined: true},
+			providers.CallEvent{Kind: providers.CallRoom, Joined: true}},
+		{providers.Ask{Kind: providers.TellRoom, Call: call, Room: "vb-room", Joined: true, Sequence: 1},
+			providers.CallEvent{Kind: providers.CallRoom, Joined: true}},
+		{providers.Ask{Kind: providers.TellRoom, Call: call, Room: "vb-room"},
+			providers.CallEvent{Kind: providers.CallRoom}},
 	}
-	for _, s := range []providers.Status{providers.StatusInitiated, providers.StatusRinging, providers.StatusInProgress, providers.StatusCompleted,
+	for _, s := range []providers.Status{providers.StatusInitiated, providers.StatusRinging, providers.StatusInProgress,
+		providers.StatusCompleted,
 		providers.StatusBusy, providers.StatusNoAnswer, providers.StatusFailed, providers.StatusCanceled} {
 		now := call
 		now.Status = s
 		tests = append(tests, struct {
 			ask  providers.Ask
 			want providers.CallEvent
-		}{providers.Ask{Kind: providers.TellStatus, Call: now}, providers.CallEvent{Kind: providers.CallProgress, Status: s}})
+		}{providers.Ask{Kind: providers.TellStatus, Call: now},
+			providers.CallEvent{Kind: providers.CallProgress, Status: s}})
 	}
 	for _, by := range []providers.AnsweredBy{providers.AnsweredByHuman, providers.AnsweredByMachine} {
 		tests = append(tests, struct {
 			ask  providers.Ask
 			want providers.CallEvent
-		}{providers.Ask{Kind: providers.TellDetection, Call: call, AnsweredBy: by}, providers.CallEvent{Kind: providers.CallDetected, AnsweredBy: by}})
+		}{providers.Ask{Kind: providers.TellDetection, Call: call, AnsweredBy: by},
+			providers.CallEvent{Kind: providers.CallDetected, AnsweredBy: by}})
 	}
 	for _, s := range []providers.Status{providers.StatusBusy, providers.StatusNoAnswer, providers.StatusFailed} {
 		tests = append(tests, struct {
 			ask  providers.Ask
 			want providers.CallEvent
-		}{providers.Ask{Kind: providers.AskNext, Call: call, Dial: s}, providers.CallEvent{Kind: providers.CallStepDone, Status: s}})
+		}{providers.Ask{Kind: providers.AskNext, Call: call, Dial: s},
+			providers.CallEvent{Kind: providers.CallStepDone, Status: s}})
 	}
 	for _, digit := range []string{"1", "#", ""} {
 		tests = append(tests, struct {
 			ask  providers.Ask
 			want providers.CallEvent
-		}{providers.Ask{Kind: providers.AskDigit, Call: call, Digit: digit}, providers.CallEvent{Kind: providers.CallKey, Digit: digit}})
+		}{providers.Ask{Kind: providers.AskDigit, Call: call, Digit: digit},
+			providers.CallEvent{Kind: providers.CallKey, Digit: digit}})
 	}
 	for _, tt := range tests {
 		c.testWebhook(t, a, x, tt.ask, tt.want)
 	}
-	for _, bad := range []string{"", "%", "{", "[]", "null", `"x"`, strings.Repeat(`{"a":`, 20000), "CallSid=CA1", `{"uuid":7}`} {
+	for _, bad := range []string{"", "%", "{", "[]", "null", `"x"`, strings.Repeat(`{"a":`, 20000), "CallSid=CA1",
+		`{"uuid":7}`} {
 		for purpose := providers.ForAnswer; purpose <= providers.ForRoom; purpose++ {
-			if evs, err := a.Webhooks.Read(&providers.Hook{Method: "POST", Header: http.Header{}, Body: []byte(bad), Purpose: purpose}); err == nil {
+			if evs, err := a.Webhooks.Read(&providers.Hook{Method: "POST", Header: http.Header{}, Body: []byte(bad),
+				Purpose: purpose}); err == nil {
 				t.Errorf("%.40q was taken: %+v", bad, evs)
 			}
 		}
@@ -187,7 +203,8 @@ func (c Control) testWebhooks(t *testing.T) {
 }
 
 // testWebhook makes the carrier's request and reads it.
-func (c Control) testWebhook(t *testing.T, a *providers.Account, x providers.Exchange, ask providers.Ask, want providers.CallEvent) {
+func (c Control) testWebhook(t *testing.T, a *providers.Account, x providers.Exchange, ask providers.Ask,
+	want providers.CallEvent) {
 	t.Helper()
 	now := time.Now()
 	const ref = "next/TOKEN"
@@ -269,7 +286,8 @@ func (c Control) testSignatures(t *testing.T) {
 		if len(lines) < 2 || strings.Contains(strings.Join(lines, "\n"), c.Secret) {
 			t.Errorf("%s: Explain: %q", name, lines)
 		}
-		if _, err := a.Webhooks.Authenticate(h, now); !errors.Is(err, providers.ErrSignature) || strings.Contains(err.Error(), c.Secret) {
+		if _, err := a.Webhooks.Authenticate(h, now); !errors.Is(err, providers.ErrSignature) ||
+			strings.Contains(err.Error(), c.Secret) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -282,7 +300,8 @@ func (c Control) testSignatures(t *testing.T) {
 	if _, err := a.Webhooks.Authenticate(h, now); err != nil {
 		t.Errorf("handshake: %v", err)
 	}
-	if _, err := a.Webhooks.Authenticate(&providers.Hook{Method: "GET", URL: socket, Header: http.Header{}}, now); !errors.Is(err, providers.ErrSignature) {
+	if _, err := a.Webhooks.Authenticate(&providers.Hook{Method: "GET", URL: socket, Header: http.Header{}},
+		now); !errors.Is(err, providers.ErrSignature) {
 		t.Errorf("unsigned handshake: %v", err)
 	}
 }
@@ -319,7 +338,8 @@ func (c Control) serve(t *testing.T) (*providers.Account, *api) {
 			_, _ = io.WriteString(w, garbage.body)
 			return
 		}
-		x.Reply(w, op, &providers.ExchangeCall{ID: "CA1", From: "+15550100999", To: "+15550100123", Status: providers.StatusInProgress}, err)
+		x.Reply(w, op, &providers.ExchangeCall{ID: "CA1", From: "+15550100999", To: "+15550100123",
+			Status: providers.StatusInProgress}, err)
 	}))
 	t.Cleanup(srv.Close)
 	var a *providers.Account
@@ -363,10 +383,13 @@ func (c Control) testCalls(t *testing.T) {
 	a, s := c.serve(t)
 	ctx := testCtx(t)
 	for _, want := range []providers.Dial{
-		{To: "+15550100123", From: "+15550100999", Answer: "https://bridge.example.com/a", Status: "https://bridge.example.com/s"},
-		{To: "+15550100123", From: "+15550100999", Answer: "https://bridge.example.com/a", Status: "https://bridge.example.com/s",
-			Ring: 20 * time.Second, Detect: true},
-		{To: "+15550100123", From: "+15550100999", Answer: "https://bridge.example.com/a", Status: "https://bridge.example.com/s", Digits: "1w2#"},
+		{To: "+15550100123", From: "+15550100999", Answer: "https://bridge.example.com/a",
+			Status: "https://bridge.example.com/s"},
+		{To: "+15550100123", From: "+15550100999", Answer: "https://bridge.example.com/a",
+			Status: "https://bridge.example.com/s",
+			Ring:   20 * time.Second, Detect: true},
+		{To: "+15550100123", From: "+15550100999", Answer: "https://bridge.example.com/a",
+			Status: "https://bridge.example.com/s", Digits: "1w2#"},
 	} {
 		leg, err := a.Dial(ctx, &want)
 		if err != nil || leg.ID != "CA1" || s.last().Kind != providers.OpDial || *s.last().Dial != want {
@@ -377,11 +400,13 @@ func (c Control) testCalls(t *testing.T) {
 		t.Errorf("%v, %+v", err, s.last())
 	}
 	evs, err := a.Get(ctx, "CA1")
-	if err != nil || s.last().Kind != providers.OpGet || len(evs) == 0 || evs[0].Status != providers.StatusInProgress || evs[0].Leg != "CA1" {
+	if err != nil || s.last().Kind != providers.OpGet || len(evs) == 0 || evs[0].Status != providers.StatusInProgress ||
+		evs[0].Leg != "CA1" {
 		t.Errorf("%+v, %v, %+v", evs, err, s.last())
 	}
 	for _, answer := range answers {
-		if err := a.Do(ctx, "CA1", &answer); err != nil || s.last().Kind != providers.OpDo || !s.last().Answer.Equal(&answer) {
+		if err := a.Do(ctx, "CA1", &answer); err != nil || s.last().Kind != providers.OpDo ||
+			!s.last().Answer.Equal(&answer) {
 			t.Errorf("%v, %+v\nwant %+v", err, s.last().Answer, answer)
 		}
 	}
@@ -412,23 +437,28 @@ func (c Control) testCallErrors(t *testing.T) {
 		want  providers.CallErrorKind
 		tries int
 	}{
-		"credentials": {&providers.CallError{Kind: providers.ErrCredentials, Status: 401, Code: "20003"}, providers.ErrCredentials, 1},
-		"forbidden":   {&providers.CallError{Kind: providers.ErrCredentials, Status: 403, Code: "20003"}, providers.ErrCredentials, 1},
-		"no call":     {&providers.CallError{Kind: providers.ErrNoCall, Status: 404}, providers.ErrNoCall, 1},
-		"rejected":    {&providers.CallError{Kind: providers.ErrRejected, Status: 400, Code: "21211", Detail: "The 'To' number is not valid"}, providers.ErrRejected, 1},
-		"rate":        {&providers.CallError{Kind: providers.ErrRate, Status: 429, Code: "20429"}, providers.ErrRate, 4},
-		"rate, long":  {&providers.CallError{Kind: providers.ErrRate, Status: 429, Code: "20429", Retry: time.Hour}, providers.ErrRate, 1},
-		"500":         {garbage{500, `{"oops`}, providers.ErrUnavailable, 1},
-		"503 empty":   {garbage{503, ""}, providers.ErrUnavailable, 1},
-		"garbage":     {garbage{200, "<html>hello"}, providers.ErrUnavailable, 1},
-		"no id":       {garbage{201, "{}"}, providers.ErrUnavailable, 1},
-		"redirect":    {garbage{302, ""}, providers.ErrUnavailable, 1},
+		"credentials": {&providers.CallError{Kind: providers.ErrCredentials, Status: 401, Code: "20003"},
+			providers.ErrCredentials, 1},
+		"forbidden": {&providers.CallError{Kind: providers.ErrCredentials, Status: 403, Code: "20003"},
+			providers.ErrCredentials, 1},
+		"no call": {&providers.CallError{Kind: providers.ErrNoCall, Status: 404}, providers.ErrNoCall, 1},
+		"rejected": {&providers.CallError{Kind: providers.ErrRejected, Status: 400, Code: "21211",
+			Detail: "The 'To' number is not valid"}, providers.ErrRejected, 1},
+		"rate": {&providers.CallError{Kind: providers.ErrRate, Status: 429, Code: "20429"}, providers.ErrRate, 4},
+		"rate, long": {&providers.CallError{Kind: providers.ErrRate, Status: 429, Code: "20429", Retry: time.Hour},
+			providers.ErrRate, 1},
+		"500":       {garbage{500, `{"oops`}, providers.ErrUnavailable, 1},
+		"503 empty": {garbage{503, ""}, providers.ErrUnavailable, 1},
+		"garbage":   {garbage{200, "<html>hello"}, providers.ErrUnavailable, 1},
+		"no id":     {garbage{201, "{}"}, providers.ErrUnavailable, 1},
+		"redirect":  {garbage{302, ""}, providers.ErrUnavailable, 1},
 	} {
 		before := s.count()
 		s.mu.Lock()
 		s.answer = func(int, *providers.Operation) error { return tt.reply }
 		s.mu.Unlock()
-		_, err := a.Dial(ctx, &providers.Dial{To: "+15550100123", From: "+15550100999", Answer: "https://b.example/a", Status: "https://b.example/s"})
+		_, err := a.Dial(ctx, &providers.Dial{To: "+15550100123", From: "+15550100999", Answer: "https://b.example/a",
+			Status: "https://b.example/s"})
 		var e *providers.CallError
 		if !errors.As(err, &e) || e.Kind != tt.want || strings.Contains(err.Error(), c.Secret) {
 			t.Errorf("%s: %v, want %s", name, err, tt.want)
@@ -495,7 +525,8 @@ func (c Control) testRetries(t *testing.T) {
 	s.mu.Lock()
 	s.answer = func(int, *providers.Operation) error { return big }
 	s.mu.Unlock()
-	if _, err := a.Dial(ctx, &providers.Dial{To: "+15550100123", From: "+15550100999", Answer: "https://b.example/a", Status: "https://b.example/s"}); err == nil {
+	if _, err := a.Dial(ctx, &providers.Dial{To: "+15550100123", From: "+15550100999", Answer: "https://b.example/a",
+		Status: "https://b.example/s"}); err == nil {
 		t.Error("an endless reply was taken")
 	}
 }

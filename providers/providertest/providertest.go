@@ -261,7 +261,8 @@ func (h Harness) testAudio(t *testing.T) {
 			continue
 		}
 		for _, n := range []int{0, f.FrameBytes() - 1, f.FrameBytes() + 1, 2 * f.FrameBytes()} {
-			if err := s.Encode(&providers.Messages{}, &providers.Command{Kind: providers.CommandAudio, Audio: make([]byte, n)}); err == nil {
+			if err := s.Encode(&providers.Messages{},
+				&providers.Command{Kind: providers.CommandAudio, Audio: make([]byte, n)}); err == nil {
 				t.Errorf("%v: a frame of %d bytes was encoded", f, n)
 			}
 		}
@@ -276,7 +277,8 @@ func (h Harness) testRoundTrip(t *testing.T) {
 		numbered := false
 		at := time.Duration(0)
 		for range rapid.IntRange(1, 30).Draw(t, "steps") {
-			switch rapid.SampledFrom([]string{"audio", "digit", "mark", "cleared", "send", "sendMark", "clear"}).Draw(t, "step") {
+			switch rapid.SampledFrom([]string{"audio", "digit", "mark", "cleared", "send", "sendMark", "clear"}).Draw(t,
+				"step") {
 			case "audio":
 				payload := rapid.SliceOfN(rapid.Byte(), 2, 2000).Draw(t, "payload")
 				ev := h.audio(payload[:len(payload)/2*2], at)
@@ -293,7 +295,8 @@ func (h Harness) testRoundTrip(t *testing.T) {
 				}
 			case "mark":
 				if h.Spec.Abilities.Marks {
-					h.event(t, s, p, &providers.Event{Kind: providers.EventMark, At: -1, Mark: markName.Draw(t, "name")})
+					h.event(t, s, p, &providers.Event{Kind: providers.EventMark, At: -1,
+						Mark: markName.Draw(t, "name")})
 				}
 			case "cleared":
 				if h.Spec.Abilities.Clears {

@@ -109,7 +109,8 @@ func TestTwilio(t *testing.T) {
 		s.ask(map[string]any{"do": "sign", "token": token, "url": url, "params": p}, &signature)
 		return signature
 	}
-	for _, u := range []string{"https://bridge.example.com/hooks/twilio/main/inbound", "https://bridge.example.com:8443/x?tenant=a%20b&y=", "https://bridge.example.com/ü"} {
+	for _, u := range []string{"https://bridge.example.com/hooks/twilio/main/inbound",
+		"https://bridge.example.com:8443/x?tenant=a%20b&y=", "https://bridge.example.com/ü"} {
 		for _, form := range []url.Values{
 			{},
 			{"CallSid": {"CA1"}, "From": {"+15550001111"}, "CallerName": {"Jörg & Søn"}},
@@ -161,14 +162,16 @@ func TestVonage(t *testing.T) {
 	now := time.Now()
 	for i, key := range []string{secret, "another secret of that length...."} {
 		token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
-			"iat": now.Unix(), "jti": key, "iss": "Vonage", "payload_hash": hex.EncodeToString(sum[:]), "api_key": "key", "application_id": "app",
+			"iat": now.Unix(), "jti": key, "iss": "Vonage", "payload_hash": hex.EncodeToString(sum[:]),
+			"api_key": "key", "application_id": "app",
 		}).SignedString([]byte(key))
 		if err != nil {
 			t.Fatal(err)
 		}
 		var theirs bool
 		s.ask(map[string]any{"do": "verify", "token": token, "secret": secret}, &theirs)
-		_, ours := w.Authenticate(&providers.Hook{Method: "POST", Body: []byte(body), Header: http.Header{"Authorization": {"Bearer " + token}}}, now)
+		_, ours := w.Authenticate(&providers.Hook{Method: "POST", Body: []byte(body),
+			Header: http.Header{"Authorization": {"Bearer " + token}}}, now)
 		if good := i == 0; theirs != good || (ours == nil) != good {
 			t.Errorf("signed with %q: the SDK says %v, we say %v", key, theirs, ours)
 		}
@@ -193,7 +196,8 @@ func TestVonageExchange(t *testing.T) {
 		t.Fatal(err)
 	}
 	var good bool
-	s.ask(map[string]any{"do": "verify", "token": strings.TrimPrefix(header.Get("Authorization"), "Bearer "), "secret": cfg.SignatureSecret}, &good)
+	s.ask(map[string]any{"do": "verify", "token": strings.TrimPrefix(header.Get("Authorization"), "Bearer "),
+		"secret": cfg.SignatureSecret}, &good)
 	if !good {
 		t.Error("the SDK does not accept the handshake")
 	}
@@ -212,7 +216,8 @@ func TestVonageExchange(t *testing.T) {
 // Twilio, and is refused as it would be.
 func TestTwilioExchange(t *testing.T) {
 	s := start(t)
-	exchange := &sim.Exchange{Spec: twilio.Spec, Phone: func(providers.ExchangeCall) sim.Phone { return sim.Phone{Ring: time.Minute} }}
+	exchange := &sim.Exchange{Spec: twilio.Spec,
+		Phone: func(providers.ExchangeCall) sim.Phone { return sim.Phone{Ring: time.Minute} }}
 	srv := httptest.NewServer(exchange)
 	defer srv.Close()
 	hooks := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }))
@@ -238,8 +243,10 @@ func TestTwilioExchange(t *testing.T) {
 		s.ask(r, &answer)
 		return answer
 	}
-	params := map[string]any{"to": "+15550100123", "from": "+15550100999", "url": hooks.URL + "/a", "statusCallback": hooks.URL + "/s",
-		"statusCallbackEvent": []string{"initiated", "answered"}, "timeout": 20, "machineDetection": "Enable", "asyncAmd": "true", "asyncAmdStatusCallback": hooks.URL + "/s"}
+	params := map[string]any{"to": "+15550100123", "from": "+15550100999", "url": hooks.URL + "/a",
+		"statusCallback":      hooks.URL + "/s",
+		"statusCallbackEvent": []string{"initiated", "answered"}, "timeout": 20, "machineDetection": "Enable",
+		"asyncAmd": "true", "asyncAmdStatusCallback": hooks.URL + "/s"}
 	call := request("call", map[string]any{"params": params})
 	if !strings.HasPrefix(call.SID, "CA") || call.Status != "queued" {
 		t.Fatalf("%+v", call)

@@ -29,7 +29,8 @@ func NewAccount(setup providers.Setup) (*providers.Account, error) {
 	if err != nil {
 		return nil, err
 	}
-	return providers.NewAccount(cfg.AccountSID, abilities, &webhooks{cfg}, &commands{cfg: cfg, base: base, http: setup.HTTP}), nil
+	return providers.NewAccount(cfg.AccountSID, abilities, &webhooks{cfg},
+		&commands{cfg: cfg, base: base, http: setup.HTTP}), nil
 }
 
 // readConfig reads and checks the configuration. base is nil where Twilio's own URL is

@@ -80,7 +80,8 @@ func request[T any](ctx context.Context, c *commands, op string, do func(*api.Ap
 
 // fault returns the library's error in the contract's words.
 func (t *transport) fault(op string, err error) error {
-	e := &providers.CallError{Op: "twilio: " + op, Status: t.status, Kind: providers.KindOf(t.status), Retry: t.retry, Err: err}
+	e := &providers.CallError{Op: "twilio: " + op, Status: t.status, Kind: providers.KindOf(t.status), Retry: t.retry,
+		Err: err}
 	var said *client.TwilioRestError
 	if errors.As(err, &said) {
 		e.Code, e.Detail, e.Err = strconv.Itoa(said.Code), said.Message, nil
@@ -110,7 +111,8 @@ func (c *commands) Dial(ctx context.Context, d *providers.Dial) (providers.Leg, 
 		p.SetSendDigits(d.Digits)
 	}
 	if d.Detect { // beside the call: it goes on while Twilio listens
-		p.SetMachineDetection("Enable").SetAsyncAmd("true").SetAsyncAmdStatusCallback(d.Status).SetAsyncAmdStatusCallbackMethod("POST")
+		p.SetMachineDetection("Enable").SetAsyncAmd("true")
+		p.SetAsyncAmdStatusCallback(d.Status).SetAsyncAmdStatusCallbackMethod("POST")
 	}
 	return request(ctx, c, "dial", func(s *api.ApiService) (providers.Leg, error) {
 		call, err := s.CreateCall(p)

@@ -87,7 +87,8 @@ func (x *exchange) Ask(a *providers.Ask, now time.Time) (*http.Request, error) {
 		if a.AnsweredBy == providers.AnsweredByMachine {
 			by = "machine_start"
 		}
-		form = url.Values{"CallSid": {a.Call.ID}, "AccountSid": {x.cfg.AccountSID}, "AnsweredBy": {by}, "MachineDetectionDuration": {"2100"}}
+		form = url.Values{"CallSid": {a.Call.ID}, "AccountSid": {x.cfg.AccountSID}, "AnsweredBy": {by},
+			"MachineDetectionDuration": {"2100"}}
 	}
 	req, err := http.NewRequest("POST", a.URL, strings.NewReader(form.Encode()))
 	if err != nil {
@@ -103,8 +104,10 @@ func (x *exchange) Ask(a *providers.Ask, now time.Time) (*http.Request, error) {
 // form returns the parameters of most requests.
 func (x *exchange) form(a *providers.Ask) url.Values {
 	return url.Values{
-		"CallSid": {a.Call.ID}, "AccountSid": {x.cfg.AccountSID}, "ApiVersion": {"2010-04-01"}, "Direction": {direction(&a.Call)},
-		"From": {a.Call.From}, "To": {a.Call.To}, "Caller": {a.Call.From}, "Called": {a.Call.To}, "CallStatus": {string(a.Call.Status)},
+		"CallSid": {a.Call.ID}, "AccountSid": {x.cfg.AccountSID}, "ApiVersion": {"2010-04-01"},
+		"Direction": {direction(&a.Call)},
+		"From":      {a.Call.From}, "To": {a.Call.To}, "Caller": {a.Call.From}, "Called": {a.Call.To},
+		"CallStatus":  {string(a.Call.Status)},
 		"FromCountry": {"US"}, "ToCountry": {"US"}, "FromCity": {""}, "ToCity": {""},
 	}
 }
@@ -124,7 +127,8 @@ func (x *exchange) nextForm(form url.Values, a *providers.Ask) {
 // roomForm returns a report on who comes and goes.
 func (x *exchange) roomForm(a *providers.Ask, now time.Time) url.Values {
 	sum := sha1.Sum([]byte(a.Room))
-	form := url.Values{"CallSid": {a.Call.ID}, "AccountSid": {x.cfg.AccountSID}, "ConferenceSid": {"CF" + hex.EncodeToString(sum[:16])}, "FriendlyName": {a.Room},
+	form := url.Values{"CallSid": {a.Call.ID}, "AccountSid": {x.cfg.AccountSID},
+		"ConferenceSid": {"CF" + hex.EncodeToString(sum[:16])}, "FriendlyName": {a.Room},
 		"SequenceNumber": {strconv.Itoa(a.Sequence)}, "Timestamp": {now.UTC().Format(time.RFC1123Z)},
 		"Muted": {"false"}, "Hold": {"false"}, "Coaching": {"false"}}
 	if a.Joined {
@@ -163,7 +167,8 @@ var schema = xmldoc.Schema{
 	"Say":       {"voice", "language", "loop"},
 	"Dial":      {"callerId", "timeout", "action", "method", "timeLimit", "answerOnBridge"},
 	"Number":    {"statusCallback", "statusCallbackEvent", "statusCallbackMethod"},
-	"Conference": {"endConferenceOnExit", "startConferenceOnEnter", "beep", "waitUrl", "waitMethod", "statusCallback", "statusCallbackEvent",
+	"Conference": {"endConferenceOnExit", "startConferenceOnEnter", "beep", "waitUrl", "waitMethod", "statusCallback",
+		"statusCallbackEvent",
 		"statusCallbackMethod", "muted", "maxParticipants", "participantLabel"},
 	"Gather": {"input", "numDigits", "timeout", "action", "method", "actionOnEmptyResult", "finishOnKey"},
 	"Pause":  {"length"},
@@ -229,8 +234,10 @@ func verb(a *providers.Answer, e *xmldoc.Element) error {
 func gather(a *providers.Answer, e *xmldoc.Element) error {
 	wait, err := strconv.Atoi(e.Attr("timeout"))
 	switch {
-	case err != nil || wait < 1 || e.Attr("numDigits") != "1" || e.Attr("input") != "dtmf" || e.Attr("actionOnEmptyResult") != "true":
-		return errors.New("twilio: 13321: Gather for one digit with a timeout and an action for none is all that is simulated")
+	case err != nil || wait < 1 || e.Attr("numDigits") != "1" || e.Attr("input") != "dtmf" ||
+		e.Attr("actionOnEmptyResult") != "true":
+		return errors.New("twilio: 13321: Gather for one digit with a timeout and an action for none is all that is " +
+			"simulated")
 	case !rest.Secure(e.Attr("action"), "https"):
 		return fmt.Errorf("twilio: 11100: Gather action %.100q", e.Attr("action"))
 	}
@@ -255,7 +262,9 @@ func dial(a *providers.Answer, e *xmldoc.Element, number string) error {
 		if number = strings.TrimSpace(n.Text); n.Name() != "Conference" {
 			continue
 		}
-		room := &providers.Room{Name: number, End: n.Attr("endConferenceOnExit") == "true", Wait: n.Attr("startConferenceOnEnter") == "false", Events: n.Attr("statusCallback"), Hold: n.Attr("waitUrl")}
+		room := &providers.Room{Name: number, End: n.Attr("endConferenceOnExit") == "true",
+			Wait: n.Attr("startConferenceOnEnter") == "false", Events: n.Attr("statusCallback"),
+			Hold: n.Attr("waitUrl")}
 		switch {
 		case room.Name == "" || len(room.Name) > 128:
 			return errors.New("twilio: 13233: the conference must have a name of at most 128 characters")
@@ -350,7 +359,8 @@ func (x *exchange) change(op *providers.Operation, form url.Values) (err error) 
 }
 
 // dialParams are the parameters of a new call that are known here.
-var dialParams = []string{"To", "From", "Url", "Method", "StatusCallback", "StatusCallbackMethod", "StatusCallbackEvent", "Timeout",
+var dialParams = []string{"To", "From", "Url", "Method", "StatusCallback", "StatusCallbackMethod",
+	"StatusCallbackEvent", "Timeout",
 	"TimeLimit", "SendDigits", "MachineDetection", "AsyncAmd", "AsyncAmdStatusCallback", "AsyncAmdStatusCallbackMethod"}
 
 // statusEvents are those that may be asked for; busy and the like come as
@@ -363,7 +373,8 @@ func dialForm(form url.Values) (*providers.Dial, error) {
 			return nil, fail(400, 20001, "Unknown parameter "+name)
 		}
 	}
-	d := &providers.Dial{To: form.Get("To"), From: form.Get("From"), Answer: form.Get("Url"), Status: form.Get("StatusCallback"), Digits: form.Get("SendDigits")}
+	d := &providers.Dial{To: form.Get("To"), From: form.Get("From"), Answer: form.Get("Url"),
+		Status: form.Get("StatusCallback"), Digits: form.Get("SendDigits")}
 	switch {
 	case !providers.ValidNumber(d.To):
 		return nil, fail(400, 21211, "The 'To' number "+d.To+" is not a valid phone number.")
@@ -424,7 +435,8 @@ func (x *exchange) Reply(w http.ResponseWriter, op *providers.Operation, call *p
 	}
 	rest.WriteJSON(w, map[string]any{
 		"sid": call.ID, "account_sid": x.cfg.AccountSID, "status": status, "direction": direction(call),
-		"from": call.From, "to": call.To, "api_version": "2010-04-01", "price": nil, "price_unit": "USD", "duration": nil, "answered_by": nil,
+		"from": call.From, "to": call.To, "api_version": "2010-04-01", "price": nil, "price_unit": "USD",
+		"duration": nil, "answered_by": nil,
 		"uri": "/2010-04-01/Accounts/" + x.cfg.AccountSID + "/Calls/" + call.ID + ".json",
 	})
 }
@@ -447,5 +459,6 @@ func (x *exchange) replyError(w http.ResponseWriter, e *providers.CallError, ove
 		w.Header().Set("Retry-After", strconv.Itoa(int(e.Retry/time.Second)))
 	}
 	w.WriteHeader(status)
-	rest.WriteJSON(w, map[string]any{"code": code, "message": detail, "more_info": "https://www.twilio.com/docs/errors/" + strconv.Itoa(code), "status": status})
+	rest.WriteJSON(w, map[string]any{"code": code, "message": detail,
+		"more_info": "https://www.twilio.com/docs/errors/" + strconv.Itoa(code), "status": status})
 }

@@ -20,7 +20,8 @@ func (w *webhooks) Explain(h *providers.Hook, _ time.Time) []string {
 	say := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
 	given := h.Header.Get("X-Twilio-Signature")
 	if given == "" {
-		say("Twilio signs every request. This one is not Twilio's, or a proxy has removed the header X-Twilio-Signature.")
+		say("Twilio signs every request. This one is not Twilio's, or a proxy has removed the header " +
+			"X-Twilio-Signature.")
 		return lines
 	}
 	signature, err := base64.StdEncoding.DecodeString(given)
@@ -41,11 +42,13 @@ func (w *webhooks) Explain(h *providers.Hook, _ time.Time) []string {
 		data = formData(form)
 		say("Expected: HMAC-SHA1 with auth_token over %s and the %d parameters of the form.", h.URL, len(form))
 		if sid := form.Get("AccountSid"); sid != w.cfg.AccountSID {
-			say("The form is of account %.40q, but account_sid is %s: give the number the webhook of its own account, or correct account_sid and auth_token.", sid, w.cfg.AccountSID)
+			say("The form is of account %.40q, but account_sid is %s: give the number the webhook of its own "+
+				"account, or correct account_sid and auth_token.", sid, w.cfg.AccountSID)
 			return lines
 		}
 	default:
-		say("Expected: HMAC-SHA1 with auth_token over %s, and bodySHA256 in its query to be the hash of the body (%s).", h.URL, kind)
+		say("Expected: HMAC-SHA1 with auth_token over %s, and bodySHA256 in its query to be the hash of the body (%s).",
+			h.URL, kind)
 		if bodyHash(h) != nil {
 			say("bodySHA256 does not fit the body: a proxy has changed the body, or cut the query off.")
 			return lines
@@ -64,7 +67,9 @@ func (w *webhooks) Explain(h *providers.Hook, _ time.Time) []string {
 		}
 		return lines
 	}
-	say("The signature fits no URL that this request may have been sent to. So either auth_token is not the one of %s (the primary token of the console; it changes when it is rotated), "+
-		"or the webhook at Twilio has a URL of which public_url knows nothing, or a proxy changes the form; or the request is not Twilio's.", w.cfg.AccountSID)
+	say("The signature fits no URL that this request may have been sent to. So either auth_token is not the one of "+
+		"%s (the primary token of the console; it changes when it is rotated), "+
+		"or the webhook at Twilio has a URL of which public_url knows nothing, or a proxy changes the form; or the "+
+		"request is not Twilio's.", w.cfg.AccountSID)
 	return lines
 }

@@ -33,7 +33,8 @@ func TestFixturesMedia(t *testing.T) {
 	if !reflect.DeepEqual(start.Start, want) || !strings.HasPrefix(want.Stream, "MZ") {
 		t.Errorf("start: %+v", start.Start)
 	}
-	if ev := providertest.Decode(t, s, "media-media.json"); ev.Kind != providers.EventAudio || len(ev.Audio) != 160 || ev.At != 5*time.Millisecond || ev.Missing != 0 {
+	if ev := providertest.Decode(t, s, "media-media.json"); ev.Kind != providers.EventAudio || len(ev.Audio) != 160 ||
+		ev.At != 5*time.Millisecond || ev.Missing != 0 {
 		t.Errorf("media: %+v", ev)
 	}
 	if ev := providertest.Decode(t, s, "media-media-outbound.json"); ev.Kind != providers.EventUnknown {
@@ -48,7 +49,8 @@ func TestFixturesMedia(t *testing.T) {
 	if ev := providertest.Decode(t, s, "media-stop.json"); ev.Kind != providers.EventStop {
 		t.Errorf("stop: %+v", ev)
 	}
-	if ev := providertest.Decode(t, &Stream{}, "media-start-both-tracks.json"); ev.Kind != providers.EventStart || len(ev.Start.Params) != 0 {
+	if ev := providertest.Decode(t, &Stream{}, "media-start-both-tracks.json"); ev.Kind != providers.EventStart ||
+		len(ev.Start.Params) != 0 {
 		t.Errorf("start of both tracks: %+v", ev)
 	}
 	p := &Peer{start: start.Start, quotedSid: []byte(`"` + start.Start.Stream + `"`)}
@@ -62,8 +64,10 @@ func TestFixturesMedia(t *testing.T) {
 			t.Errorf("we send %s\nwant    %s", got, text)
 		}
 	}
-	for _, ev := range []providers.Event{{Kind: providers.EventConnected}, {Kind: providers.EventStart, Start: start.Start},
-		{Kind: providers.EventAudio, Audio: []byte{1}}, {Kind: providers.EventDigit, Digit: '1'}, {Kind: providers.EventMark, Mark: "m"}, {Kind: providers.EventStop}} {
+	for _, ev := range []providers.Event{{Kind: providers.EventConnected},
+		{Kind: providers.EventStart, Start: start.Start},
+		{Kind: providers.EventAudio, Audio: []byte{1}}, {Kind: providers.EventDigit, Digit: '1'},
+		{Kind: providers.EventMark, Mark: "m"}, {Kind: providers.EventStop}} {
 		var out providers.Messages
 		if err := p.Encode(&out, &ev); err != nil {
 			t.Fatal(err)
@@ -103,11 +107,12 @@ func TestFixturesWebhooks(t *testing.T) {
 		want    map[string][]providers.CallEvent
 	}{
 		{providers.ForAnswer, map[string][]providers.CallEvent{
-			"webhook-voice.form":                   asked(call1, "+12025550101", "+12025550102"),
-			"webhook-voice-minimal.form":           asked(call1, "+12025550101", "+12025550102"),
-			"webhook-voice-optional.form":          asked(call1, "+12025550101", "+12025550102"),
-			"webhook-voice-anonymous.form":         asked(call1, "anonymous", "+12025550102"),
-			"webhook-voice-sip.form":               asked(call1, "sip:alice@acme.sip.twilio.com", "sip:bridge@acme.sip.twilio.com"),
+			"webhook-voice.form":           asked(call1, "+12025550101", "+12025550102"),
+			"webhook-voice-minimal.form":   asked(call1, "+12025550101", "+12025550102"),
+			"webhook-voice-optional.form":  asked(call1, "+12025550101", "+12025550102"),
+			"webhook-voice-anonymous.form": asked(call1, "anonymous", "+12025550102"),
+			"webhook-voice-sip.form": asked(call1, "sip:alice@acme.sip.twilio.com",
+				"sip:bridge@acme.sip.twilio.com"),
 			"webhook-voice-outbound-answered.form": asked(call2, "+12025550102", "+12025550103"),
 			"webhook-voice-outbound-amd-sync.form": asked(call2, "+12025550102", "+12025550103"),
 		}},
@@ -115,7 +120,8 @@ func TestFixturesWebhooks(t *testing.T) {
 			"webhook-status-initiated.form": status("initiated", providers.StatusInitiated),
 			"webhook-status-ringing.form":   status("ringing", providers.StatusRinging),
 			"webhook-status-answered.form":  status("in-progress", providers.StatusInProgress),
-			"webhook-status-completed.form": append(detected("human", providers.AnsweredByHuman), status("completed", providers.StatusCompleted)...),
+			"webhook-status-completed.form": append(detected("human", providers.AnsweredByHuman),
+				status("completed", providers.StatusCompleted)...),
 
 			"webhook-status-completed-sip.form":   status("completed", providers.StatusCompleted),
 			"webhook-status-busy.form":            status("busy", providers.StatusBusy),
@@ -140,7 +146,8 @@ func TestFixturesWebhooks(t *testing.T) {
 			"webhook-dial-action-failed.form":    done("failed", providers.StatusFailed),
 			"webhook-dial-action-canceled.form":  done("canceled", providers.StatusCanceled),
 		}},
-		{providers.ForKey, map[string][]providers.CallEvent{"webhook-gather.form": key("1"), "webhook-gather-speech.form": key("")}},
+		{providers.ForKey, map[string][]providers.CallEvent{"webhook-gather.form": key("1"),
+			"webhook-gather-speech.form": key("")}},
 		{providers.ForRoom, map[string][]providers.CallEvent{
 			"conference-participant-join.form":             room("participant-join", true),
 			"conference-participant-leave.form":            room("participant-leave", false),
@@ -185,7 +192,8 @@ func TestFixturesDocuments(t *testing.T) {
 		{}, {Media: "wss://b.example/x", Next: "https://b.example/n"}, {Say: "x"},
 		{Dial: "+12025550103", Caller: "+12025550102", Next: "https://b.example/n"},
 		{Say: "x", Ask: &providers.Question{URL: "https://b.example/k", Wait: time.Second}},
-		{Room: &providers.Room{Name: "xfer-0001", End: true, Events: "https://b.example/e", Hold: "https://b.example/h"}},
+		{Room: &providers.Room{Name: "xfer-0001", End: true, Events: "https://b.example/e",
+			Hold: "https://b.example/h"}},
 	} {
 		doc, err := marshal(&a)
 		if err != nil {
@@ -200,7 +208,8 @@ func TestFixturesDocuments(t *testing.T) {
 	if err != nil || got.Say == "" {
 		t.Errorf("%+v, %v", got, err)
 	}
-	if got, err = x.Answer("text/xml", providertest.Fixture(t, "answer-stream.xml")); err != nil || got.Media != "wss://bridge.example.com/twilio/media/abc123" {
+	if got, err = x.Answer("text/xml", providertest.Fixture(t, "answer-stream.xml")); err != nil ||
+		got.Media != "wss://bridge.example.com/twilio/media/abc123" {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
@@ -229,8 +238,9 @@ func TestFixturesREST(t *testing.T) {
 	rt := &roundTrip{t: t, status: 201, reply: "rest-create-call-response.json"}
 	c := &commands{cfg: Config{AccountSID: fixtureAccount, AuthToken: "token"}, http: rt}
 	ctx := context.Background()
-	leg, err := c.Dial(ctx, &providers.Dial{To: "+12025550103", From: "+12025550102", Answer: "https://b.example/a", Status: "https://b.example/s",
-		Ring: 30 * time.Second, Detect: true})
+	leg, err := c.Dial(ctx, &providers.Dial{To: "+12025550103", From: "+12025550102", Answer: "https://b.example/a",
+		Status: "https://b.example/s",
+		Ring:   30 * time.Second, Detect: true})
 	if err != nil || leg.ID != call2 {
 		t.Errorf("%+v, %v", leg, err)
 	}
@@ -247,7 +257,8 @@ func TestFixturesREST(t *testing.T) {
 	same("rest-create-call.http")
 	rt.status, rt.reply = 200, "rest-get-call-response.json"
 	evs, err := c.Get(ctx, call2)
-	want := []providers.CallEvent{{Kind: providers.CallDetected, Leg: call2, Raw: "human", AnsweredBy: providers.AnsweredByHuman},
+	want := []providers.CallEvent{{Kind: providers.CallDetected, Leg: call2, Raw: "human",
+		AnsweredBy: providers.AnsweredByHuman},
 		{Kind: providers.CallProgress, Leg: call2, Raw: "completed", Status: providers.StatusCompleted}}
 	if err != nil || !reflect.DeepEqual(evs, want) {
 		t.Errorf("%+v, %v", evs, err)
@@ -266,9 +277,12 @@ func TestFixturesREST(t *testing.T) {
 		kind   providers.CallErrorKind
 		code   string
 	}{
-		"rest-error-20003.json": {401, providers.ErrCredentials, "20003"}, "rest-error-20404.json": {404, providers.ErrNoCall, "20404"},
-		"rest-error-20429.json": {429, providers.ErrRate, "20429"}, "rest-error-21205.json": {400, providers.ErrRejected, "21205"},
-		"rest-error-21210.json": {400, providers.ErrRejected, "21210"}, "rest-error-21211.json": {400, providers.ErrRejected, "21211"},
+		"rest-error-20003.json": {401, providers.ErrCredentials, "20003"},
+		"rest-error-20404.json": {404, providers.ErrNoCall, "20404"},
+		"rest-error-20429.json": {429, providers.ErrRate, "20429"},
+		"rest-error-21205.json": {400, providers.ErrRejected, "21205"},
+		"rest-error-21210.json": {400, providers.ErrRejected, "21210"},
+		"rest-error-21211.json": {400, providers.ErrRejected, "21211"},
 		"rest-error-21220.json": {400, providers.ErrNoCall, "21220"},
 	} {
 		rt.status, rt.reply = tt.status, name
@@ -284,7 +298,8 @@ func TestFixturesREST(t *testing.T) {
 func TestFixturesExchange(t *testing.T) {
 	x := &exchange{Config{AccountSID: fixtureAccount, AuthToken: "token"}}
 	for name, kind := range map[string]providers.OperationKind{
-		"rest-create-call.http": providers.OpDial, "rest-get-call.http": providers.OpGet, "rest-hangup.http": providers.OpHangup,
+		"rest-create-call.http": providers.OpDial, "rest-get-call.http": providers.OpGet,
+		"rest-hangup.http": providers.OpHangup,
 		"rest-cancel.http": providers.OpHangup, "rest-redirect-twiml.http": providers.OpDo,
 	} {
 		r, body := providertest.FixtureRequest(t, name)
@@ -292,7 +307,8 @@ func TestFixturesExchange(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, op, err)
 		}
 	}
-	call := providers.ExchangeCall{ID: call2, From: "+12025550102", To: "+12025550103", Status: providers.StatusCompleted}
+	call := providers.ExchangeCall{ID: call2, From: "+12025550102", To: "+12025550103",
+		Status: providers.StatusCompleted}
 	for pattern, ask := range map[string]providers.Ask{
 		"webhook-voice*":                  {Kind: providers.AskAnswer},
 		"webhook-status-*.form":           {Kind: providers.TellStatus},

@@ -25,7 +25,8 @@ func TestConformance(t *testing.T) {
 		t.Fatal(err)
 	}
 	start := providertest.Event(providers.EventStart)
-	start.Start = &providers.Start{Account: "AC…", Call: "CA…", Stream: sid, In: format, Out: format, Params: map[string]string{"run": "42"}}
+	start.Start = &providers.Start{Account: "AC…", Call: "CA…", Stream: sid, In: format, Out: format,
+		Params: map[string]string{"run": "42"}}
 	audio := providertest.Event(providers.EventAudio)
 	audio.Audio, audio.At = frame, 5*time.Millisecond
 	digit := providertest.Event(providers.EventDigit)
@@ -40,14 +41,19 @@ func TestConformance(t *testing.T) {
 				Params: map[string]string{"a": "b", "quote": `"\`}}
 		},
 		Documented: []providertest.Documented{
-			{Message: text(`{"event":"connected","protocol":"Call","version":"1.0.0"}`), Event: providertest.Event(providers.EventConnected)},
+			{Message: text(`{"event":"connected","protocol":"Call","version":"1.0.0"}`),
+				Event: providertest.Event(providers.EventConnected)},
 			{Message: text(`{"event":"start","sequenceNumber":"1","streamSid":"MZ…","start":{"accountSid":"AC…","streamSid":"MZ…","callSid":"CA…","tracks":["inbound"],"customParameters":{"run":"42"},"mediaFormat":{"encoding":"audio/x-mulaw","sampleRate":8000,"channels":1}}}`), Event: start},
 			{Message: text(`{"event":"media","sequenceNumber":"3","streamSid":"MZ…","media":{"track":"inbound","chunk":"1","timestamp":"5","payload":"` + silence + `"}}`), Event: audio},
 			// the same with the keys in another order, an unknown key, an escape
-			{Message: text(`{"media":{"payload":"` + silence + `","timestamp":"5","chunk":"2","track":"inbound"}, "event" : "media","streamSid":"MZ…"}`), Event: audio},
-			{Message: text(`{"event":"media","new":[{}],"streamSid":"MZ…","media":{"timestamp":"5","payload":"` + strings.ReplaceAll(silence, "/", `\/`) + `"}}`), Event: audio},
+			{Message: text(`{"media":{"payload":"` + silence +
+				`","timestamp":"5","chunk":"2","track":"inbound"}, "event" : "media","streamSid":"MZ…"}`),
+				Event: audio},
+			{Message: text(`{"event":"media","new":[{}],"streamSid":"MZ…","media":{"timestamp":"5","payload":"` +
+				strings.ReplaceAll(silence, "/", `\/`) + `"}}`), Event: audio},
 			{Message: text(`{"event":"dtmf","streamSid":"MZ…","sequenceNumber":"9","dtmf":{"track":"inbound_track","digit":"1"}}`), Event: digit},
-			{Message: text(`{"event":"mark","sequenceNumber":"11","streamSid":"MZ…","mark":{"name":"u-17"}}`), Event: mark},
+			{Message: text(`{"event":"mark","sequenceNumber":"11","streamSid":"MZ…","mark":{"name":"u-17"}}`),
+				Event: mark},
 			{Message: text(`{"event":"stop","sequenceNumber":"90","streamSid":"MZ…","stop":{"accountSid":"AC…","callSid":"CA…"}}`), Event: providertest.Event(providers.EventStop)},
 		},
 		Malformed: []providers.Message{
@@ -81,8 +87,10 @@ func TestWire(t *testing.T) {
 		cmd  providers.Command
 		want string
 	}{
-		{providers.Command{Kind: providers.CommandAudio, Audio: []byte{0xFF, 0x7F, 0}}, `{"event":"media","streamSid":"MZ1","media":{"payload":"/38A"}}`},
-		{providers.Command{Kind: providers.CommandMark, Mark: "u-17"}, `{"event":"mark","streamSid":"MZ1","mark":{"name":"u-17"}}`},
+		{providers.Command{Kind: providers.CommandAudio, Audio: []byte{0xFF, 0x7F, 0}},
+			`{"event":"media","streamSid":"MZ1","media":{"payload":"/38A"}}`},
+		{providers.Command{Kind: providers.CommandMark, Mark: "u-17"},
+			`{"event":"mark","streamSid":"MZ1","mark":{"name":"u-17"}}`},
 		{providers.Command{Kind: providers.CommandClear}, `{"event":"clear","streamSid":"MZ1"}`},
 	} {
 		if got := providertest.Encode(t, s, tt.cmd); string(got) != tt.want {
@@ -95,12 +103,15 @@ func TestWire(t *testing.T) {
 		want string
 	}{
 		{providers.Event{Kind: providers.EventConnected}, `{"event":"connected","protocol":"Call","version":"1.0.0"}`},
-		{providers.Event{Kind: providers.EventStart, Start: &providers.Start{Account: "AC1", Call: "CA1", Stream: "MZ1"}},
+		{providers.Event{Kind: providers.EventStart,
+			Start: &providers.Start{Account: "AC1", Call: "CA1", Stream: "MZ1"}},
 			`{"event":"start","sequenceNumber":"1","streamSid":"MZ1","start":{"accountSid":"AC1","streamSid":"MZ1","callSid":"CA1","tracks":["inbound"],"customParameters":{},"mediaFormat":{"encoding":"audio/x-mulaw","sampleRate":8000,"channels":1}}}`},
 		{providers.Event{Kind: providers.EventAudio, Audio: []byte{0}, At: 20 * time.Millisecond},
 			`{"event":"media","sequenceNumber":"2","streamSid":"MZ1","media":{"track":"inbound","chunk":"1","timestamp":"20","payload":"AA=="}}`},
-		{providers.Event{Kind: providers.EventDigit, Digit: '#'}, `{"event":"dtmf","sequenceNumber":"3","streamSid":"MZ1","dtmf":{"track":"inbound_track","digit":"#"}}`},
-		{providers.Event{Kind: providers.EventStop}, `{"event":"stop","sequenceNumber":"4","streamSid":"MZ1","stop":{"accountSid":"AC1","callSid":"CA1"}}`},
+		{providers.Event{Kind: providers.EventDigit, Digit: '#'},
+			`{"event":"dtmf","sequenceNumber":"3","streamSid":"MZ1","dtmf":{"track":"inbound_track","digit":"#"}}`},
+		{providers.Event{Kind: providers.EventStop},
+			`{"event":"stop","sequenceNumber":"4","streamSid":"MZ1","stop":{"accountSid":"AC1","callSid":"CA1"}}`},
 	} {
 		var out providers.Messages
 		if err := p.Encode(&out, &tt.ev); err != nil || string(out.All()[0].Data) != tt.want {
@@ -191,7 +202,8 @@ func TestScanIsUsed(t *testing.T) {
 	if !mediaKeys.Scan([]byte(`{"event":"media","sequenceNumber":"3","streamSid":"MZ1","media":{"track":"inbound","chunk":"1","timestamp":"5","payload":"////"}}`), &f) {
 		t.Error("the scan gives up on the documented media message")
 	}
-	if err := started(t).Encode(&providers.Messages{}, &providers.Command{Kind: providers.CommandDigits, Digits: "1"}); !errors.Is(err, errors.ErrUnsupported) {
+	if err := started(t).Encode(&providers.Messages{},
+		&providers.Command{Kind: providers.CommandDigits, Digits: "1"}); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("digits: %v", err)
 	}
 }

@@ -74,7 +74,8 @@ func marshal(a *providers.Answer) ([]byte, error) {
 		t.Connect = &connectVerb{Stream: streamNoun{URL: a.Media}}
 	}
 	if q := a.Ask; q != nil {
-		t.Gather = &gatherVerb{Input: "dtmf", Digits: 1, Timeout: int(q.Wait / time.Second), Action: q.URL, Method: "POST", Empty: true, Say: a.Say}
+		t.Gather = &gatherVerb{Input: "dtmf", Digits: 1, Timeout: int(q.Wait / time.Second), Action: q.URL,
+			Method: "POST", Empty: true, Say: a.Say}
 		t.Say = ""
 	}
 	switch {

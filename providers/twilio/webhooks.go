@@ -59,7 +59,8 @@ func (w *webhooks) verify(h *providers.Hook) error {
 		return nil
 	}
 	// Without the URL, which may hold a token.
-	return fmt.Errorf("twilio: %w: does not fit: is public_url what Twilio calls, and auth_token this account's?", providers.ErrSignature)
+	return fmt.Errorf("twilio: %w: does not fit: is public_url what Twilio calls, and auth_token this account's?",
+		providers.ErrSignature)
 }
 
 // signed returns the first of the URLs that the signature fits; empty: none.
@@ -134,7 +135,8 @@ func urls(s string) []string {
 }
 
 // once are the parameters that a webhook must not have twice.
-var once = []string{"CallSid", "AccountSid", "CallStatus", "AnsweredBy", "DialCallStatus", "Digits", "StatusCallbackEvent", "From", "To"}
+var once = []string{"CallSid", "AccountSid", "CallStatus", "AnsweredBy", "DialCallStatus", "Digits",
+	"StatusCallbackEvent", "From", "To"}
 
 // form reads the parameters and checks whose they are.
 func (w *webhooks) form(h *providers.Hook) (url.Values, error) {
@@ -190,7 +192,8 @@ func (w *webhooks) Read(h *providers.Hook) ([]providers.CallEvent, error) {
 }
 
 // withheld are the numbers that Twilio shows for callers who show none.
-var withheld = map[string]bool{"+266696687": true, "+7378742833": true, "+2562533": true, "+8656696": true, "+86282452253": true}
+var withheld = map[string]bool{"+266696687": true, "+7378742833": true, "+2562533": true, "+8656696": true,
+	"+86282452253": true}
 
 // caller returns who calls; anonymous where the number is withheld.
 func caller(from string) string {

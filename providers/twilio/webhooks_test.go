@@ -22,7 +22,8 @@ func account(t testing.TB) providers.Webhooks {
 	return w.Webhooks
 }
 
-const form = "AccountSid=AC00000000000000000000000000000001&CallSid=CA00000000000000000000000000000001&CallStatus=ringing&Direction=inbound&From=%2B15550001111&To=%2B15550002222"
+const form = "AccountSid=AC00000000000000000000000000000001&CallSid=CA00000000000000000000000000000001" +
+	"&CallStatus=ringing&Direction=inbound&From=%2B15550001111&To=%2B15550002222"
 
 func hook(url, kind, signature, body string) *providers.Hook {
 	return &providers.Hook{Method: "POST", URL: url, Body: []byte(body),
@@ -34,7 +35,8 @@ func hook(url, kind, signature, body string) *providers.Hook {
 func TestSignatureVectors(t *testing.T) {
 	const formType, jsonType = "application/x-www-form-urlencoded; charset=utf-8", "application/json"
 	const voice = "https://bridge.example.com/twilio/voice?tenant=acme"
-	const jsonURL = "https://bridge.example.com/twilio/json?bodySHA256=9069c7d7adf1d9386fde3667b96c019ec1764d66a5d1ba7d08eaf4b8a62f8f77"
+	const jsonURL = "https://bridge.example.com/twilio/json?bodySHA256=" +
+		"9069c7d7adf1d9386fde3667b96c019ec1764d66a5d1ba7d08eaf4b8a62f8f77"
 	get := hook("wss://bridge.example.com/twilio/media/abc123", "", "4hkiIMV1yWStSSx7nhG0SjH9nsw=", "")
 	get.Method = "GET"
 	asHTTPS := hook("wss://bridge.example.com/twilio/media/abc123", "", "/T79giQr0mFjCh86Bznp+oBJRrk=", "")
@@ -43,25 +45,33 @@ func TestSignatureVectors(t *testing.T) {
 		hook *providers.Hook
 		good bool
 	}{
-		"form":              {hook(voice, formType, "Du3rGnBMTDNUmIkbWlI887Ui1XA=", form), true},
-		"with a port":       {hook(strings.Replace(voice, ".com/", ".com:443/", 1), formType, "Du3rGnBMTDNUmIkbWlI887Ui1XA=", form), true},
-		"of the vendor":     {hook("https://mycompany.com/myapp.php?foo=1&bar=2", formType, "RSOYDt4T1cUTdK1PDd93/VVr8B8=", "CallSid=CA1234567890ABCDE&Caller=%2B14158675309&Digits=1234&From=%2B14158675309&To=%2B18005551212"), true},
-		"JSON":              {hook(jsonURL, jsonType, "zbCAE6jDR6FGaJHGK359YFgNsI0=", `{"property":"value","n":1}`), true},
-		"socket":            {get, true},
-		"socket as https":   {asHTTPS, false},
-		"JSON changed":      {hook(jsonURL, jsonType, "zbCAE6jDR6FGaJHGK359YFgNsI0=", `{"property":"value","n":2}`), false},
-		"form changed":      {hook(voice, formType, "Du3rGnBMTDNUmIkbWlI887Ui1XA=", form+"&x=y"), false},
-		"form as JSON":      {hook(voice, jsonType, "Du3rGnBMTDNUmIkbWlI887Ui1XA=", form), false},
-		"other URL":         {hook(voice+"&x", formType, "Du3rGnBMTDNUmIkbWlI887Ui1XA=", form), false},
-		"other port":        {hook(strings.Replace(voice, ".com/", ".com:8443/", 1), formType, "Du3rGnBMTDNUmIkbWlI887Ui1XA=", form), false},
-		"plain http":        {hook(strings.Replace(voice, "https", "http", 1), formType, "Du3rGnBMTDNUmIkbWlI887Ui1XA=", form), false},
+		"form": {hook(voice, formType, "Du3rGnBMTDNUmIkbWlI887Ui1XA=", form), true},
+		"with a port": {hook(strings.Replace(voice, ".com/", ".com:443/", 1), formType,
+			"Du3rGnBMTDNUmIkbWlI887Ui1XA=", form), true},
+		"of the vendor": {hook("https://mycompany.com/myapp.php?foo=1&bar=2", formType,
+			"RSOYDt4T1cUTdK1PDd93/VVr8B8=", "CallSid=CA1234567890ABCDE&Caller=%2B14158675309&Digits=1234"+
+				"&From=%2B14158675309&To=%2B18005551212"), true},
+		"JSON": {hook(jsonURL, jsonType, "zbCAE6jDR6FGaJHGK359YFgNsI0=", `{"property":"value","n":1}`),
+			true},
+		"socket":          {get, true},
+		"socket as https": {asHTTPS, false},
+		"JSON changed": {hook(jsonURL, jsonType, "zbCAE6jDR6FGaJHGK359YFgNsI0=", `{"property":"value","n":2}`),
+			false},
+		"form changed": {hook(voice, formType, "Du3rGnBMTDNUmIkbWlI887Ui1XA=", form+"&x=y"), false},
+		"form as JSON": {hook(voice, jsonType, "Du3rGnBMTDNUmIkbWlI887Ui1XA=", form), false},
+		"other URL":    {hook(voice+"&x", formType, "Du3rGnBMTDNUmIkbWlI887Ui1XA=", form), false},
+		"other port": {hook(strings.Replace(voice, ".com/", ".com:8443/", 1), formType,
+			"Du3rGnBMTDNUmIkbWlI887Ui1XA=", form), false},
+		"plain http": {hook(strings.Replace(voice, "https", "http", 1), formType, "Du3rGnBMTDNUmIkbWlI887Ui1XA=",
+			form), false},
 		"none":              {hook(voice, formType, "", form), false},
 		"not base64":        {hook(voice, formType, "?", form), false},
 		"broken form":       {hook(voice, formType, "Du3rGnBMTDNUmIkbWlI887Ui1XA=", "%"), false},
 		"of an empty token": {hook(voice, formType, "Zm9v", form), false},
 	} {
 		_, err := account(t).Authenticate(tt.hook, time.Now())
-		if (err == nil) != tt.good || err != nil && (!errors.Is(err, providers.ErrSignature) || strings.Contains(err.Error(), "12345")) {
+		if (err == nil) != tt.good || err != nil &&
+			(!errors.Is(err, providers.ErrSignature) || strings.Contains(err.Error(), "12345")) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -81,7 +91,8 @@ func read(t *testing.T, body string, purpose providers.Purpose) ([]providers.Cal
 }
 
 func TestAsked(t *testing.T) {
-	for _, bad := range []string{"", "%", "CallSid=CA1", strings.Replace(form, "AC0", "AC1", 1), form + "&CallSid=CA2"} {
+	for _, bad := range []string{"", "%", "CallSid=CA1", strings.Replace(form, "AC0", "AC1", 1),
+		form + "&CallSid=CA2"} {
 		if evs, err := read(t, bad, providers.ForAnswer); err == nil {
 			t.Errorf("%s was taken: %+v", bad, evs)
 		}
@@ -90,11 +101,13 @@ func TestAsked(t *testing.T) {
 
 func TestStatus(t *testing.T) {
 	for raw, want := range map[string]providers.Status{
-		"queued": "initiated", "initiated": "initiated", "ringing": "ringing", "in-progress": "in-progress", "completed": "completed",
-		"busy": "busy", "no-answer": "no-answer", "failed": "failed", "canceled": "canceled", "whatever": "error",
+		"queued": "initiated", "initiated": "initiated", "ringing": "ringing", "in-progress": "in-progress",
+		"completed": "completed",
+		"busy":      "busy", "no-answer": "no-answer", "failed": "failed", "canceled": "canceled", "whatever": "error",
 	} {
 		evs, err := read(t, strings.Replace(form, "CallStatus=ringing", "CallStatus="+raw, 1), providers.ForStatus)
-		if err != nil || len(evs) != 1 || evs[0].Status != want || evs[0].Raw != raw || evs[0].Leg != "CA00000000000000000000000000000001" {
+		if err != nil || len(evs) != 1 || evs[0].Status != want || evs[0].Raw != raw ||
+			evs[0].Leg != "CA00000000000000000000000000000001" {
 			t.Errorf("%s: %+v, %v", raw, evs, err)
 		}
 	}
@@ -134,7 +147,8 @@ func TestExplain(t *testing.T) {
 	w := account(t)
 	x := &exchange{Config{AccountSID: "AC00000000000000000000000000000001", AuthToken: "12345"}}
 	ask := func(x *exchange, url string) *providers.Hook {
-		r, err := x.Ask(&providers.Ask{Kind: providers.AskAnswer, URL: url, Call: providers.ExchangeCall{ID: "CA1"}}, time.Now())
+		r, err := x.Ask(&providers.Ask{Kind: providers.AskAnswer, URL: url, Call: providers.ExchangeCall{ID: "CA1"}},
+			time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -142,7 +156,8 @@ func TestExplain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return &providers.Hook{Method: "POST", URL: "https://bridge.example.com/voice/hooks/twilio/main/inbound", Host: "internal:9001", Header: r.Header, Body: body}
+		return &providers.Hook{Method: "POST", URL: "https://bridge.example.com/voice/hooks/twilio/main/inbound",
+			Host: "internal:9001", Header: r.Header, Body: body}
 	}
 	proxied := ask(x, "https://new.tunnel.example/hooks/twilio/main/inbound")
 	proxied.Header.Set("X-Forwarded-Host", "new.tunnel.example")
@@ -150,13 +165,18 @@ func TestExplain(t *testing.T) {
 		hook *providers.Hook
 		want string
 	}{
-		"other host":    {proxied, "Set public_url: https://new.tunnel.example"},
-		"other path":    {ask(x, "https://bridge.example.com/hooks/twilio/main/inbound"), "Set public_url: https://bridge.example.com"},
-		"plain http":    {ask(x, "http://bridge.example.com/voice/hooks/twilio/main/inbound"), "Give Twilio the https URL"},
-		"other token":   {ask(&exchange{Config{AccountSID: "AC00000000000000000000000000000001", AuthToken: "67890"}}, "https://bridge.example.com/voice/hooks/twilio/main/inbound"), "auth_token is not the one"},
-		"other account": {ask(&exchange{Config{AccountSID: "AC00000000000000000000000000000002", AuthToken: "67890"}}, "https://bridge.example.com/voice/hooks/twilio/main/inbound"), "AC00000000000000000000000000000002"},
+		"other host": {proxied, "Set public_url: https://new.tunnel.example"},
+		"other path": {ask(x, "https://bridge.example.com/hooks/twilio/main/inbound"),
+			"Set public_url: https://bridge.example.com"},
+		"plain http": {ask(x, "http://bridge.example.com/voice/hooks/twilio/main/inbound"),
+			"Give Twilio the https URL"},
+		"other token": {ask(&exchange{Config{AccountSID: "AC00000000000000000000000000000001", AuthToken: "67890"}},
+			"https://bridge.example.com/voice/hooks/twilio/main/inbound"), "auth_token is not the one"},
+		"other account": {ask(&exchange{Config{AccountSID: "AC00000000000000000000000000000002", AuthToken: "67890"}},
+			"https://bridge.example.com/voice/hooks/twilio/main/inbound"), "AC00000000000000000000000000000002"},
 	} {
-		if got := strings.Join(w.Explain(tt.hook, time.Now()), "\n"); !strings.Contains(got, tt.want) || strings.Contains(got, "12345") {
+		if got := strings.Join(w.Explain(tt.hook, time.Now()), "\n"); !strings.Contains(got, tt.want) ||
+			strings.Contains(got, "12345") {
 			t.Errorf("%s:\n%s\nwant %s", name, got, tt.want)
 		}
 	}
@@ -195,7 +215,8 @@ func TestRegion(t *testing.T) {
 		"https://proxy.example:8443":        {BaseURL: "https://proxy.example:8443"},
 	} {
 		cfg.AccountSID, cfg.AuthToken = "AC1", "t"
-		a, err := NewAccount(providers.Setup{Decode: func(c any) error { *c.(*Config) = cfg; return nil }, HTTP: transport})
+		a, err := NewAccount(providers.Setup{Decode: func(c any) error { *c.(*Config) = cfg; return nil },
+			HTTP: transport})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -142,7 +142,8 @@ func (c *commands) Dial(ctx context.Context, d *providers.Dial) (providers.Leg, 
 		return providers.Leg{}, err
 	}
 	if reply.UUID == "" {
-		return providers.Leg{}, &providers.CallError{Op: "vonage: dial", Kind: providers.ErrUnavailable, Err: errors.New("the reply has no uuid")}
+		return providers.Leg{}, &providers.CallError{Op: "vonage: dial", Kind: providers.ErrUnavailable,
+			Err: errors.New("the reply has no uuid")}
 	}
 	return providers.Leg{ID: reply.UUID}, nil
 }
@@ -165,7 +166,8 @@ func (c *commands) Hangup(ctx context.Context, id string) error {
 
 // Do implements providers.Commands.
 func (c *commands) Do(ctx context.Context, id string, a *providers.Answer) error {
-	return c.rest.Do(ctx, "redirect", "PUT", callPath(id), callAction{"transfer", &destination{"ncco", c.hooks.ncco(a)}}, nil)
+	return c.rest.Do(ctx, "redirect", "PUT", callPath(id),
+		callAction{"transfer", &destination{"ncco", c.hooks.ncco(a)}}, nil)
 }
 
 // Get implements providers.Commands.
@@ -174,7 +176,8 @@ func (c *commands) Get(ctx context.Context, id string) ([]providers.CallEvent, e
 	if err := c.rest.Do(ctx, "get", "GET", callPath(id), nil, &reply); err != nil {
 		return nil, err
 	}
-	return []providers.CallEvent{{Kind: providers.CallProgress, Leg: id, Raw: reply.Status, Status: status(reply.Status, reply.Detail)}}, nil
+	return []providers.CallEvent{{Kind: providers.CallProgress, Leg: id, Raw: reply.Status,
+		Status: status(reply.Status, reply.Detail)}}, nil
 }
 
 // digitsAtOnce is how many digits and pauses a request takes for sure: a long pause
@@ -186,5 +189,6 @@ func (c *commands) SendDigits(ctx context.Context, id, digits string) error {
 	if strings.ContainsAny(digits, "ABCD") {
 		return fmt.Errorf("vonage: digits A to D: %w", errors.ErrUnsupported)
 	}
-	return c.rest.Do(ctx, "digits", "PUT", callPath(id, "dtmf"), map[string]string{"digits": pauses.Replace(digits)}, nil)
+	return c.rest.Do(ctx, "digits", "PUT", callPath(id, "dtmf"), map[string]string{"digits": pauses.Replace(digits)},
+		nil)
 }

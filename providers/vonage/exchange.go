@@ -48,7 +48,8 @@ func NewExchange(setup providers.Setup) (providers.Exchange, error) {
 
 // Sample implements providers.Spec.
 func Sample(baseURL string, f codec.Format) func(any) error {
-	cfg := Config{APIKey: rand.Text()[:8], ApplicationID: rand.Text(), SignatureSecret: rand.Text(), Rate: f.Rate, BaseURL: baseURL}
+	cfg := Config{APIKey: rand.Text()[:8], ApplicationID: rand.Text(), SignatureSecret: rand.Text(), Rate: f.Rate,
+		BaseURL: baseURL}
 	return func(c any) error {
 		var err error
 		cfg.PrivateKey, err = sampleKey()
@@ -112,7 +113,8 @@ func (x *exchange) event(a *providers.Ask, now time.Time) map[string]any {
 		direction = "inbound"
 	}
 	event := map[string]any{
-		"uuid": a.Call.ID, "conversation_uuid": "CON-" + a.Call.ID, "from": national(a.Call.From), "to": national(a.Call.To),
+		"uuid": a.Call.ID, "conversation_uuid": "CON-" + a.Call.ID, "from": national(a.Call.From),
+		"to":        national(a.Call.To),
 		"timestamp": now.UTC().Format("2006-01-02T15:04:05.000Z"), "direction": direction,
 	}
 	switch a.Kind {
@@ -127,8 +129,9 @@ func (x *exchange) event(a *providers.Ask, now time.Time) map[string]any {
 		delete(event, "direction")
 		event["dtmf"] = map[string]any{"digits": a.Digit, "timed_out": a.Digit == ""}
 	case providers.TellRoom: // to the event URL of the call; only some versions say the type
-		event = map[string]any{"uuid": a.Call.ID, "conversation_uuid_from": "CON-" + a.Call.ID, "conversation_uuid_to": "CON-" + a.Room,
-			"timestamp": event["timestamp"]}
+		event = map[string]any{"uuid": a.Call.ID, "conversation_uuid_from": "CON-" + a.Call.ID,
+			"conversation_uuid_to": "CON-" + a.Room,
+			"timestamp":            event["timestamp"]}
 		if a.Sequence%2 == 0 {
 			event["type"] = "transfer"
 		}
@@ -144,7 +147,8 @@ func (x *exchange) event(a *providers.Ask, now time.Time) map[string]any {
 
 // sign makes the JWT of a signed webhook.
 func (x *exchange) sign(c jwt.MapClaims, now time.Time) (string, error) {
-	c["iat"], c["jti"], c["iss"], c["api_key"], c["application_id"] = now.Unix(), rand.Text(), "Vonage", x.cfg.APIKey, x.cfg.ApplicationID
+	c["iat"], c["jti"], c["iss"], c["api_key"], c["application_id"] = now.Unix(), rand.Text(), "Vonage", x.cfg.APIKey,
+		x.cfg.ApplicationID
 	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, c).SignedString([]byte(x.cfg.SignatureSecret))
 	if err != nil {
 		return "", fmt.Errorf("vonage: sign: %w", err)
@@ -184,8 +188,10 @@ func readNCCO(list ncco) (*providers.Answer, error) {
 		switch {
 		case act.Action == "talk" && act.Text != "":
 			a.Say = act.Text
-		case act.Action == "input" && slices.Equal(act.Type, []string{"dtmf"}) && act.DTMF != nil && act.DTMF.Digits == 1 &&
-			act.DTMF.Timeout >= 1 && act.DTMF.Timeout <= maxInput && len(act.EventURL) == 1 && rest.Secure(act.EventURL[0], "https"):
+		case act.Action == "input" && slices.Equal(act.Type, []string{"dtmf"}) && act.DTMF != nil &&
+			act.DTMF.Digits == 1 &&
+			act.DTMF.Timeout >= 1 && act.DTMF.Timeout <= maxInput && len(act.EventURL) == 1 &&
+			rest.Secure(act.EventURL[0], "https"):
 			a.Ask = &providers.Question{URL: act.EventURL[0], Wait: time.Duration(act.DTMF.Timeout) * time.Second}
 		case act.Action == "conversation" && act.Name != "" && len(act.EventURL) <= 1 && len(act.Hold) <= 1:
 			a.Room = &providers.Room{Name: act.Name, End: act.End, Wait: act.Start != nil && !*act.Start}
@@ -308,7 +314,8 @@ func (x *exchange) authorized(r *http.Request, now time.Time) error {
 	}
 	c := jwt.MapClaims{}
 	_, err := jwt.ParseWithClaims(raw, c, func(*jwt.Token) (any, error) { return x.key, nil },
-		jwt.WithValidMethods([]string{"RS256"}), jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithTimeFunc(func() time.Time { return now }))
+		jwt.WithValidMethods([]string{"RS256"}), jwt.WithExpirationRequired(), jwt.WithIssuedAt(),
+		jwt.WithTimeFunc(func() time.Time { return now }))
 	switch {
 	case err != nil:
 		return err
@@ -340,11 +347,14 @@ func dialRequest(body []byte) (*providers.Dial, error) {
 		return nil, fail(400, "Bad Request", "ringing_timer")
 	case r.To[0].Digits != "" && !digitsSent.MatchString(r.To[0].Digits):
 		return nil, fail(400, "Bad Request", "dtmfAnswer")
-	case r.Detection != nil && (r.Detection.Behavior != "continue" && r.Detection.Behavior != "hangup" || r.Detection.Mode != "detect" && r.Detection.Mode != "default" && r.Detection.Mode != "detect_beep"):
+	case r.Detection != nil && (r.Detection.Behavior != "continue" && r.Detection.Behavior != "hangup" ||
+		r.Detection.Mode != "detect" && r.Detection.Mode != "default" && r.Detection.Mode != "detect_beep"):
 		return nil, fail(400, "Bad Request", "advanced_machine_detection")
 	}
-	return &providers.Dial{To: e164(r.To[0].Number), From: e164(r.From.Number), Answer: r.AnswerURL[0], Status: r.EventURL[0],
-		Ring: time.Duration(r.RingingTimer) * time.Second, Detect: r.Detection != nil, Digits: strings.ReplaceAll(r.To[0].Digits, "p", "w")}, nil
+	return &providers.Dial{To: e164(r.To[0].Number), From: e164(r.From.Number), Answer: r.AnswerURL[0],
+		Status: r.EventURL[0],
+		Ring:   time.Duration(r.RingingTimer) * time.Second, Detect: r.Detection != nil,
+		Digits: strings.ReplaceAll(r.To[0].Digits, "p", "w")}, nil
 }
 
 // Reply implements providers.Exchange.
@@ -356,7 +366,8 @@ func (x *exchange) Reply(w http.ResponseWriter, op *providers.Operation, call *p
 			w.Header().Set("Retry-After", strconv.Itoa(int(e.Retry/time.Second)))
 		}
 		w.WriteHeader(e.Status)
-		rest.WriteJSON(w, map[string]any{"type": "https://developer.vonage.com/api-errors", "title": e.Code, "detail": e.Detail})
+		rest.WriteJSON(w, map[string]any{"type": "https://developer.vonage.com/api-errors", "title": e.Code,
+			"detail": e.Detail})
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
@@ -370,5 +381,6 @@ func (x *exchange) Reply(w http.ResponseWriter, op *providers.Operation, call *p
 	case providers.OpDial:
 		w.WriteHeader(http.StatusCreated)
 	}
-	rest.WriteJSON(w, map[string]any{"uuid": call.ID, "conversation_uuid": "CON-" + call.ID, "status": words[call.Status], "direction": "outbound"})
+	rest.WriteJSON(w, map[string]any{"uuid": call.ID, "conversation_uuid": "CON-" + call.ID,
+		"status": words[call.Status], "direction": "outbound"})
 }

@@ -24,15 +24,20 @@ func leg(n int) string { return fmt.Sprintf("aaaaaaaa-bbbb-cccc-dddd-0123456789a
 // TestFixturesMedia: what Vonage sends and takes on the media socket.
 func TestFixturesMedia(t *testing.T) {
 	for name, want := range map[string]providers.Start{
-		"media-connected.json":         {In: formats[0], Params: map[string]string{"prop1": "value1", "prop2": "value2"}},
-		"media-connected-headers.json": {In: formats[0], Params: map[string]string{"language": "en-GB", "caller-id": "12025550101"}},
-		"media-connected-8000.json":    {In: formats[1], Params: map[string]string{"run": "42"}},
-		"media-connected-24000.json":   {In: formats[2], Params: map[string]string{"run": "42"}},
-		"media-connected-nested-headers.json": {In: formats[0], Params: map[string]string{"name": "J Doe", "age": "40", "enable_auditing": "false",
-			"system_roles": "[183493,1038492,22]", "address": `{"line_1":"Apartment 14","line_2":"123 Example Street","city":"New York City"}`}},
+		"media-connected.json": {In: formats[0],
+			Params: map[string]string{"prop1": "value1", "prop2": "value2"}},
+		"media-connected-headers.json": {In: formats[0],
+			Params: map[string]string{"language": "en-GB", "caller-id": "12025550101"}},
+		"media-connected-8000.json":  {In: formats[1], Params: map[string]string{"run": "42"}},
+		"media-connected-24000.json": {In: formats[2], Params: map[string]string{"run": "42"}},
+		"media-connected-nested-headers.json": {In: formats[0],
+			Params: map[string]string{"name": "J Doe", "age": "40", "enable_auditing": "false",
+				"system_roles": "[183493,1038492,22]",
+				"address":      `{"line_1":"Apartment 14","line_2":"123 Example Street","city":"New York City"}`}},
 	} {
 		want.Out = want.In
-		if ev := providertest.Decode(t, &Stream{}, name); ev.Kind != providers.EventStart || !reflect.DeepEqual(*ev.Start, want) {
+		if ev := providertest.Decode(t, &Stream{}, name); ev.Kind != providers.EventStart ||
+			!reflect.DeepEqual(*ev.Start, want) {
 			t.Errorf("%s: %+v", name, ev.Start)
 		}
 	}
@@ -54,7 +59,8 @@ func TestFixturesMedia(t *testing.T) {
 			t.Fatal(err)
 		}
 		evs, err := (&Stream{format: f}).Decode(nil, providers.Message{Binary: true, Data: audio})
-		if err != nil || len(evs) != 1 || !bytes.Equal(evs[0].Audio, audio) || f.Duration(len(audio)) != codec.FrameTime {
+		if err != nil || len(evs) != 1 || !bytes.Equal(evs[0].Audio, audio) ||
+			f.Duration(len(audio)) != codec.FrameTime {
 			t.Errorf("%v: %v, %v", f, evs, err)
 		}
 	}
@@ -69,13 +75,15 @@ func TestFixturesMedia(t *testing.T) {
 			t.Errorf("we send %s\nwant    %s", got, text)
 		}
 	}
-	for _, ev := range []providers.Event{{Kind: providers.EventStart, Start: &providers.Start{In: formats[0], Out: formats[0]}},
+	for _, ev := range []providers.Event{{Kind: providers.EventStart,
+		Start: &providers.Start{In: formats[0], Out: formats[0]}},
 		{Kind: providers.EventDigit, Digit: '1'}, {Kind: providers.EventCleared}} {
 		var out providers.Messages
 		if err := p.Encode(&out, &ev); err != nil {
 			t.Fatal(err)
 		}
-		providertest.Known(t, out.All()[0].Data, []string{"media-connected.json", "media-dtmf.json", "media-cleared.json"}, nil)
+		providertest.Known(t, out.All()[0].Data,
+			[]string{"media-connected.json", "media-dtmf.json", "media-cleared.json"}, nil)
 	}
 }
 
@@ -85,13 +93,15 @@ func TestFixturesWebhooks(t *testing.T) {
 		return []providers.CallEvent{{Kind: providers.CallProgress, Leg: leg(n), Raw: raw, Status: s}}
 	}
 	detected := func(raw string) []providers.CallEvent {
-		return []providers.CallEvent{{Kind: providers.CallDetected, Leg: leg(3), Raw: raw, AnsweredBy: providers.AnsweredBy(raw)}}
+		return []providers.CallEvent{{Kind: providers.CallDetected, Leg: leg(3), Raw: raw,
+			AnsweredBy: providers.AnsweredBy(raw)}}
 	}
 	done := func(n int, raw string, s providers.Status) []providers.CallEvent {
 		return []providers.CallEvent{{Kind: providers.CallStepDone, Leg: leg(n), Raw: raw, Status: s, Wants: true}}
 	}
 	joined := []providers.CallEvent{{Kind: providers.CallRoom, Leg: leg(1), Raw: "transfer", Joined: true}}
-	asked := []providers.CallEvent{{Kind: providers.CallAsked, Leg: leg(1), From: "+12025550101", To: "+12025550102", Wants: true}}
+	asked := []providers.CallEvent{{Kind: providers.CallAsked, Leg: leg(1), From: "+12025550101", To: "+12025550102",
+		Wants: true}}
 	key := func(digit string) []providers.CallEvent {
 		return []providers.CallEvent{{Kind: providers.CallKey, Leg: leg(1), Digit: digit, Wants: true}}
 	}
@@ -143,9 +153,11 @@ func TestFixturesWebhooks(t *testing.T) {
 			"event-ws-unanswered":       done(2, "unanswered", ""),
 		}},
 		{providers.ForKey, map[string][]providers.CallEvent{
-			"event-input-dtmf": key("1"), "event-input-timeout": key(""), "event-input-speech": key(""), "dtmf-subscription": key("5")}},
+			"event-input-dtmf": key("1"), "event-input-timeout": key(""), "event-input-speech": key(""),
+			"dtmf-subscription": key("5")}},
 		{providers.ForRoom, map[string][]providers.CallEvent{
-			"event-transfer-typed": joined, "event-transfer": {{Kind: providers.CallRoom, Leg: leg(1), Joined: true}}, "event-started": nil}},
+			"event-transfer-typed": joined, "event-transfer": {{Kind: providers.CallRoom, Leg: leg(1), Joined: true}},
+			"event-started": nil}},
 	} {
 		for name, want := range tt.want {
 			name = "webhook-" + name + ".json"
@@ -167,11 +179,13 @@ func TestFixturesSignatures(t *testing.T) {
 		t.Error(err)
 	}
 	evs, err := w.Read(h)
-	if err != nil || len(evs) != 1 || evs[0].Leg != "63f61863-4a51-4f6b-86e1-46edebcf9356" || evs[0].Status != providers.StatusInProgress {
+	if err != nil || len(evs) != 1 || evs[0].Leg != "63f61863-4a51-4f6b-86e1-46edebcf9356" ||
+		evs[0].Status != providers.StatusInProgress {
 		t.Errorf("%+v, %v", evs, err)
 	}
 	r, body = providertest.FixtureRequest(t, "webhook-answer-get.http")
-	if _, err := w.Read(&providers.Hook{Method: r.Method, Header: r.Header, Body: body, Purpose: providers.ForAnswer}); err == nil {
+	if _, err := w.Read(&providers.Hook{Method: r.Method, Header: r.Header, Body: body,
+		Purpose: providers.ForAnswer}); err == nil {
 		t.Error("a GET was taken")
 	}
 }
@@ -185,7 +199,8 @@ func TestFixturesDocuments(t *testing.T) {
 		{Media: "wss://b.example/x", Next: "https://b.example/n"}, {Say: "x"},
 		{Dial: "+12025550103", Caller: "+12025550102", Next: "https://b.example/n"},
 		{Say: "x", Ask: &providers.Question{URL: "https://b.example/k", Wait: time.Second}},
-		{Room: &providers.Room{Name: "xfer-0001", End: true, Events: "https://b.example/e", Hold: "https://b.example/h"}},
+		{Room: &providers.Room{Name: "xfer-0001", End: true, Events: "https://b.example/e",
+			Hold: "https://b.example/h"}},
 	} {
 		doc, err := account(t).Document(&a)
 		if err != nil {
@@ -199,7 +214,8 @@ func TestFixturesDocuments(t *testing.T) {
 		"ncco-conversation.json": {Room: &providers.Room{Name: "xfer-0001", End: true}},
 		"ncco-conversation-wait.json": {Say: "We will connect you when an agent is available",
 			Room: &providers.Room{Name: "xfer-0001", Wait: true, Hold: "https://bridge.example.com/hold.mp3"}},
-		"ncco-connect-phone-fallback.json": {Dial: "+12025550103", Caller: "+12025550102", Ring: 5 * time.Second, Next: "https://bridge.example.com/vonage/event-fallback"},
+		"ncco-connect-phone-fallback.json": {Dial: "+12025550103", Caller: "+12025550102", Ring: 5 * time.Second,
+			Next: "https://bridge.example.com/vonage/event-fallback"},
 		"ncco-input-one-digit.json": {Say: "Press 1 to take the call.",
 			Ask: &providers.Question{URL: "https://bridge.example.com/vonage/input", Wait: 5 * time.Second}},
 	} {
@@ -225,7 +241,8 @@ func (r *roundTrip) RoundTrip(req *http.Request) (*http.Response, error) {
 	if r.reply != "" {
 		body = providertest.Fixture(r.t, r.reply)
 	}
-	return &http.Response{StatusCode: r.status, Header: http.Header{}, Request: req, Body: io.NopCloser(bytes.NewReader(body))}, nil
+	return &http.Response{StatusCode: r.status, Header: http.Header{}, Request: req,
+		Body: io.NopCloser(bytes.NewReader(body))}, nil
 }
 
 // TestFixturesREST: requests have Vonage's names, and its replies are understood.
@@ -247,8 +264,9 @@ func TestFixturesREST(t *testing.T) {
 			providertest.Known(t, rt.sent, []string{name}, []string{"to.dtmfAnswer", "destination.ncco.startOnEnter"})
 		}
 	}
-	got, err := a.Dial(ctx, &providers.Dial{To: "+12025550103", From: "+12025550102", Answer: "https://b.example/a", Status: "https://b.example/s",
-		Ring: 30 * time.Second, Detect: true})
+	got, err := a.Dial(ctx, &providers.Dial{To: "+12025550103", From: "+12025550102", Answer: "https://b.example/a",
+		Status: "https://b.example/s",
+		Ring:   30 * time.Second, Detect: true})
 	if err != nil || got.ID != leg(3) {
 		t.Errorf("%+v, %v", got, err)
 	}
@@ -292,7 +310,8 @@ func TestFixturesREST(t *testing.T) {
 // TestFixturesExchange: the simulated Vonage's requests have Vonage's members.
 func TestFixturesExchange(t *testing.T) {
 	x := &exchange{cfg: Config{SignatureSecret: secret}}
-	call := providers.ExchangeCall{ID: leg(3), From: "+12025550102", To: "+12025550103", Status: providers.StatusCompleted}
+	call := providers.ExchangeCall{ID: leg(3), From: "+12025550102", To: "+12025550103",
+		Status: providers.StatusCompleted}
 	for pattern, ask := range map[string]providers.Ask{
 		"webhook-answer-post*":         {Kind: providers.AskAnswer},
 		"webhook-event-s*.json":        {Kind: providers.TellStatus},

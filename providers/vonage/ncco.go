@@ -71,7 +71,8 @@ func (w *webhooks) ncco(a *providers.Answer) ncco {
 	var list ncco
 	if a.Media != "" {
 		list = append(list, connect(a, endpoint{
-			Type: "websocket", URI: a.Media, ContentType: contentType(w.format), Authorization: &authorization{"vonage"},
+			Type: "websocket", URI: a.Media, ContentType: contentType(w.format),
+			Authorization: &authorization{"vonage"},
 		}))
 	}
 	if a.Say != "" {

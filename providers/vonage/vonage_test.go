@@ -37,10 +37,12 @@ func TestConformance(t *testing.T) {
 			{Message: text(`{"event":"websocket:dtmf","digit":"#"}`), Event: short},
 			{Message: text(`{"event":"websocket:cleared"}`), Event: providertest.Event(providers.EventCleared)},
 			{Message: text(`{"event":"websocket:notify","payload":{"mark":"u-17"}}`), Event: mark},
-			{Message: text(`{"event":"websocket:media:update","method":"update","active":false}`), Event: providertest.Event(providers.EventUnknown)},
+			{Message: text(`{"event":"websocket:media:update","method":"update","active":false}`),
+				Event: providertest.Event(providers.EventUnknown)},
 		},
 		Malformed: []providers.Message{
-			text(`{"event":"websocket:dtmf"}`), text(`{"event":"websocket:dtmf","digit":"x"}`), text(`{"digit":"12"}`), text(`{"digit":12}`),
+			text(`{"event":"websocket:dtmf"}`), text(`{"event":"websocket:dtmf","digit":"x"}`), text(`{"digit":"12"}`),
+			text(`{"digit":12}`),
 			text(`{"event":"websocket:dtmf","digit":"5","duration":[]}`), {Binary: true, Data: make([]byte, 639)},
 		},
 		Unknown: []providers.Message{

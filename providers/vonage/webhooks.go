@@ -56,7 +56,8 @@ func (w *webhooks) verify(h *providers.Hook, now time.Time) (*claims, error) {
 	}
 	var c claims
 	_, err := jwt.ParseWithClaims(raw, &c, func(*jwt.Token) (any, error) { return []byte(w.cfg.SignatureSecret), nil },
-		jwt.WithValidMethods([]string{"HS256"}), jwt.WithTimeFunc(func() time.Time { return now }), jwt.WithLeeway(maxAge))
+		jwt.WithValidMethods([]string{"HS256"}), jwt.WithTimeFunc(func() time.Time { return now }),
+		jwt.WithLeeway(maxAge))
 	sum := sha256.Sum256(h.Body)
 	switch {
 	case err != nil:
@@ -67,7 +68,8 @@ func (w *webhooks) verify(h *providers.Hook, now time.Time) (*claims, error) {
 		return wrong("the issuer is not Vonage")
 	case c.APIKey != w.cfg.APIKey || c.ApplicationID != w.cfg.ApplicationID:
 		return wrong("it is of another account or application: check api_key and application_id")
-	case h.Method == "POST" && subtle.ConstantTimeCompare([]byte(strings.ToLower(c.PayloadHash)), []byte(hex.EncodeToString(sum[:]))) != 1:
+	case h.Method == "POST" && subtle.ConstantTimeCompare([]byte(strings.ToLower(c.PayloadHash)),
+		[]byte(hex.EncodeToString(sum[:]))) != 1:
 		return wrong("payload_hash does not fit the body")
 	case c.ID == "":
 		return wrong("the token has no id")

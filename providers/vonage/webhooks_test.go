@@ -24,7 +24,10 @@ import (
 const (
 	secret = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUV"
 	body   = `{"status":"answered","uuid":"63f61863-4a51-4f6b-86e1-46edebcf9356","conversation_uuid":"CON-0001","from":"15550001111","to":"15550002222","direction":"inbound","timestamp":"2026-01-01T00:00:00.000Z"}`
-	vector = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJpYXQiOjE3NjcyMjU2MDAsImp0aSI6ImM1YmE4ZjI0LTFhMTQtNGMxMC1iZmRmLTNmYmU4Y2U1MTFiNSIsImlzcyI6IlZvbmFnZSIsInBheWxvYWRfaGFzaCI6IjcyNmQ3Y2ExZjdlNmI2ODhmOWE2ZjEyNTBiYjI4YTA1YTI3MmU4NmNhNDI1OTFjZjY0YzBiYWUyMDNiMGFmNjciLCJhcGlfa2V5IjoiYTFiMmMzZDQiLCJhcHBsaWNhdGlvbl9pZCI6ImFhYWFhYWFhLWJiYmItY2NjYy1kZGRkLTAxMjM0NTY3ODlhYiJ9.TMRGWetybYL0JEUK-wMHCLSJu3RMYMRrFo-jDGQJr8Y"
+	vector = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJpYXQiOjE3NjcyMjU2MDAsImp0aSI6ImM1YmE4ZjI0LTFhMTQtNGMxMC1iZmR" +
+		"mLTNmYmU4Y2U1MTFiNSIsImlzcyI6IlZvbmFnZSIsInBheWxvYWRfaGFzaCI6IjcyNmQ3Y2ExZjdlNmI2ODhmOWE2ZjEyNTBiYjI" +
+		"4YTA1YTI3MmU4NmNhNDI1OTFjZjY0YzBiYWUyMDNiMGFmNjciLCJhcGlfa2V5IjoiYTFiMmMzZDQiLCJhcHBsaWNhdGlvbl9pZCI" +
+		"6ImFhYWFhYWFhLWJiYmItY2NjYy1kZGRkLTAxMjM0NTY3ODlhYiJ9.TMRGWetybYL0JEUK-wMHCLSJu3RMYMRrFo-jDGQJr8Y"
 )
 
 // issued is when the vector was.
@@ -44,7 +47,8 @@ func account(t testing.TB) *webhooks {
 }
 
 func post(token, body string) *providers.Hook {
-	return &providers.Hook{Method: "POST", Body: []byte(body), Header: http.Header{"Authorization": {"Bearer " + token}}}
+	return &providers.Hook{Method: "POST", Body: []byte(body),
+		Header: http.Header{"Authorization": {"Bearer " + token}}}
 }
 
 // TestSignatureVector: made by other programs, and accepted by Vonage's own
@@ -55,7 +59,8 @@ func TestSignatureVector(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again, err := w.Authenticate(post(vector, body), issued.Add(time.Minute)); err != nil || again != first || first == "" {
+	if again, err := w.Authenticate(post(vector, body), issued.Add(time.Minute)); err != nil || again != first ||
+		first == "" {
 		t.Errorf("a replay: %q, %v, want the same id %q", again, err, first)
 	}
 	if _, err := w.Authenticate(post(vector, body), issued.Add(2*time.Hour)); !errors.Is(err, providers.ErrSignature) {
@@ -67,8 +72,9 @@ func TestSignatureVector(t *testing.T) {
 func TestSignature(t *testing.T) {
 	sum := sha256.Sum256([]byte(body))
 	good := func() jwt.MapClaims {
-		return jwt.MapClaims{"iat": issued.Unix(), "jti": "j", "iss": "Vonage", "payload_hash": hex.EncodeToString(sum[:]),
-			"api_key": "a1b2c3d4", "application_id": "aaaaaaaa-bbbb-cccc-dddd-0123456789ab"}
+		return jwt.MapClaims{"iat": issued.Unix(), "jti": "j", "iss": "Vonage",
+			"payload_hash": hex.EncodeToString(sum[:]),
+			"api_key":      "a1b2c3d4", "application_id": "aaaaaaaa-bbbb-cccc-dddd-0123456789ab"}
 	}
 	sign := func(method jwt.SigningMethod, key any, change func(jwt.MapClaims)) string {
 		c := good()
@@ -86,11 +92,13 @@ func TestSignature(t *testing.T) {
 		hook *providers.Hook
 		good bool
 	}{
-		"good":              {post(sign(hs, []byte(secret), func(jwt.MapClaims) {}), body), true},
-		"hash in capitals":  {post(sign(hs, []byte(secret), set("payload_hash", strings.ToUpper(hex.EncodeToString(sum[:])))), body), true},
-		"other secret":      {post(sign(hs, []byte("other"), func(jwt.MapClaims) {}), body), false},
-		"other algorithm":   {post(sign(jwt.SigningMethodHS512, []byte(secret), func(jwt.MapClaims) {}), body), false},
-		"no algorithm":      {post(sign(jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, func(jwt.MapClaims) {}), body), false},
+		"good": {post(sign(hs, []byte(secret), func(jwt.MapClaims) {}), body), true},
+		"hash in capitals": {post(sign(hs, []byte(secret),
+			set("payload_hash", strings.ToUpper(hex.EncodeToString(sum[:])))), body), true},
+		"other secret":    {post(sign(hs, []byte("other"), func(jwt.MapClaims) {}), body), false},
+		"other algorithm": {post(sign(jwt.SigningMethodHS512, []byte(secret), func(jwt.MapClaims) {}), body), false},
+		"no algorithm": {post(sign(jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType,
+			func(jwt.MapClaims) {}), body), false},
 		"other body":        {post(sign(hs, []byte(secret), func(jwt.MapClaims) {}), body+" "), false},
 		"no hash":           {post(sign(hs, []byte(secret), unset("payload_hash")), body), false},
 		"other issuer":      {post(sign(hs, []byte(secret), set("iss", "Nexmo")), body), false},
@@ -104,7 +112,8 @@ func TestSignature(t *testing.T) {
 		"no header":         {&providers.Hook{Method: "POST", Body: []byte(body), Header: http.Header{}}, false},
 	} {
 		_, err := account(t).Authenticate(tt.hook, issued)
-		if (err == nil) != tt.good || err != nil && (!errors.Is(err, providers.ErrSignature) || strings.Contains(err.Error(), secret)) {
+		if (err == nil) != tt.good || err != nil &&
+			(!errors.Is(err, providers.ErrSignature) || strings.Contains(err.Error(), secret)) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -133,9 +142,12 @@ func TestAsked(t *testing.T) {
 func TestStatus(t *testing.T) {
 	for event, want := range map[string]providers.Status{
 		`"status":"started"`: "initiated", `"status":"ringing"`: "ringing", `"status":"answered"`: "in-progress",
-		`"status":"completed"`: "completed", `"status":"busy"`: "busy", `"status":"timeout"`: "no-answer", `"status":"unanswered"`: "no-answer",
-		`"status":"cancelled"`: "canceled", `"status":"rejected"`: "failed", `"status":"rejected","detail":"declined"`: "busy",
-		`"status":"failed"`: "failed", `"status":"disconnected"`: "", `"status":"human"`: "", `"type":"transfer"`: "", `"status":"new"`: "error",
+		`"status":"completed"`: "completed", `"status":"busy"`: "busy", `"status":"timeout"`: "no-answer",
+		`"status":"unanswered"`: "no-answer",
+		`"status":"cancelled"`:  "canceled", `"status":"rejected"`: "failed",
+		`"status":"rejected","detail":"declined"`: "busy",
+		`"status":"failed"`:                       "failed", `"status":"disconnected"`: "", `"status":"human"`: "",
+		`"type":"transfer"`: "", `"status":"new"`: "error",
 		`"status":"completed","to":"wss://bridge.example.com/media"`: "",
 	} {
 		evs, err := read(t, `{"uuid":"u",`+event+`}`, providers.ForStatus)
@@ -177,8 +189,9 @@ var testKey = sync.OnceValue(func() string {
 
 func config(base string) func(any) error {
 	return func(c any) error {
-		*c.(*Config) = Config{APIKey: "a1b2c3d4", ApplicationID: "aaaaaaaa-bbbb-cccc-dddd-0123456789ab", SignatureSecret: secret,
-			PrivateKey: strings.ReplaceAll(testKey(), "\n", `\n`), Rate: 16000, BaseURL: base}
+		*c.(*Config) = Config{APIKey: "a1b2c3d4", ApplicationID: "aaaaaaaa-bbbb-cccc-dddd-0123456789ab",
+			SignatureSecret: secret,
+			PrivateKey:      strings.ReplaceAll(testKey(), "\n", `\n`), Rate: 16000, BaseURL: base}
 		return nil
 	}
 }
@@ -198,7 +211,8 @@ func TestBearer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for after, same := range map[time.Duration]bool{0: true, tokenTime - tokenSpare - time.Second: true, tokenTime - tokenSpare + time.Second: false} {
+	for after, same := range map[time.Duration]bool{0: true, tokenTime - tokenSpare - time.Second: true,
+		tokenTime - tokenSpare + time.Second: false} {
 		c.token, c.expires = first, now.Add(tokenTime)
 		if again, err := c.bearer(now.Add(after)); err != nil || (again == first) != same {
 			t.Errorf("after %v: same %v, %v", after, again == first, err)
@@ -212,11 +226,14 @@ func TestExplain(t *testing.T) {
 	good := Config{APIKey: "a1b2c3d4", ApplicationID: "aaaaaaaa-bbbb-cccc-dddd-0123456789ab", SignatureSecret: secret}
 	now := time.Now()
 	for want, change := range map[string]func(*exchange, *providers.Hook){
-		"signature_secret is wrong": func(x *exchange, _ *providers.Hook) { x.cfg.SignatureSecret = "another secret of some length" },
-		"api_key is":                func(x *exchange, _ *providers.Hook) { x.cfg.APIKey = "other" },
-		"application_id is":         func(x *exchange, _ *providers.Hook) { x.cfg.ApplicationID = "other" },
-		"clock":                     nil,
-		"changed the body":          func(_ *exchange, h *providers.Hook) { h.Body = append(h.Body, ' ') },
+		"signature_secret is wrong": func(x *exchange,
+			_ *providers.Hook) {
+			x.cfg.SignatureSecret = "another secret of some length"
+		},
+		"api_key is":        func(x *exchange, _ *providers.Hook) { x.cfg.APIKey = "other" },
+		"application_id is": func(x *exchange, _ *providers.Hook) { x.cfg.ApplicationID = "other" },
+		"clock":             nil,
+		"changed the body":  func(_ *exchange, h *providers.Hook) { h.Body = append(h.Body, ' ') },
 	} {
 		x, h, at := &exchange{cfg: good}, &providers.Hook{Method: "POST"}, now
 		if change == nil {

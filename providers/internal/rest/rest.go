@@ -47,7 +47,8 @@ func (c *Client) Do(ctx context.Context, op, method, path string, body, reply an
 	if err != nil {
 		return fmt.Errorf("%s: %s: %w", c.Carrier, op, err)
 	}
-	client := &http.Client{Transport: c.HTTP, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client := &http.Client{Transport: c.HTTP,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	resp, err := client.Do(req)
 	if err != nil {
 		return fail(providers.CallError{Kind: providers.ErrUnavailable, Err: err})
@@ -57,12 +58,14 @@ func (c *Client) Do(ctx context.Context, op, method, path string, body, reply an
 	switch kind := providers.KindOf(resp.StatusCode); {
 	case kind != "":
 		code, detail := c.Fault(resp.StatusCode, data)
-		return fail(providers.CallError{Kind: kind, Status: resp.StatusCode, Code: clip(code), Detail: clip(detail), Retry: RetryAfter(resp.Header)})
+		return fail(providers.CallError{Kind: kind, Status: resp.StatusCode, Code: clip(code), Detail: clip(detail),
+			Retry: RetryAfter(resp.Header)})
 	case err == nil && reply != nil:
 		err = json.Unmarshal(data, reply)
 	}
 	if err != nil {
-		return fail(providers.CallError{Kind: providers.ErrUnavailable, Status: resp.StatusCode, Err: fmt.Errorf("reply: %w", err)})
+		return fail(providers.CallError{Kind: providers.ErrUnavailable, Status: resp.StatusCode,
+			Err: fmt.Errorf("reply: %w", err)})
 	}
 	return nil
 }

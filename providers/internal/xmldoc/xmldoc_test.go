@@ -29,7 +29,8 @@ func TestRead(t *testing.T) {
 		}
 	}
 	root, err := Read([]byte(`<Response><Dial timeout="5">x</Dial></Response>`), 200, schema)
-	if err != nil || root.Children[0].Attr("timeout") != "5" || root.Children[0].Attr("else") != "" || root.Children[0].Text != "x" {
+	if err != nil || root.Children[0].Attr("timeout") != "5" || root.Children[0].Attr("else") != "" ||
+		root.Children[0].Text != "x" {
 		t.Errorf("%+v, %v", root, err)
 	}
 }

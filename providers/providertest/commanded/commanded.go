@@ -47,7 +47,8 @@ var Spec = &providers.Spec{
 
 var (
 	format    = codec.Format{Encoding: codec.PCMA, Rate: 8000}
-	abilities = providers.Abilities{Marks: true, Clear: true, ClearMarks: true, Digits: true, Greets: true, Reorders: true,
+	abilities = providers.Abilities{Marks: true, Clear: true, ClearMarks: true, Digits: true, Greets: true,
+		Reorders: true,
 		RoomLeft: true, SignsBodies: true, DetectDigits: true}
 )
 
@@ -167,7 +168,8 @@ func (w *webhooks) Read(h *providers.Hook) ([]providers.CallEvent, error) {
 	case typeStatus:
 		ev.Kind, ev.Ref = providers.CallProgress, refOf(st.Status)
 	case typeMachine:
-		ev.Kind, ev.Ref, ev.AnsweredBy = providers.CallDetected, refOf(st.Status), providers.AnsweredBy(e.Payload.Result)
+		ev.Kind, ev.Ref, ev.AnsweredBy = providers.CallDetected, refOf(st.Status),
+			providers.AnsweredBy(e.Payload.Result)
 	case typeStepDone:
 		ev.Kind, ev.Ref = providers.CallStepDone, refOf(st.Next)
 	case typeGathered:
@@ -235,7 +237,8 @@ type callReply struct {
 
 // Dial implements providers.Commands.
 func (c *commands) Dial(ctx context.Context, d *providers.Dial) (providers.Leg, error) {
-	body := dialBody{d.To, d.From, int(d.Ring / time.Second), d.Detect, d.Digits, state{Answer: d.Answer, Status: d.Status}.encode()}
+	body := dialBody{d.To, d.From, int(d.Ring / time.Second), d.Detect, d.Digits,
+		state{Answer: d.Answer, Status: d.Status}.encode()}
 	var reply callReply
 	err := c.rest.Do(ctx, "dial", "POST", "/calls", &body, &reply)
 	return providers.Leg{ID: reply.Leg}, err
@@ -263,12 +266,15 @@ func commandsOf(a *providers.Answer) (all []command) {
 	case a.Media != "":
 		all = append(all, command{Command: "stream", URL: a.Media, State: next.encode()})
 	case a.Ask != nil:
-		all = append(all, command{Command: "gather", Seconds: int(a.Ask.Wait / time.Second), State: state{Key: a.Ask.URL}.encode()})
+		all = append(all, command{Command: "gather", Seconds: int(a.Ask.Wait / time.Second),
+			State: state{Key: a.Ask.URL}.encode()})
 	case a.Room != nil:
-		all = append(all, command{Command: "join", Name: a.Room.Name, End: a.Room.End, Wait: a.Room.Wait, Hold: a.Room.Hold,
+		all = append(all, command{Command: "join", Name: a.Room.Name, End: a.Room.End, Wait: a.Room.Wait,
+			Hold:  a.Room.Hold,
 			State: state{Next: a.Next, Room: a.Room.Events}.encode()})
 	case a.Dial != "":
-		all = append(all, command{Command: "connect", To: a.Dial, From: a.Caller, Seconds: a.RingSeconds(), State: next.encode()})
+		all = append(all, command{Command: "connect", To: a.Dial, From: a.Caller, Seconds: a.RingSeconds(),
+			State: next.encode()})
 	}
 	return all
 }
@@ -284,7 +290,8 @@ func (c *commands) Get(ctx context.Context, leg string) ([]providers.CallEvent, 
 	if err := c.rest.Do(ctx, "get", "GET", "/calls/"+leg, nil, &reply); err != nil {
 		return nil, err
 	}
-	return []providers.CallEvent{{Kind: providers.CallProgress, Leg: reply.Leg, Aliases: []string{reply.Session}, Status: providers.Status(reply.Status)}}, nil
+	return []providers.CallEvent{{Kind: providers.CallProgress, Leg: reply.Leg, Aliases: []string{reply.Session},
+		Status: providers.Status(reply.Status)}}, nil
 }
 
 // SendDigits implements providers.DigitSender.

@@ -27,7 +27,8 @@ func TestOrder(t *testing.T) {
 		}
 		var got []string
 		for _, chunk := range strings.Fields(tt.chunks) {
-			evs, err = s.Decode(evs[:0], providers.Message{Data: fmt.Appendf(nil, `{"event":"media","chunk":%s,"timestamp":%s,"payload":"1dXV"}`, chunk, chunk)})
+			evs, err = s.Decode(evs[:0], providers.Message{Data: fmt.Appendf(nil,
+				`{"event":"media","chunk":%s,"timestamp":%s,"payload":"1dXV"}`, chunk, chunk)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -55,7 +56,8 @@ func TestAnyOrder(t *testing.T) {
 		for block := 1; block < 40; block += window {
 			for _, i := range r.Perm(window) {
 				n := block + i
-				evs, _ = s.Decode(evs[:0], providers.Message{Data: fmt.Appendf(nil, `{"event":"media","chunk":%d,"timestamp":%d,"payload":"1dXV"}`, n, n)})
+				evs, _ = s.Decode(evs[:0], providers.Message{Data: fmt.Appendf(nil,
+					`{"event":"media","chunk":%d,"timestamp":%d,"payload":"1dXV"}`, n, n)})
 				for _, ev := range evs {
 					if last++; ev.At.Milliseconds() != last {
 						t.Fatalf("frame %v after %d", ev.At, last-1)

@@ -39,7 +39,8 @@ func (x *exchange) Ask(a *providers.Ask, _ time.Time) (*http.Request, error) {
 		return nil, fmt.Errorf("commanded: %.100q is no URL of an account", a.URL)
 	}
 	st := state{}
-	e := envelope{Payload: payload{Leg: a.Call.ID, Session: a.Call.Aliases[0], Request: a.Call.Aliases[1], From: a.Call.From, To: a.Call.To}}
+	e := envelope{Payload: payload{Leg: a.Call.ID, Session: a.Call.Aliases[0], Request: a.Call.Aliases[1],
+		From: a.Call.From, To: a.Call.To}}
 	switch a.Kind {
 	case providers.AskAnswer:
 		if st.Answer, e.Type = a.URL, typeAnswered; a.Call.Inbound {
@@ -99,7 +100,8 @@ func (x *exchange) Start(call *providers.ExchangeCall, _ *providers.Answer) *pro
 }
 
 func refuse(status int, detail string) error {
-	return &providers.CallError{Kind: providers.KindOf(status), Status: status, Code: fmt.Sprint(status), Detail: detail}
+	return &providers.CallError{Kind: providers.KindOf(status), Status: status, Code: fmt.Sprint(status),
+		Detail: detail}
 }
 
 // Operation implements providers.Exchange.
@@ -150,7 +152,8 @@ func readDial(body []byte) (*providers.Dial, error) {
 	if err == nil && !(providers.ValidNumber(b.To) && providers.ValidNumber(b.From)) {
 		err = errors.New("to, from: must be numbers")
 	}
-	return &providers.Dial{To: b.To, From: b.From, Ring: time.Duration(b.Ring) * time.Second, Detect: b.Detect, Digits: b.Digits,
+	return &providers.Dial{To: b.To, From: b.From, Ring: time.Duration(b.Ring) * time.Second, Detect: b.Detect,
+		Digits: b.Digits,
 		Answer: st.Answer, Status: st.Status}, err
 }
 

@@ -149,7 +149,8 @@ func (p *peer) Encode(out *providers.Messages, ev *providers.Event) error {
 		return add(out, &message{Event: "start", Call: ev.Start.Call, ID: ev.Start.Stream, Codec: "PCMA"})
 	case providers.EventAudio:
 		p.chunk += 1 + ev.Missing
-		return add(out, &message{Event: "media", Chunk: p.chunk, At: ev.At.Milliseconds(), Audio: base64.StdEncoding.EncodeToString(ev.Audio)})
+		return add(out, &message{Event: "media", Chunk: p.chunk, At: ev.At.Milliseconds(),
+			Audio: base64.StdEncoding.EncodeToString(ev.Audio)})
 	case providers.EventDigit:
 		return add(out, &message{Event: "digit", Digit: string(ev.Digit)})
 	case providers.EventMark:
