@@ -37,29 +37,33 @@ var allowed = map[string][]string{
 	"providers/all":          {"providers", "providers/CARRIER"},
 	"providers/providertest": {"codec", "providers"},
 
-	"session":       {"calls", "codec", "providers"},
+	"session":       {"agent", "calls", "codec", "providers", "session/audio"},
+	"session/audio": {"agent", "calls", "codec", "providers"},
 	"calls":         {"providers"},
 	"ticket":        {"providers"},
-	"agent":         {"codec", "notify", "providers", "session", "ws"},
-	"agent/DIALECT": {"agent", "calls", "codec", "providers", "session"},
-	"agent/all":     {"agent", "agent/DIALECT"},
+	"agent":         {"calls", "codec", "providers"},
+	"agent/link":    {"agent", "calls", "codec", "notify", "providers", "ws"},
+	"agent/DIALECT": {"agent", "calls", "codec", "providers"},
+	"agent/all":     {"agent", "agent/DIALECT", "agent/link"},
 
-	"control":           {"calls", "cluster", "codec", "notify", "providers", "session", "ticket"},
-	"control/transfers": {"calls", "control", "providers", "session", "ticket", "transfer", "wav"},
+	"control": {"agent", "calls", "cluster", "codec", "notify", "providers", "session", "session/audio",
+		"ticket"},
+	"control/transfers": {"agent", "calls", "control", "providers", "session", "ticket", "transfer", "wav"},
 	"hooks/gate":        {"providers"},
 	"hooks":             {"control", "hooks/gate", "providers", "wav"},
-	"media":             {"control", "hooks/gate", "providers", "session", "ws"},
-	"api":               {"calls", "control", "control/transfers", "hooks/gate", "providers", "session", "transfer"},
+	"media":             {"calls", "control", "hooks/gate", "providers", "session", "ws"},
+	"api": {"agent", "calls", "control", "control/transfers", "hooks/gate", "providers", "session",
+		"transfer"},
 	"bridge": {"api", "calls", "cluster", "control", "control/transfers", "hooks", "hooks/gate", "media", "notify",
 		"providers", "wav"},
-	"config": {"agent", "agent/all", "api", "bridge", "cluster", "control", "control/transfers", "media", "notify",
-		"providers", "providers/all", "session", "transfer", "wav"},
+	"config": {"agent", "agent/all", "agent/link", "api", "bridge", "cluster", "control", "control/transfers", "media",
+		"notify", "providers", "providers/all", "session", "transfer", "wav"},
 
-	"sim":        {"agent", "agent/DIALECT", "codec", "providers", "wav", "ws"},
+	"sim":        {"agent", "agent/DIALECT", "agent/link", "codec", "providers", "wav", "ws"},
 	"sim/memnet": {},
 	"bench":      {"agent/DIALECT", "codec", "providers", "sim", "ws"},
-	"cmd/voicebridge": {"agent", "agent/all", "api", "bench", "bridge", "calls", "codec", "config", "control",
-		"control/transfers", "providers", "providers/all", "session", "sim", "transfer", "wav"},
+	"cmd/voicebridge": {"agent", "agent/all", "agent/link", "api", "bench", "bridge", "calls", "codec", "config",
+		"control", "control/transfers", "providers", "providers/all", "session", "sim", "transfer", "wav"},
 	"examples/go": {},
 }
 
@@ -78,7 +82,7 @@ var libraries = map[string][]string{
 	"github.com/redis/":              {"cluster", "config", "transfer"},
 	"github.com/cenkalti/backoff":    {"notify", "providers"},
 	"github.com/getkin/":             {},
-	"golang.org/x/net/http/httpguts": {"agent"},
+	"golang.org/x/net/http/httpguts": {"agent/link"},
 	"golang.org/x/time":              {"agent/DIALECT", "hooks/gate", "media"},
 	"pgregory.net/rapid":             {"providers/providertest"},
 }
@@ -96,7 +100,7 @@ func roomOf(path string) string {
 	dir := filepath.ToSlash(filepath.Dir(path))
 	for parent, kind := range map[string]string{"providers/": "CARRIER", "agent/": "DIALECT"} {
 		rest, below := strings.CutPrefix(dir, parent)
-		if below && rest != "all" && rest != "providertest" && !strings.HasPrefix(rest, "internal/") {
+		if below && rest != "all" && rest != "link" && rest != "providertest" && !strings.HasPrefix(rest, "internal/") {
 			return parent + kind
 		}
 	}

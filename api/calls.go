@@ -6,11 +6,11 @@ import (
 	"strconv"
 	"time"
 
+	"voicebridge/agent"
 	"voicebridge/calls"
 	"voicebridge/control"
 	"voicebridge/control/transfers"
 	"voicebridge/providers"
-	"voicebridge/session"
 	"voicebridge/transfer"
 )
 
@@ -142,7 +142,7 @@ func (s *Server) digits(a *request) (reply, error) {
 	if err := a.read(&r); err != nil {
 		return reply{}, err
 	}
-	if !session.ValidDigits(r.Digits) {
+	if !agent.ValidDigits(r.Digits) {
 		return reply{}, wrong("digits: must be 1 to 64 of 0-9 * # A-D w W")
 	}
 	return reply{http.StatusNoContent, nil}, s.control.Digits(a.Context(), a.PathValue("call"), r.Digits)

@@ -26,6 +26,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"voicebridge/agent"
+	"voicebridge/agent/link"
 	"voicebridge/api"
 	"voicebridge/calls"
 	"voicebridge/codec"
@@ -35,7 +36,6 @@ import (
 	"voicebridge/providers/providertest/commanded"
 	"voicebridge/providers/twilio"
 	"voicebridge/providers/vonage"
-	"voicebridge/session"
 	"voicebridge/sim"
 )
 
@@ -344,19 +344,19 @@ func TestHangup(t *testing.T) {
 		goodbye := codec.L16LE.AppendEncode(nil, sim.Sine(16000, 440, 400*time.Millisecond))
 		for name, tt := range map[string]struct {
 			do    func(id string, a *sim.AgentConn) error
-			cause session.Cause
+			cause calls.Cause
 			heard bool
 		}{
 			"agent": {func(_ string, a *sim.AgentConn) error { return a.Command(map[string]string{"type": "hangup"}) },
-				session.AgentHangup, true},
+				calls.AgentHangup, true},
 			"agent now": {func(_ string, a *sim.AgentConn) error {
 				return a.Command(map[string]string{"type": "hangup", "when": "now"})
-			}, session.AgentHangup, false},
+			}, calls.AgentHangup, false},
 			"API": {func(id string, _ *sim.AgentConn) error {
 				s.wait("playback") // the audio has come
 				return x.hangup(id, `{"when":"after_playback"}`)
-			}, session.APIHangup, true},
-			"API now": {func(id string, _ *sim.AgentConn) error { return x.hangup(id, "") }, session.APIHangup, false},
+			}, calls.APIHangup, true},
+			"API now": {func(id string, _ *sim.AgentConn) error { return x.hangup(id, "") }, calls.APIHangup, false},
 		} {
 			id, exchange := x.place(dialBody)
 			a := <-s.conn
@@ -430,10 +430,10 @@ func TestFallback(t *testing.T) {
 				time.Sleep(21 * time.Millisecond)
 			}
 		})
-		for agentURL, cause := range map[string]session.Cause{
-			"ws" + strings.TrimPrefix(gone.URL, "http"): session.AgentUnreachable,
-			silent: session.AgentSilent,
-			rude:   session.AgentProtocol,
+		for agentURL, cause := range map[string]calls.Cause{
+			"ws" + strings.TrimPrefix(gone.URL, "http"): calls.AgentUnreachable,
+			silent: calls.AgentSilent,
+			rude:   calls.AgentProtocol,
 		} {
 			x := startTestbed(t, spec, agentURL, func(o *options, _ *sim.Exchange) {
 				o.session.Greeting = time.Second
@@ -720,7 +720,7 @@ func TestRouter(t *testing.T) {
 		def, defURL := newScript(t)
 		sales, salesURL := newScript(t)
 		x := startTestbed(t, twilio.Spec, defURL, func(o *options, _ *sim.Exchange) {
-			o.agents = map[string]session.Dialer{"sales": dialer(t, agent.Config{URL: salesURL})}
+			o.agents = map[string]agent.Dialer{"sales": dialer(t, link.Config{URL: salesURL})}
 			o.router = &notify.Target{URL: app.URL, Secret: secret, Timeout: 200 * time.Millisecond}
 		})
 		for _, tt := range []struct {
@@ -1030,7 +1030,7 @@ func TestAttended(t *testing.T) {
 			told <- a
 		}))
 		t.Cleanup(app.Close)
-		attended, err := agent.NewAttended(incoming(t, agent.Incoming{Wait: 5 * time.Second}),
+		attended, err := link.NewAttended(incoming(t, link.Incoming{Wait: 5 * time.Second}),
 			notify.Target{URL: app.URL, Secret: secret, Timeout: time.Second}, publicURL)
 		if err != nil {
 			t.Fatal(err)
@@ -1085,14 +1085,14 @@ func TestPool(t *testing.T) {
 	t.Parallel()
 	virtual(t, func(t *testing.T) {
 		const bearer = "the pool's bearer token"
-		pool, err := agent.NewPool("desk", incoming(t,
-			agent.Incoming{Wait: 10 * time.Second, Ready: 300 * time.Millisecond}), bearer)
+		pool, err := link.NewPool("desk", incoming(t,
+			link.Incoming{Wait: 10 * time.Second, Ready: 300 * time.Millisecond}), bearer)
 		if err != nil {
 			t.Fatal(err)
 		}
 		x := startTestbed(t, twilio.Spec, "", func(o *options, _ *sim.Exchange) {
 			o.dialer = pool
-			o.agents = map[string]session.Dialer{"desk": pool}
+			o.agents = map[string]agent.Dialer{"desk": pool}
 		})
 		u := x.url + "/v1/pools/desk/agent"
 		if _, status, err := dialAgent(u, nil); err == nil || status != 401 {
@@ -1196,12 +1196,12 @@ func echo(conn *websocket.Conn) (first int) {
 func TestStrangersCostNothing(t *testing.T) {
 	t.Parallel()
 	virtual(t, func(t *testing.T) {
-		pool, err := agent.NewPool("desk", incoming(t, agent.Incoming{}), "the pool's bearer token")
+		pool, err := link.NewPool("desk", incoming(t, link.Incoming{}), "the pool's bearer token")
 		if err != nil {
 			t.Fatal(err)
 		}
 		x := startTestbed(t, twilio.Spec, startAgent(t, sim.Echo), func(o *options, _ *sim.Exchange) {
-			o.agents = map[string]session.Dialer{"desk": pool}
+			o.agents = map[string]agent.Dialer{"desk": pool}
 			o.limits.Handshakes = 1
 		})
 		counts := map[int]int{}
@@ -1360,7 +1360,7 @@ func TestAnnouncedLate(t *testing.T) {
 			echo(conn) // the whole call
 		}))
 		t.Cleanup(app.Close)
-		attended, err := agent.NewAttended(incoming(t, agent.Incoming{Wait: 5 * time.Second}),
+		attended, err := link.NewAttended(incoming(t, link.Incoming{Wait: 5 * time.Second}),
 			notify.Target{URL: app.URL, Timeout: 400 * time.Millisecond}, publicURL)
 		if err != nil {
 			t.Fatal(err)
@@ -1381,14 +1381,14 @@ func TestPoolCallerLeaves(t *testing.T) {
 	t.Parallel()
 	virtual(t, func(t *testing.T) {
 		const bearer = "the pool's bearer token"
-		pool, err := agent.NewPool("desk", incoming(t, agent.Incoming{Wait: 10 * time.Second, Ready: 10 * time.Second}),
+		pool, err := link.NewPool("desk", incoming(t, link.Incoming{Wait: 10 * time.Second, Ready: 10 * time.Second}),
 			bearer)
 		if err != nil {
 			t.Fatal(err)
 		}
 		x := startTestbed(t, twilio.Spec, "", func(o *options, _ *sim.Exchange) {
 			o.dialer = pool
-			o.agents = map[string]session.Dialer{"desk": pool}
+			o.agents = map[string]agent.Dialer{"desk": pool}
 		})
 		var agents []*websocket.Conn
 		for range 3 {

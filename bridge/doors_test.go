@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"voicebridge/agent"
+	"voicebridge/agent/link"
 	"voicebridge/api"
 	"voicebridge/bridge"
 	"voicebridge/control"
@@ -26,7 +26,7 @@ func TestDoorsTable(t *testing.T) {
 	}
 	_, text, _ := strings.Cut(string(b), "\n## Doors\n")
 	text, _, _ = strings.Cut(text, "\n## ")
-	pool, err := agent.NewPool("desk", incoming(t, agent.Incoming{}), "a bearer token of the pool")
+	pool, err := link.NewPool("desk", incoming(t, link.Incoming{}), "a bearer token of the pool")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,10 +16,11 @@ import (
 	"github.com/gorilla/websocket"
 
 	"voicebridge/agent"
+	"voicebridge/agent/link"
+	"voicebridge/calls"
 	"voicebridge/control"
 	"voicebridge/providers"
 	"voicebridge/providers/twilio"
-	"voicebridge/session"
 	"voicebridge/sim"
 )
 
@@ -150,7 +151,7 @@ func TestInboundCall(t *testing.T) {
 			t.Fatal(err)
 		}
 		wait()
-		b.ended(t, session.AgentHangup)
+		b.ended(t, calls.AgentHangup)
 
 		if _, resp, err := websocket.DefaultDialer.Dial(b.url+path, handshake(path)); err == nil ||
 			resp.StatusCode != 403 {
@@ -188,7 +189,7 @@ func TestTokenOfAnotherCall(t *testing.T) {
 		if code := closed(t, conn); code != 4400 {
 			t.Errorf("closed with %d, want 4400", code)
 		}
-		b.ended(t, session.ProtocolError)
+		b.ended(t, calls.ProtocolError)
 	})
 }
 
@@ -266,7 +267,7 @@ func TestRoutes(t *testing.T) {
 		def, defURL := newScript(t)
 		sales, salesURL := newScript(t)
 		b := startHooked(t, defURL, func(o *options) {
-			o.agents = map[string]session.Dialer{"sales": dialer(t, agent.Config{URL: salesURL})}
+			o.agents = map[string]agent.Dialer{"sales": dialer(t, link.Config{URL: salesURL})}
 			o.route = func(account, _, to string) (control.Route, bool) {
 				return control.Route{Agent: map[string]string{"+15550002222": "sales"}[to]}, account == "main" &&
 					to != "+15559999999"
@@ -281,7 +282,7 @@ func TestRoutes(t *testing.T) {
 				t.Fatal(err)
 			}
 			wait()
-			b.ended(t, session.AgentHangup)
+			b.ended(t, calls.AgentHangup)
 		}
 		form := inboundForm("CA1")
 		form.Set("To", "+15559999999")

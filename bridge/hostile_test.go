@@ -19,8 +19,9 @@ import (
 	"github.com/gorilla/websocket"
 
 	"voicebridge/agent"
+	"voicebridge/agent/link"
+	"voicebridge/calls"
 	"voicebridge/codec"
-	"voicebridge/session"
 	"voicebridge/sim"
 	"voicebridge/sim/memnet"
 )
@@ -300,23 +301,23 @@ func TestHostileCarriers(t *testing.T) {
 		name      string
 		messages  []string
 		code      int
-		cause     session.Cause
+		cause     calls.Cause
 		malformed uint64
 	}{
-		{"as it should be", good, 1000, session.CallerHangup, 0},
+		{"as it should be", good, 1000, calls.CallerHangup, 0},
 		{"malformed JSON between", []string{startText, `{`, mediaText, `{"event":"media"}`, good[3]}, 1000,
-			session.CallerHangup, 2},
+			calls.CallerHangup, 2},
 		{"wrong base64", []string{startText, `{"event":"media","streamSid":"MZ1","media":{"payload":"?"}}`, good[3]},
-			1000, session.CallerHangup, 1},
+			1000, calls.CallerHangup, 1},
 		{"media before start", []string{connected, mediaText, startText, mediaText, good[3]}, 1000,
-			session.CallerHangup, 1},
-		{"second start", []string{startText, startText, mediaText, good[3]}, 1000, session.CallerHangup, 1},
-		{"nonsense for ever", append([]string{startText}, many(50, `{"event":`)...), 4400, session.ProtocolError, 49},
-		{"nonsense instead of a start", many(50, `what?`), 4400, session.ProtocolError, 49},
+			calls.CallerHangup, 1},
+		{"second start", []string{startText, startText, mediaText, good[3]}, 1000, calls.CallerHangup, 1},
+		{"nonsense for ever", append([]string{startText}, many(50, `{"event":`)...), 4400, calls.ProtocolError, 49},
+		{"nonsense instead of a start", many(50, `what?`), 4400, calls.ProtocolError, 49},
 		{"unknown format", []string{strings.Replace(startText, "audio/x-mulaw", "audio/opus", 1)}, 4400,
-			session.ProtocolError, 0},
+			calls.ProtocolError, 0},
 		{"unknown events", []string{startText, `{"event":"weather","streamSid":"MZ1"}`, good[3]}, 1000,
-			session.CallerHangup, 0},
+			calls.CallerHangup, 0},
 	} {
 		run(t, tt.name, func(t *testing.T) {
 			b := startBridge(t, startAgent(t, sim.Echo), nil)
@@ -340,13 +341,13 @@ func TestHostileCarriers(t *testing.T) {
 		if got := closed(t, conn); got != 4400 {
 			t.Errorf("closed with %d, want 4400", got)
 		}
-		b.ended(t, session.ProtocolError)
+		b.ended(t, calls.ProtocolError)
 	})
 	run(t, "gone without a word", func(t *testing.T) {
 		b := startBridge(t, startAgent(t, sim.Echo), nil)
 		conn := b.twilio(t, startText, mediaText)
 		conn.NetConn().Close()
-		b.ended(t, session.CarrierLost)
+		b.ended(t, calls.CarrierLost)
 	})
 	run(t, "max duration", func(t *testing.T) {
 		b := startBridge(t, startAgent(t, sim.Echo),
@@ -354,7 +355,7 @@ func TestHostileCarriers(t *testing.T) {
 		if got := closed(t, b.twilio(t, startText, mediaText)); got != 1000 {
 			t.Errorf("closed with %d, want 1000", got)
 		}
-		b.ended(t, session.MaxDuration)
+		b.ended(t, calls.MaxDuration)
 	})
 }
 
@@ -362,8 +363,8 @@ func TestHostileCarriers(t *testing.T) {
 // for that call alone.
 func TestHostileAgents(t *testing.T) {
 	t.Parallel()
-	quick := agent.Config{Attempt: 300 * time.Millisecond, Write: 500 * time.Millisecond}
-	carry := func(t *testing.T, url string, cause session.Cause, code int) (*sim.Result, map[string]any) {
+	quick := link.Config{Attempt: 300 * time.Millisecond, Write: 500 * time.Millisecond}
+	carry := func(t *testing.T, url string, cause calls.Cause, code int) (*sim.Result, map[string]any) {
 		t.Helper()
 		cfg := quick
 		cfg.URL = url
@@ -385,7 +386,7 @@ func TestHostileAgents(t *testing.T) {
 			http.Error(w, "no", http.StatusUnauthorized)
 		}))
 		defer srv.Close()
-		carry(t, "ws"+srv.URL[4:], session.AgentUnreachable, 1011)
+		carry(t, "ws"+srv.URL[4:], calls.AgentUnreachable, 1011)
 		if tries != 1 {
 			t.Errorf("a refusal was tried %d times", tries)
 		}
@@ -393,12 +394,12 @@ func TestHostileAgents(t *testing.T) {
 	run(t, "is not there", func(t *testing.T) {
 		l := memnet.Listen()
 		l.Close()
-		carry(t, "ws://"+l.Addr().String(), session.AgentUnreachable, 1011)
+		carry(t, "ws://"+l.Addr().String(), calls.AgentUnreachable, 1011)
 	})
 	run(t, "never answers", func(t *testing.T) {
 		l := memnet.Listen()
 		defer l.Close()
-		carry(t, "ws://"+l.Addr().String(), session.AgentUnreachable, 1011)
+		carry(t, "ws://"+l.Addr().String(), calls.AgentUnreachable, 1011)
 	})
 	run(t, "chooses another protocol", func(t *testing.T) {
 		srv := newServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -408,12 +409,12 @@ func TestHostileAgents(t *testing.T) {
 			}
 		}))
 		defer srv.Close()
-		carry(t, "ws"+srv.URL[4:], session.AgentUnreachable, 1011)
+		carry(t, "ws"+srv.URL[4:], calls.AgentUnreachable, 1011)
 	})
 	run(t, "closes in the middle", func(t *testing.T) {
 		r, _ := carry(t, startAgent(t, func(_ context.Context, c *sim.AgentConn) error {
 			return c.Audio(make([]byte, 32000)) // a second, then a proper close
-		}), session.AgentHangup, 1000)
+		}), calls.AgentHangup, 1000)
 		if n := len(r.ReceivedAt); n < 50 || n > 51 {
 			t.Errorf("%d frames heard, want the whole second", n)
 		}
@@ -428,7 +429,7 @@ func TestHostileAgents(t *testing.T) {
 			}
 		}))
 		defer srv.Close()
-		carry(t, "ws"+srv.URL[4:], session.AgentLost, 1011)
+		carry(t, "ws"+srv.URL[4:], calls.AgentLost, 1011)
 	})
 	run(t, "floods", func(t *testing.T) {
 		_, attrs := carry(t, startAgent(t, func(_ context.Context, c *sim.AgentConn) error {
@@ -438,7 +439,7 @@ func TestHostileAgents(t *testing.T) {
 				}
 				time.Sleep(codec.FrameTime) // or no time would pass
 			}
-		}), session.AgentProtocol, 1011)
+		}), calls.AgentProtocol, 1011)
 		if d := attrs["overflow"].(time.Duration); d < 10*time.Minute {
 			t.Errorf("%v of overflow counted", d)
 		}
@@ -463,7 +464,7 @@ func TestHostileAgents(t *testing.T) {
 		if got := closed(t, conn); got != 1011 {
 			t.Errorf("closed with %d, want 1011", got)
 		}
-		attrs := b.ended(t, session.AgentTimeout)
+		attrs := b.ended(t, calls.AgentTimeout)
 		if attrs["dropped"].Duration() == 0 {
 			t.Error("no dropped audio counted")
 		}
@@ -479,7 +480,7 @@ func TestHostileAgents(t *testing.T) {
 				return err
 			}
 			return listenOn(c)
-		}), session.AgentHangup, 1000)
+		}), calls.AgentHangup, 1000)
 		if n := len(r.ReceivedAt); n < 10 || n > 11 {
 			t.Errorf("%d frames heard, want 10", n)
 		}
@@ -492,7 +493,7 @@ func TestHostileAgents(t *testing.T) {
 				}
 			}
 			return listenOn(c)
-		}), session.AgentProtocol, 1011)
+		}), calls.AgentProtocol, 1011)
 		if attrs["err"] == nil {
 			t.Error("no error logged")
 		}
@@ -503,7 +504,7 @@ func TestHostileAgents(t *testing.T) {
 				return err
 			}
 			return listenOn(c)
-		}), session.AgentProtocol, 1011)
+		}), calls.AgentProtocol, 1011)
 	})
 	run(t, "commands in a torrent", func(t *testing.T) {
 		limited := make(chan bool, 1)
@@ -523,7 +524,7 @@ func TestHostileAgents(t *testing.T) {
 					return nil
 				}
 			}
-		}), session.AgentHangup, 1000)
+		}), calls.AgentHangup, 1000)
 		if !<-limited {
 			t.Error("not told")
 		}
@@ -541,12 +542,12 @@ func listenOn(c *sim.AgentConn) error {
 
 // turns dials the frozen agent until it is told otherwise.
 type turns struct {
-	session.Dialer // the honest one
-	frozen         session.Dialer
-	thawed         atomic.Bool
+	agent.Dialer // the honest one
+	frozen       agent.Dialer
+	thawed       atomic.Bool
 }
 
-func (d *turns) Dial(ctx context.Context, c *session.Call) (session.Agent, error) {
+func (d *turns) Dial(ctx context.Context, c *agent.Call) (agent.Conn, error) {
 	if d.thawed.Load() {
 		return d.Dialer.Dial(ctx, c)
 	}
@@ -577,8 +578,8 @@ func TestFrozenPeers(t *testing.T) {
 		}))
 		defer agents.Close()
 		d := &turns{
-			Dialer: dialer(t, agent.Config{URL: startAgent(t, sim.Echo)}),
-			frozen: dialer(t, agent.Config{URL: "ws" + agents.URL[4:]}),
+			Dialer: dialer(t, link.Config{URL: startAgent(t, sim.Echo)}),
+			frozen: dialer(t, link.Config{URL: "ws" + agents.URL[4:]}),
 		}
 		b := startBridge(t, "", func(o *options) { o.dialer = d })
 		for range 20 {

@@ -15,7 +15,9 @@ import (
 	"testing"
 	"time"
 	dialects "voicebridge/agent/all"
+	"voicebridge/agent/link"
 	"voicebridge/api"
+	"voicebridge/calls"
 	"voicebridge/control"
 	"voicebridge/control/transfers"
 	"voicebridge/sim/memnet"
@@ -63,8 +65,8 @@ type options struct {
 	events   *notify.Target
 	tokens   []api.Token
 	public   string
-	dialer   session.Dialer
-	agents   map[string]session.Dialer // beside dialer
+	dialer   agent.Dialer
+	agents   map[string]agent.Dialer // beside dialer
 	route    func(account, from, to string) (control.Route, bool)
 	sockets  bool // real ones, with event loops
 	// Of several instances:
@@ -87,7 +89,7 @@ func startBridge(t *testing.T, agentURL string, change func(*options)) *running 
 	opt := options{limits: bridge.Defaults, session: session.Defaults}
 	opt.limits.Drain = 0
 	if agentURL != "" {
-		opt.dialer = dialer(t, agent.Config{URL: agentURL})
+		opt.dialer = dialer(t, link.Config{URL: agentURL})
 	}
 	if change != nil {
 		change(&opt)
@@ -128,7 +130,7 @@ func listenTCP(t *testing.T) net.Listener {
 }
 
 // incoming has agents that connect speak the first dialect.
-func incoming(t *testing.T, in agent.Incoming) agent.Incoming {
+func incoming(t *testing.T, in link.Incoming) link.Incoming {
 	t.Helper()
 	in.Dialect = dialects.Dialects[0]
 	var err error
@@ -138,7 +140,7 @@ func incoming(t *testing.T, in agent.Incoming) agent.Incoming {
 	return in
 }
 
-func dialer(t *testing.T, cfg agent.Config) *agent.Dialer {
+func dialer(t *testing.T, cfg link.Config) *link.Dialer {
 	t.Helper()
 	cfg.Dialer = network
 	d, err := dialects.NewDialer(cfg)
@@ -163,7 +165,7 @@ func (l logEnds) Handle(_ context.Context, r slog.Record) error {
 
 // ended waits for the end of a call and checks its cause. It gives the other
 // attributes.
-func (b *running) ended(t *testing.T, want session.Cause) map[string]slog.Value {
+func (b *running) ended(t *testing.T, want calls.Cause) map[string]slog.Value {
 	t.Helper()
 	select {
 	case r := <-b.ends:
@@ -275,7 +277,7 @@ func TestEcho(t *testing.T) {
 					if snr := sim.SNR(r.Said[:n], r.Received, lag); snr < want {
 						t.Errorf("signal to noise %.1f dB", snr)
 					}
-					b.ended(t, session.CallerHangup)
+					b.ended(t, calls.CallerHangup)
 				})
 			}
 		}
@@ -467,7 +469,7 @@ func TestProtocol(t *testing.T) {
 			if r.Clears < 1 || r.Clears > 2 { // the second may come before the first was sent
 				t.Errorf("%d clears at the carrier, want 1 or 2", r.Clears)
 			}
-			attrs := b.ended(t, session.AgentHangup)
+			attrs := b.ended(t, calls.AgentHangup)
 			if attrs["malformed"].Uint64() != 0 || attrs["clears"].Uint64() != 2 {
 				t.Errorf("log: %v", attrs)
 			}
@@ -555,7 +557,7 @@ func TestBurst(t *testing.T) {
 		if n := time.Duration(len(r.ReceivedAt)) * codec.FrameTime; n > out+session.Defaults.Lead+2*codec.FrameTime {
 			t.Errorf("%v of audio had been sent when %v had been heard", n, out)
 		}
-		b.ended(t, session.AgentHangup)
+		b.ended(t, calls.AgentHangup)
 	})
 }
 
@@ -688,7 +690,7 @@ func TestDrain(t *testing.T) {
 			t.Errorf("a new call while draining: %v", err)
 		}
 		intact(t, wait())
-		b.ended(t, session.CallerHangup)
+		b.ended(t, calls.CallerHangup)
 		if err := <-stopped; err != nil {
 			t.Error(err)
 		}
@@ -712,7 +714,7 @@ func TestDrainLimit(t *testing.T) {
 		if r := wait(); r.CloseCode != 1001 {
 			t.Errorf("the carrier was closed with %d, want 1001", r.CloseCode)
 		}
-		b.ended(t, session.Shutdown)
+		b.ended(t, calls.Shutdown)
 	})
 }
 
@@ -721,7 +723,7 @@ func TestMetrics(t *testing.T) {
 	virtual(t, func(t *testing.T) {
 		b := startBridge(t, startAgent(t, sim.Echo), nil)
 		call(t, b.caller(t, "twilio", 500*time.Millisecond))
-		b.ended(t, session.CallerHangup)
+		b.ended(t, calls.CallerHangup)
 		waitFor(t, func() bool { return b.Control().Sessions().Len() == 0 })
 		_, body := get(t, b.admin+"/metrics")
 		for _, want := range []string{

@@ -22,7 +22,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
-	"voicebridge/session"
+	"voicebridge/calls"
 	"voicebridge/sim"
 )
 
@@ -168,5 +168,5 @@ func TestBehindProxy(t *testing.T) {
 	if code := closed(t, conn); code != 1000 {
 		t.Errorf("closed with %d", code)
 	}
-	b.ended(t, session.CallerHangup)
+	b.ended(t, calls.CallerHangup)
 }

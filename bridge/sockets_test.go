@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"voicebridge/agent"
-	"voicebridge/session"
+	"voicebridge/agent/link"
+	"voicebridge/calls"
 	"voicebridge/sim"
 )
 
@@ -26,11 +26,11 @@ func TestSockets(t *testing.T) {
 			t.Cleanup(func() { srv.Close(); agents.Wait() })
 			b := startBridge(t, "", func(o *options) {
 				o.sockets = true
-				o.dialer = dialer(t, agent.Config{URL: "ws://" + l.Addr().String() + "/"})
+				o.dialer = dialer(t, link.Config{URL: "ws://" + l.Addr().String() + "/"})
 				o.session.Prebuffer = 700 * time.Millisecond // whatever else the machine does
 			})
 			r := call(t, b.caller(t, spec.Name, 3*time.Second))
-			b.ended(t, session.CallerHangup)
+			b.ended(t, calls.CallerHangup)
 			said := r.Said[:len(r.Said)/2]
 			if r.Complaints != 0 || len(r.Received) < len(said) {
 				t.Fatalf("%d complaints %v, %d samples of %d came back", r.Complaints, r.Warnings, len(r.Received),

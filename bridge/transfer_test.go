@@ -10,12 +10,12 @@ import (
 	"time"
 
 	"voicebridge/agent"
+	"voicebridge/agent/link"
 	"voicebridge/calls"
 	"voicebridge/codec"
 	"voicebridge/control/transfers"
 	"voicebridge/providers"
 	"voicebridge/providers/twilio"
-	"voicebridge/session"
 	"voicebridge/sim"
 	"voicebridge/transfer"
 )
@@ -293,7 +293,7 @@ func TestTransferAttended(t *testing.T) {
 				briefer := startAgent(t, sim.Tone(1500, 300*time.Millisecond)) // tells, and hangs up
 				x := desk(t, spec, agentURL, map[string]sim.Phone{human: tt.phone}, func(o *options, _ *sim.Exchange) {
 					o.transfers.Hold = transfers.HoldMusic
-					o.agents = map[string]session.Dialer{"briefer": dialer(t, agent.Config{URL: briefer})}
+					o.agents = map[string]agent.Dialer{"briefer": dialer(t, link.Config{URL: briefer})}
 				})
 				exchange := x.inboundCall(callerPhone(spec, 30*time.Second))
 				a := <-s.conn

@@ -11,11 +11,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"voicebridge/agent"
 	"voicebridge/control"
 	"voicebridge/providers"
 	"voicebridge/providers/twilio"
 	"voicebridge/providers/vonage"
-	"voicebridge/session"
 	"voicebridge/sim"
 	"voicebridge/transfer"
 )
@@ -50,11 +50,11 @@ func (o *oddStore) ByCall(ctx context.Context, call string) (string, error) {
 
 // downDialer reaches no agent while it is down.
 type downDialer struct {
-	session.Dialer
+	agent.Dialer
 	down atomic.Bool
 }
 
-func (d *downDialer) Dial(ctx context.Context, c *session.Call) (session.Agent, error) {
+func (d *downDialer) Dial(ctx context.Context, c *agent.Call) (agent.Conn, error) {
 	if d.down.Load() {
 		return nil, errors.New("down")
 	}

@@ -20,6 +20,7 @@ import (
 
 	"voicebridge/agent"
 	dialects "voicebridge/agent/all"
+	"voicebridge/agent/link"
 	"voicebridge/api"
 	"voicebridge/bridge"
 	"voicebridge/cluster"
@@ -102,12 +103,12 @@ func (c *Config) agents() (map[string]control.Agent, error) {
 }
 
 // dialer makes an agent in one of the three ways to reach it.
-func (c *Config) dialer(name string, a *Agent, header http.Header) (session.Dialer, error) {
+func (c *Config) dialer(name string, a *Agent, header http.Header) (agent.Dialer, error) {
 	dialect, protocol, err := a.protocol()
 	if err != nil {
 		return nil, err
 	}
-	in := agent.Incoming{
+	in := link.Incoming{
 		Dialect: dialect, Protocol: protocol, Write: time.Duration(a.Write),
 		Ping: time.Duration(a.Ping), Wait: time.Duration(a.Wait), Ready: time.Duration(a.Ready),
 	}
@@ -117,14 +118,14 @@ func (c *Config) dialer(name string, a *Agent, header http.Header) (session.Dial
 	case a.Pool && name == "":
 		return nil, errors.New("pool: must be in a block of agents, whose name is the pool's")
 	case a.Pool:
-		return agent.NewPool(name, in, a.Bearer)
+		return link.NewPool(name, in, a.Bearer)
 	case a.Announce.URL != "":
 		if !publicURL(c.PublicURL) {
 			return nil, errors.New("announce: needs public_url, to which agents connect")
 		}
-		return agent.NewAttended(in, *a.Announce.target(), c.PublicURL)
+		return link.NewAttended(in, *a.Announce.target(), c.PublicURL)
 	}
-	return agent.New(agent.Config{
+	return link.New(link.Config{
 		Dialect: dialect, Protocol: protocol, URL: a.URL, Bearer: a.Bearer, Secret: a.Secret, Header: header,
 		Plaintext: a.Plaintext,
 		Attempt:   time.Duration(a.Attempt), Write: time.Duration(a.Write), Ping: time.Duration(a.Ping),
@@ -204,7 +205,7 @@ func (c *Config) agentTime(a *Agent) time.Duration {
 	if a.URL == "" {
 		return time.Duration(a.Wait) + time.Second
 	}
-	return agent.DialTime(time.Duration(a.Attempt), time.Duration(a.Ready))
+	return link.DialTime(time.Duration(a.Attempt), time.Duration(a.Ready))
 }
 
 func (c *Config) limits() bridge.Limits {

@@ -10,7 +10,7 @@ import (
 
 	"github.com/goccy/go-yaml/ast"
 
-	"voicebridge/agent"
+	"voicebridge/agent/link"
 	"voicebridge/bridge"
 	"voicebridge/cluster"
 	"voicebridge/control/transfers"
@@ -228,10 +228,10 @@ func (a *Agent) complete() {
 		def time.Duration
 	}{
 		{&a.Queue, session.Defaults.AgentQueue},
-		{&a.Attempt, agent.DefaultAttempt},
-		{&a.Write, agent.DefaultWrite},
-		{&a.Ping, agent.DefaultPing},
-		{&a.Wait, agent.DefaultWait},
+		{&a.Attempt, link.DefaultAttempt},
+		{&a.Write, link.DefaultWrite},
+		{&a.Ping, link.DefaultPing},
+		{&a.Wait, link.DefaultWait},
 		{&a.Announce.Timeout, defaultTarget},
 	} {
 		if *f.v == 0 {
@@ -239,7 +239,7 @@ func (a *Agent) complete() {
 		}
 	}
 	if a.Pool && a.Ready == 0 {
-		a.Ready = Duration(agent.DefaultReady)
+		a.Ready = Duration(link.DefaultReady)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"voicebridge/agent"
 	dialects "voicebridge/agent/all"
+	"voicebridge/calls"
 	"voicebridge/providers"
 	"voicebridge/providers/all"
 	"voicebridge/session"
@@ -313,7 +314,7 @@ func TestConfigReference(t *testing.T) {
 	}
 	slices.Sort(want)
 	want = slices.Compact(want)
-	for _, c := range session.Causes {
+	for _, c := range calls.Causes {
 		want = append(want, string(c))
 	}
 	for _, k := range want {

@@ -9,7 +9,6 @@ import (
 
 	"voicebridge/calls"
 	"voicebridge/providers"
-	"voicebridge/session"
 	"voicebridge/ticket"
 )
 
@@ -83,7 +82,7 @@ func (c *Controller) Dial(ctx context.Context, d *Dial) (calls.Call, error) {
 	}
 	c.book.Bind(call.ID, leg.ID, leg.Aliases...)
 	call, _ = c.book.Get(call.ID)
-	if call.Status.Final() && call.Cause == string(session.APIHangup) { // hung up while it was placed
+	if call.Status.Final() && call.Cause == string(calls.APIHangup) { // hung up while it was placed
 		c.EndAtCarrier(account, call.ID, leg.ID)
 	}
 	c.cfg.Log.Info("call placed", "provider", provider, "account", d.Account, "session", call.ID, "call", leg.ID,
@@ -111,7 +110,7 @@ func (c *Controller) Hangup(ctx context.Context, id string, afterPlayback bool) 
 	}
 	if call.CarrierID == "" {
 		// It is being placed: Dial sees to it, unless it has just got its id.
-		if call = c.book.Canceled(id, string(session.APIHangup)); call.CarrierID == "" {
+		if call = c.book.Canceled(id, string(calls.APIHangup)); call.CarrierID == "" {
 			return nil
 		}
 	}
@@ -120,7 +119,7 @@ func (c *Controller) Hangup(ctx context.Context, id string, afterPlayback bool) 
 	if err := account.Hangup(ctx, call.CarrierID); err != nil {
 		return err
 	}
-	c.book.Canceled(id, string(session.APIHangup))
+	c.book.Canceled(id, string(calls.APIHangup))
 	return nil
 }
 
@@ -252,7 +251,7 @@ func (c *Controller) move(ctx context.Context, call *calls.Call, account Account
 	default:
 		stays()
 		if sess.Ended() { // meanwhile, and it has left the call to the carrier
-			c.book.StreamEnded(call.ID, string(session.Transferred), true)
+			c.book.StreamEnded(call.ID, string(calls.Transferred), true)
 			c.EndAtCarrier(account, call.ID, call.CarrierID)
 		}
 	}

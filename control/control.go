@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"voicebridge/agent"
 	"voicebridge/calls"
 	"voicebridge/cluster"
 	"voicebridge/notify"
@@ -38,7 +39,7 @@ type Account struct {
 
 // Agent is who answers a call, and how the call is carried.
 type Agent struct {
-	Dialer  session.Dialer
+	Dialer  agent.Dialer
 	Session session.Config
 	// Fallback is what is done with a call whose agent cannot be reached, or
 	// fails.
@@ -316,7 +317,7 @@ func (c *Controller) End() {
 	c.gate.Lock()
 	c.closed = true
 	c.gate.Unlock()
-	c.cancel(&session.End{Cause: session.Shutdown})
+	c.cancel(&calls.End{Cause: calls.Shutdown})
 	c.running.Wait()
 	for _, a := range c.cfg.Agents {
 		if j, ok := a.Dialer.(interface{ Join() }); ok {

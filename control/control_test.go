@@ -12,10 +12,10 @@ import (
 
 	"go.uber.org/goleak"
 
+	"voicebridge/agent"
 	"voicebridge/calls"
 	"voicebridge/providers"
 	"voicebridge/providers/twilio"
-	"voicebridge/session"
 	"voicebridge/ticket"
 )
 
@@ -81,7 +81,7 @@ func (r *recorder) told() []string {
 }
 
 // someone is an agent that is never dialled.
-type someone struct{ session.Dialer }
+type someone struct{ agent.Dialer }
 
 func newController(r *recorder, change func(*Config)) *Controller {
 	account := providers.NewAccount("AC1", twilio.Spec.Abilities, nil, r)
@@ -210,7 +210,7 @@ func TestNext(t *testing.T) {
 		call := c.Calls().Add(calls.Call{Account: "main", Provider: "twilio", CarrierID: "CA1",
 			Direction: calls.Inbound, To: "+15550100999"})
 		token := c.office.Make(ticketOf(ticket.Next, &call), time.Now())
-		c.Calls().StreamEnded(call.ID, string(session.AgentLost), false)
+		c.Calls().StreamEnded(call.ID, string(calls.AgentLost), false)
 		over := &providers.CallEvent{Kind: providers.CallStepDone, Leg: "the-stream's-own", Ref: "next/" + token}
 		if _, err := c.Handle(t.Context(), "main", over); err != nil {
 			t.Fatal(err)

@@ -11,7 +11,6 @@ import (
 
 	"voicebridge/calls"
 	"voicebridge/providers"
-	"voicebridge/session"
 	"voicebridge/ticket"
 )
 
@@ -274,7 +273,7 @@ func (c *Controller) progress(ctx context.Context, t *told, id string) (Outcome,
 		c.book.Bind(call.ID, t.Leg, t.Aliases...)
 		return Outcome{Result: ResultOK}, c.transfers.InRoom(ctx, call.ID, t.CallEvent)
 	}
-	unwanted := call.Error != "" || call.Cause == string(session.APIHangup) && call.Status.Final()
+	unwanted := call.Error != "" || call.Cause == string(calls.APIHangup) && call.Status.Final()
 	if unwanted && t.Status != "" && !t.Status.Final() && t.account.HasCommands() {
 		// The carrier has placed it after all, although it did not say so: nobody
 		// waits for it any more.
@@ -325,8 +324,8 @@ type Step struct {
 	Call *calls.Call
 	// Number is how the call to a number went; empty: it was no number.
 	Number providers.Status
-	Cause  session.Cause // of the stream; empty: there has been none, or its instance has gone
-	Here   bool          // the stream was this instance's
+	Cause  calls.Cause // of the stream; empty: there has been none, or its instance has gone
+	Here   bool        // the stream was this instance's
 	// Returns is how often the call had come back before.
 	Returns int
 }
@@ -341,7 +340,7 @@ func (c *Controller) stepDone(ctx context.Context, t *told, token string) (Outco
 	}
 	step := Step{Number: t.Status, Returns: tk.Returns}
 	if step.Number == "" {
-		if step.Cause, step.Here = c.StreamEnded(ctx, tk.ID, tk.Returns); step.Cause == session.Transferred {
+		if step.Cause, step.Here = c.StreamEnded(ctx, tk.ID, tk.Returns); step.Cause == calls.Transferred {
 			c.awaitMove(ctx, tk.ID)
 			return Outcome{Result: ResultOK}, nil // it has been taken elsewhere
 		}
@@ -373,7 +372,7 @@ func (c *Controller) withoutTransfer(t *told, step *Step) *providers.Answer {
 			t.log.Warn("a call comes back", "session", call.ID)
 			return c.Stream(call)
 		}
-		call.Cause = string(session.StartTimeout)
+		call.Cause = string(calls.StartTimeout)
 	}
 	answer := &providers.Answer{}
 	if step.Number == "" {

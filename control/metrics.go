@@ -7,9 +7,11 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"voicebridge/calls"
 	"voicebridge/codec"
 	"voicebridge/providers"
 	"voicebridge/session"
+	"voicebridge/session/audio"
 )
 
 // metrics collect what ended sessions leave behind. What live ones have counted is
@@ -22,8 +24,8 @@ type metrics struct {
 }
 
 type carrierTotals struct {
-	stats session.Stats
-	ends  map[session.Cause]uint64
+	stats audio.Stats
+	ends  map[calls.Cause]uint64
 }
 
 // placeResults are what can become of a request to place a call.
@@ -40,8 +42,8 @@ func newMetrics(specs []*providers.Spec) metrics {
 		mu: new(sync.Mutex), byCarrier: map[string]*carrierTotals{},
 	}
 	for _, s := range specs {
-		totals := &carrierTotals{ends: map[session.Cause]uint64{}}
-		for _, cause := range session.Causes {
+		totals := &carrierTotals{ends: map[calls.Cause]uint64{}}
+		for _, cause := range calls.Causes {
 			totals.ends[cause] = 0
 		}
 		m.byCarrier[s.Name] = totals
@@ -66,7 +68,7 @@ func (m *metrics) placedCall(provider string, err error) {
 }
 
 // ended is called with mu held.
-func (m *metrics) ended(s *session.Session, cause session.Cause) {
+func (m *metrics) ended(s *session.Session, cause calls.Cause) {
 	stats := s.Stats()
 	c := m.byCarrier[s.Spec.Name]
 	c.stats.Add(&stats)
@@ -116,7 +118,7 @@ func (c *Controller) Collect(ch chan<- prometheus.Metric) {
 			gauge(ch, parkedDesc, float64(p.Parked()), name)
 		}
 	}
-	live, sums := map[string]int{}, map[string]*session.Stats{}
+	live, sums := map[string]int{}, map[string]*audio.Stats{}
 	c.metrics.mu.Lock() // over both, so that no call is counted twice or not at all
 	for name, totals := range c.metrics.byCarrier {
 		stats := totals.stats
@@ -138,7 +140,7 @@ func (c *Controller) Collect(ch chan<- prometheus.Metric) {
 }
 
 // collectStats gives the numbers of a carrier's sessions.
-func collectStats(ch chan<- prometheus.Metric, name string, st *session.Stats) {
+func collectStats(ch chan<- prometheus.Metric, name string, st *audio.Stats) {
 	count(ch, framesDesc, float64(st.FramesIn), name, "in")
 	count(ch, framesDesc, float64(st.AgentFrames), name, "agent")
 	count(ch, framesDesc, float64(st.FramesOut), name, "out")
@@ -166,10 +168,10 @@ func gauge(ch chan<- prometheus.Metric, d *prometheus.Desc, v float64, labels ..
 	ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 }
 
-func histogram(ch chan<- prometheus.Metric, d *session.Delays, labels ...string) {
+func histogram(ch chan<- prometheus.Metric, d *audio.Delays, labels ...string) {
 	buckets := map[float64]uint64{}
 	var sum uint64
-	for i, bound := range session.DelayBounds {
+	for i, bound := range audio.DelayBounds {
 		sum += d.Counts[i]
 		buckets[bound.Seconds()] = sum
 	}

@@ -9,7 +9,6 @@ import (
 	"voicebridge/calls"
 	"voicebridge/cluster"
 	"voicebridge/providers"
-	"voicebridge/session"
 )
 
 // What instances ask each other, and what they find in the directory. A call is known
@@ -170,32 +169,32 @@ func (c *Controller) Streams(ctx context.Context, id string) bool {
 }
 
 // ended returns how a stream of this instance's has ended, for which it is waited.
-func (c *Controller) ended(id string, returns int) (cause session.Cause, here bool) {
+func (c *Controller) ended(id string, returns int) (cause calls.Cause, here bool) {
 	sess := c.sessions.Get(id)
 	switch {
 	case sess == nil:
 		return "", false
 	case sess.Returns() > returns: // the call has a newer one
-		return session.Transferred, true
+		return calls.Transferred, true
 	}
 	c.await(sess)
 	call, _ := c.book.Get(id)
-	return session.Cause(call.Cause), true
+	return calls.Cause(call.Cause), true
 }
 
 // StreamEnded returns how the last stream of a call has ended, on whatever instance,
 // and whether it was on this one; empty: there has been none, or its instance is gone.
 // returns says which stream it is.
-func (c *Controller) StreamEnded(ctx context.Context, id string, returns int) (cause session.Cause, here bool) {
+func (c *Controller) StreamEnded(ctx context.Context, id string, returns int) (cause calls.Cause, here bool) {
 	if cause, here := c.ended(id, returns); here {
 		return cause, true
 	}
 	call, known := c.book.Get(id)
 	if c.cfg.Cluster == nil || call.Cause != "" && call.Returns == returns {
-		return session.Cause(call.Cause), known
+		return calls.Cause(call.Cause), known
 	}
 	if where, err := c.SessionElsewhere(ctx, id); err == nil && where != "" {
-		var end session.Cause
+		var end calls.Cause
 		if c.cfg.Cluster.Ask(ctx, where, "end", remoteStream{id, returns}, &end) == nil {
 			return end, false
 		}
@@ -205,7 +204,7 @@ func (c *Controller) StreamEnded(ctx context.Context, id string, returns int) (c
 	if err != nil {
 		return "", false
 	}
-	return session.Cause(last), false
+	return calls.Cause(last), false
 }
 
 // follow keeps the directory of records up to date.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"voicebridge/agent"
 	"voicebridge/calls"
 	"voicebridge/providers"
 	"voicebridge/session"
@@ -104,10 +105,10 @@ func (c *Controller) Begin(ctx context.Context, ad *Admission, m session.Media) 
 func (c *Controller) newSession(ad *Admission, m session.Media) (*session.Session, calls.Call) {
 	// Without a ticket someone else answers the carrier's events.
 	record := calls.Call{ID: calls.NewID(), Provider: ad.Spec.Name}
-	var known session.Known
+	var known agent.Known
 	if tk := ad.Ticket; tk != nil {
 		record = recordOf(tk)
-		known = session.Known{Call: tk.Call, Account: ad.Account.ID, Direction: record.Direction, From: tk.From,
+		known = agent.Known{Call: tk.Call, Account: ad.Account.ID, Direction: record.Direction, From: tk.From,
 			To:       tk.To,
 			Metadata: tk.Metadata, Returned: tk.Returned, Returns: tk.Returns}
 	}
@@ -123,15 +124,15 @@ func (c *Controller) newSession(ad *Admission, m session.Media) (*session.Sessio
 func (c *Controller) controlOf(ad *Admission, record *calls.Call, sess func() *session.Session) session.Control {
 	id, leg, account := record.ID, record.CarrierID, ad.Account
 	control := session.Control{
-		Streaming: func(call *session.Call) {
+		Streaming: func(call *agent.Call) {
 			c.book.Bind(id, call.Start.Call)
 			c.book.Began(id)
 		},
-		Ending: func(end session.End) { c.ending(id, leg, account, end.Cause) },
+		Ending: func(end calls.End) { c.ending(id, leg, account, end.Cause) },
 	}
 	brief := ad.Ticket != nil && ad.Ticket.Brief
 	if brief { // what comes next is the transfer's
-		control.Ending = func(end session.End) { c.briefEnding(ad.Ticket, end.Cause) }
+		control.Ending = func(end calls.End) { c.briefEnding(ad.Ticket, end.Cause) }
 	}
 	if account.SendsDigits() {
 		control.Digits = func(ctx context.Context, digits string) error { return account.SendDigits(ctx, leg, digits) }
@@ -155,7 +156,7 @@ func (c *Controller) enter(sess *session.Session) bool {
 }
 
 // leave moves a session's numbers to the totals in one step.
-func (c *Controller) leave(sess *session.Session, cause session.Cause) {
+func (c *Controller) leave(sess *session.Session, cause calls.Cause) {
 	c.metrics.mu.Lock()
 	defer c.metrics.mu.Unlock()
 	c.metrics.ended(sess, cause)
@@ -165,13 +166,13 @@ func (c *Controller) leave(sess *session.Session, cause session.Cause) {
 // ending notes the end of a stream, and ends the call at the carrier, unless it is the
 // caller who has, the carrier has taken the call elsewhere, or there is a fallback:
 // the carrier asks for that.
-func (c *Controller) ending(id, leg string, account Account, cause session.Cause) {
+func (c *Controller) ending(id, leg string, account Account, cause calls.Cause) {
 	call, known := c.book.Get(id)
 	call.Cause = string(cause)
-	over := !known || account.Account == nil || cause != session.Transferred && c.fallback(&call).Empty()
+	over := !known || account.Account == nil || cause != calls.Transferred && c.fallback(&call).Empty()
 	if c.transfers.Has(id) {
-		if cause == session.CallerHangup || cause == session.APIHangup {
-			c.transfers.Left(id, cause == session.APIHangup)
+		if cause == calls.CallerHangup || cause == calls.APIHangup {
+			c.transfers.Left(id, cause == calls.APIHangup)
 		} else {
 			over = false // the carrier asks what comes next: it waits for the destination
 		}
@@ -179,23 +180,23 @@ func (c *Controller) ending(id, leg string, account Account, cause session.Cause
 	c.transfers.Forget(id)
 	c.book.StreamEnded(id, string(cause), over)
 	c.cfg.Cluster.Lost(sessionKey(id), string(cause))
-	if over && cause != session.CallerHangup && account.HasCommands() && leg != "" {
+	if over && cause != calls.CallerHangup && account.HasCommands() && leg != "" {
 		c.EndAtCarrier(account, id, leg)
 	}
 }
 
 // briefEnding notes the end of a stream of a transfer's destination.
-func (c *Controller) briefEnding(tk *ticket.Ticket, cause session.Cause) {
+func (c *Controller) briefEnding(tk *ticket.Ticket, cause calls.Cause) {
 	c.book.StreamEnded(tk.ID, string(cause), true)
 	c.cfg.Cluster.Lost(sessionKey(tk.ID), string(cause))
-	if tk.Party != "" && cause == session.CallerHangup {
+	if tk.Party != "" && cause == calls.CallerHangup {
 		c.transfers.PartyLeft(tk.Transfer)
 	}
 }
 
 // fallback is what is done with a call whose stream has ended.
 func (c *Controller) fallback(call *calls.Call) *providers.Answer {
-	if cause := session.Cause(call.Cause); !cause.AgentFailed() && cause != session.StartTimeout {
+	if cause := calls.Cause(call.Cause); !cause.AgentFailed() && cause != calls.StartTimeout {
 		return &providers.Answer{}
 	}
 	f := c.cfg.Agents[call.Agent].Fallback

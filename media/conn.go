@@ -3,6 +3,7 @@ package media
 import (
 	"errors"
 
+	"voicebridge/calls"
 	"voicebridge/providers"
 	"voicebridge/session"
 	"voicebridge/ws"
@@ -27,20 +28,20 @@ func (c *conn) Serve(h session.MediaHandler) {
 func (c *conn) Put(m providers.Message) (more bool, err error) { return c.Conn.Put(m.Binary, m.Data) }
 
 // closeCodes tell the carrier why a session has ended; all others: in good order.
-var closeCodes = map[session.Cause]int{
-	session.ProtocolError:    ws.CloseBadStart,
-	session.StartTimeout:     ws.CloseTimeout,
-	session.MediaTimeout:     ws.CloseTimeout,
-	session.Shutdown:         ws.CloseGoingAway,
-	session.AgentUnreachable: ws.CloseInternal,
-	session.AgentLost:        ws.CloseInternal,
-	session.AgentTimeout:     ws.CloseInternal,
-	session.AgentSilent:      ws.CloseInternal,
-	session.AgentProtocol:    ws.CloseInternal,
+var closeCodes = map[calls.Cause]int{
+	calls.ProtocolError:    ws.CloseBadStart,
+	calls.StartTimeout:     ws.CloseTimeout,
+	calls.MediaTimeout:     ws.CloseTimeout,
+	calls.Shutdown:         ws.CloseGoingAway,
+	calls.AgentUnreachable: ws.CloseInternal,
+	calls.AgentLost:        ws.CloseInternal,
+	calls.AgentTimeout:     ws.CloseInternal,
+	calls.AgentSilent:      ws.CloseInternal,
+	calls.AgentProtocol:    ws.CloseInternal,
 }
 
 // Close implements session.Media.
-func (c *conn) Close(end session.End) {
+func (c *conn) Close(end calls.End) {
 	code, special := closeCodes[end.Cause]
 	if !special {
 		code = ws.CloseNormal
@@ -60,16 +61,16 @@ func (c *conn) Writable() { c.handler.Writable() }
 func (c *conn) Closed(err error) { c.handler.Closed(endOf(err)) }
 
 // endOf is what the end of a connection means for the call.
-func endOf(err error) session.End {
+func endOf(err error) calls.End {
 	switch code := ws.CloseCode(err); {
 	case ws.InGoodOrder(code):
-		return session.End{Cause: session.CallerHangup}
+		return calls.End{Cause: calls.CallerHangup}
 	case code != 0:
-		return session.End{Cause: session.CarrierLost, Err: err}
+		return calls.End{Cause: calls.CarrierLost, Err: err}
 	case errors.Is(err, ws.ErrSlow):
-		return session.End{Cause: session.CarrierTimeout, Err: err}
+		return calls.End{Cause: calls.CarrierTimeout, Err: err}
 	case ws.IsTimeout(err):
-		return session.End{Cause: session.MediaTimeout, Err: err}
+		return calls.End{Cause: calls.MediaTimeout, Err: err}
 	}
-	return session.End{Cause: session.ProtocolError, Err: err}
+	return calls.End{Cause: calls.ProtocolError, Err: err}
 }

@@ -6,7 +6,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"voicebridge/session"
+	"voicebridge/calls"
 	"voicebridge/ws"
 )
 
@@ -16,16 +16,16 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestEnds(t *testing.T) {
 	for _, tt := range []struct {
 		err  error
-		want session.Cause
+		want calls.Cause
 	}{
-		{&ws.CloseError{Code: ws.CloseNormal}, session.CallerHangup},
-		{&ws.CloseError{Code: ws.CloseGoingAway}, session.CallerHangup},
-		{&ws.CloseError{Code: 1005}, session.CallerHangup},
-		{&ws.CloseError{Code: 1006}, session.CarrierLost},
-		{&ws.CloseError{Code: ws.CloseInternal}, session.CarrierLost},
-		{ws.ErrSlow, session.CarrierTimeout},
-		{ws.ErrTooLarge, session.ProtocolError},
-		{errors.New("reserved bit"), session.ProtocolError},
+		{&ws.CloseError{Code: ws.CloseNormal}, calls.CallerHangup},
+		{&ws.CloseError{Code: ws.CloseGoingAway}, calls.CallerHangup},
+		{&ws.CloseError{Code: 1005}, calls.CallerHangup},
+		{&ws.CloseError{Code: 1006}, calls.CarrierLost},
+		{&ws.CloseError{Code: ws.CloseInternal}, calls.CarrierLost},
+		{ws.ErrSlow, calls.CarrierTimeout},
+		{ws.ErrTooLarge, calls.ProtocolError},
+		{errors.New("reserved bit"), calls.ProtocolError},
 	} {
 		if end := endOf(tt.err); end.Cause != tt.want {
 			t.Errorf("%v: %s, want %s", tt.err, end.Cause, tt.want)
@@ -35,7 +35,7 @@ func TestEnds(t *testing.T) {
 
 // TestCloseCodes: a carrier is told that a call without an agent has not ended well.
 func TestCloseCodes(t *testing.T) {
-	for _, cause := range session.Causes {
+	for _, cause := range calls.Causes {
 		code, special := closeCodes[cause]
 		if cause.AgentFailed() != (code == ws.CloseInternal) {
 			t.Errorf("%s: %d", cause, code)

@@ -7,27 +7,30 @@ import (
 	"errors"
 	"fmt"
 	"time"
+	"voicebridge/agent"
+	"voicebridge/calls"
+	"voicebridge/session/audio"
 )
 
 // dialAgent dials the agent and has it served.
 func (s *Session) dialAgent(ctx context.Context) {
 	dial, stop := s.during(ctx, s.Config.AgentDial)
-	agent, err := s.Dialer.Dial(dial, s.call)
+	conn, err := s.Dialer.Dial(dial, s.call)
 	stop()
 	if err != nil {
-		s.finish(AgentUnreachable, err)
+		s.finish(calls.AgentUnreachable, err)
 		return
 	}
-	s.tune(agent)
+	s.tune(conn)
 	s.notice(func() {
 		if s.Control.Streaming != nil {
 			s.Control.Streaming(s.call)
 		}
 	})
-	agent.Serve(agentSide{s})
+	conn.Serve(agentSide{s})
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.agent = agent
+	s.agent = conn
 	if s.Config.Greeting > 0 {
 		s.greetLimit = time.AfterFunc(s.Config.Greeting, s.checkGreeting)
 	}
@@ -46,50 +49,48 @@ func (s *Session) leaveAgent() {
 }
 
 // tune adapts the queues to an agent that has chosen other formats than were expected.
-func (s *Session) tune(agent Agent) {
+func (s *Session) tune(to agent.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	hears, speaks := agent.Formats()
-	s.in.retune(hears)
-	if speaks != s.out.agent {
-		s.out.retune(speaks)
-	}
+	hears, speaks := to.Formats()
+	s.in.Retune(hears)
+	s.out.Retune(speaks)
 	s.toAgent.buf = make([]byte, 0, hears.FrameBytes())
 }
 
 // checkGreeting ends the call if the agent has said nothing so far.
 func (s *Session) checkGreeting() {
 	s.mu.Lock()
-	silent := s.out.received == 0
+	silent := s.out.Silent()
 	s.mu.Unlock()
 	if silent {
-		s.finish(AgentSilent, fmt.Errorf("session: nothing said within %v", s.Config.Greeting))
+		s.finish(calls.AgentSilent, fmt.Errorf("session: nothing said within %v", s.Config.Greeting))
 	}
 }
 
 // agentSide is the session as its agent sees it.
 type agentSide struct{ *Session }
 
-// Writable implements AgentHandler.
+// Writable implements agent.Handler.
 func (s agentSide) Writable() { s.writable(&s.toAgent) }
 
-// Gone implements AgentHandler.
+// Gone implements agent.Handler.
 func (s agentSide) Gone(err error) {
 	s.agentFailed(err)
 	close(s.toAgent.gone)
 }
 
-// Command implements AgentHandler.
-func (s agentSide) Command(cmd *AgentCommand) {
+// Command implements agent.Handler.
+func (s agentSide) Command(cmd *agent.Command) {
 	switch {
 	case s.verdict.reached():
-	case cmd.Kind == CommandAudio:
+	case cmd.Kind == agent.CommandAudio:
 		for audio := cmd.Audio; len(audio) > 0; {
 			n := min(len(audio), pushBytes)
 			s.agentAudio(audio[:n])
 			audio = audio[n:]
 		}
-	case cmd.Kind == CommandCancel:
+	case cmd.Kind == agent.CommandCancel:
 		s.agentCancels(cmd)
 	default:
 		s.agentCommand(cmd)
@@ -99,9 +100,9 @@ func (s agentSide) Command(cmd *AgentCommand) {
 func (s *Session) agentAudio(audio []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if d := s.out.push(s.now(), audio); d > 0 {
+	if d := s.out.Push(s.now(), audio); d > 0 {
 		if s.discarded += d; s.discarded > maxDiscarded {
-			s.finish(AgentProtocol, fmt.Errorf("%v of audio beyond what the queue holds", s.discarded))
+			s.finish(calls.AgentProtocol, fmt.Errorf("%v of audio beyond what the queue holds", s.discarded))
 		}
 	}
 	s.send()
@@ -109,10 +110,10 @@ func (s *Session) agentAudio(audio []byte) {
 
 // agentCancels withdraws a command: one that is queued here, or a transfer under way,
 // which is asked for without the lock.
-func (s *Session) agentCancels(cmd *AgentCommand) {
+func (s *Session) agentCancels(cmd *agent.Command) {
 	s.mu.Lock()
 	s.stats.Commands++
-	found := s.out.cancel(cmd.Ref)
+	found := s.out.Cancel(cmd.Ref)
 	s.mu.Unlock()
 	if !found && s.Control.Cancel != nil {
 		found = s.Control.Cancel(cmd.Ref)
@@ -128,64 +129,64 @@ func (s *Session) agentCancels(cmd *AgentCommand) {
 }
 
 // agentCommand carries out a command, or refuses it.
-func (s *Session) agentCommand(cmd *AgentCommand) {
+func (s *Session) agentCommand(cmd *agent.Command) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer s.send()
 	now := s.now()
 	s.stats.Commands++
 	switch cmd.Kind {
-	case CommandUnknown:
+	case agent.CommandUnknown:
 		if s.stats.Ignored++; s.stats.Ignored == 1 {
 			s.log.Info("message of unknown type from the agent is ignored, as later ones", "type", cmd.Type)
 		}
-	case CommandMark:
-		if !s.out.mark(cmd.Mark) {
-			s.fault(cmd, "rate_limited", fmt.Sprintf("more than %d open marks", maxMarks))
+	case agent.CommandMark:
+		if !s.out.Mark(cmd.Mark) {
+			s.fault(cmd, "rate_limited", fmt.Sprintf("more than %d open marks", audio.MaxMarks))
 		}
-	case CommandClear:
+	case agent.CommandClear:
 		s.discarded = 0
-		s.out.flush(now, ClearByAgent, cmd.ID)
-	case CommandPause, CommandUnpause:
-		if !s.out.pause(cmd.Kind == CommandPause) {
+		s.out.Clear(now, agent.ClearByAgent, cmd.ID)
+	case agent.CommandPause, agent.CommandUnpause:
+		if !s.out.Pause(cmd.Kind == agent.CommandPause) {
 			s.fault(cmd, "busy", "a hang-up is queued: cancel it first")
 			return
 		}
 		s.ack(cmd.ID)
-	case CommandHangup:
+	case agent.CommandHangup:
 		if cmd.Now {
-			s.finish(AgentHangup, nil)
+			s.finish(calls.AgentHangup, nil)
 			return
 		}
-		s.out.hangup(cmd.ID, &End{Cause: AgentHangup})
-	case CommandDigits:
-		if !s.out.dial(item{id: cmd.ID, digits: cmd.Digits, tone: cmd.Tone, gap: cmd.Gap}, cmd.Now) {
+		s.out.Hangup(cmd.ID, &calls.End{Cause: calls.AgentHangup})
+	case agent.CommandDigits:
+		if !s.out.SendDigits(audio.Item{ID: cmd.ID, Digits: cmd.Digits, Tone: cmd.Tone, Gap: cmd.Gap}, cmd.Now) {
 			s.fault(cmd, "busy", "too many digits wait, or a hang-up is queued")
 		}
-	case CommandTransfer:
+	case agent.CommandTransfer:
 		s.agentTransfers(cmd)
-	case CommandReady:
+	case agent.CommandReady:
 		if cmd.Every >= 0 {
-			s.out.report, s.out.reported = cmd.Every, now
+			s.out.Report(now, cmd.Every)
 		}
-	case CommandPing:
-		s.tell(AgentEvent{Kind: AgentPong, Ref: cmd.ID, Out: s.out.heard(now)})
-	case CommandFault:
+	case agent.CommandPing:
+		s.tell(agent.Event{Kind: agent.EventPong, Ref: cmd.ID, Out: s.out.Heard(now)})
+	case agent.CommandFault:
 		s.fault(cmd, cmd.Code, cmd.Message)
 		if cmd.Fatal {
-			s.finish(AgentProtocol, errors.New(cmd.Message))
+			s.finish(calls.AgentProtocol, errors.New(cmd.Message))
 		}
 	}
 }
 
 // agentTransfers queues a transfer.
-func (s *Session) agentTransfers(cmd *AgentCommand) {
+func (s *Session) agentTransfers(cmd *agent.Command) {
 	switch {
 	case s.Control.Transfer == nil:
 		s.fault(cmd, "unsupported", "this call cannot be transferred")
-	case s.out.finishing:
+	case s.out.Ending():
 		s.fault(cmd, "busy", "a hang-up is queued: cancel it first")
-	case !s.out.transfer(item{id: cmd.ID, transfer: cmd.Transfer}, cmd.Now):
+	case !s.out.Transfer(audio.Item{ID: cmd.ID, Transfer: cmd.Transfer}, cmd.Now):
 		s.fault(cmd, "busy", "too many commands wait")
 	}
 }
@@ -193,37 +194,37 @@ func (s *Session) agentTransfers(cmd *AgentCommand) {
 // ack tells the agent that a command is done, if it has an id. s.mu is held.
 func (s *Session) ack(id string) {
 	if id != "" {
-		s.tell(AgentEvent{Kind: AgentAck, Ref: id, Out: s.out.heard(s.now())})
+		s.tell(agent.Event{Kind: agent.EventAck, Ref: id, Out: s.out.Heard(s.now())})
 	}
 }
 
 // fault tells the agent that a command was refused. s.mu is held.
-func (s *Session) fault(cmd *AgentCommand, code, message string) {
+func (s *Session) fault(cmd *agent.Command, code, message string) {
 	s.stats.Faults++
-	s.tell(AgentEvent{Kind: AgentFault, Ref: cmd.ID, Code: code, Message: message, Fatal: cmd.Fatal,
-		Out: s.out.heard(s.now())})
+	s.tell(agent.Event{Kind: agent.EventFault, Ref: cmd.ID, Code: code, Message: message, Fatal: cmd.Fatal,
+		Out: s.out.Heard(s.now())})
 }
 
 // agentFailed ends the call after the agent's connection has ended: the caller
 // still hears what was queued, unless the agent broke the rules.
 func (s *Session) agentFailed(err error) {
-	end := &End{Cause: AgentLost, Err: err}
-	var known *AgentError
+	end := &calls.End{Cause: calls.AgentLost, Err: err}
+	var known *agent.Error
 	if errors.As(err, &known) {
 		end.Cause = known.Cause
 	}
 	switch end.Cause {
-	case AgentTimeout, AgentProtocol:
+	case calls.AgentTimeout, calls.AgentProtocol:
 		s.finish(end.Cause, end.Err)
 		return
-	case AgentHangup:
+	case calls.AgentHangup:
 		end.Err = nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.agentGone {
 		s.agentGone = true
-		s.out.hangup("", end)
+		s.out.Hangup("", end)
 		s.send()
 	}
 }

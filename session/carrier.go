@@ -8,7 +8,10 @@ import (
 	"fmt"
 	"time"
 
+	"voicebridge/agent"
+	"voicebridge/calls"
 	"voicebridge/providers"
+	"voicebridge/session/audio"
 )
 
 // carrierSide is the session as its media connection sees it.
@@ -18,7 +21,7 @@ type carrierSide struct{ *Session }
 func (s carrierSide) Writable() { s.writable(&s.toCarrier) }
 
 // Closed implements MediaHandler.
-func (s carrierSide) Closed(end End) {
+func (s carrierSide) Closed(end calls.End) {
 	s.finish(end.Cause, end.Err)
 	close(s.toCarrier.gone)
 }
@@ -32,10 +35,10 @@ func (s carrierSide) Message(m providers.Message) {
 	s.received, err = s.stream.Decode(s.received[:0], m)
 	switch {
 	case s.call == nil && errors.Is(err, providers.ErrFormat):
-		s.finish(ProtocolError, err)
+		s.finish(calls.ProtocolError, err)
 	case err != nil:
 		if s.bad++; s.bad >= maxMalformed {
-			s.finish(ProtocolError, fmt.Errorf("%d malformed messages in a row: %w", s.bad, err))
+			s.finish(calls.ProtocolError, fmt.Errorf("%d malformed messages in a row: %w", s.bad, err))
 			return
 		}
 		s.malformed(err)
@@ -53,7 +56,7 @@ func (s *Session) event(ev *providers.Event) {
 			s.begin(ev.Start)
 		}
 	case ev.Kind == providers.EventStop:
-		s.finish(CallerHangup, nil)
+		s.finish(calls.CallerHangup, nil)
 	default:
 		s.bad = 0
 		s.carrierEvent(ev)
@@ -63,7 +66,7 @@ func (s *Session) event(ev *providers.Event) {
 // begin takes the start message.
 func (s *Session) begin(start *providers.Start) {
 	if contradicts(s.Known.Call, start.Call) || contradicts(s.Known.Account, start.Account) {
-		s.finish(ProtocolError, errors.New("session: the token is of another call"))
+		s.finish(calls.ProtocolError, errors.New("session: the token is of another call"))
 		return
 	}
 	s.bad = 0
@@ -82,19 +85,19 @@ func (s *Session) carrierEvent(ev *providers.Event) {
 	now := s.now()
 	switch ev.Kind {
 	case providers.EventAudio:
-		if s.room != nil {
-			s.room.callerSays(ev.Audio)
+		if s.party != nil {
+			s.party.hear(s.room.CallerSays(ev.Audio))
 		}
 		if s.agentGone {
 			s.stats.FramesIn++
 			break
 		}
-		s.in.audio(now, ev.Audio, ev.Missing)
+		s.in.Push(now, ev.Audio, ev.Missing)
 	case providers.EventDigit:
 		s.stats.Digits++
-		s.tell(AgentEvent{Kind: AgentDigit, Digit: ev.Digit, Duration: ev.Duration, Out: s.out.heard(now)})
+		s.tell(agent.Event{Kind: agent.EventDigit, Digit: ev.Digit, Duration: ev.Duration, Out: s.out.Heard(now)})
 	case providers.EventMark:
-		if err := s.out.markPlayed(now, ev.Mark); err != nil {
+		if err := s.out.MarkPlayed(now, ev.Mark); err != nil {
 			s.stats.Unknown++
 		}
 	case providers.EventCleared: // nothing waits for it
@@ -124,10 +127,10 @@ func (s *Session) malformed(err error) {
 const signalTime = 10 * time.Second
 
 // signal has the carrier send digits outside of the media connection.
-func (s *Session) signal(it item) {
+func (s *Session) signal(it audio.Item) {
 	ctx, stop := s.during(context.Background(), signalTime)
 	defer stop()
-	err := s.Control.Digits(ctx, it.digits)
+	err := s.Control.Digits(ctx, it.Digits)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.digitsSent(it, err)
@@ -136,15 +139,15 @@ func (s *Session) signal(it item) {
 
 // digitsSent takes note of what became of digits that the carrier was to send. s.mu is
 // held.
-func (s *Session) digitsSent(it item, err error) {
-	s.out.signalling = false
+func (s *Session) digitsSent(it audio.Item, err error) {
+	s.out.Confirm()
 	switch {
 	case errors.Is(err, errors.ErrUnsupported): // it does not know these
-		s.out.tones = append(s.out.tones, tones{item: it})
+		s.out.Unknown(it)
 	case err != nil:
 		s.log.Warn("digits were not sent", "err", err)
-		s.fault(&AgentCommand{ID: it.id}, "carrier_error", "the carrier did not send the digits")
+		s.fault(&agent.Command{ID: it.ID}, "carrier_error", "the carrier did not send the digits")
 	default:
-		s.ack(it.id)
+		s.ack(it.ID)
 	}
 }

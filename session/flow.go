@@ -5,8 +5,11 @@ import (
 	"sync"
 	"time"
 
+	"voicebridge/agent"
+	"voicebridge/calls"
 	"voicebridge/codec"
 	"voicebridge/providers"
+	"voicebridge/session/audio"
 )
 
 // flow sends in one direction: to the carrier, or to the agent. It is the one place
@@ -61,7 +64,7 @@ func (f *flow) run() {
 func (f *flow) took(more bool, err error, before uint) {
 	switch {
 	case err != nil: // the connection tells why it has ended
-		f.dead, f.due = true, forever
+		f.dead, f.due = true, audio.Forever
 	case !more && f.drained == before:
 		f.stuck = true
 	}
@@ -94,13 +97,13 @@ func (s *Session) send() {
 	if s.agent != nil { // after the other: that may have something to tell
 		s.toAgent.run()
 	} else {
-		s.toAgent.due = forever
+		s.toAgent.due = audio.Forever
 	}
 	if s.verdict.reached() {
 		return
 	}
 	at, now := min(s.toCarrier.due, s.toAgent.due), s.now()
-	if at == s.armed || at == forever {
+	if at == s.armed || at == audio.Forever {
 		return
 	}
 	s.armed = at
@@ -128,19 +131,19 @@ func (s *Session) writable(f *flow) {
 func (s *Session) nextToCarrier() bool {
 	f := &s.toCarrier
 	if s.verdict.reached() {
-		f.due = forever
+		f.due = audio.Forever
 		return s.hangUp()
 	}
 	if f.dead || f.stuck {
-		f.due = forever
+		f.due = audio.Forever
 		return false
 	}
 	now := s.now()
 	cmd := &s.command
-	ok, due := s.out.next(now, f.buf, cmd)
+	ok, due := s.out.Next(now, f.buf, cmd)
 	f.due = due
 	s.beginTransfers()
-	if end := s.out.end; end != nil {
+	if end := s.out.End(); end != nil {
 		s.finish(end.Cause, end.Err)
 		return false
 	}
@@ -148,7 +151,7 @@ func (s *Session) nextToCarrier() bool {
 	case !ok:
 		return false
 	case cmd.Kind == providers.CommandDigits && !s.Spec.Abilities.SendDigits:
-		digits := s.out.signalled
+		digits := s.out.Signalled()
 		s.signals.Go(func() { s.signal(digits) })
 		return true
 	}
@@ -158,7 +161,7 @@ func (s *Session) nextToCarrier() bool {
 // put gives a command to the carrier's connection. It is false where that failed.
 func (s *Session) put(cmd *providers.Command, now time.Duration) bool {
 	f := &s.toCarrier
-	signalled, came, before := s.out.signalled, s.out.came, f.drained
+	signalled, came, before := s.out.Signalled(), s.out.Came(), f.drained
 	s.mu.Unlock()
 	more, err := s.translate(cmd)
 	s.mu.Lock()
@@ -171,7 +174,7 @@ func (s *Session) put(cmd *providers.Command, now time.Duration) bool {
 		s.digitsSent(signalled, nil)
 	case providers.CommandAudio:
 		if now-came < codec.FrameTime {
-			s.stats.Out.add(s.now() - came)
+			s.stats.Out.Add(s.now() - came)
 		}
 	}
 	return true
@@ -182,7 +185,7 @@ func (s *Session) put(cmd *providers.Command, now time.Duration) bool {
 func (s *Session) translate(cmd *providers.Command) (more bool, err error) {
 	s.wire.Reset()
 	if err := s.stream.Encode(&s.wire, cmd); err != nil {
-		s.finish(ProtocolError, fmt.Errorf("encode %v: %w", cmd.Kind, err))
+		s.finish(calls.ProtocolError, fmt.Errorf("encode %v: %w", cmd.Kind, err))
 		return false, err
 	}
 	more = true
@@ -198,7 +201,7 @@ func (s *Session) translate(cmd *providers.Command) (more bool, err error) {
 // not know yet. It is done once; the flow then has nothing more to send.
 func (s *Session) hangUp() bool {
 	f := &s.toCarrier
-	wanted := f.last != nil && !f.dead && s.Spec.Abilities.Hangup && !s.verdict.get().Cause.byCarrier()
+	wanted := f.last != nil && !f.dead && s.Spec.Abilities.Hangup && !s.verdict.get().Cause.ByCarrier()
 	f.dead = f.dead || f.last != nil
 	if wanted {
 		s.put(&providers.Command{Kind: providers.CommandHangup}, s.now())
@@ -208,14 +211,13 @@ func (s *Session) hangUp() bool {
 
 // beginTransfers begins those whose time has come. s.mu is held, but not meanwhile.
 func (s *Session) beginTransfers() {
-	list := s.out.transfers
-	if len(list) == 0 {
+	due := s.out.TakeTransfers()
+	if len(due) == 0 {
 		return
 	}
-	s.out.transfers = nil
 	s.mu.Unlock()
-	for _, it := range list {
-		s.Control.Transfer(it.id, it.transfer)
+	for _, it := range due {
+		s.Control.Transfer(it.ID, it.Transfer)
 	}
 	s.mu.Lock()
 }
@@ -226,45 +228,45 @@ func (s *Session) beginTransfers() {
 func (s *Session) nextToAgent() bool {
 	f := &s.toAgent
 	if f.dead || f.last == nil && (s.verdict.reached() || f.stuck) {
-		f.due = forever
+		f.due = audio.Forever
 		return false
 	}
 	now := s.now()
 	ev := &s.saying
 	stop := f.last != nil && len(s.events) == 0
 	if stop {
-		*ev = AgentEvent{Kind: AgentStop, End: s.verdict.get().Cause, Duration: now, In: s.in.sent,
-			Out: s.out.heard(now)}
+		*ev = agent.Event{Kind: agent.EventStop, End: s.verdict.get().Cause, Duration: now, In: s.in.Sent(),
+			Out: s.out.Heard(now)}
 		f.dead = true
 	} else if ok, due := s.nextForAgent(now, f.buf, ev); !ok {
 		f.due = due
 		return false
 	}
-	arrived, before := s.in.taken, f.drained
+	arrived, before := s.in.Taken(), f.drained
 	s.mu.Unlock()
 	more, err := s.agent.Send(ev)
 	s.mu.Lock()
 	f.took(more, err, before)
-	if ev.Kind == AgentAudio {
-		s.stats.In.add(s.now() - arrived)
+	if ev.Kind == agent.EventAudio {
+		s.stats.In.Add(s.now() - arrived)
 	}
 	return err == nil && !stop
 }
 
 // nextForAgent returns what to send now: events first, then audio.
-func (s *Session) nextForAgent(now time.Duration, buf []byte, ev *AgentEvent) (ok bool, due time.Duration) {
+func (s *Session) nextForAgent(now time.Duration, buf []byte, ev *agent.Event) (ok bool, due time.Duration) {
 	if len(s.events) > 0 {
 		*ev = s.events[0]
 		s.events = s.events[:copy(s.events, s.events[1:])]
-		ev.In = s.in.sent
+		ev.In = s.in.Sent()
 		return true, 0
 	}
-	ok, due = s.in.next(now, buf, ev)
-	if ok && s.room != nil && ev.Kind == AgentAudio {
-		s.room.mixer.add(s.in.to, ev.Audio, &s.room.partySaid)
+	ok, due = s.in.Next(now, buf, ev)
+	if ok && s.party != nil && ev.Kind == agent.EventAudio {
+		s.room.AgentHears(ev.Audio)
 	}
 	if ok {
-		ev.Out = s.out.heard(now)
+		ev.Out = s.out.Heard(now)
 	}
 	return ok, due
 }

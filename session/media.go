@@ -1,6 +1,9 @@
 package session
 
-import "voicebridge/providers"
+import (
+	"voicebridge/calls"
+	"voicebridge/providers"
+)
 
 // Media is the carrier's media connection of one call: a WebSocket, or whatever else
 // carries audio. Its life has three steps: Serve, Close, Release.
@@ -13,7 +16,7 @@ type Media interface {
 	Put(m providers.Message) (more bool, err error)
 	// Close ends the connection and tells the carrier why. It may be called before
 	// Serve, and more than once.
-	Close(end End)
+	Close(end calls.End)
 	// Release returns when the connection has ended.
 	Release()
 }
@@ -28,5 +31,5 @@ type MediaHandler interface {
 	// Closed is the last call of Message and Closed. end says how the connection
 	// ended, as far as the carrier's side is to blame: CallerHangup for an orderly
 	// end, CarrierLost, CarrierTimeout, MediaTimeout, ProtocolError.
-	Closed(end End)
+	Closed(end calls.End)
 }

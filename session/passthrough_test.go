@@ -12,6 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"voicebridge/agent"
+	"voicebridge/calls"
 	"voicebridge/codec"
 	"voicebridge/providers"
 	"voicebridge/providers/providertest/commanded"
@@ -24,23 +26,23 @@ type same struct {
 	format codec.Format
 }
 
-// Formats implements Dialer and Agent.
+// Formats implements agent.Dialer and agent.Conn.
 func (s same) Formats() (codec.Format, codec.Format) { return s.format, s.format }
 
-// Dial implements Dialer.
-func (s same) Dial(context.Context, *Call) (Agent, error) { return s, nil }
+// Dial implements agent.Dialer.
+func (s same) Dial(context.Context, *agent.Call) (agent.Conn, error) { return s, nil }
 
 // carry begins a call of a carrier's with an agent of the same format.
-func carry(t *testing.T, spec *providers.Spec, l *loop, d Dialer) (peer providers.Peer, end func() End) {
+func carry(t *testing.T, spec *providers.Spec, l *loop, d agent.Dialer) (peer providers.Peer, end func() calls.End) {
 	t.Helper()
 	s := New(Options{ID: "cs_1", Spec: spec, Config: Defaults, Media: l, Dialer: d, Log: slog.New(slog.DiscardHandler)})
-	ended := make(chan End, 1)
+	ended := make(chan calls.End, 1)
 	go func() { ended <- s.Run(context.Background()) }()
 	peer = spec.NewPeer()
 	f := spec.Formats[0]
 	l.in <- encode(t, peer, providers.Event{Kind: providers.EventStart,
 		Start: &providers.Start{Call: "C1", Stream: "S1", In: f, Out: f}})
-	return peer, func() End { l.Close(End{}); return <-ended }
+	return peer, func() calls.End { l.Close(calls.End{}); return <-ended }
 }
 
 // TestUntouched: where carrier and agent speak the same, the bytes pass as they are,
@@ -112,15 +114,15 @@ func TestUntouchedAllocations(t *testing.T) {
 // up as soon as it is there.
 type hanging struct{ loopAgent }
 
-// Dial implements Dialer.
-func (h hanging) Dial(context.Context, *Call) (Agent, error) { return h, nil }
+// Dial implements agent.Dialer.
+func (h hanging) Dial(context.Context, *agent.Call) (agent.Conn, error) { return h, nil }
 
-// Serve implements Agent.
-func (h hanging) Serve(handler AgentHandler) {
+// Serve implements agent.Conn.
+func (h hanging) Serve(handler agent.Handler) {
 	go func() {
-		handler.Command(&AgentCommand{Kind: CommandHangup, Now: true})
+		handler.Command(&agent.Command{Kind: agent.CommandHangup, Now: true})
 		<-h.closed
-		handler.Gone(&AgentError{AgentLost, io.EOF})
+		handler.Gone(&agent.Error{Cause: calls.AgentLost, Err: io.EOF})
 	}()
 }
 
@@ -145,7 +147,7 @@ func TestHangupByMedia(t *testing.T) {
 		spec.NewStream = func() providers.Stream { return hangStream{twilio.Spec.NewStream()} }
 		for _, agentHangsUp := range []bool{true, false} {
 			l := newLoop()
-			var d Dialer = loopAgent{l}
+			var d agent.Dialer = loopAgent{l}
 			if agentHangsUp {
 				d = hanging{loopAgent{l}}
 			}

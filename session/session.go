@@ -2,8 +2,8 @@
 // agent on the other. It decodes, paces, keeps marks and clears in order, and
 // ends with a Cause.
 //
-// The work is done by two queues without clock or I/O: inbound (caller to agent)
-// and playout (agent to caller). Session gives them the time and moves what they
+// The work is done by the two queues of package audio, without clock or I/O: Inbound
+// (caller to agent) and Playout (agent to caller). Session gives them the time and moves what they
 // say to and from the two connections. Whoever brings something, a connection, a
 // timer or a request, sends all that is due then; a side that does not take more
 // holds up nobody else.
@@ -17,9 +17,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"voicebridge/agent"
 	"voicebridge/calls"
 	"voicebridge/codec"
 	"voicebridge/providers"
+	"voicebridge/session/audio"
 )
 
 // Config are the settings of a session. Every field must be set; Defaults has
@@ -58,9 +60,9 @@ type Options struct {
 	ID      string // of the call; unique
 	Spec    *providers.Spec
 	Config  Config
-	Media   Media  // the connection that the carrier has opened
-	Dialer  Dialer // reaches the agent
-	Known   Known  // a start message of another call or account ends the session
+	Media   Media        // the connection that the carrier has opened
+	Dialer  agent.Dialer // reaches the agent
+	Known   agent.Known  // a start message of another call or account ends the session
 	Control Control
 	Log     *slog.Logger
 }
@@ -70,10 +72,10 @@ type Options struct {
 // are in order; they must not block.
 type Control struct {
 	// Streaming is called once the agent is connected, unless Ending has been.
-	Streaming func(*Call)
+	Streaming func(*agent.Call)
 	// Ending is called with the end of the session, once, before the carrier's
 	// connection is closed.
-	Ending func(End)
+	Ending func(calls.End)
 	// Digits sends digits to the other party as the carrier does it; nil: they are
 	// sent as tones in the audio, unless the media connection takes digits.
 	Digits func(ctx context.Context, digits string) error
@@ -110,24 +112,25 @@ type Session struct {
 
 	wire providers.Messages // owned by the flow to the carrier
 
-	mu         sync.Mutex // guards what follows
-	call       *Call      // set by the start message, read-only from then on
-	in         inbound
-	out        playout
-	agent      Agent // nil: not yet; set by Run's goroutine
+	mu         sync.Mutex  // guards what follows
+	call       *agent.Call // set by the start message, read-only from then on
+	in         audio.Inbound
+	out        audio.Playout
+	agent      agent.Conn // nil: not yet; set by Run's goroutine
 	toCarrier  flow
 	toAgent    flow
 	command    providers.Command // of toCarrier
-	saying     AgentEvent        // of toAgent
+	saying     agent.Event       // of toAgent
 	timer      *time.Timer       // runs tick
 	armed      time.Duration     // when it does; 0: it does not
 	greetLimit *time.Timer       // ends a call whose agent says nothing
-	events     []AgentEvent      // for the agent, before its audio
+	events     []agent.Event     // for the agent, before its audio
 	discarded  time.Duration     // agent audio since the last clear
 	agentGone  bool              // its connection has ended: there is nobody to talk to
 	endTold    bool              // nothing is told of the session any more
-	room       *room             // nil: there is no party
-	stats      Stats
+	party      *Party            // nil: there is none
+	room       *audio.Room       // of the party
+	stats      audio.Stats
 	warned     time.Time
 	unlogged   int // warnings that were not logged
 }
@@ -149,19 +152,19 @@ func (s *Session) Hangup(afterPlayback bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !afterPlayback || s.call == nil {
-		s.finish(APIHangup, nil)
+		s.finish(calls.APIHangup, nil)
 		return
 	}
-	s.out.hangup("", &End{Cause: APIHangup})
+	s.out.Hangup("", &calls.End{Cause: calls.APIHangup})
 	s.send()
 }
 
 // CallEnded tells that the carrier has reported the end of the call.
-func (s *Session) CallEnded() { s.finish(CallerHangup, nil) }
+func (s *Session) CallEnded() { s.finish(calls.CallerHangup, nil) }
 
 // StreamEnded tells that the carrier has reported the end of the stream.
 func (s *Session) StreamEnded() {
-	s.finish(CarrierLost, errors.New("session: the carrier says that the stream has ended"))
+	s.finish(calls.CarrierLost, errors.New("session: the carrier says that the stream has ended"))
 }
 
 // Done is closed once the end of the session has been told.
@@ -205,46 +208,46 @@ func (s *Session) Digits(digits string) (ok bool, err error) {
 		return false, ErrNotYet
 	}
 	defer s.send()
-	return s.out.dial(item{digits: digits, tone: DefaultTone, gap: DefaultToneGap}, true), nil
+	return s.out.SendDigits(audio.Item{Digits: digits, Tone: agent.DefaultTone, Gap: agent.DefaultToneGap}, true), nil
 }
 
 // Hold plays audio to the caller over and over, in place of the agent's, which
-// waits; nil ends that. audio returns whole frames in the carrier's format.
-func (s *Session) Hold(audio func(codec.Format) []byte) {
+// waits; nil ends that. music returns whole frames in the carrier's format.
+func (s *Session) Hold(music func(codec.Format) []byte) {
 	s.mu.Lock()
 	ready := s.call != nil && !s.endTold
-	format := s.out.format // known since the start
+	format := s.out.Format() // known since the start
 	s.mu.Unlock()
 	if !ready {
 		return
 	}
 	var frames []byte
-	if audio != nil {
-		frames = audio(format)
+	if music != nil {
+		frames = music(format)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch held := s.out.held != nil; {
-	case s.out.hold(frames) == held:
+	switch held := s.out.Held(); {
+	case s.out.Hold(frames) == held:
 		s.send()
 	case held:
-		s.tellHold(Resumed)
+		s.tellHold(agent.Resumed)
 	default:
-		s.tellHold(Held)
+		s.tellHold(agent.Held)
 	}
 }
 
 // TransferStatus tells the agent how a transfer is. ref is its id of the command,
 // if it has asked for the transfer.
-func (s *Session) TransferStatus(ref string, t TransferStatus) {
+func (s *Session) TransferStatus(ref string, t agent.TransferStatus) {
 	s.tellAgent(func(out time.Duration) {
-		s.tell(AgentEvent{Kind: AgentTransfer, Ref: ref, Transfer: t, Out: out})
+		s.tell(agent.Event{Kind: agent.EventTransfer, Ref: ref, Transfer: t, Out: out})
 	})
 }
 
 // Refuse tells the agent that a command was refused.
 func (s *Session) Refuse(ref, code, message string) {
-	s.tellAgent(func(time.Duration) { s.fault(&AgentCommand{ID: ref}, code, message) })
+	s.tellAgent(func(time.Duration) { s.fault(&agent.Command{ID: ref}, code, message) })
 }
 
 // tellAgent has something told to the agent, if there is one to be told.
@@ -252,7 +255,7 @@ func (s *Session) tellAgent(tell func(out time.Duration)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.call != nil && !s.endTold {
-		tell(s.out.heard(s.now()))
+		tell(s.out.Heard(s.now()))
 		s.send()
 	}
 }
@@ -265,14 +268,14 @@ func (s *Session) AnsweredBy(who providers.AnsweredBy) {
 		s.Known.AnsweredBy = who
 		return
 	}
-	s.tell(AgentEvent{Kind: AgentAnsweredBy, AnsweredBy: who, Out: s.out.heard(s.now())})
+	s.tell(agent.Event{Kind: agent.EventAnsweredBy, AnsweredBy: who, Out: s.out.Heard(s.now())})
 	s.send()
 }
 
 func (s *Session) now() time.Duration { return time.Since(s.epoch) }
 
 // Stats returns a copy of the counters so far.
-func (s *Session) Stats() Stats {
+func (s *Session) Stats() audio.Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.stats
@@ -281,11 +284,11 @@ func (s *Session) Stats() Stats {
 // Run carries the call and returns when it is over and everything it started
 // has ended. The carrier's connection is closed and released. When ctx ends, the
 // call ends with the *End that is its cause, or with Shutdown.
-func (s *Session) Run(ctx context.Context) End {
+func (s *Session) Run(ctx context.Context) calls.End {
 	defer context.AfterFunc(ctx, func() { s.end(endOf(ctx)) })()
-	limit := time.AfterFunc(s.Config.MaxDuration, func() { s.end(End{Cause: MaxDuration}) })
+	limit := time.AfterFunc(s.Config.MaxDuration, func() { s.end(calls.End{Cause: calls.MaxDuration}) })
 	defer limit.Stop()
-	s.startLimit = time.AfterFunc(s.Config.Start, func() { s.finish(StartTimeout, nil) })
+	s.startLimit = time.AfterFunc(s.Config.Start, func() { s.finish(calls.StartTimeout, nil) })
 	defer s.startLimit.Stop()
 	s.Media.Serve(carrierSide{s})
 	select {
@@ -329,16 +332,16 @@ func (s *Session) stopTimers() {
 }
 
 // finish ends the call; the first cause counts.
-func (s *Session) finish(cause Cause, err error) {
-	if s.moves.Load() > 0 && cause != APIHangup {
-		cause = Transferred
+func (s *Session) finish(cause calls.Cause, err error) {
+	if s.moves.Load() > 0 && cause != calls.APIHangup {
+		cause = calls.Transferred
 	}
-	s.end(End{cause, err})
+	s.end(calls.End{Cause: cause, Err: err})
 }
 
 // end ends the call. What is to be done then is done beside: Run may be dialling, and
 // the caller may hold s.mu.
-func (s *Session) end(end End) {
+func (s *Session) end(end calls.End) {
 	if s.verdict.reach(end) {
 		go s.conclude()
 	}
@@ -364,10 +367,10 @@ func (s *Session) ending() {
 		s.told = true
 		s.mu.Lock()
 		s.endTold = true
-		room := s.room
+		party := s.party
 		s.mu.Unlock()
-		if room != nil {
-			room.party.end()
+		if party != nil {
+			party.end()
 		}
 		if s.Control.Ending != nil {
 			s.Control.Ending(s.verdict.get())
@@ -385,7 +388,7 @@ func (s *Session) notice(tell func()) {
 	}
 }
 
-func (s *Session) logEnd(end End) {
+func (s *Session) logEnd(end calls.End) {
 	st := s.Stats()
 	attrs := []any{"cause", end.Cause, "duration", s.now().Round(time.Millisecond),
 		"frames_in", st.FramesIn, "frames_out", st.FramesOut, "missing", st.Missing, "malformed", st.Malformed,
@@ -406,32 +409,33 @@ func (s *Session) started(start *providers.Start) {
 	if start.Call == "" { // not all carriers say
 		start.Call = s.Known.Call
 	}
-	s.in = newInbound(start.In, hears, s.Config.CallerQueue, &s.stats)
-	s.out = newPlayout(speaks, start.Out, s.Spec.Abilities, &s.Config, &s.stats, s.tell)
-	s.out.native = s.Spec.Abilities.SendDigits || s.Control.Digits != nil
+	set := audio.Settings{Lead: s.Config.Lead, Prebuffer: s.Config.Prebuffer, Queue: s.Config.AgentQueue,
+		NativeDigits: s.Spec.Abilities.SendDigits || s.Control.Digits != nil}
 	if s.Config.Lead >= leadForSlack {
-		s.out.slack = slack
+		set.Slack = slack
 	}
-	s.call = &Call{Session: s.ID, Carrier: s.Spec.Name, Known: s.Known, Start: start, Abilities: s.Spec.Abilities,
-		NativeDigits: s.out.native, Transfers: s.Control.Transfers}
+	s.in = audio.NewInbound(start.In, hears, s.Config.CallerQueue, &s.stats)
+	s.out = audio.NewPlayout(speaks, start.Out, s.Spec.Abilities, set, &s.stats, s.tell)
+	s.call = &agent.Call{Session: s.ID, Carrier: s.Spec.Name, Known: s.Known, Start: start, Abilities: s.Spec.Abilities,
+		NativeDigits: set.NativeDigits, Transfers: s.Control.Transfers}
 	s.toCarrier.buf = make([]byte, 0, start.Out.FrameBytes())
 	s.timer = time.AfterFunc(time.Hour, s.tick)
 }
 
 // tell queues an event for the agent. s.mu is held.
-func (s *Session) tell(ev AgentEvent) {
+func (s *Session) tell(ev agent.Event) {
 	if s.agentGone {
 		return
 	}
 	if len(s.events) >= maxEvents {
-		s.finish(AgentTimeout, errors.New("session: the agent does not read its events"))
+		s.finish(calls.AgentTimeout, errors.New("session: the agent does not read its events"))
 		return
 	}
 	s.events = append(s.events, ev)
 }
 
 // tellHold tells the agent who is held. s.mu is held.
-func (s *Session) tellHold(state HoldState) {
-	s.tell(AgentEvent{Kind: AgentHold, Hold: state, Out: s.out.heard(s.now())})
+func (s *Session) tellHold(state agent.HoldState) {
+	s.tell(agent.Event{Kind: agent.EventHold, Hold: state, Out: s.out.Heard(s.now())})
 	s.send()
 }

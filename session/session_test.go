@@ -9,9 +9,12 @@ import (
 	"testing"
 	"time"
 
+	"voicebridge/agent"
+	"voicebridge/calls"
 	"voicebridge/codec"
 	"voicebridge/providers"
 	"voicebridge/providers/twilio"
+	"voicebridge/session/audio"
 )
 
 // loop is a carrier's connection and an agent's in one, without sockets: what
@@ -21,7 +24,7 @@ type loop struct {
 	in, out   chan []byte // messages of the carrier and to it
 	say, said chan []byte // audio of the agent and to it
 	closed    chan struct{}
-	events    []AgentEventKind
+	events    []agent.EventKind
 }
 
 func newLoop() *loop {
@@ -30,7 +33,7 @@ func newLoop() *loop {
 }
 
 // newSession makes a session of Twilio's.
-func newSession(m Media, d Dialer, c Control) *Session {
+func newSession(m Media, d agent.Dialer, c Control) *Session {
 	return New(Options{ID: "cs_1", Spec: twilio.Spec, Config: Defaults, Media: m, Dialer: d, Control: c,
 		Log: slog.New(slog.DiscardHandler)})
 }
@@ -53,7 +56,7 @@ func (l *loop) Serve(h MediaHandler) {
 			case b := <-l.in:
 				h.Message(providers.Message{Data: b})
 			case <-l.closed:
-				h.Closed(End{ProtocolError, io.EOF})
+				h.Closed(calls.End{Cause: calls.ProtocolError, Err: io.EOF})
 				return
 			}
 		}
@@ -62,7 +65,7 @@ func (l *loop) Serve(h MediaHandler) {
 
 func (l *loop) Put(m providers.Message) (bool, error) { l.out <- m.Data; return true, nil }
 
-func (l *loop) Close(End) {
+func (l *loop) Close(calls.End) {
 	select {
 	case <-l.closed:
 	default:
@@ -80,29 +83,29 @@ func (l loopAgent) Formats() (codec.Format, codec.Format) {
 	return f, f
 }
 
-func (l loopAgent) Dial(context.Context, *Call) (Agent, error) { return l, nil }
-func (l loopAgent) Close(Cause)                                {}
+func (l loopAgent) Dial(context.Context, *agent.Call) (agent.Conn, error) { return l, nil }
+func (l loopAgent) Close(calls.Cause)                                     {}
 
 func (l loopAgent) Release() {}
 
-func (l loopAgent) Serve(h AgentHandler) {
+func (l loopAgent) Serve(h agent.Handler) {
 	go func() {
-		var cmd AgentCommand
+		var cmd agent.Command
 		for {
 			select {
 			case b := <-l.say:
-				cmd = AgentCommand{Kind: CommandAudio, Audio: b}
+				cmd = agent.Command{Kind: agent.CommandAudio, Audio: b}
 				h.Command(&cmd)
 			case <-l.closed:
-				h.Gone(&AgentError{AgentLost, io.EOF})
+				h.Gone(&agent.Error{Cause: calls.AgentLost, Err: io.EOF})
 				return
 			}
 		}
 	}()
 }
 
-func (l loopAgent) Send(ev *AgentEvent) (bool, error) {
-	if ev.Kind == AgentAudio {
+func (l loopAgent) Send(ev *agent.Event) (bool, error) {
+	if ev.Kind == agent.EventAudio {
 		l.said <- ev.Audio
 	} else {
 		l.events = append(l.events, ev.Kind)
@@ -115,7 +118,7 @@ func (l loopAgent) Send(ev *AgentEvent) (bool, error) {
 func TestSessionAllocations(t *testing.T) {
 	l := newLoop()
 	s := newSession(l, loopAgent{l}, Control{})
-	ended := make(chan End)
+	ended := make(chan calls.End)
 	go func() { ended <- s.Run(context.Background()) }()
 
 	peer := twilio.Spec.NewPeer()
@@ -136,10 +139,10 @@ func TestSessionAllocations(t *testing.T) {
 		t.Errorf("%g allocations a frame", n)
 	}
 	l.in <- encode(t, peer, providers.Event{Kind: providers.EventStop})
-	if end := <-ended; end.Cause != CallerHangup {
+	if end := <-ended; end.Cause != calls.CallerHangup {
 		t.Errorf("ended with %v", end.Error())
 	}
-	if !slices.Equal(l.events, []AgentEventKind{AgentPlayback, AgentStop}) {
+	if !slices.Equal(l.events, []agent.EventKind{agent.EventPlayback, agent.EventStop}) {
 		t.Errorf("the agent was told %v", l.events)
 	}
 }
@@ -148,15 +151,15 @@ func TestSessionAllocations(t *testing.T) {
 // it said before it left is still to be read.
 type leaver struct {
 	loopAgent
-	left []func() (AgentCommand, error)
+	left []func() (agent.Command, error)
 }
 
-func (l *leaver) Dial(context.Context, *Call) (Agent, error) { return l, nil }
-func (l *leaver) Send(*AgentEvent) (bool, error) {
-	return false, &AgentError{AgentLost, io.ErrClosedPipe}
+func (l *leaver) Dial(context.Context, *agent.Call) (agent.Conn, error) { return l, nil }
+func (l *leaver) Send(*agent.Event) (bool, error) {
+	return false, &agent.Error{Cause: calls.AgentLost, Err: io.ErrClosedPipe}
 }
 
-func (l *leaver) Serve(h AgentHandler) {
+func (l *leaver) Serve(h agent.Handler) {
 	go func() {
 		for _, next := range l.left {
 			cmd, err := next()
@@ -174,17 +177,17 @@ func TestLastWords(t *testing.T) {
 	l := newLoop()
 	written := make(chan struct{})
 	a := &leaver{loopAgent: loopAgent{l}}
-	a.left = []func() (AgentCommand, error){
-		func() (AgentCommand, error) {
+	a.left = []func() (agent.Command, error){
+		func() (agent.Command, error) {
 			<-written
-			return AgentCommand{Kind: CommandAudio, Audio: make([]byte, 6400)}, nil
+			return agent.Command{Kind: agent.CommandAudio, Audio: make([]byte, 6400)}, nil
 		},
-		func() (AgentCommand, error) {
-			return AgentCommand{}, &AgentError{AgentHangup, io.EOF}
+		func() (agent.Command, error) {
+			return agent.Command{}, &agent.Error{Cause: calls.AgentHangup, Err: io.EOF}
 		},
 	}
 	s := newSession(l, a, Control{})
-	ended := make(chan End)
+	ended := make(chan calls.End)
 	go func() { ended <- s.Run(context.Background()) }()
 	peer := twilio.Spec.NewPeer()
 	for _, ev := range []providers.Event{{Kind: providers.EventStart, Start: &providers.Start{Stream: "MZ1"}},
@@ -199,7 +202,7 @@ func TestLastWords(t *testing.T) {
 	}()
 	end := <-ended
 	close(l.out)
-	if st := s.Stats(); end.Cause != AgentHangup || st.FramesOut < 10 {
+	if st := s.Stats(); end.Cause != calls.AgentHangup || st.FramesOut < 10 {
 		t.Errorf("ended with %v after %d frames, want agent_hangup after 10", end.Error(), st.FramesOut)
 	}
 }
@@ -210,7 +213,10 @@ type slow struct {
 	until chan struct{}
 }
 
-func (s slow) Dial(context.Context, *Call) (Agent, error) { <-s.until; return s.loopAgent, nil }
+func (s slow) Dial(context.Context, *agent.Call) (agent.Conn, error) {
+	<-s.until
+	return s.loopAgent, nil
+}
 
 // TestTooLate: an agent that comes after the end is not told to be there.
 func TestTooLate(t *testing.T) {
@@ -218,13 +224,13 @@ func TestTooLate(t *testing.T) {
 	until := make(chan struct{})
 	var told []string
 	s := newSession(l, slow{loopAgent{l}, until}, Control{
-		Streaming: func(*Call) { told = append(told, "streaming") },
-		Ending: func(end End) {
+		Streaming: func(*agent.Call) { told = append(told, "streaming") },
+		Ending: func(end calls.End) {
 			told = append(told, string(end.Cause))
 			close(until)
 		},
 	})
-	ended := make(chan End)
+	ended := make(chan calls.End)
 	go func() { ended <- s.Run(context.Background()) }()
 	peer := twilio.Spec.NewPeer()
 	for _, ev := range []providers.Event{{Kind: providers.EventStart, Start: &providers.Start{Stream: "MZ1"}},
@@ -242,7 +248,7 @@ func TestHangupEarly(t *testing.T) {
 	l := newLoop()
 	s := newSession(l, loopAgent{l}, Control{})
 	s.Hangup(true)
-	if end := s.Run(context.Background()); end.Cause != APIHangup {
+	if end := s.Run(context.Background()); end.Cause != calls.APIHangup {
 		t.Errorf("ended with %v", end.Error())
 	}
 	if ok, err := s.Digits("1"); ok || !errors.Is(err, ErrNotYet) {
@@ -252,11 +258,11 @@ func TestHangupEarly(t *testing.T) {
 
 // TestEndOf: the cause of a context becomes the cause of the call.
 func TestEndOf(t *testing.T) {
-	for err, want := range map[error]Cause{
-		&End{Cause: AgentLost, Err: io.EOF}: AgentLost,
-		context.DeadlineExceeded:            MaxDuration,
-		context.Canceled:                    Shutdown,
-		errors.New("other"):                 Shutdown,
+	for err, want := range map[error]calls.Cause{
+		&calls.End{Cause: calls.AgentLost, Err: io.EOF}: calls.AgentLost,
+		context.DeadlineExceeded:                        calls.MaxDuration,
+		context.Canceled:                                calls.Shutdown,
+		errors.New("other"):                             calls.Shutdown,
 	} {
 		ctx, cancel := context.WithCancelCause(context.Background())
 		cancel(err)
@@ -267,14 +273,14 @@ func TestEndOf(t *testing.T) {
 }
 
 func TestDelays(t *testing.T) {
-	var d Delays
+	var d audio.Delays
 	if d.Quantile(0.5) != 0 {
 		t.Error("a quantile of nothing")
 	}
 	for range 99 {
-		d.add(3 * time.Millisecond)
+		d.Add(3 * time.Millisecond)
 	}
-	d.add(time.Minute)
+	d.Add(time.Minute)
 	if d.Quantile(0.5) != 5*time.Millisecond || d.Quantile(0.999) != time.Second || d.Count() != 100 {
 		t.Errorf("median %v, p99.9 %v of %d", d.Quantile(0.5), d.Quantile(0.999), d.Count())
 	}
@@ -303,7 +309,7 @@ func TestBeforeAgent(t *testing.T) {
 	l := newLoop()
 	until := make(chan struct{})
 	s := newSession(l, slow{loopAgent{l}, until}, Control{})
-	ended := make(chan End)
+	ended := make(chan calls.End)
 	go func() { ended <- s.Run(context.Background()) }()
 	f := codec.Format{Encoding: codec.PCMU, Rate: 8000}
 	l.in <- encode(t, twilio.Spec.NewPeer(), providers.Event{Kind: providers.EventStart,
@@ -324,36 +330,4 @@ func TestBeforeAgent(t *testing.T) {
 	s.Hangup(false)
 	close(until)
 	<-ended
-}
-
-// TestSlack: a frame of a run may be late by the slack, the first one of an utterance
-// may not.
-func TestSlack(t *testing.T) {
-	cfg := Defaults
-	cfg.Prebuffer = 60 * time.Millisecond
-	var stats Stats
-	p := newPlayout(codec.Format{Encoding: codec.L16LE, Rate: 8000}, codec.Format{Encoding: codec.PCMU, Rate: 8000},
-		providers.Abilities{}, &cfg, &stats, func(AgentEvent) {})
-	p.slack = slack
-	var cmd providers.Command
-	buf := make([]byte, 0, 160)
-	for _, now := range []time.Duration{0, 5 * time.Second} {
-		p.push(now, make([]byte, 320))
-		if ok, wait := p.next(now, buf, &cmd); ok || wait != now+cfg.Prebuffer {
-			t.Errorf("at %v: %t, next at %v, want at %v", now, ok, wait, now+cfg.Prebuffer)
-		}
-		p.push(now+10*time.Millisecond, make([]byte, 320*15))
-		now += 10 * time.Millisecond
-		for range 8 { // the lead
-			if ok, _ := p.next(now, buf, &cmd); !ok {
-				t.Fatalf("at %v: nothing is sent", now)
-			}
-		}
-		if ok, wait := p.next(now, buf, &cmd); ok || wait != now+codec.FrameTime+slack {
-			t.Errorf("at %v: %t, next at %v, want at %v", now, ok, wait, now+codec.FrameTime+slack)
-		}
-		for at := now; p.pushed > p.taken; at += codec.FrameTime {
-			p.next(at, buf, &cmd)
-		}
-	}
 }

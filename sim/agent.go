@@ -12,7 +12,7 @@ import (
 	"sync"
 	"time"
 
-	"voicebridge/agent"
+	"voicebridge/agent/link"
 	"voicebridge/agent/voicebridge"
 	"voicebridge/codec"
 	"voicebridge/wav"
@@ -48,7 +48,7 @@ func (a *Agent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if a.Secret != "" {
-		if err := agent.VerifySignature(a.Secret, r.Header.Get("Voicebridge-Signature"), time.Now(), id,
+		if err := link.VerifySignature(a.Secret, r.Header.Get("Voicebridge-Signature"), time.Now(), id,
 			r.URL.RequestURI()); err != nil {
 			a.refuse(w, err.Error())
 			return
@@ -57,7 +57,7 @@ func (a *Agent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.live.Add(1)
 	defer a.live.Done()
 	conn, err := ws.Accept(w, r, []string{voicebridge.Name},
-		ws.Limits{Text: voicebridge.MaxText, Binary: voicebridge.MaxBinary, Write: agent.DefaultWrite})
+		ws.Limits{Text: voicebridge.MaxText, Binary: voicebridge.MaxBinary, Write: link.DefaultWrite})
 	if err != nil {
 		a.Log.Warn("handshake", "err", err)
 		return

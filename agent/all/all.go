@@ -3,6 +3,7 @@ package all
 
 import (
 	"voicebridge/agent"
+	"voicebridge/agent/link"
 	"voicebridge/agent/voicebridge"
 )
 
@@ -30,11 +31,11 @@ func Names() (names []string) {
 }
 
 // NewDialer makes what dials an agent that speaks the first dialect, as it comes.
-func NewDialer(cfg agent.Config) (*agent.Dialer, error) {
+func NewDialer(cfg link.Config) (*link.Dialer, error) {
 	var err error
 	cfg.Dialect = Dialects[0]
 	if cfg.Protocol, err = cfg.Dialect.New(agent.Options{}); err != nil {
 		return nil, err
 	}
-	return agent.New(cfg)
+	return link.New(cfg)
 }

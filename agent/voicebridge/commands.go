@@ -8,10 +8,10 @@ import (
 	"slices"
 	"time"
 
+	"voicebridge/agent"
 	"voicebridge/calls"
 	"voicebridge/codec"
 	"voicebridge/providers"
-	"voicebridge/session"
 )
 
 // Limits of what an agent may say.
@@ -55,13 +55,13 @@ type request struct {
 type reading struct {
 	request
 	data []byte
-	cmd  *session.AgentCommand
+	cmd  *agent.Command
 }
 
 // fault has the message answered with an error. It returns true: there is something
 // to do.
 func (r *reading) fault(code, message string, args ...any) bool {
-	*r.cmd = session.AgentCommand{Kind: session.CommandFault, ID: clip(r.ID), Code: code,
+	*r.cmd = agent.Command{Kind: agent.CommandFault, ID: clip(r.ID), Code: code,
 		Message: fmt.Sprintf(message, args...), Fatal: r.cmd.Fatal}
 	return true
 }
@@ -69,10 +69,10 @@ func (r *reading) fault(code, message string, args ...any) bool {
 func clip(s string) string { return s[:min(len(s), maxID)] }
 
 // Decode implements agent.Talk.
-func (t *talk) Decode(m providers.Message, do func(*session.AgentCommand)) {
-	t.cmd = session.AgentCommand{}
+func (t *talk) Decode(m providers.Message, do func(*agent.Command)) {
+	t.cmd = agent.Command{}
 	if m.Binary {
-		t.cmd.Kind, t.cmd.Audio = session.CommandAudio, m.Data
+		t.cmd.Kind, t.cmd.Audio = agent.CommandAudio, m.Data
 		do(&t.cmd)
 		return
 	}
@@ -82,7 +82,7 @@ func (t *talk) Decode(m providers.Message, do func(*session.AgentCommand)) {
 }
 
 // command reads a text message. False means that there is nothing to do.
-func (t *talk) command(data []byte, cmd *session.AgentCommand) bool {
+func (t *talk) command(data []byte, cmd *agent.Command) bool {
 	r := &reading{data: data, cmd: cmd}
 	var env envelope
 	err := json.Unmarshal(data, &env)
@@ -116,7 +116,7 @@ func (t *talk) command(data []byte, cmd *session.AgentCommand) bool {
 	case env.Type == "":
 		return r.fault("bad_field", "type is missing")
 	case readers[env.Type] == nil:
-		cmd.Kind, cmd.Type = session.CommandUnknown, clip(env.Type)
+		cmd.Kind, cmd.Type = agent.CommandUnknown, clip(env.Type)
 		return true
 	}
 	return t.known(r)
@@ -136,7 +136,7 @@ func (t *talk) known(r *reading) bool {
 	}
 	r.cmd.ID = r.ID
 	some := readers[r.Type](t, r)
-	if r.ID != "" && r.cmd.Kind != session.CommandFault { // one that was refused may come again, mended
+	if r.ID != "" && r.cmd.Kind != agent.CommandFault { // one that was refused may come again, mended
 		if len(t.ids) == keptIDs {
 			t.ids = t.ids[:copy(t.ids, t.ids[1:])]
 		}
@@ -157,11 +157,11 @@ func fieldOf(err error) string {
 // readers read the messages of each type.
 var readers = map[string]func(*talk, *reading) bool{
 	"mark":      (*talk).readMark,
-	"clear":     simple(session.CommandClear),
-	"interrupt": simple(session.CommandClear),
-	"pause":     simple(session.CommandPause),
-	"unpause":   simple(session.CommandUnpause),
-	"ping":      simple(session.CommandPing),
+	"clear":     simple(agent.CommandClear),
+	"interrupt": simple(agent.CommandClear),
+	"pause":     simple(agent.CommandPause),
+	"unpause":   simple(agent.CommandUnpause),
+	"ping":      simple(agent.CommandPing),
 	"hangup":    (*talk).readHangup,
 	"dtmf":      (*talk).readDigits,
 	"cancel":    (*talk).readCancel,
@@ -171,7 +171,7 @@ var readers = map[string]func(*talk, *reading) bool{
 }
 
 // simple reads a message that is all in its type.
-func simple(kind session.AgentCommandKind) func(*talk, *reading) bool {
+func simple(kind agent.CommandKind) func(*talk, *reading) bool {
 	return func(_ *talk, r *reading) bool {
 		r.cmd.Kind = kind
 		return true
@@ -182,7 +182,7 @@ func (t *talk) readMark(r *reading) bool {
 	if r.Name == "" || len(r.Name) > maxName {
 		return r.fault("bad_field", "name must have 1 to %d bytes", maxName)
 	}
-	r.cmd.Kind, r.cmd.Mark = session.CommandMark, r.Name
+	r.cmd.Kind, r.cmd.Mark = agent.CommandMark, r.Name
 	return true
 }
 
@@ -199,7 +199,7 @@ func (r *reading) when() bool {
 
 func (t *talk) readHangup(r *reading) bool {
 	if r.when() {
-		r.cmd.Kind = session.CommandHangup
+		r.cmd.Kind = agent.CommandHangup
 	}
 	return true
 }
@@ -208,7 +208,7 @@ func (t *talk) readCancel(r *reading) bool {
 	if r.Ref == "" {
 		return r.fault("bad_field", "ref must be the id of the command to withdraw")
 	}
-	r.cmd.Kind, r.cmd.Ref = session.CommandCancel, r.Ref
+	r.cmd.Kind, r.cmd.Ref = agent.CommandCancel, r.Ref
 	return true
 }
 
@@ -232,7 +232,7 @@ func (t *talk) readTransfer(r *reading) bool {
 	case !want.ContextFits():
 		return r.fault("bad_field", "context must have at most %d bytes", calls.MaxContext)
 	}
-	r.cmd.Kind, r.cmd.Transfer = session.CommandTransfer, &want
+	r.cmd.Kind, r.cmd.Transfer = agent.CommandTransfer, &want
 	return true
 }
 
@@ -241,8 +241,8 @@ func (t *talk) readDigits(r *reading) bool {
 	if !r.when() {
 		return true
 	}
-	r.cmd.Kind, r.cmd.Digits = session.CommandDigits, r.Digits
-	r.cmd.Tone, r.cmd.Gap = session.DefaultTone, session.DefaultToneGap
+	r.cmd.Kind, r.cmd.Digits = agent.CommandDigits, r.Digits
+	r.cmd.Tone, r.cmd.Gap = agent.DefaultTone, agent.DefaultToneGap
 	for _, f := range []struct {
 		ms *int64
 		d  *time.Duration
@@ -255,7 +255,7 @@ func (t *talk) readDigits(r *reading) bool {
 		}
 		*f.d = time.Duration(*f.ms) * time.Millisecond
 	}
-	if !session.ValidDigits(r.Digits) {
+	if !agent.ValidDigits(r.Digits) {
 		return r.fault("bad_field", "digits must be 1 to 64 of 0-9 * # A-D w W")
 	}
 	return true
@@ -284,7 +284,7 @@ func (t *talk) readReady(r *reading) bool {
 	case r.Speech:
 		return r.fault("unsupported", "speech detection is not supported")
 	}
-	r.cmd.Kind, r.cmd.Every = session.CommandReady, -1
+	r.cmd.Kind, r.cmd.Every = agent.CommandReady, -1
 	if r.ReportMS != nil {
 		n := *r.ReportMS
 		if n != 0 && (n < minReport || n > maxReport) {
@@ -304,6 +304,6 @@ func (t *talk) audio(r *reading) bool {
 	if err != nil {
 		return r.fault("bad_field", "audio is not base64")
 	}
-	r.cmd.Kind, r.cmd.Audio = session.CommandAudio, t.pcm
+	r.cmd.Kind, r.cmd.Audio = agent.CommandAudio, t.pcm
 	return true
 }

@@ -7,7 +7,6 @@ import (
 	"voicebridge/agent"
 	"voicebridge/agent/voicebridge"
 	"voicebridge/providers"
-	"voicebridge/session"
 )
 
 // What is said with an agent, without any connection: an event becomes messages, and
@@ -24,11 +23,11 @@ func Example() {
 
 	talk := protocol.NewTalk(u)
 	var out providers.Messages
-	err = talk.Encode(&out, &session.AgentEvent{Kind: session.AgentAudio, Audio: make([]byte, 320)})
+	err = talk.Encode(&out, &agent.Event{Kind: agent.EventAudio, Audio: make([]byte, 320)})
 	fmt.Println(len(out.All()), out.All()[0].Binary, len(out.All()[0].Data), err)
 
-	talk.Decode(providers.Message{Data: []byte(`{"type":"mark","name":"hello"}`)}, func(cmd *session.AgentCommand) {
-		fmt.Println(cmd.Kind == session.CommandMark, cmd.Mark)
+	talk.Decode(providers.Message{Data: []byte(`{"type":"mark","name":"hello"}`)}, func(cmd *agent.Command) {
+		fmt.Println(cmd.Kind == agent.CommandMark, cmd.Mark)
 	})
 	// Output:
 	// l16/8000 l16/16000 <nil>

@@ -8,7 +8,6 @@ import (
 	"voicebridge/agent"
 	"voicebridge/codec"
 	"voicebridge/providers"
-	"voicebridge/session"
 )
 
 // header is what every JSON message to an agent has. Times are milliseconds.
@@ -76,7 +75,7 @@ type eventMessage struct {
 }
 
 // Start implements agent.Talk.
-func (t *talk) Start(out *providers.Messages, call *session.Call, await bool) error {
+func (t *talk) Start(out *providers.Messages, call *agent.Call, await bool) error {
 	t.mu.Lock()
 	t.awaiting, t.ready = await, false
 	hears, speaks := t.hears, t.speaks
@@ -106,7 +105,7 @@ func nameOf(e codec.Encoding) string {
 	return e.String()
 }
 
-func abilities(call *session.Call) capabilities {
+func abilities(call *agent.Call) capabilities {
 	a := call.Abilities
 	c := capabilities{Clear: "paced", Mark: "estimated", DTMFIn: a.Digits, DTMFOut: "inband",
 		Transfer: append([]string{}, call.Transfers...)}
@@ -146,9 +145,9 @@ func addJSON(out *providers.Messages, v any) error {
 }
 
 // Encode implements agent.Talk.
-func (t *talk) Encode(out *providers.Messages, ev *session.AgentEvent) error {
+func (t *talk) Encode(out *providers.Messages, ev *agent.Event) error {
 	switch {
-	case ev.Kind != session.AgentAudio:
+	case ev.Kind != agent.EventAudio:
 		return addJSON(out, t.message(ev))
 	case !t.json:
 		m := out.Add(true)
@@ -168,53 +167,53 @@ func millis(d time.Duration) *int64 {
 }
 
 // eventTypes are the wire names of the events.
-var eventTypes = map[session.AgentEventKind]string{
-	session.AgentDigit:      "dtmf",
-	session.AgentMark:       "mark",
-	session.AgentCleared:    "cleared",
-	session.AgentPlayback:   "playback",
-	session.AgentBuffer:     "buffer",
-	session.AgentGap:        "gap",
-	session.AgentAck:        "ack",
-	session.AgentFault:      "error",
-	session.AgentPong:       "pong",
-	session.AgentStop:       "stop",
-	session.AgentAnsweredBy: "call",
-	session.AgentHold:       "call",
-	session.AgentTransfer:   "transfer_status",
+var eventTypes = map[agent.EventKind]string{
+	agent.EventDigit:      "dtmf",
+	agent.EventMark:       "mark",
+	agent.EventCleared:    "cleared",
+	agent.EventPlayback:   "playback",
+	agent.EventBuffer:     "buffer",
+	agent.EventGap:        "gap",
+	agent.EventAck:        "ack",
+	agent.EventFault:      "error",
+	agent.EventPong:       "pong",
+	agent.EventStop:       "stop",
+	agent.EventAnsweredBy: "call",
+	agent.EventHold:       "call",
+	agent.EventTransfer:   "transfer_status",
 }
 
-func (t *talk) message(ev *session.AgentEvent) eventMessage {
+func (t *talk) message(ev *agent.Event) eventMessage {
 	m := eventMessage{header: t.header(eventTypes[ev.Kind], ev.In, ev.Out)}
 	switch ev.Kind {
-	case session.AgentDigit:
+	case agent.EventDigit:
 		m.Digit = string(ev.Digit)
 		if ev.Duration > 0 {
 			m.DurationMS = millis(ev.Duration)
 		}
-	case session.AgentMark:
+	case agent.EventMark:
 		m.Name, m.Status = ev.Mark, string(ev.MarkStatus)
-	case session.AgentCleared:
+	case agent.EventCleared:
 		m.Cause, m.Ref, m.DiscardedMS, m.SentMS = string(ev.ClearedBy), ev.Ref, millis(ev.Discarded), millis(ev.Sent)
-	case session.AgentPlayback:
+	case agent.EventPlayback:
 		m.State = string(ev.Playback)
-	case session.AgentBuffer:
+	case agent.EventBuffer:
 		m.State, m.QueuedMS, m.CarrierMS = string(ev.Buffer), millis(ev.Queued), millis(ev.Carrier)
-	case session.AgentGap:
+	case agent.EventGap:
 		m.MS, m.Cause = millis(ev.Duration), string(ev.GapCause)
-	case session.AgentAck:
+	case agent.EventAck:
 		m.Ref = ev.Ref
-	case session.AgentFault:
+	case agent.EventFault:
 		m.Code, m.Message, m.Ref, m.Fatal = ev.Code, ev.Message, ev.Ref, &ev.Fatal
-	case session.AgentPong:
+	case agent.EventPong:
 		m.ID = ev.Ref
-	case session.AgentAnsweredBy:
+	case agent.EventAnsweredBy:
 		m.AnsweredBy = string(ev.AnsweredBy)
-	case session.AgentHold:
+	case agent.EventHold:
 		m.State = string(ev.Hold)
-	case session.AgentTransfer:
+	case agent.EventTransfer:
 		m.Ref, m.Transfer, m.State, m.Reason = ev.Ref, ev.Transfer.ID, ev.Transfer.State, ev.Transfer.Reason
-	case session.AgentStop:
+	case agent.EventStop:
 		m.Reason, m.DurationMS = string(ev.End), millis(ev.Duration)
 	}
 	return m

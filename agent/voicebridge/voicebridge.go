@@ -14,7 +14,6 @@ import (
 
 	"voicebridge/agent"
 	"voicebridge/codec"
-	"voicebridge/session"
 )
 
 // Name is the dialect's, and its WebSocket subprotocol.
@@ -132,7 +131,7 @@ type talk struct {
 	seq uint64
 
 	// Owned by whoever reads.
-	cmd      session.AgentCommand
+	cmd      agent.Command
 	pcm      []byte
 	bad      int // messages in a row that were no JSON
 	ids      []string

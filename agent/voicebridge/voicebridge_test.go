@@ -13,7 +13,6 @@ import (
 	"voicebridge/agent"
 	"voicebridge/calls"
 	"voicebridge/codec"
-	"voicebridge/session"
 )
 
 // TestFormats: the rates and the encoding, and whose word counts more.
@@ -74,79 +73,79 @@ func newTestTalk() *talk {
 
 func TestCommands(t *testing.T) {
 	ms := time.Millisecond
-	for text, want := range map[string]session.AgentCommand{
-		`{"type":"clear"}`:                                 {Kind: session.CommandClear},
-		`{"type":"interrupt","id":"a"}`:                    {Kind: session.CommandClear, ID: "a"},
-		`{"type":"mark","name":"m"}`:                       {Kind: session.CommandMark, Mark: "m"},
-		`{"type":"pause"}`:                                 {Kind: session.CommandPause},
-		`{"type":"unpause"}`:                               {Kind: session.CommandUnpause},
-		`{"type":"hangup"}`:                                {Kind: session.CommandHangup},
-		`{"type":"hangup","when":"now","reason":"done"}`:   {Kind: session.CommandHangup, Now: true},
-		`{"type":"hangup","when":"after_playback"}`:        {Kind: session.CommandHangup},
-		`{"type":"cancel","ref":"h"}`:                      {Kind: session.CommandCancel, Ref: "h"},
-		`{"type":"ping","id":"p"}`:                         {Kind: session.CommandPing, ID: "p"},
-		`{"type":"ready","report_ms":250}`:                 {Kind: session.CommandReady, Every: 250 * ms},
-		`{"type":"ready","report_ms":0,"last_seq":3}`:      {Kind: session.CommandReady},
-		`{"type":"tomorrow","id":"t"}`:                     {Kind: session.CommandUnknown, Type: "tomorrow"},
-		`{"type":"audio","audio":"AAEC"}`:                  {Kind: session.CommandAudio, Audio: []byte{0, 1, 2}},
+	for text, want := range map[string]agent.Command{
+		`{"type":"clear"}`:                                 {Kind: agent.CommandClear},
+		`{"type":"interrupt","id":"a"}`:                    {Kind: agent.CommandClear, ID: "a"},
+		`{"type":"mark","name":"m"}`:                       {Kind: agent.CommandMark, Mark: "m"},
+		`{"type":"pause"}`:                                 {Kind: agent.CommandPause},
+		`{"type":"unpause"}`:                               {Kind: agent.CommandUnpause},
+		`{"type":"hangup"}`:                                {Kind: agent.CommandHangup},
+		`{"type":"hangup","when":"now","reason":"done"}`:   {Kind: agent.CommandHangup, Now: true},
+		`{"type":"hangup","when":"after_playback"}`:        {Kind: agent.CommandHangup},
+		`{"type":"cancel","ref":"h"}`:                      {Kind: agent.CommandCancel, Ref: "h"},
+		`{"type":"ping","id":"p"}`:                         {Kind: agent.CommandPing, ID: "p"},
+		`{"type":"ready","report_ms":250}`:                 {Kind: agent.CommandReady, Every: 250 * ms},
+		`{"type":"ready","report_ms":0,"last_seq":3}`:      {Kind: agent.CommandReady},
+		`{"type":"tomorrow","id":"t"}`:                     {Kind: agent.CommandUnknown, Type: "tomorrow"},
+		`{"type":"audio","audio":"AAEC"}`:                  {Kind: agent.CommandAudio, Audio: []byte{0, 1, 2}},
 		`{"type":"pong"}`:                                  {},
-		`{"type":"ready"}`:                                 {Kind: session.CommandReady, Every: -1},
-		`{"type":"ready","input_rate":16000}`:              {Kind: session.CommandReady, Every: -1},
-		`{"type":"ready","input_rate":11025}`:              {Kind: session.CommandFault, Code: "unsupported"},
-		`{"type":"ready","input_rate":8000}`:               {Kind: session.CommandFault, Code: "unsupported"},
-		`{"type":"ready","barge_in":"bridge"}`:             {Kind: session.CommandFault, Code: "unsupported"},
-		`{"type":"ready","speech":true}`:                   {Kind: session.CommandFault, Code: "unsupported"},
-		`{"type":"transcript","name":{"a":1},"id":7}`:      {Kind: session.CommandUnknown, Type: "transcript"},
+		`{"type":"ready"}`:                                 {Kind: agent.CommandReady, Every: -1},
+		`{"type":"ready","input_rate":16000}`:              {Kind: agent.CommandReady, Every: -1},
+		`{"type":"ready","input_rate":11025}`:              {Kind: agent.CommandFault, Code: "unsupported"},
+		`{"type":"ready","input_rate":8000}`:               {Kind: agent.CommandFault, Code: "unsupported"},
+		`{"type":"ready","barge_in":"bridge"}`:             {Kind: agent.CommandFault, Code: "unsupported"},
+		`{"type":"ready","speech":true}`:                   {Kind: agent.CommandFault, Code: "unsupported"},
+		`{"type":"transcript","name":{"a":1},"id":7}`:      {Kind: agent.CommandUnknown, Type: "transcript"},
 		`{"type":"pong","id":7}`:                           {},
-		`{"type":7}`:                                       {Kind: session.CommandFault, Code: "bad_field"},
-		`null`:                                             {Kind: session.CommandFault, Code: "bad_json"},
-		`{"type":"ready","report_ms":9223372036854775807}`: {Kind: session.CommandFault, Code: "bad_field"},
-		`{"type":"ready","report_ms":5}`:                   {Kind: session.CommandFault, Code: "bad_field"},
-		`{"type":"transfer","to":"x","id":"t1"}`: {Kind: session.CommandTransfer, ID: "t1",
+		`{"type":7}`:                                       {Kind: agent.CommandFault, Code: "bad_field"},
+		`null`:                                             {Kind: agent.CommandFault, Code: "bad_json"},
+		`{"type":"ready","report_ms":9223372036854775807}`: {Kind: agent.CommandFault, Code: "bad_field"},
+		`{"type":"ready","report_ms":5}`:                   {Kind: agent.CommandFault, Code: "bad_field"},
+		`{"type":"transfer","to":"x","id":"t1"}`: {Kind: agent.CommandTransfer, ID: "t1",
 			Transfer: &calls.TransferRequest{To: "x"}},
-		`{"type":"transfer","to":"x","when":"now","on_fail":"hangup","context":{"a":"b"}}`: {Kind: session.CommandTransfer, Now: true,
+		`{"type":"transfer","to":"x","when":"now","on_fail":"hangup","context":{"a":"b"}}`: {Kind: agent.CommandTransfer, Now: true,
 			Transfer: &calls.TransferRequest{To: "x", OnFail: map[string]string{"": "hangup"},
 				Context: map[string]string{"a": "b"}}},
-		`{"type":"transfer","to":"x","on_fail":{"busy":"resume","default":"hangup"}}`: {Kind: session.CommandTransfer,
+		`{"type":"transfer","to":"x","on_fail":{"busy":"resume","default":"hangup"}}`: {Kind: agent.CommandTransfer,
 			Transfer: &calls.TransferRequest{To: "x", OnFail: map[string]string{"": "hangup", "busy": "resume"}}},
-		`{"type":"transfer","to":7}`: {Kind: session.CommandFault,
+		`{"type":"transfer","to":7}`: {Kind: agent.CommandFault,
 			Code: "bad_field"},
-		`{"type":"transfer","to":"x","on_fail":7}`: {Kind: session.CommandFault,
+		`{"type":"transfer","to":"x","on_fail":7}`: {Kind: agent.CommandFault,
 			Code: "bad_field"},
-		`{"type":"transfer","to":"x","when":"soon"}`: {Kind: session.CommandFault,
+		`{"type":"transfer","to":"x","when":"soon"}`: {Kind: agent.CommandFault,
 			Code: "bad_field"},
-		`{"type":"transfer","context":{"a":"` + strings.Repeat("x", 4096) + `"}}`: {Kind: session.CommandFault,
+		`{"type":"transfer","context":{"a":"` + strings.Repeat("x", 4096) + `"}}`: {Kind: agent.CommandFault,
 			Code: "bad_field"},
-		`{"type":"dtmf","digits":"1w#D"}`:                                                  {Kind: session.CommandDigits, Digits: "1w#D", Tone: 100 * ms, Gap: 60 * ms},
-		`{"type":"dtmf","digits":"1","id":"d","when":"now","duration_ms":200,"gap_ms":40}`: {Kind: session.CommandDigits, ID: "d", Digits: "1", Now: true, Tone: 200 * ms, Gap: 40 * ms},
-		`{"type":"dtmf"}`:                                            {Kind: session.CommandFault, Code: "bad_field"},
-		`{"type":"dtmf","digits":"12e"}`:                             {Kind: session.CommandFault, Code: "bad_field"},
-		`{"type":"dtmf","digits":"1","duration_ms":5}`:               {Kind: session.CommandFault, Code: "bad_field"},
-		`{"type":"dtmf","digits":"1","gap_ms":50000}`:                {Kind: session.CommandFault, Code: "bad_field"},
-		`{"type":"dtmf","digits":"1","when":"then"}`:                 {Kind: session.CommandFault, Code: "bad_field"},
-		`{"type":"dtmf","digits":"` + strings.Repeat("1", 65) + `"}`: {Kind: session.CommandFault, Code: "bad_field"},
-		`{"type":"mark"}`:                                            {Kind: session.CommandFault, Code: "bad_field"},
-		`{"type":"mark","name":7,"id":"m"}`: {Kind: session.CommandFault, Code: "bad_field",
+		`{"type":"dtmf","digits":"1w#D"}`:                                                  {Kind: agent.CommandDigits, Digits: "1w#D", Tone: 100 * ms, Gap: 60 * ms},
+		`{"type":"dtmf","digits":"1","id":"d","when":"now","duration_ms":200,"gap_ms":40}`: {Kind: agent.CommandDigits, ID: "d", Digits: "1", Now: true, Tone: 200 * ms, Gap: 40 * ms},
+		`{"type":"dtmf"}`:                                            {Kind: agent.CommandFault, Code: "bad_field"},
+		`{"type":"dtmf","digits":"12e"}`:                             {Kind: agent.CommandFault, Code: "bad_field"},
+		`{"type":"dtmf","digits":"1","duration_ms":5}`:               {Kind: agent.CommandFault, Code: "bad_field"},
+		`{"type":"dtmf","digits":"1","gap_ms":50000}`:                {Kind: agent.CommandFault, Code: "bad_field"},
+		`{"type":"dtmf","digits":"1","when":"then"}`:                 {Kind: agent.CommandFault, Code: "bad_field"},
+		`{"type":"dtmf","digits":"` + strings.Repeat("1", 65) + `"}`: {Kind: agent.CommandFault, Code: "bad_field"},
+		`{"type":"mark"}`:                                            {Kind: agent.CommandFault, Code: "bad_field"},
+		`{"type":"mark","name":7,"id":"m"}`: {Kind: agent.CommandFault, Code: "bad_field",
 			ID: "m"},
-		`{"type":"hangup","when":"soon"}`: {Kind: session.CommandFault, Code: "bad_field"},
-		`{"type":"cancel"}`:               {Kind: session.CommandFault, Code: "bad_field"},
-		`{"type":"audio","audio":"?"}`:    {Kind: session.CommandFault, Code: "bad_field"},
-		`{}`:                              {Kind: session.CommandFault, Code: "bad_field"},
-		`[]`:                              {Kind: session.CommandFault, Code: "bad_json"},
-		`{`:                               {Kind: session.CommandFault, Code: "bad_json"},
-		`{"type":"mark","name":"` + strings.Repeat("x", 129) + `"}`: {Kind: session.CommandFault, Code: "bad_field"},
-		`{"type":"clear","id":"` + strings.Repeat("x", 65) + `"}`:   {Kind: session.CommandFault, Code: "bad_field"},
+		`{"type":"hangup","when":"soon"}`: {Kind: agent.CommandFault, Code: "bad_field"},
+		`{"type":"cancel"}`:               {Kind: agent.CommandFault, Code: "bad_field"},
+		`{"type":"audio","audio":"?"}`:    {Kind: agent.CommandFault, Code: "bad_field"},
+		`{}`:                              {Kind: agent.CommandFault, Code: "bad_field"},
+		`[]`:                              {Kind: agent.CommandFault, Code: "bad_json"},
+		`{`:                               {Kind: agent.CommandFault, Code: "bad_json"},
+		`{"type":"mark","name":"` + strings.Repeat("x", 129) + `"}`: {Kind: agent.CommandFault, Code: "bad_field"},
+		`{"type":"clear","id":"` + strings.Repeat("x", 65) + `"}`:   {Kind: agent.CommandFault, Code: "bad_field"},
 	} {
-		var got session.AgentCommand
+		var got agent.Command
 		ok := newTestTalk().command([]byte(text), &got)
-		if got.Kind == session.CommandFault {
+		if got.Kind == agent.CommandFault {
 			if got.Message == "" {
 				t.Errorf("%s: a fault without words", text)
 			}
 			got.Message, want.ID = "", got.ID
 		}
 		if !ok {
-			got = session.AgentCommand{}
+			got = agent.Command{}
 		}
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("%s\n is %+v\nwant %+v", text, got, want)
@@ -156,7 +155,7 @@ func TestCommands(t *testing.T) {
 
 func TestRepeatedIDs(t *testing.T) {
 	c := newTestTalk()
-	var cmd session.AgentCommand
+	var cmd agent.Command
 	for i := range 200 {
 		text, _ := json.Marshal(map[string]string{"type": "clear", "id": strings.Repeat("i", 1+i%60)})
 		if ok := c.command(text, &cmd); ok != (i < 60) {
@@ -171,13 +170,13 @@ func TestRepeatedIDs(t *testing.T) {
 // TestMendedCommand: a command that was refused may come again under its id.
 func TestMendedCommand(t *testing.T) {
 	c := newTestTalk()
-	var cmd session.AgentCommand
+	var cmd agent.Command
 	c.command([]byte(`{"type":"mark","id":"m"}`), &cmd)
-	if cmd.Kind != session.CommandFault {
+	if cmd.Kind != agent.CommandFault {
 		t.Fatalf("%+v", cmd)
 	}
-	cmd = session.AgentCommand{}
-	if !c.command([]byte(`{"type":"mark","id":"m","name":"x"}`), &cmd) || cmd.Kind != session.CommandMark {
+	cmd = agent.Command{}
+	if !c.command([]byte(`{"type":"mark","id":"m","name":"x"}`), &cmd) || cmd.Kind != agent.CommandMark {
 		t.Errorf("%+v", cmd)
 	}
 }
@@ -185,7 +184,7 @@ func TestMendedCommand(t *testing.T) {
 func TestBadJSONEnds(t *testing.T) {
 	c := newTestTalk()
 	for i := range maxBadJSON {
-		var cmd session.AgentCommand
+		var cmd agent.Command
 		c.command([]byte("{"), &cmd)
 		if cmd.Fatal != (i == maxBadJSON-1) {
 			t.Errorf("bad message %d: fatal %v", i+1, cmd.Fatal)
@@ -202,8 +201,8 @@ func FuzzCommand(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		var cmd session.AgentCommand
-		if newTestTalk().command(data, &cmd) && cmd.Kind == session.CommandFault && cmd.Code == "" {
+		var cmd agent.Command
+		if newTestTalk().command(data, &cmd) && cmd.Kind == agent.CommandFault && cmd.Code == "" {
 			t.Fatalf("%q: a fault without a code", data)
 		}
 		if len(cmd.ID) > maxID || len(cmd.Mark) > maxName {

@@ -16,8 +16,8 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"voicebridge/agent"
 	dialects "voicebridge/agent/all"
+	"voicebridge/agent/link"
 	"voicebridge/bridge"
 	"voicebridge/codec"
 	"voicebridge/config"
@@ -168,7 +168,7 @@ func (c *demoCmd) call(ctx context.Context, out io.Writer, spec *providers.Spec,
 		defer srv.Close()
 		url = "ws://" + l.Addr().String() + "/"
 	}
-	dialer, err := dialects.NewDialer(agent.Config{URL: url, Plaintext: true})
+	dialer, err := dialects.NewDialer(link.Config{URL: url, Plaintext: true})
 	if err != nil {
 		return nil, format, fmt.Errorf("--agent: %w", err)
 	}

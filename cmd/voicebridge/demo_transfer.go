@@ -18,6 +18,7 @@ import (
 
 	"voicebridge/agent"
 	dialects "voicebridge/agent/all"
+	"voicebridge/agent/link"
 	"voicebridge/api"
 	"voicebridge/bridge"
 	"voicebridge/calls"
@@ -117,7 +118,7 @@ func (d *transferDemo) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	dialer, err := dialects.NewDialer(agent.Config{URL: "ws://" + asking + "/"})
+	dialer, err := dialects.NewDialer(link.Config{URL: "ws://" + asking + "/"})
 	if err != nil {
 		return err
 	}
@@ -144,7 +145,7 @@ func (d *transferDemo) hooks(what string) string {
 }
 
 // settings are those of the bridge.
-func (d *transferDemo) settings(account *providers.Account, dialer session.Dialer) bridge.Config {
+func (d *transferDemo) settings(account *providers.Account, dialer agent.Dialer) bridge.Config {
 	limits := bridge.Defaults
 	limits.Drain = 2 * time.Second
 	times := transfer.Defaults

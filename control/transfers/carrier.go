@@ -7,7 +7,6 @@ import (
 	"voicebridge/calls"
 	"voicebridge/control"
 	"voicebridge/providers"
-	"voicebridge/session"
 	"voicebridge/transfer"
 )
 
@@ -136,7 +135,7 @@ func (c carrier) hangupCaller(ctx context.Context, r *transfer.Record) error {
 	sess := c.control.Session(r.Call)
 	switch {
 	case sess == nil:
-		c.control.Calls().StreamEnded(r.Call, string(session.Transferred), true)
+		c.control.Calls().StreamEnded(r.Call, string(calls.Transferred), true)
 	case r.At == transfer.AtAgent || r.At == transfer.Here:
 		sess.Hangup(false)
 	default: // the carrier has left it alone

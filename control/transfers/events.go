@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"voicebridge/agent"
+	"voicebridge/calls"
 	"voicebridge/control"
 	"voicebridge/providers"
 	"voicebridge/session"
@@ -135,7 +137,7 @@ func (t *Transfers) progress(ctx context.Context, r *transfer.Record, ev *provid
 func (t *Transfers) briefed(ctx context.Context, r *transfer.Record) (control.Outcome, error) {
 	// An agent that has failed has told nothing.
 	cause, _ := t.control.StreamEnded(ctx, legID("br_", r), 0)
-	return t.decides(ctx, r, cause == session.AgentHangup || cause == session.APIHangup)
+	return t.decides(ctx, r, cause == calls.AgentHangup || cause == calls.APIHangup)
 }
 
 // decides is for a destination that takes the call, or does not.
@@ -220,8 +222,8 @@ type partyLine struct {
 	transfer  string
 }
 
-// Dial implements session.Dialer.
-func (p *partyLine) Dial(ctx context.Context, call *session.Call) (session.Agent, error) {
+// Dial implements agent.Dialer.
+func (p *partyLine) Dial(ctx context.Context, call *agent.Call) (agent.Conn, error) {
 	a, err := p.Party.Dial(ctx, call)
 	if err != nil {
 		return nil, err
@@ -280,7 +282,7 @@ func (t *Transfers) Next(ctx context.Context, step *control.Step) (*providers.An
 	wait, stop := context.WithTimeout(ctx, clearTime)
 	has := t.decided(wait, call.ID) // known where the stream was, without asking anybody
 	stop()
-	if !has && step.Here || step.Cause == session.CallerHangup || step.Cause == session.APIHangup {
+	if !has && step.Here || step.Cause == calls.CallerHangup || step.Cause == calls.APIHangup {
 		return nil, nil
 	}
 	look, stop := context.WithTimeout(ctx, byCallTime)

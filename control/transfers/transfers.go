@@ -13,9 +13,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"voicebridge/agent"
 	"voicebridge/calls"
 	"voicebridge/control"
-	"voicebridge/session"
 	"voicebridge/transfer"
 	"voicebridge/wav"
 )
@@ -327,7 +327,7 @@ func (t *Transfers) changed(ch change) {
 		return
 	}
 	if ch.Move {
-		sess.TransferStatus(ch.Ref, session.TransferStatus{ID: ch.Info.ID, State: ch.Info.State,
+		sess.TransferStatus(ch.Ref, agent.TransferStatus{ID: ch.Info.ID, State: ch.Info.State,
 			Reason: ch.Info.Reason})
 	}
 	switch {

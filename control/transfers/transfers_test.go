@@ -13,11 +13,11 @@ import (
 
 	"go.uber.org/goleak"
 
+	"voicebridge/agent"
 	"voicebridge/calls"
 	"voicebridge/control"
 	"voicebridge/providers"
 	"voicebridge/providers/twilio"
-	"voicebridge/session"
 	"voicebridge/transfer"
 )
 
@@ -102,7 +102,7 @@ func newTransfers(t *testing.T, f *fake) (*Transfers, *control.Controller, calls
 }
 
 // someone is an agent that is never dialled.
-type someone struct{ session.Dialer }
+type someone struct{ agent.Dialer }
 
 // TestCheck: each wish is completed with what is usual, or refused with a word about the
 // field.

@@ -218,6 +218,9 @@ func dialStatus(raw string) providers.Status {
 // room returns the events of a report on a conference; other reports than those of who
 // comes and goes say nothing.
 func room(ev providers.CallEvent, name string) []providers.CallEvent {
+	if ev.Leg == "" { // of the conference as such
+		return nil
+	}
 	switch name {
 	case "participant-join":
 		ev.Joined = true

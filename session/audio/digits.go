@@ -1,28 +1,13 @@
-package session
+package audio
 
 import (
-	"strings"
 	"time"
 
 	"voicebridge/codec"
 )
 
-// The usual length of a tone, and of the silence after it.
-const (
-	DefaultTone    = 100 * time.Millisecond
-	DefaultToneGap = 60 * time.Millisecond
-)
-
-const (
-	maxDigits      = 64 // of one command
-	maxDigitsQueue = 32 // commands that wait
-)
-
-// ValidDigits reports whether s may be sent: 1 to 64 of 0-9 * # A-D, and w and W,
-// which wait for half a second and a second.
-func ValidDigits(s string) bool {
-	return s != "" && len(s) <= maxDigits && strings.Trim(s, "0123456789*#ABCDwW") == ""
-}
+// maxDigitsQueue bounds the commands with digits that wait.
+const maxDigitsQueue = 32
 
 // digits are those to the other party whose time has come: as tones in the audio, or
 // sent by the carrier itself.
@@ -32,24 +17,24 @@ type digits struct {
 	tones []tones       // under way as audio; the first one is being played
 	toned time.Duration // until when the carrier plays those it has got
 
-	signals    []item // that the carrier is to send
-	signalled  item   // the last of them that was given out
+	signals    []Item // that the carrier is to send
+	signalled  Item   // the last of them that was given out
 	signalling bool   // the carrier is still to confirm it
 }
 
 // tones are the digits of one command under way. They are made one by one.
 type tones struct {
-	item
+	Item
 	audio []byte // of those begun, in the carrier's format
 }
 
 // begin takes digits whose time has come.
-func (d *digits) begin(it item) {
+func (d *digits) begin(it Item) {
 	if d.native {
 		d.signals = append(d.signals, it)
 		return
 	}
-	d.tones = append(d.tones, tones{item: it})
+	d.tones = append(d.tones, tones{Item: it})
 }
 
 // waiting counts the commands that wait here.
@@ -66,25 +51,40 @@ func (d *digits) signal() (digits string, ok bool) {
 	}
 	d.signalled, d.signalling = d.signals[0], true
 	d.signals = d.signals[1:]
-	return d.signalled.digits, true
+	return d.signalled.Digits, true
 }
 
 // nextTone moves the next frame of tones into buf, in the carrier's format. done is the
 // command that ends with it; nil: it goes on.
-func (d *digits) nextTone(f codec.Format, buf []byte) (frame []byte, done *item) {
+func (d *digits) nextTone(f codec.Format, buf []byte) (frame []byte, done *Item) {
 	t := &d.tones[0]
 	size := f.FrameBytes()
-	for len(t.audio) < size && t.digits != "" {
-		t.audio = codec.AppendDTMF(t.audio, f, t.digits[:1], t.tone, t.gap)
-		t.digits = t.digits[1:]
+	for len(t.audio) < size && t.Digits != "" {
+		t.audio = codec.AppendDTMF(t.audio, f, t.Digits[:1], t.Tone, t.Gap)
+		t.Digits = t.Digits[1:]
 	}
 	if missing := size - len(t.audio); missing > 0 {
 		t.audio = f.Encoding.AppendSilence(t.audio, missing)
 	}
 	frame = append(buf[:0], t.audio[:size]...)
-	if t.audio = t.audio[size:]; len(t.audio) == 0 && t.digits == "" {
-		done = &t.item
+	if t.audio = t.audio[size:]; len(t.audio) == 0 && t.Digits == "" {
+		done = &t.Item
 		d.tones = d.tones[1:]
 	}
 	return frame, done
+}
+
+// NativeDigits reports whether the carrier sends digits itself.
+func (d *digits) NativeDigits() bool { return d.native }
+
+// Signalled are the digits that Next gave out last, of those that the carrier sends.
+func (d *digits) Signalled() Item { return d.signalled }
+
+// Confirm takes note that the carrier has sent the digits of Signalled, or never will:
+// those after them are next.
+func (d *digits) Confirm() { d.signalling = false }
+
+// Unknown takes note that the carrier does not know these digits: they become tones.
+func (d *digits) Unknown(it Item) {
+	d.tones = append(d.tones, tones{Item: it})
 }

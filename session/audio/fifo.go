@@ -1,4 +1,4 @@
-package session
+package audio
 
 // fifo is a queue of bytes that allocates only to grow, and lets go of a large
 // buffer once it is empty.

@@ -1,36 +1,37 @@
-package session
+package audio
 
 import (
 	"strings"
 	"testing"
 	"time"
 
+	"voicebridge/agent"
 	"voicebridge/calls"
 	"voicebridge/codec"
 	"voicebridge/providers"
 )
 
 // dialled is a playout at 8 kHz, where a digit is eight frames long.
-func dialled(native bool) (*playout, *[]AgentEvent) {
+func dialled(native bool) (*Playout, *[]agent.Event) {
 	f := codec.Format{Encoding: codec.L16LE, Rate: 8000}
-	told := &[]AgentEvent{}
-	cfg := Defaults
-	p := newPlayout(f, f, providers.Abilities{Clear: true}, &cfg, &Stats{},
-		func(ev AgentEvent) { *told = append(*told, ev) })
+	told := &[]agent.Event{}
+	cfg := defaults
+	p := NewPlayout(f, f, providers.Abilities{Clear: true}, cfg, &Stats{},
+		func(ev agent.Event) { *told = append(*told, ev) })
 	p.native = native
 	return &p, told
 }
 
 // drive runs the playout in virtual time and gives what the carrier gets: a for a
 // frame of audio, t for one of tones, c for a clear, and digits in words.
-func drive(p *playout, from, to time.Duration) string {
+func drive(p *Playout, from, to time.Duration) string {
 	var b strings.Builder
 	var cmd providers.Command
 	frame := make([]byte, 0, 320)
 	for now := from; now < to; {
-		ok, wait := p.next(now, frame, &cmd)
+		ok, wait := p.Next(now, frame, &cmd)
 		if !ok {
-			if now = min(wait, to); wait == forever {
+			if now = min(wait, to); wait == Forever {
 				break
 			}
 			continue
@@ -58,11 +59,11 @@ func ones(n int) []byte {
 	return b
 }
 
-var one = item{digits: "1", id: "d", tone: DefaultTone, gap: DefaultToneGap}
+var one = Item{Digits: "1", ID: "d", Tone: agent.DefaultTone, Gap: agent.DefaultToneGap}
 
-func acks(told []AgentEvent) (ids string) {
+func acks(told []agent.Event) (ids string) {
 	for _, ev := range told {
-		if ev.Kind == AgentAck {
+		if ev.Kind == agent.EventAck {
 			ids += ev.Ref
 		}
 	}
@@ -73,22 +74,22 @@ func acks(told []AgentEvent) (ids string) {
 // and they take no place on the agent's timeline.
 func TestDigitsInLine(t *testing.T) {
 	p, told := dialled(false)
-	p.push(0, ones(3))
-	if !p.dial(one, false) {
+	p.Push(0, ones(3))
+	if !p.SendDigits(one, false) {
 		t.Fatal("refused")
 	}
-	p.mark("end")
-	p.push(0, ones(2))
-	p.mark("after")
+	p.Mark("end")
+	p.Push(0, ones(2))
+	p.Mark("after")
 	if got := drive(p, 0, 2*time.Second); got != "aaatttttttt"+"aa" {
 		t.Errorf("%s", got)
 	}
-	if acks(*told) != "d" || p.heard(2*time.Second) != 100*time.Millisecond {
-		t.Errorf("acks %q, heard %v", acks(*told), p.heard(2*time.Second))
+	if acks(*told) != "d" || p.Heard(2*time.Second) != 100*time.Millisecond {
+		t.Errorf("acks %q, heard %v", acks(*told), p.Heard(2*time.Second))
 	}
-	var marks []AgentEvent
+	var marks []agent.Event
 	for _, ev := range *told {
-		if ev.Kind == AgentMark {
+		if ev.Kind == agent.EventMark {
 			marks = append(marks, ev)
 		}
 	}
@@ -103,9 +104,9 @@ func TestDigitsInLine(t *testing.T) {
 // TestDigitsNow: tones that cannot wait go before the audio that does.
 func TestDigitsNow(t *testing.T) {
 	p, _ := dialled(false)
-	p.push(0, ones(20))
+	p.Push(0, ones(20))
 	got := drive(p, 0, 10*time.Millisecond)
-	p.dial(one, true)
+	p.SendDigits(one, true)
 	got += " " + drive(p, 10*time.Millisecond, 2*time.Second)
 	if got != "aaaaaaaa ttttttttaaaaaaaaaaaa" {
 		t.Errorf("%s", got)
@@ -115,7 +116,7 @@ func TestDigitsNow(t *testing.T) {
 // TestDigitsPace: tones keep to the lead, as audio does.
 func TestDigitsPace(t *testing.T) {
 	p, _ := dialled(false)
-	p.dial(item{digits: "12", tone: DefaultTone, gap: DefaultToneGap}, true) // 320 ms
+	p.SendDigits(Item{Digits: "12", Tone: agent.DefaultTone, Gap: agent.DefaultToneGap}, true) // 320 ms
 	if got := drive(p, 0, 1); got != "tttttttt" {
 		t.Errorf("at once %s, want the lead of 160 ms", got)
 	}
@@ -128,11 +129,11 @@ func TestDigitsPace(t *testing.T) {
 // hang-up waits for them.
 func TestDigitsAndClear(t *testing.T) {
 	p, told := dialled(false)
-	p.push(0, ones(50))
-	p.dial(one, false)
-	p.hangup("h", &End{Cause: AgentHangup})
+	p.Push(0, ones(50))
+	p.SendDigits(one, false)
+	p.Hangup("h", &calls.End{Cause: calls.AgentHangup})
 	got := drive(p, 0, 10*time.Millisecond)
-	p.flush(10*time.Millisecond, ClearByAgent, "c")
+	p.Clear(10*time.Millisecond, agent.ClearByAgent, "c")
 	got += " " + drive(p, 10*time.Millisecond, 3*time.Second)
 	if got != "aaaaaaaa ctttttttt" || acks(*told) != "d" || p.end == nil {
 		t.Errorf("%s, acks %q, end %v", got, acks(*told), p.end)
@@ -142,9 +143,9 @@ func TestDigitsAndClear(t *testing.T) {
 // TestDigitsCanceled: digits that wait can be withdrawn.
 func TestDigitsCanceled(t *testing.T) {
 	p, _ := dialled(false)
-	p.push(0, ones(2))
-	p.dial(one, false)
-	if !p.cancel("d") || p.cancel("d") {
+	p.Push(0, ones(2))
+	p.SendDigits(one, false)
+	if !p.Cancel("d") || p.Cancel("d") {
 		t.Error("not canceled just once")
 	}
 	if got := drive(p, 0, time.Second); got != "aa" {
@@ -156,9 +157,9 @@ func TestDigitsCanceled(t *testing.T) {
 // order is kept.
 func TestDigitsNative(t *testing.T) {
 	p, _ := dialled(true)
-	p.push(0, ones(1))
-	p.dial(one, false)
-	p.push(0, ones(1))
+	p.Push(0, ones(1))
+	p.SendDigits(one, false)
+	p.Push(0, ones(1))
 	if got := drive(p, 0, time.Second); got != "a<1>a" || !p.signalling {
 		t.Errorf("%s", got)
 	}
@@ -168,20 +169,20 @@ func TestDigitsNative(t *testing.T) {
 func TestDigitsBounded(t *testing.T) {
 	p, _ := dialled(false)
 	n := 0
-	for p.dial(one, n%2 == 0) {
+	for p.SendDigits(one, n%2 == 0) {
 		n++
 	}
 	if n != maxDigitsQueue {
 		t.Errorf("%d were taken", n)
 	}
 	p, _ = dialled(false)
-	p.hangup("", &End{Cause: AgentHangup})
-	if p.dial(one, false) {
+	p.Hangup("", &calls.End{Cause: calls.AgentHangup})
+	if p.SendDigits(one, false) {
 		t.Error("digits behind the end were taken")
 	}
 	for s, want := range map[string]bool{"": false, "1": true, "0123456789*#ABCDwW": true, "1 ": false, "e": false,
 		strings.Repeat("1", 64): true, strings.Repeat("1", 65): false} {
-		if ValidDigits(s) != want {
+		if agent.ValidDigits(s) != want {
 			t.Errorf("%q: %v", s, !want)
 		}
 	}
@@ -192,15 +193,15 @@ func TestDigitsBounded(t *testing.T) {
 func TestRetuneInbound(t *testing.T) {
 	f := func(rate int) codec.Format { return codec.Format{Encoding: codec.L16LE, Rate: rate} }
 	for _, to := range codec.Rates {
-		in := newInbound(f(8000), f(16000), 400*time.Millisecond, &Stats{})
+		in := NewInbound(f(8000), f(16000), 400*time.Millisecond, &Stats{})
 		for i := range 10 {
-			in.audio(time.Duration(i)*20*time.Millisecond, ones(1), 0)
+			in.Push(time.Duration(i)*20*time.Millisecond, ones(1), 0)
 		}
-		in.retune(f(to))
-		var ev AgentEvent
+		in.Retune(f(to))
+		var ev agent.Event
 		frames := 0
 		for buf := make([]byte, 0, 4096); ; frames++ {
-			ok, _ := in.next(200*time.Millisecond, buf, &ev)
+			ok, _ := in.Next(200*time.Millisecond, buf, &ev)
 			if !ok {
 				break
 			}
@@ -217,9 +218,9 @@ func TestRetuneInbound(t *testing.T) {
 // TestDigitsPaused: an agent that has paused still sends digits.
 func TestDigitsPaused(t *testing.T) {
 	p, _ := dialled(false)
-	p.push(0, ones(3))
-	p.pause(true)
-	p.dial(one, true)
+	p.Push(0, ones(3))
+	p.Pause(true)
+	p.SendDigits(one, true)
 	if got := drive(p, 0, time.Second); got != "tttttttt" {
 		t.Errorf("%s", got)
 	}
@@ -229,15 +230,15 @@ func TestDigitsPaused(t *testing.T) {
 // them back from the carrier.
 func TestClearKeepsTones(t *testing.T) {
 	p, told := dialled(false)
-	p.dial(one, true)
+	p.SendDigits(one, true)
 	got := drive(p, 0, 1) // all are with the carrier
 	if acks(*told) != "d" {
 		t.Fatal("not acknowledged")
 	}
-	p.flush(10*time.Millisecond, ClearByAgent, "c")
-	p.push(10*time.Millisecond, ones(1))
+	p.Clear(10*time.Millisecond, agent.ClearByAgent, "c")
+	p.Push(10*time.Millisecond, ones(1))
 	got += " " + drive(p, 10*time.Millisecond, time.Second)
-	p.flush(2*time.Second, ClearByAgent, "c")
+	p.Clear(2*time.Second, agent.ClearByAgent, "c")
 	got += " " + drive(p, 2*time.Second, 3*time.Second)
 	if got != "tttttttt a c" {
 		t.Errorf("%s", got)
@@ -247,10 +248,10 @@ func TestClearKeepsTones(t *testing.T) {
 // TestDigitsCost: long tones are not made before their time.
 func TestDigitsCost(t *testing.T) {
 	p, _ := dialled(false)
-	long := item{digits: strings.Repeat("D", maxDigits), tone: 2 * time.Second, gap: 2 * time.Second}
+	long := Item{Digits: strings.Repeat("D", 64), Tone: 2 * time.Second, Gap: 2 * time.Second}
 	bytes := testing.Benchmark(func(b *testing.B) {
 		b.ReportAllocs()
-		for p.dial(long, true) {
+		for p.SendDigits(long, true) {
 		}
 	}).MemBytes
 	if bytes > 100<<10 {
@@ -265,9 +266,9 @@ func TestDigitsCost(t *testing.T) {
 // before the end.
 func TestDigitsNativeOrder(t *testing.T) {
 	p, _ := dialled(true)
-	p.dial(item{digits: "1"}, true)
-	p.dial(item{digits: "2"}, false)
-	p.hangup("", &End{Cause: AgentHangup})
+	p.SendDigits(Item{Digits: "1"}, true)
+	p.SendDigits(Item{Digits: "2"}, false)
+	p.Hangup("", &calls.End{Cause: calls.AgentHangup})
 	got := drive(p, 0, time.Second)
 	if p.end != nil {
 		t.Error("the call ended before the digits were sent")
@@ -285,11 +286,11 @@ func TestDigitsNativeOrder(t *testing.T) {
 // after them wait for these.
 func TestDigitsUnknown(t *testing.T) {
 	p, _ := dialled(true)
-	p.dial(item{digits: "A", tone: DefaultTone, gap: DefaultToneGap}, true)
-	p.dial(item{digits: "5"}, true)
+	p.SendDigits(Item{Digits: "A", Tone: agent.DefaultTone, Gap: agent.DefaultToneGap}, true)
+	p.SendDigits(Item{Digits: "5"}, true)
 	got := drive(p, 0, time.Second)
 	p.signalling = false // as signalDone does with errors.ErrUnsupported
-	p.tones = append(p.tones, tones{item: p.signalled})
+	p.tones = append(p.tones, tones{Item: p.signalled})
 	if got += " " + drive(p, time.Second, 2*time.Second); got != "<A> tttttttt<5>" {
 		t.Errorf("%s", got)
 	}
@@ -299,27 +300,27 @@ func TestDigitsUnknown(t *testing.T) {
 // tones still come through, and the music keeps to the lead.
 func TestHold(t *testing.T) {
 	p, told := dialled(false)
-	p.push(0, ones(3))
-	p.mark("end")
-	if !p.hold(make([]byte, 2*320+7)) || len(p.held) != 2*320 {
+	p.Push(0, ones(3))
+	p.Mark("end")
+	if !p.Hold(make([]byte, 2*320+7)) || len(p.held) != 2*320 {
 		t.Fatal("not held, or not by whole frames")
 	}
 	got := drive(p, 0, 1)
-	p.dial(one, true)
+	p.SendDigits(one, true)
 	got += " " + drive(p, 10*time.Millisecond, 200*time.Millisecond)
 	if got != "tttttttt tttttttt"+"t" || acks(*told) != "d" { // music, then the digit, then music again
 		t.Errorf("%s", got)
 	}
 	for _, ev := range *told {
-		if ev.Kind == AgentMark {
+		if ev.Kind == agent.EventMark {
 			t.Error("the mark was reached on hold")
 		}
 	}
-	p.hold(nil)
+	p.Hold(nil)
 	if got := drive(p, 200*time.Millisecond, 3*time.Second); got != "aaa" {
 		t.Errorf("after it %s", got)
 	}
-	if h := p.heard(3 * time.Second); h != 60*time.Millisecond || p.stats.Gaps != 0 {
+	if h := p.Heard(3 * time.Second); h != 60*time.Millisecond || p.stats.Gaps != 0 {
 		t.Errorf("heard %v, %d gaps", h, p.stats.Gaps)
 	}
 }
@@ -328,24 +329,24 @@ func TestHold(t *testing.T) {
 // out, at once with a clear, and can be withdrawn.
 func TestTransferInLine(t *testing.T) {
 	p, _ := dialled(false)
-	p.push(0, ones(20))
-	p.items = append(p.items, item{at: p.pushed, id: "t1", transfer: &calls.TransferRequest{}},
-		item{at: p.pushed, id: "t2", transfer: &calls.TransferRequest{}})
+	p.Push(0, ones(20))
+	p.items = append(p.items, Item{at: p.pushed, ID: "t1", Transfer: &calls.TransferRequest{}},
+		Item{at: p.pushed, ID: "t2", Transfer: &calls.TransferRequest{}})
 	drive(p, 0, 100*time.Millisecond)
 	if len(p.transfers) > 0 {
 		t.Error("too early")
 	}
-	if !p.cancel("t2") {
+	if !p.Cancel("t2") {
 		t.Error("not withdrawn")
 	}
 	drive(p, 100*time.Millisecond, time.Second)
-	if len(p.transfers) != 1 || p.transfers[0].id != "t1" {
+	if len(p.transfers) != 1 || p.transfers[0].ID != "t1" {
 		t.Errorf("%+v", p.transfers)
 	}
 	p, _ = dialled(false)
-	p.push(0, ones(20))
-	p.items = append(p.items, item{at: p.pushed, id: "t1", transfer: &calls.TransferRequest{}})
-	p.flush(0, ClearByAgent, "")
+	p.Push(0, ones(20))
+	p.items = append(p.items, Item{at: p.pushed, ID: "t1", Transfer: &calls.TransferRequest{}})
+	p.Clear(0, agent.ClearByAgent, "")
 	if len(p.transfers) != 1 {
 		t.Error("a clear does not let it fall due")
 	}

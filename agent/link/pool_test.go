@@ -1,16 +1,16 @@
-package agent
+package link
 
 import (
 	"context"
 	"net/url"
 	"testing"
 
+	"voicebridge/agent"
 	"voicebridge/codec"
-	"voicebridge/session"
 )
 
 // silent is a protocol in which nothing is said.
-type silent struct{ Protocol }
+type silent struct{ agent.Protocol }
 
 func (silent) Formats(*url.URL) (hears, speaks codec.Format, err error) { return hears, speaks, nil }
 
@@ -24,7 +24,7 @@ func TestPoolWakes(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel() // just after the word of an agent has come to this call
 	p.parked = []*parked{{}}
-	if _, err := p.Dial(ctx, &session.Call{}); err == nil || len(p.parked) != 1 {
+	if _, err := p.Dial(ctx, &agent.Call{}); err == nil || len(p.parked) != 1 {
 		t.Fatalf("%v, %d agents", err, len(p.parked))
 	}
 	select {

@@ -1,22 +1,23 @@
-package session
+package audio
 
 import (
 	"bytes"
 	"testing"
 	"time"
 
+	"voicebridge/agent"
 	"voicebridge/codec"
 )
 
 // listen takes all that is due for the agent.
-func listen(in *inbound, now time.Duration) (audio []byte, gaps []time.Duration, wait time.Duration) {
+func listen(in *Inbound, now time.Duration) (audio []byte, gaps []time.Duration, wait time.Duration) {
 	for {
-		var ev AgentEvent
-		ok, wait := in.next(now, nil, &ev)
+		var ev agent.Event
+		ok, wait := in.Next(now, nil, &ev)
 		switch {
 		case !ok:
 			return audio, gaps, wait
-		case ev.Kind == AgentGap:
+		case ev.Kind == agent.EventGap:
 			gaps = append(gaps, ev.Duration)
 		default:
 			audio = append(audio, ev.Audio...)
@@ -24,9 +25,9 @@ func listen(in *inbound, now time.Duration) (audio []byte, gaps []time.Duration,
 	}
 }
 
-func newTestInbound(stats *Stats) *inbound {
+func newTestInbound(stats *Stats) *Inbound {
 	f := codec.Format{Encoding: codec.L16LE, Rate: 8000}
-	in := newInbound(f, f, Defaults.CallerQueue, stats)
+	in := NewInbound(f, f, 400*ms, stats)
 	return &in
 }
 
@@ -40,7 +41,7 @@ func TestInboundFrames(t *testing.T) {
 	now := time.Duration(0)
 	for rest := want; len(rest) > 0; now += ms {
 		n := min(18, len(rest))
-		in.audio(now, rest[:n], 0)
+		in.Push(now, rest[:n], 0)
 		rest = rest[n:]
 		audio, _, _ := listen(in, now)
 		if len(audio)%320 != 0 {
@@ -62,7 +63,7 @@ func TestSlowAgent(t *testing.T) {
 	var stats Stats
 	in := newTestInbound(&stats)
 	for i := range 50 { // a second, while the agent takes nothing
-		in.audio(time.Duration(i)*codec.FrameTime, ramp(160*i, codec.FrameTime), 0)
+		in.Push(time.Duration(i)*codec.FrameTime, ramp(160*i, codec.FrameTime), 0)
 	}
 	audio, gaps, _ := listen(in, time.Second)
 	if !bytes.Equal(audio, ramp(160*30, 400*ms)) {
@@ -79,7 +80,7 @@ func TestSilenceIsFilled(t *testing.T) {
 	var stats Stats
 	in := newTestInbound(&stats)
 	now := codec.FrameTime
-	in.audio(now, ramp(1, codec.FrameTime), 0)
+	in.Push(now, ramp(1, codec.FrameTime), 0)
 	listen(in, now)
 	for end := now + 5*time.Second; now < end; {
 		_, _, wait := listen(in, now)
@@ -110,7 +111,7 @@ func TestLateIsNotLost(t *testing.T) {
 	}
 	for range 10 {
 		now += codec.FrameTime
-		in.audio(now, loud, 0)
+		in.Push(now, loud, 0)
 		take()
 	}
 	for range 50 {
@@ -118,12 +119,12 @@ func TestLateIsNotLost(t *testing.T) {
 		take()
 	}
 	for range 50 { // what was late
-		in.audio(now, loud, 0)
+		in.Push(now, loud, 0)
 		take()
 	}
 	for range 10 {
 		now += codec.FrameTime
-		in.audio(now, loud, 0)
+		in.Push(now, loud, 0)
 		take()
 	}
 	if heard != 70*160 {
@@ -134,7 +135,7 @@ func TestLateIsNotLost(t *testing.T) {
 	}
 	for range 60 { // the caller is silent
 		now += codec.FrameTime
-		in.audio(now, make([]byte, 320), 0)
+		in.Push(now, make([]byte, 320), 0)
 		take()
 	}
 	if over := in.sent - now; over > 2*codec.FrameTime {
@@ -146,8 +147,8 @@ func TestLateIsNotLost(t *testing.T) {
 func TestMissing(t *testing.T) {
 	var stats Stats
 	in := newTestInbound(&stats)
-	in.audio(20*ms, ramp(1, codec.FrameTime), 0)
-	in.audio(80*ms, ramp(1, codec.FrameTime), 2)
+	in.Push(20*ms, ramp(1, codec.FrameTime), 0)
+	in.Push(80*ms, ramp(1, codec.FrameTime), 2)
 	audio, _, _ := listen(in, 80*ms)
 	want := append(append(ramp(1, codec.FrameTime), make([]byte, 640)...), ramp(1, codec.FrameTime)...)
 	if !bytes.Equal(audio, want) || stats.Missing != 2 {
@@ -168,7 +169,7 @@ func TestMissingIsBounded(t *testing.T) {
 		play := func(n, missing int) {
 			for i := range n {
 				now += codec.FrameTime
-				in.audio(now, ramp(1, codec.FrameTime), missing*(1-min(i, 1)))
+				in.Push(now, ramp(1, codec.FrameTime), missing*(1-min(i, 1)))
 				listen(in, now)
 			}
 		}
@@ -189,8 +190,8 @@ func TestMissingIsBounded(t *testing.T) {
 	}
 	var stats Stats
 	in := newTestInbound(&stats)
-	in.audio(20*ms, ramp(1, codec.FrameTime), 0)
-	in.audio(time.Hour, make([]byte, 64<<10), 1<<30) // a huge message with a wild counter
+	in.Push(20*ms, ramp(1, codec.FrameTime), 0)
+	in.Push(time.Hour, make([]byte, 64<<10), 1<<30) // a huge message with a wild counter
 	if n := cap(in.queue.buf); n > 256<<10 {
 		t.Errorf("a buffer of %d bytes", n)
 	}
@@ -198,15 +199,15 @@ func TestMissingIsBounded(t *testing.T) {
 
 func TestInboundAllocations(t *testing.T) {
 	var stats Stats
-	in := newInbound(codec.Format{Encoding: codec.PCMU, Rate: 8000}, codec.Format{Encoding: codec.L16LE, Rate: 16000},
-		Defaults.CallerQueue, &stats)
+	in := NewInbound(codec.Format{Encoding: codec.PCMU, Rate: 8000}, codec.Format{Encoding: codec.L16LE, Rate: 16000},
+		400*ms, &stats)
 	payload, buf := make([]byte, 160), make([]byte, 0, 640)
 	now := time.Duration(0)
-	var ev AgentEvent
+	var ev agent.Event
 	step := func() {
 		now += codec.FrameTime
-		in.audio(now, payload, 0)
-		if ok, _ := in.next(now, buf, &ev); !ok || ev.Kind != AgentAudio {
+		in.Push(now, payload, 0)
+		if ok, _ := in.Next(now, buf, &ev); !ok || ev.Kind != agent.EventAudio {
 			t.Fatal("no frame")
 		}
 	}

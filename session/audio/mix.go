@@ -1,4 +1,4 @@
-package session
+package audio
 
 import "voicebridge/codec"
 

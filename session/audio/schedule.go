@@ -1,4 +1,4 @@
-package session
+package audio
 
 import (
 	"time"
@@ -68,8 +68,8 @@ func (s *schedule) playhead(now time.Duration) int64 {
 	return s.high
 }
 
-// heard returns the playhead on the agent's timeline.
-func (s *schedule) heard(now time.Duration) time.Duration { return s.on(s.playhead(now)) }
+// Heard returns the playhead on the agent's timeline.
+func (s *schedule) Heard(now time.Duration) time.Duration { return s.on(s.playhead(now)) }
 
 // confirmed takes note that the carrier has played all up to a position. The time by
 // which it is late is its own, or the network's: the least that was seen is believed

@@ -1,4 +1,4 @@
-package session
+package audio
 
 import "time"
 
@@ -47,7 +47,8 @@ var DelayBounds = [...]time.Duration{
 	200 * time.Millisecond, 500 * time.Millisecond, 1 * time.Second,
 }
 
-func (d *Delays) add(v time.Duration) {
+// Add counts a duration.
+func (d *Delays) Add(v time.Duration) {
 	i := 0
 	for i < len(DelayBounds) && v > DelayBounds[i] {
 		i++

@@ -1,4 +1,4 @@
-package agent_test
+package link_test
 
 import (
 	"context"
@@ -14,10 +14,11 @@ import (
 	"go.uber.org/goleak"
 
 	"voicebridge/agent"
+	"voicebridge/agent/link"
 	"voicebridge/agent/voicebridge"
+	"voicebridge/calls"
 	"voicebridge/codec"
 	"voicebridge/providers"
-	"voicebridge/session"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -26,12 +27,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestSignatureVector(t *testing.T) {
 	at := time.Unix(1760000000, 0)
 	const want = "t=1760000000,v1=cddb000d3ba4bf7c13477f61cb8baa3109488e30b5df8d44031651b173af4812"
-	got := agent.Signature("test-secret", at, "cs_7f3a", "/agent?in_rate=16000")
+	got := link.Signature("test-secret", at, "cs_7f3a", "/agent?in_rate=16000")
 	if got != want {
 		t.Fatalf("%s, want %s", got, want)
 	}
 	check := func(header string, now time.Time, session, target string) error {
-		return agent.VerifySignature("test-secret", header, now, session, target)
+		return link.VerifySignature("test-secret", header, now, session, target)
 	}
 	if err := check(want, at.Add(59*time.Second), "cs_7f3a", "/agent?in_rate=16000"); err != nil {
 		t.Error(err)
@@ -57,33 +58,33 @@ func TestSignatureVector(t *testing.T) {
 
 func TestConfig(t *testing.T) {
 	for _, tt := range []struct {
-		cfg           agent.Config
+		cfg           link.Config
 		rates         agent.Options
 		err           string
 		hears, speaks int
 	}{
-		{agent.Config{URL: "ws://127.0.0.1:1/"}, agent.Options{}, "", 16000, 16000},
-		{agent.Config{URL: "ws://localhost:1/a?in_rate=8000&out_rate=24000"}, agent.Options{}, "", 8000, 24000},
-		{agent.Config{URL: "wss://agent.example.com/"}, agent.Options{InputRate: 48000, OutputRate: 8000}, "", 48000,
+		{link.Config{URL: "ws://127.0.0.1:1/"}, agent.Options{}, "", 16000, 16000},
+		{link.Config{URL: "ws://localhost:1/a?in_rate=8000&out_rate=24000"}, agent.Options{}, "", 8000, 24000},
+		{link.Config{URL: "wss://agent.example.com/"}, agent.Options{InputRate: 48000, OutputRate: 8000}, "", 48000,
 			8000},
-		{agent.Config{URL: "ws://agent.example.com/", Plaintext: true}, agent.Options{}, "", 16000, 16000},
-		{agent.Config{URL: "ws://agent.example.com/"}, agent.Options{}, "url: ", 0, 0},
-		{agent.Config{URL: "ws://agent.example.com.127.0.0.1.evil/"}, agent.Options{}, "url: ", 0, 0},
-		{agent.Config{URL: "http://agent.example.com/"}, agent.Options{}, "url: ", 0, 0},
-		{agent.Config{URL: "foo"}, agent.Options{}, "url: \"foo\"", 0, 0},
-		{agent.Config{URL: "wss://h/", Header: http.Header{"bad name": {"x"}}}, agent.Options{}, "headers: ", 0, 0},
-		{agent.Config{URL: "wss://h/", Header: http.Header{"X": {"a\nb"}}}, agent.Options{}, "headers: ", 0, 0},
-		{agent.Config{URL: "wss://h/", Header: http.Header{"sec-websocket-protocol": {"x"}}}, agent.Options{},
+		{link.Config{URL: "ws://agent.example.com/", Plaintext: true}, agent.Options{}, "", 16000, 16000},
+		{link.Config{URL: "ws://agent.example.com/"}, agent.Options{}, "url: ", 0, 0},
+		{link.Config{URL: "ws://agent.example.com.127.0.0.1.evil/"}, agent.Options{}, "url: ", 0, 0},
+		{link.Config{URL: "http://agent.example.com/"}, agent.Options{}, "url: ", 0, 0},
+		{link.Config{URL: "foo"}, agent.Options{}, "url: \"foo\"", 0, 0},
+		{link.Config{URL: "wss://h/", Header: http.Header{"bad name": {"x"}}}, agent.Options{}, "headers: ", 0, 0},
+		{link.Config{URL: "wss://h/", Header: http.Header{"X": {"a\nb"}}}, agent.Options{}, "headers: ", 0, 0},
+		{link.Config{URL: "wss://h/", Header: http.Header{"sec-websocket-protocol": {"x"}}}, agent.Options{},
 			"headers: ", 0, 0},
-		{agent.Config{URL: "wss://h/", Bearer: "a\nb"}, agent.Options{}, "bearer: ", 0, 0},
-		{agent.Config{URL: "wss://user:secret@agent.example.com/"}, agent.Options{}, "url: ", 0, 0},
-		{agent.Config{URL: ""}, agent.Options{}, "url: ", 0, 0},
-		{agent.Config{URL: "ws://"}, agent.Options{}, "url: ", 0, 0},
-		{agent.Config{URL: "ws://[::1"}, agent.Options{}, "url: ", 0, 0},
-		{agent.Config{URL: "ws://[::1]/?in_rate=11025"}, agent.Options{}, "url: in_rate: ", 0, 0},
-		{agent.Config{URL: "ws://[::1]/?out_rate=x"}, agent.Options{}, "url: out_rate=x", 0, 0},
-		{agent.Config{URL: "ws://[::1]/?audio=opus"}, agent.Options{}, "url: audio=opus", 0, 0},
-		{agent.Config{URL: "ws://[::1]/"}, agent.Options{OutputRate: 44100}, "output_rate: ", 0, 0},
+		{link.Config{URL: "wss://h/", Bearer: "a\nb"}, agent.Options{}, "bearer: ", 0, 0},
+		{link.Config{URL: "wss://user:secret@agent.example.com/"}, agent.Options{}, "url: ", 0, 0},
+		{link.Config{URL: ""}, agent.Options{}, "url: ", 0, 0},
+		{link.Config{URL: "ws://"}, agent.Options{}, "url: ", 0, 0},
+		{link.Config{URL: "ws://[::1"}, agent.Options{}, "url: ", 0, 0},
+		{link.Config{URL: "ws://[::1]/?in_rate=11025"}, agent.Options{}, "url: in_rate: ", 0, 0},
+		{link.Config{URL: "ws://[::1]/?out_rate=x"}, agent.Options{}, "url: out_rate=x", 0, 0},
+		{link.Config{URL: "ws://[::1]/?audio=opus"}, agent.Options{}, "url: audio=opus", 0, 0},
+		{link.Config{URL: "ws://[::1]/"}, agent.Options{OutputRate: 44100}, "output_rate: ", 0, 0},
 	} {
 		d, err := newDialer(tt.rates, tt.cfg)
 		if tt.err != "" {
@@ -104,18 +105,18 @@ func TestConfig(t *testing.T) {
 }
 
 // newDialer makes a dialer that speaks voicebridge.v1.
-func newDialer(o agent.Options, cfg agent.Config) (*agent.Dialer, error) {
+func newDialer(o agent.Options, cfg link.Config) (*link.Dialer, error) {
 	cfg.Dialect = voicebridge.Dialect
 	var err error
 	if cfg.Protocol, err = cfg.Dialect.New(o); err != nil {
 		return nil, err
 	}
-	return agent.New(cfg)
+	return link.New(cfg)
 }
 
-func testCall() *session.Call {
+func testCall() *agent.Call {
 	f := codec.Format{Encoding: codec.PCMU, Rate: 8000}
-	return &session.Call{Session: "cs_1", Carrier: "twilio",
+	return &agent.Call{Session: "cs_1", Carrier: "twilio",
 		Abilities: providers.Abilities{Clear: true, Marks: true, Digits: true},
 		Start: &providers.Start{Call: "CA1", Stream: "MZ1", Account: "AC1", In: f, Out: f,
 			Params: map[string]string{"a": "b"}}}
@@ -143,7 +144,7 @@ func TestHandshake(t *testing.T) {
 		conn.ReadMessage()
 	}))
 	defer srv.Close()
-	d, err := newDialer(agent.Options{}, agent.Config{URL: "ws" + srv.URL[4:] + "/a?out_rate=24000", Bearer: "tok",
+	d, err := newDialer(agent.Options{}, link.Config{URL: "ws" + srv.URL[4:] + "/a?out_rate=24000", Bearer: "tok",
 		Secret: "sec", Header: http.Header{"X-Tenant": {"acme"}}})
 	if err != nil {
 		t.Fatal(err)
@@ -157,7 +158,7 @@ func TestHandshake(t *testing.T) {
 		s.header.Get("Voicebridge-Session") != "cs_1" {
 		t.Errorf("header: %v", s.header)
 	}
-	if err := agent.VerifySignature("sec", s.header.Get("Voicebridge-Signature"), time.Now(), "cs_1",
+	if err := link.VerifySignature("sec", s.header.Get("Voicebridge-Signature"), time.Now(), "cs_1",
 		"/a?out_rate=24000"); err != nil {
 		t.Error(err)
 	}
@@ -177,7 +178,7 @@ func TestHandshake(t *testing.T) {
 	}
 	gone := make(gone, 1)
 	a.Serve(gone)
-	a.Close(session.AgentHangup)
+	a.Close(calls.AgentHangup)
 	<-gone
 	a.Release()
 }
@@ -185,9 +186,9 @@ func TestHandshake(t *testing.T) {
 // gone is what hears of the end of an agent only.
 type gone chan error
 
-func (gone) Command(*session.AgentCommand) {}
-func (gone) Writable()                     {}
-func (g gone) Gone(err error)              { g <- err }
+func (gone) Command(*agent.Command) {}
+func (gone) Writable()              {}
+func (g gone) Gone(err error)       { g <- err }
 
 // TestRetry: a busy agent is tried twice, and the dial gives up with its context.
 func TestRetry(t *testing.T) {
@@ -197,7 +198,7 @@ func TestRetry(t *testing.T) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}))
 	defer srv.Close()
-	d, err := newDialer(agent.Options{}, agent.Config{URL: "ws" + srv.URL[4:]})
+	d, err := newDialer(agent.Options{}, link.Config{URL: "ws" + srv.URL[4:]})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,7 +220,7 @@ func TestDialEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	d, err := newDialer(agent.Options{}, agent.Config{URL: "ws://" + l.Addr().String(), Attempt: time.Minute})
+	d, err := newDialer(agent.Options{}, link.Config{URL: "ws://" + l.Addr().String(), Attempt: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,7 +252,7 @@ func TestKeepalive(t *testing.T) {
 		t.Cleanup(func() { conn.Close() }) // reads nothing, so answers nothing
 	}))
 	defer srv.Close()
-	d, err := newDialer(agent.Options{}, agent.Config{URL: "ws" + srv.URL[4:], Ping: 50 * time.Millisecond})
+	d, err := newDialer(agent.Options{}, link.Config{URL: "ws" + srv.URL[4:], Ping: 50 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,10 +1,4 @@
-package session
-
-import (
-	"context"
-	"errors"
-	"sync/atomic"
-)
+package calls
 
 // Cause is why a session ended: the same word in the log, in metrics, in the
 // stop message to the agent and in the API.
@@ -45,8 +39,8 @@ func (c Cause) AgentFailed() bool {
 	return false
 }
 
-// byCarrier reports whether the carrier knows of the end already.
-func (c Cause) byCarrier() bool {
+// ByCarrier reports whether the carrier knows of the end already.
+func (c Cause) ByCarrier() bool {
 	return c == CallerHangup || c == Transferred || c == CarrierLost || c == CarrierTimeout
 }
 
@@ -66,37 +60,3 @@ func (e *End) Error() string {
 
 // Unwrap returns the error behind it.
 func (e *End) Unwrap() error { return e.Err }
-
-// endOf reads the End from a context that is done.
-func endOf(ctx context.Context) End {
-	err := context.Cause(ctx)
-	var end *End
-	switch {
-	case errors.As(err, &end):
-		return *end
-	case errors.Is(err, context.DeadlineExceeded):
-		return End{Cause: MaxDuration}
-	}
-	return End{Cause: Shutdown, Err: err}
-}
-
-// verdict is how a session ends: the first End counts. It may be used from anywhere.
-type verdict struct {
-	end  atomic.Pointer[End]
-	done chan struct{} // closed once there is one
-}
-
-// reach settles on an End. It reports whether it is the first.
-func (v *verdict) reach(end End) bool {
-	if !v.end.CompareAndSwap(nil, &end) {
-		return false
-	}
-	close(v.done)
-	return true
-}
-
-// reached reports whether there is an End.
-func (v *verdict) reached() bool { return v.end.Load() != nil }
-
-// get returns the End; there must be one.
-func (v *verdict) get() End { return *v.end.Load() }

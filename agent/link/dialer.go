@@ -1,4 +1,4 @@
-package agent
+package link
 
 import (
 	"cmp"
@@ -18,15 +18,15 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"voicebridge/agent"
 	"voicebridge/codec"
-	"voicebridge/session"
 	"voicebridge/ws"
 )
 
 // Config says how an agent is reached that the bridge dials.
 type Config struct {
-	Dialect  *Dialect
-	Protocol Protocol // of the dialect
+	Dialect  *agent.Dialect
+	Protocol agent.Protocol // of the dialect
 	// URL is ws:// or wss://; the agent receives its query as it is.
 	URL       string
 	Bearer    string      // sent as Authorization: Bearer, if not empty
@@ -49,7 +49,7 @@ const (
 	retryAfter     = 250 * time.Millisecond
 )
 
-// Dialer reaches one agent; it implements session.Dialer.
+// Dialer reaches one agent; it implements agent.Dialer.
 type Dialer struct {
 	cfg           Config
 	url           *url.URL
@@ -125,12 +125,12 @@ func loopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// Formats implements session.Dialer.
+// Formats implements agent.Dialer.
 func (d *Dialer) Formats() (hears, speaks codec.Format) { return d.hears, d.speaks }
 
-// Dial implements session.Dialer: two attempts, the second only where it may
+// Dial implements agent.Dialer: two attempts, the second only where it may
 // help.
-func (d *Dialer) Dial(ctx context.Context, call *session.Call) (session.Agent, error) {
+func (d *Dialer) Dial(ctx context.Context, call *agent.Call) (agent.Conn, error) {
 	c, again, err := d.attempt(ctx, call)
 	for i := 1; i < attempts && err != nil && again; i++ {
 		select {
@@ -147,7 +147,7 @@ func (d *Dialer) Dial(ctx context.Context, call *session.Call) (session.Agent, e
 }
 
 // header returns that of a handshake for a call.
-func (d *Dialer) header(call *session.Call) http.Header {
+func (d *Dialer) header(call *agent.Call) http.Header {
 	h := d.cfg.Header.Clone()
 	if h == nil {
 		h = http.Header{}
@@ -162,7 +162,7 @@ func (d *Dialer) header(call *session.Call) http.Header {
 	return h
 }
 
-func (d *Dialer) attempt(ctx context.Context, call *session.Call) (_ *Conn, again bool, err error) {
+func (d *Dialer) attempt(ctx context.Context, call *agent.Call) (_ *Conn, again bool, err error) {
 	dial, cancel := context.WithTimeout(ctx, d.cfg.Attempt)
 	defer cancel()
 	limits := ws.Limits{Write: d.cfg.Write}

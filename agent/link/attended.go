@@ -1,4 +1,4 @@
-package agent
+package link
 
 import (
 	"context"
@@ -8,13 +8,13 @@ import (
 	"strings"
 	"sync"
 
+	"voicebridge/agent"
 	"voicebridge/notify"
-	"voicebridge/session"
 	"voicebridge/ws"
 )
 
 // Attended are agents that connect for a call they are told of. It implements
-// session.Dialer.
+// agent.Dialer.
 type Attended struct {
 	incoming
 	announce  notify.Target
@@ -52,40 +52,15 @@ func NewAttended(cfg Incoming, announce notify.Target, publicURL string) (*Atten
 
 // announcement tells an application of a call that waits.
 type announcement struct {
-	SessionID string   `json:"session_id"`
-	URL       string   `json:"url"`
-	Token     string   `json:"token"`
-	Call      CallInfo `json:"call"`
+	SessionID string         `json:"session_id"`
+	URL       string         `json:"url"`
+	Token     string         `json:"token"`
+	Call      agent.CallInfo `json:"call"`
 }
 
-// CallInfo is a call as agents and applications are told of it.
-type CallInfo struct {
-	ID        string            `json:"id,omitempty"`
-	Carrier   string            `json:"carrier"`
-	Direction string            `json:"direction,omitempty"`
-	From      string            `json:"from,omitempty"`
-	To        string            `json:"to,omitempty"`
-	Account   string            `json:"account,omitempty"`
-	Stream    string            `json:"stream,omitempty"`
-	Codec     string            `json:"codec"`
-	Custom    map[string]string `json:"custom,omitempty"`
-	Answered  string            `json:"answered_by,omitempty"`
-	Returned  string            `json:"returned,omitempty"`
-}
-
-// Info returns what is told of a call.
-func Info(call *session.Call) CallInfo {
-	return CallInfo{
-		ID: call.Start.Call, Carrier: call.Carrier, Account: call.Start.Account,
-		Direction: call.Known.Direction, From: call.Known.From, To: call.Known.To,
-		Stream: call.Start.Stream, Codec: call.Start.In.String(), Custom: call.Custom(),
-		Answered: string(call.Known.AnsweredBy), Returned: call.Known.Returned,
-	}
-}
-
-// Dial implements session.Dialer: it tells the application, and waits for its
+// Dial implements agent.Dialer: it tells the application, and waits for its
 // agent.
-func (a *Attended) Dial(ctx context.Context, call *session.Call) (session.Agent, error) {
+func (a *Attended) Dial(ctx context.Context, call *agent.Call) (agent.Conn, error) {
 	ctx, stop := context.WithTimeout(ctx, a.Wait)
 	defer stop()
 	ap := &appointment{token: rand.Text(), conn: make(chan *Conn, 1)}
@@ -118,11 +93,11 @@ func (a *Attended) Dial(ctx context.Context, call *session.Call) (session.Agent,
 }
 
 // tell tells the application of a call.
-func (a *Attended) tell(ctx context.Context, call *session.Call, ap *appointment) error {
+func (a *Attended) tell(ctx context.Context, call *agent.Call, ap *appointment) error {
 	base, _ := strings.CutPrefix(a.publicURL, "http") // https becomes wss
 	return a.announce.Post(ctx, &announcement{
 		SessionID: call.Session, URL: "ws" + base + "/v1/calls/" + call.Session + "/agent", Token: ap.token,
-		Call: Info(call),
+		Call: agent.Info(call),
 	}, nil)
 }
 

@@ -1,4 +1,4 @@
-package session
+package audio
 
 import (
 	"bytes"
@@ -11,20 +11,24 @@ import (
 
 	"pgregory.net/rapid"
 
+	"voicebridge/agent"
+	"voicebridge/calls"
 	"voicebridge/codec"
 	"voicebridge/providers"
 )
 
 const ms = time.Millisecond
 
+var defaults = Settings{Lead: 160 * ms, Queue: 60 * time.Second}
+
 // rig drives a playout in virtual time and is the carrier behind it: it plays
 // what it is sent, in real time, and notes what was heard when.
 type rig struct {
 	t      fataler
-	p      playout
+	p      Playout
 	stats  Stats
 	now    time.Duration
-	events []AgentEvent
+	events []agent.Event
 
 	buffered time.Duration // the carrier has audio up to this time
 	sent     []byte
@@ -51,18 +55,18 @@ func native() providers.Abilities { return providers.Abilities{Marks: true, Clea
 
 // newRig makes one whose two formats are the same, so that bytes can be
 // followed from end to end.
-func newRig(t fataler, change func(*Config)) *rig {
+func newRig(t fataler, change func(*Settings)) *rig {
 	f := codec.Format{Encoding: codec.L16LE, Rate: 8000}
 	return newRigFormats(t, f, f, native(), change)
 }
 
-func newRigFormats(t fataler, from, to codec.Format, can providers.Abilities, change func(*Config)) *rig {
-	cfg := Defaults
+func newRigFormats(t fataler, from, to codec.Format, can providers.Abilities, change func(*Settings)) *rig {
+	cfg := defaults
 	if change != nil {
 		change(&cfg)
 	}
 	r := &rig{t: t, now: time.Second, jitter: func() time.Duration { return 0 }}
-	r.p = newPlayout(from, to, can, &cfg, &r.stats, func(ev AgentEvent) { r.events = append(r.events, ev) })
+	r.p = NewPlayout(from, to, can, cfg, &r.stats, func(ev agent.Event) { r.events = append(r.events, ev) })
 	return r
 }
 
@@ -75,7 +79,7 @@ func (r *rig) until(end time.Duration) {
 		}
 		r.echo()
 		var cmd providers.Command
-		ok, wait := r.p.next(r.now, nil, &cmd)
+		ok, wait := r.p.Next(r.now, nil, &cmd)
 		if ok {
 			r.carrier(&cmd)
 			continue
@@ -86,7 +90,7 @@ func (r *rig) until(end time.Duration) {
 		if wait <= r.now {
 			r.t.Fatalf("at %v it asks to wait until %v", r.now, wait)
 		}
-		if wait < forever {
+		if wait < Forever {
 			wait += r.jitter()
 		}
 		for _, m := range r.marks {
@@ -131,7 +135,7 @@ func (r *rig) echo() {
 		name := r.marks[0].name
 		r.marks = r.marks[1:]
 		if !r.silent {
-			if err := r.p.markPlayed(r.now, name); err != nil {
+			if err := r.p.MarkPlayed(r.now, name); err != nil {
 				r.t.Fatalf("%v", err)
 			}
 		}
@@ -139,7 +143,7 @@ func (r *rig) echo() {
 }
 
 // said lists the events of a kind in short form.
-func (r *rig) said(kinds ...AgentEventKind) string {
+func (r *rig) said(kinds ...agent.EventKind) string {
 	var out []string
 	for _, ev := range r.events {
 		for _, k := range kinds {
@@ -164,7 +168,7 @@ func ramp(first int, d time.Duration) []byte {
 func TestBurstIsPaced(t *testing.T) {
 	r := newRig(t, nil)
 	audio := ramp(1, 60*time.Second)
-	if d := r.p.push(r.now, audio); d != 0 {
+	if d := r.p.Push(r.now, audio); d != 0 {
 		t.Fatalf("%v of 60 s did not fit", d)
 	}
 	begin := r.now
@@ -175,13 +179,13 @@ func TestBurstIsPaced(t *testing.T) {
 	if r.holes != 0 || r.stats.Gaps != 0 {
 		t.Errorf("%d holes, %d counted", r.holes, r.stats.Gaps)
 	}
-	if r.most > Defaults.Lead {
-		t.Errorf("the carrier held %v, want at most %v", r.most, Defaults.Lead)
+	if r.most > defaults.Lead {
+		t.Errorf("the carrier held %v, want at most %v", r.most, defaults.Lead)
 	}
 	if r.frames[0] != begin {
 		t.Errorf("the first frame left after %v", r.frames[0]-begin)
 	}
-	if got, want := r.said(AgentPlayback), "started, idle"; got != want {
+	if got, want := r.said(agent.EventPlayback), "started, idle"; got != want {
 		t.Errorf("playback: %s, want %s", got, want)
 	}
 }
@@ -191,11 +195,11 @@ func TestNoDrift(t *testing.T) {
 	r := newRig(t, nil)
 	rng := rand.New(rand.NewPCG(1, 2))
 	r.jitter = func() time.Duration { return time.Duration(rng.IntN(19)) * ms }
-	r.p.push(r.now, ramp(1, 60*time.Second))
+	r.p.Push(r.now, ramp(1, 60*time.Second))
 	begin := r.now
 	r.until(begin + 70*time.Second)
 	for n, at := range r.frames {
-		due := begin + time.Duration(n+1)*codec.FrameTime - Defaults.Lead
+		due := begin + time.Duration(n+1)*codec.FrameTime - defaults.Lead
 		if late := at - max(due, begin); late < 0 || late > 20*ms {
 			t.Fatalf("frame %d left %v after its time", n, late)
 		}
@@ -209,15 +213,15 @@ func TestNoDrift(t *testing.T) {
 // lead, and the hole is counted.
 func TestStall(t *testing.T) {
 	r := newRig(t, nil)
-	r.p.push(r.now, ramp(1, 5*time.Second))
+	r.p.Push(r.now, ramp(1, 5*time.Second))
 	r.until(r.now + 2*time.Second)
 	r.now += 300 * ms
 	r.until(r.now + 10*time.Second)
 	if r.holes != 1 || r.stats.Gaps != 1 {
 		t.Errorf("%d holes, %d counted, want 1", r.holes, r.stats.Gaps)
 	}
-	if r.most > Defaults.Lead {
-		t.Errorf("the carrier held %v, want at most %v", r.most, Defaults.Lead)
+	if r.most > defaults.Lead {
+		t.Errorf("the carrier held %v, want at most %v", r.most, defaults.Lead)
 	}
 	if len(r.sent) != 80000 {
 		t.Errorf("%d bytes sent, want all 80000", len(r.sent))
@@ -227,13 +231,13 @@ func TestStall(t *testing.T) {
 func TestClear(t *testing.T) {
 	r := newRig(t, nil)
 	begin := r.now
-	r.p.push(r.now, ramp(1, 3*time.Second))
-	r.p.mark("half")
+	r.p.Push(r.now, ramp(1, 3*time.Second))
+	r.p.Mark("half")
 	r.until(begin + 1280*ms)
 	before := len(r.commands)
-	r.p.push(r.now, []byte{0x55}) // half a sample must not survive either
-	r.p.flush(r.now, ClearByAgent, "c1")
-	r.p.push(r.now, ramp(20000, 500*ms))
+	r.p.Push(r.now, []byte{0x55}) // half a sample must not survive either
+	r.p.Clear(r.now, agent.ClearByAgent, "c1")
+	r.p.Push(r.now, ramp(20000, 500*ms))
 	r.until(begin + 20*time.Second)
 
 	after := r.commands[before:]
@@ -247,28 +251,28 @@ func TestClear(t *testing.T) {
 	if !bytes.Equal(heard, ramp(20000, 500*ms)) {
 		t.Error("after the clear something else was sent than what came after it")
 	}
-	if got, want := r.said(AgentMark, AgentCleared), "half cleared, agent"; got != want {
+	if got, want := r.said(agent.EventMark, agent.EventCleared), "half cleared, agent"; got != want {
 		t.Errorf("said %s, want %s", got, want)
 	}
 	for _, ev := range r.events {
-		if ev.Kind == AgentCleared && (ev.Out != 1280*ms || ev.Sent != 3*time.Second || ev.Discarded != 1720*ms ||
+		if ev.Kind == agent.EventCleared && (ev.Out != 1280*ms || ev.Sent != 3*time.Second || ev.Discarded != 1720*ms ||
 			ev.Ref != "c1") {
 			t.Errorf("cleared: heard %v of %v, discarded %v, ref %q", ev.Out, ev.Sent, ev.Discarded, ev.Ref)
 		}
 	}
-	if r.said(AgentPlayback) != "started, started, idle" {
-		t.Errorf("playback: %s", r.said(AgentPlayback))
+	if r.said(agent.EventPlayback) != "started, started, idle" {
+		t.Errorf("playback: %s", r.said(agent.EventPlayback))
 	}
 }
 
 func TestClearOnEmpty(t *testing.T) {
 	r := newRig(t, nil)
-	r.p.flush(r.now, ClearByAgent, "")
+	r.p.Clear(r.now, agent.ClearByAgent, "")
 	r.until(r.now + time.Second)
 	if len(r.commands) != 1 || r.commands[0].Kind != providers.CommandClear {
 		t.Errorf("the carrier was sent %v, want a clear", r.commands)
 	}
-	if ev := r.events[0]; ev.Kind != AgentCleared || ev.Discarded != 0 || ev.Out != 0 {
+	if ev := r.events[0]; ev.Kind != agent.EventCleared || ev.Discarded != 0 || ev.Out != 0 {
 		t.Errorf("said %+v", ev)
 	}
 }
@@ -277,11 +281,11 @@ func TestClearOnEmpty(t *testing.T) {
 func TestClearEndsResampler(t *testing.T) {
 	from, to := codec.Format{Encoding: codec.L16LE, Rate: 24000}, codec.Format{Encoding: codec.L16LE, Rate: 8000}
 	r := newRigFormats(t, from, to, native(), nil)
-	r.p.push(r.now, bytes.Repeat([]byte{0, 0x60}, 24000))
+	r.p.Push(r.now, bytes.Repeat([]byte{0, 0x60}, 24000))
 	r.until(r.now + 100*ms)
-	r.p.flush(r.now, ClearByAgent, "")
+	r.p.Clear(r.now, agent.ClearByAgent, "")
 	n := len(r.sent)
-	r.p.push(r.now, make([]byte, 48000))
+	r.p.Push(r.now, make([]byte, 48000))
 	r.until(r.now + 3*time.Second)
 	for i, b := range r.sent[n:] {
 		if b != 0 {
@@ -293,34 +297,34 @@ func TestClearEndsResampler(t *testing.T) {
 func TestMarks(t *testing.T) {
 	r := newRig(t, nil)
 	begin := r.now
-	r.p.mark("empty")
+	r.p.Mark("empty")
 	r.until(begin + ms)
-	if r.said(AgentMark) != "empty played" {
-		t.Fatalf("a mark on an empty queue: %q", r.said(AgentMark))
+	if r.said(agent.EventMark) != "empty played" {
+		t.Fatalf("a mark on an empty queue: %q", r.said(agent.EventMark))
 	}
 	r.events = nil
 	begin = r.now
-	r.p.push(r.now, ramp(1, 100*ms))
-	r.p.mark("a")
-	r.p.mark("b") // at the same place
-	r.p.push(r.now, ramp(801, 100*ms))
-	r.p.mark("end")
+	r.p.Push(r.now, ramp(1, 100*ms))
+	r.p.Mark("a")
+	r.p.Mark("b") // at the same place
+	r.p.Push(r.now, ramp(801, 100*ms))
+	r.p.Mark("end")
 	r.until(begin + 99*ms)
-	if r.said(AgentMark) != "" {
-		t.Errorf("before 100 ms were heard: %s", r.said(AgentMark))
+	if r.said(agent.EventMark) != "" {
+		t.Errorf("before 100 ms were heard: %s", r.said(agent.EventMark))
 	}
 	r.until(begin + 101*ms)
-	if r.said(AgentMark) != "a played, b played" {
-		t.Errorf("after 100 ms: %s", r.said(AgentMark))
+	if r.said(agent.EventMark) != "a played, b played" {
+		t.Errorf("after 100 ms: %s", r.said(agent.EventMark))
 	}
 	r.until(begin + time.Second)
-	if r.said(AgentMark) != "a played, b played, end played" {
-		t.Errorf("at the end: %s", r.said(AgentMark))
+	if r.said(agent.EventMark) != "a played, b played, end played" {
+		t.Errorf("at the end: %s", r.said(agent.EventMark))
 	}
 	for i, want := range []time.Duration{100 * ms, 100 * ms, 200 * ms} {
-		var marks []AgentEvent
+		var marks []agent.Event
 		for _, ev := range r.events {
-			if ev.Kind == AgentMark {
+			if ev.Kind == agent.EventMark {
 				marks = append(marks, ev)
 			}
 		}
@@ -337,24 +341,24 @@ func TestMarks(t *testing.T) {
 // for new ones, although the agent uses the same name again.
 func TestLateMarks(t *testing.T) {
 	r := newRig(t, nil)
-	r.p.push(r.now, ramp(1, 100*ms))
-	r.p.mark("m")
+	r.p.Push(r.now, ramp(1, 100*ms))
+	r.p.Mark("m")
 	r.until(r.now + 10*ms) // all is at the carrier
-	r.p.flush(r.now, ClearByAgent, "")
-	r.p.push(r.now, ramp(1, 500*ms))
-	r.p.mark("m")
+	r.p.Clear(r.now, agent.ClearByAgent, "")
+	r.p.Push(r.now, ramp(1, 500*ms))
+	r.p.Mark("m")
 	r.until(r.now + 100*ms)
-	if got := r.said(AgentMark); got != "m cleared" {
+	if got := r.said(agent.EventMark); got != "m cleared" {
 		t.Errorf("said %q, want the old one cleared and no more", got)
 	}
 	if r.stats.LateMarks != 1 {
 		t.Errorf("%d late marks, want 1", r.stats.LateMarks)
 	}
 	r.until(r.now + time.Second)
-	if got := r.said(AgentMark); got != "m cleared, m played" {
+	if got := r.said(agent.EventMark); got != "m cleared, m played" {
 		t.Errorf("said %q", got)
 	}
-	if err := r.p.markPlayed(r.now, "somebody else's"); err == nil {
+	if err := r.p.MarkPlayed(r.now, "somebody else's"); err == nil {
 		t.Error("a mark that was never sent was taken")
 	}
 }
@@ -370,17 +374,17 @@ func TestSilentCarrier(t *testing.T) {
 		r := newRigFormats(t, f, f, tt.can, nil)
 		r.silent = true
 		begin := r.now
-		r.p.push(r.now, ramp(1, 200*ms))
-		r.p.mark("m")
-		r.p.hangup("", &End{Cause: AgentHangup})
-		r.p.push(r.now, ramp(1, 200*ms)) // after the hang-up: ignored
+		r.p.Push(r.now, ramp(1, 200*ms))
+		r.p.Mark("m")
+		r.p.Hangup("", &calls.End{Cause: calls.AgentHangup})
+		r.p.Push(r.now, ramp(1, 200*ms)) // after the hang-up: ignored
 		r.until(begin + 200*ms + tt.late - ms)
-		if r.said(AgentMark) != "" || r.p.end != nil {
-			t.Errorf("%+v: said %s before its time, end %v", tt.can, r.said(AgentMark), r.p.end)
+		if r.said(agent.EventMark) != "" || r.p.end != nil {
+			t.Errorf("%+v: said %s before its time, end %v", tt.can, r.said(agent.EventMark), r.p.end)
 		}
 		r.until(begin + 200*ms + tt.late + ms)
-		if r.said(AgentMark) != "m played" || r.p.end == nil || r.p.end.Cause != AgentHangup {
-			t.Errorf("%+v: said %q, end %v", tt.can, r.said(AgentMark), r.p.end)
+		if r.said(agent.EventMark) != "m played" || r.p.end == nil || r.p.end.Cause != calls.AgentHangup {
+			t.Errorf("%+v: said %q, end %v", tt.can, r.said(agent.EventMark), r.p.end)
 		}
 		if len(r.sent) != 3200 {
 			t.Errorf("%d bytes sent, want 3200", len(r.sent))
@@ -391,22 +395,22 @@ func TestSilentCarrier(t *testing.T) {
 func TestHangup(t *testing.T) {
 	r := newRig(t, nil)
 	begin := r.now
-	r.p.push(r.now, ramp(1, time.Second))
-	r.p.hangup("h1", &End{Cause: AgentHangup})
+	r.p.Push(r.now, ramp(1, time.Second))
+	r.p.Hangup("h1", &calls.End{Cause: calls.AgentHangup})
 	r.until(begin + 999*ms)
 	if r.p.end != nil {
 		t.Fatal("hung up before the goodbye was heard")
 	}
-	if r.p.cancel("other") || !r.p.cancel("h1") || r.p.cancel("h1") {
+	if r.p.Cancel("other") || !r.p.Cancel("h1") || r.p.Cancel("h1") {
 		t.Error("cancel takes what it should not, or not what it should")
 	}
 	r.until(begin + 3*time.Second)
 	if r.p.end != nil {
 		t.Fatal("hung up after it was withdrawn")
 	}
-	r.p.push(r.now, ramp(1, time.Second))
-	r.p.hangup("", &End{Cause: AgentHangup})
-	r.p.flush(r.now, ClearByAgent, "")
+	r.p.Push(r.now, ramp(1, time.Second))
+	r.p.Hangup("", &calls.End{Cause: calls.AgentHangup})
+	r.p.Clear(r.now, agent.ClearByAgent, "")
 	if r.p.end == nil {
 		t.Error("a hang-up does not fall due with a clear")
 	}
@@ -415,18 +419,18 @@ func TestHangup(t *testing.T) {
 func TestPause(t *testing.T) {
 	r := newRig(t, nil)
 	begin := r.now
-	r.p.push(r.now, ramp(1, time.Second))
+	r.p.Push(r.now, ramp(1, time.Second))
 	r.until(begin + 200*ms)
-	r.p.pause(true)
+	r.p.Pause(true)
 	n := len(r.frames)
 	r.until(begin + 5*time.Second)
 	if len(r.frames) != n {
 		t.Errorf("%d frames left during the pause", len(r.frames)-n)
 	}
-	if got := r.p.heard(r.now); got != time.Duration(n)*codec.FrameTime {
+	if got := r.p.Heard(r.now); got != time.Duration(n)*codec.FrameTime {
 		t.Errorf("heard %v in the pause, want the %d frames that the carrier had", got, n)
 	}
-	r.p.pause(false)
+	r.p.Pause(false)
 	r.until(begin + 7*time.Second)
 	if r.stats.Gaps != 0 {
 		t.Error("a pause that the agent asked for was counted as a gap")
@@ -434,9 +438,9 @@ func TestPause(t *testing.T) {
 	if !bytes.Equal(r.sent, ramp(1, time.Second)) {
 		t.Error("something was lost by the pause")
 	}
-	r.p.pause(true)
-	r.p.flush(r.now, ClearByAgent, "")
-	r.p.push(r.now, ramp(1, 100*ms))
+	r.p.Pause(true)
+	r.p.Clear(r.now, agent.ClearByAgent, "")
+	r.p.Push(r.now, ramp(1, 100*ms))
 	r.until(r.now + time.Second)
 	if len(r.frames) != 55 {
 		t.Errorf("%d frames, want 55: a clear ends a pause", len(r.frames))
@@ -444,25 +448,25 @@ func TestPause(t *testing.T) {
 }
 
 func TestOverflow(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.AgentQueue = 6 * time.Second })
+	r := newRig(t, func(c *Settings) { c.Queue = 6 * time.Second })
 	begin := r.now
-	if d := r.p.push(r.now, ramp(0, 7*time.Second)); d != time.Second {
+	if d := r.p.Push(r.now, ramp(0, 7*time.Second)); d != time.Second {
 		t.Fatalf("discarded %v, want 1 s", d)
 	}
-	r.p.push(r.now, ramp(0, time.Second))
-	if got := r.said(AgentFault, AgentBuffer); got != "buffer_overflow, full" {
+	r.p.Push(r.now, ramp(0, time.Second))
+	if got := r.said(agent.EventFault, agent.EventBuffer); got != "buffer_overflow, full" {
 		t.Errorf("said %s", got)
 	}
 	r.until(begin + 5500*ms)
-	if got := r.said(AgentBuffer); got != "full, high, ok" {
+	if got := r.said(agent.EventBuffer); got != "full, high, ok" {
 		t.Errorf("said %s", got)
 	}
-	r.p.push(r.now, ramp(100, 500*ms))
+	r.p.Push(r.now, ramp(100, 500*ms))
 	r.until(begin + 20*time.Second)
 	if want := append(ramp(0, 6*time.Second), ramp(100, 500*ms)...); !bytes.Equal(r.sent, want) {
 		t.Errorf("%d bytes sent, want the oldest 6 s and what came later", len(r.sent))
 	}
-	if got := r.p.heard(r.now); got != 8500*ms {
+	if got := r.p.Heard(r.now); got != 8500*ms {
 		t.Errorf("the playhead ends at %v, want 8.5 s: it skips what was discarded", got)
 	}
 	if r.stats.Overflow != 2*time.Second || r.stats.AgentAudio != 8500*ms {
@@ -473,8 +477,8 @@ func TestOverflow(t *testing.T) {
 func TestPadding(t *testing.T) {
 	r := newRig(t, nil)
 	begin := r.now
-	r.p.push(r.now, ramp(1, 50*ms))
-	r.p.mark("end")
+	r.p.Push(r.now, ramp(1, 50*ms))
+	r.p.Mark("end")
 	r.until(begin + 39*ms)
 	if len(r.frames) != 2 {
 		t.Fatalf("%d frames before the agent had been silent, want 2", len(r.frames))
@@ -484,13 +488,13 @@ func TestPadding(t *testing.T) {
 		t.Errorf("sent %d bytes, want 800 of audio and 160 of silence, in time", len(r.sent))
 	}
 	r.until(begin + time.Second)
-	if r.said(AgentMark) != "end played" || r.p.heard(r.now) != 50*ms || r.holes != 0 {
-		t.Errorf("marks %q, heard %v, %d holes", r.said(AgentMark), r.p.heard(r.now), r.holes)
+	if r.said(agent.EventMark) != "end played" || r.p.Heard(r.now) != 50*ms || r.holes != 0 {
+		t.Errorf("marks %q, heard %v, %d holes", r.said(agent.EventMark), r.p.Heard(r.now), r.holes)
 	}
 	// The agent's next audio continues its own timeline: padding does not count.
-	r.p.push(r.now, ramp(1, 40*ms))
+	r.p.Push(r.now, ramp(1, 40*ms))
 	r.until(r.now + 20*ms)
-	if got := r.p.heard(r.now); got != 70*ms {
+	if got := r.p.Heard(r.now); got != 70*ms {
 		t.Errorf("heard %v, want 70 ms", got)
 	}
 }
@@ -500,7 +504,7 @@ func TestByByte(t *testing.T) {
 	r := newRig(t, nil)
 	want := ramp(1, 200*ms)
 	for i := range want {
-		r.p.push(r.now, want[i:i+1])
+		r.p.Push(r.now, want[i:i+1])
 		if i%16 == 15 {
 			r.until(r.now + ms)
 		}
@@ -515,12 +519,12 @@ func TestByByte(t *testing.T) {
 // that stays below a frame makes no hole after the first.
 func TestLiveAgent(t *testing.T) {
 	for _, prebuffer := range []time.Duration{0, 80 * ms} {
-		r := newRig(t, func(c *Config) { c.Prebuffer = prebuffer })
+		r := newRig(t, func(c *Settings) { c.Prebuffer = prebuffer })
 		rng := rand.New(rand.NewPCG(3, 4))
 		begin := r.now
 		for i := range 500 {
 			r.until(begin + time.Duration(i)*codec.FrameTime + time.Duration(rng.IntN(8))*ms)
-			r.p.push(r.now, ramp(1, codec.FrameTime))
+			r.p.Push(r.now, ramp(1, codec.FrameTime))
 		}
 		r.until(r.now + 5*time.Second)
 		if first := r.frames[0] - begin; first > prebuffer+8*ms || first < prebuffer-codec.FrameTime {
@@ -546,7 +550,7 @@ func TestChunkedAgent(t *testing.T) {
 		begin := r.now
 		for i := range 50 {
 			r.until(begin + time.Duration(i)*tt.each)
-			r.p.push(r.now, bytes.Repeat([]byte{0, 0x20}, int(tt.piece.Milliseconds())*tt.rate/1000))
+			r.p.Push(r.now, bytes.Repeat([]byte{0, 0x20}, int(tt.piece.Milliseconds())*tt.rate/1000))
 		}
 		r.until(r.now + 10*time.Second)
 		added := time.Duration(len(r.frames))*codec.FrameTime - 50*tt.piece
@@ -560,9 +564,9 @@ func TestChunkedAgent(t *testing.T) {
 // a gap that the caller heard.
 func TestPaddingIsCounted(t *testing.T) {
 	r := newRig(t, nil)
-	r.p.push(r.now, ramp(1, 50*ms))
+	r.p.Push(r.now, ramp(1, 50*ms))
 	r.until(r.now + 150*ms)
-	r.p.push(r.now, ramp(1, 50*ms))
+	r.p.Push(r.now, ramp(1, 50*ms))
 	r.until(r.now + time.Second)
 	if r.stats.Gaps != 1 || r.stats.GapTime != 100*ms {
 		t.Errorf("%d gaps of %v, want one of 100 ms", r.stats.Gaps, r.stats.GapTime)
@@ -575,7 +579,7 @@ func TestTailIsHeard(t *testing.T) {
 	for short := range 40 { // samples of the carrier's rate that the last frame is short of
 		r := newRigFormats(t, from, to, native(), nil)
 		pcm := append(make([]byte, 4*(800-short-16)), bytes.Repeat([]byte{0, 0x40}, 32)...)
-		r.p.push(r.now, pcm)
+		r.p.Push(r.now, pcm)
 		r.until(r.now + 2*time.Second)
 		loud := 0
 		for i := 0; i+1 < len(r.sent); i += 2 {
@@ -593,26 +597,26 @@ func TestTailIsHeard(t *testing.T) {
 // make the pacer spin.
 func TestLateMark(t *testing.T) {
 	r := newRig(t, nil)
-	r.p.push(r.now, ramp(1, 100*ms))
-	r.p.mark("late")
+	r.p.Push(r.now, ramp(1, 100*ms))
+	r.p.Mark("late")
 	r.silent = true // the echo is done by hand
 	r.until(r.now + time.Second)
-	if err := r.p.markPlayed(r.now, "0.1"); err != nil {
+	if err := r.p.MarkPlayed(r.now, "0.1"); err != nil {
 		t.Fatal(err)
 	}
-	r.p.push(r.now, ramp(1, 500*ms))
-	r.p.mark("a")
-	r.p.push(r.now, ramp(1, 500*ms))
-	r.p.mark("b")
+	r.p.Push(r.now, ramp(1, 500*ms))
+	r.p.Mark("a")
+	r.p.Push(r.now, ramp(1, 500*ms))
+	r.p.Mark("b")
 	r.until(r.now + 5*time.Second) // the rig fails if it spins
-	if r.said(AgentMark) != "late played, a played, b played" {
-		t.Errorf("marks: %s", r.said(AgentMark))
+	if r.said(agent.EventMark) != "late played, a played, b played" {
+		t.Errorf("marks: %s", r.said(agent.EventMark))
 	}
 	begin := r.now
-	before := r.p.heard(r.now)
-	r.p.push(r.now, ramp(1, 3*time.Second))
+	before := r.p.Heard(r.now)
+	r.p.Push(r.now, ramp(1, 3*time.Second))
 	r.until(begin + time.Second)
-	if d := r.p.heard(r.now) - before; d < 900*ms || d > time.Second {
+	if d := r.p.Heard(r.now) - before; d < 900*ms || d > time.Second {
 		t.Errorf("after a second %v are said to have been heard", d)
 	}
 }
@@ -623,14 +627,14 @@ func TestMarksDueInOrder(t *testing.T) {
 	r := newRig(t, nil)
 	r.silent = true
 	r.p.lag = maxLag
-	r.p.push(r.now, ramp(1, 40*ms))
-	r.p.mark("a")
+	r.p.Push(r.now, ramp(1, 40*ms))
+	r.p.Mark("a")
 	r.until(r.now + ms)
 	r.p.lag = 0
-	r.p.mark("b")
+	r.p.Mark("b")
 	r.until(r.now + 10*time.Second)
-	if r.said(AgentMark) != "a played, b played" {
-		t.Errorf("marks: %s", r.said(AgentMark))
+	if r.said(agent.EventMark) != "a played, b played" {
+		t.Errorf("marks: %s", r.said(agent.EventMark))
 	}
 }
 
@@ -638,23 +642,23 @@ func TestMarksDueInOrder(t *testing.T) {
 func TestQueuedHangup(t *testing.T) {
 	r := newRig(t, nil)
 	begin := r.now
-	r.p.push(r.now, ramp(1, 300*ms))
-	r.p.hangup("h1", &End{Cause: AgentHangup})
-	r.p.hangup("h2", &End{Cause: AgentHangup})
-	if r.p.pause(true) {
+	r.p.Push(r.now, ramp(1, 300*ms))
+	r.p.Hangup("h1", &calls.End{Cause: calls.AgentHangup})
+	r.p.Hangup("h2", &calls.End{Cause: calls.AgentHangup})
+	if r.p.Pause(true) {
 		t.Error("a pause was taken")
 	}
-	r.p.push(r.now, ramp(1, 900*ms)) // ignored, but the agent's time goes on
-	if !r.p.cancel("h1") || !r.p.finishing || !r.p.cancel("h2") || r.p.finishing {
+	r.p.Push(r.now, ramp(1, 900*ms)) // ignored, but the agent's time goes on
+	if !r.p.Cancel("h1") || !r.p.finishing || !r.p.Cancel("h2") || r.p.finishing {
 		t.Error("it is not finishing as long as a hang-up is queued")
 	}
-	r.p.push(r.now, ramp(20000, 300*ms))
+	r.p.Push(r.now, ramp(20000, 300*ms))
 	r.until(begin + 100*ms)
-	if got := r.p.heard(r.now); got != 100*ms {
+	if got := r.p.Heard(r.now); got != 100*ms {
 		t.Errorf("heard %v, want 100 ms", got)
 	}
 	r.until(begin + 400*ms)
-	if got := r.p.heard(r.now); got != 1300*ms {
+	if got := r.p.Heard(r.now); got != 1300*ms {
 		t.Errorf("heard %v, want 1.3 s: the playhead skips what was ignored", got)
 	}
 	r.until(begin + 10*time.Second)
@@ -666,10 +670,10 @@ func TestQueuedHangup(t *testing.T) {
 func TestReport(t *testing.T) {
 	r := newRig(t, nil)
 	r.p.report = 100 * ms
-	r.p.push(r.now, ramp(1, time.Second))
+	r.p.Push(r.now, ramp(1, time.Second))
 	r.events = nil
 	r.until(r.now + 950*ms)
-	if n := strings.Count(r.said(AgentBuffer), "ok"); n < 9 || n > 10 {
+	if n := strings.Count(r.said(agent.EventBuffer), "ok"); n < 9 || n > 10 {
 		t.Errorf("%d reports in 950 ms, want one each 100", n)
 	}
 }
@@ -682,8 +686,8 @@ func TestModel(t *testing.T) {
 		rate := rapid.SampledFrom(rates).Draw(t, "rate")
 		f := codec.Format{Encoding: codec.L16LE, Rate: rate}
 		can := rapid.SampledFrom([]providers.Abilities{native(), {Marks: true}, {Clear: true}, {}}).Draw(t, "can")
-		r := newRigFormats(t, f, f, can, func(c *Config) {
-			c.AgentQueue = 3 * time.Second
+		r := newRigFormats(t, f, f, can, func(c *Settings) {
+			c.Queue = 3 * time.Second
 			c.Prebuffer = rapid.SampledFrom([]time.Duration{0, 60 * ms}).Draw(t, "prebuffer")
 		})
 		r.silent = rapid.Bool().Draw(t, "silent")
@@ -707,7 +711,7 @@ func TestModel(t *testing.T) {
 			if !bytes.HasPrefix(expect, heard) {
 				t.Fatalf("sent %d bytes that are not what the agent said", len(heard))
 			}
-			if r.most > Defaults.Lead {
+			if r.most > defaults.Lead {
 				t.Fatalf("the carrier held %v", r.most)
 			}
 		}
@@ -723,43 +727,43 @@ func TestModel(t *testing.T) {
 						sample = 1
 					}
 				}
-				d := r.p.push(r.now, b)
+				d := r.p.Push(r.now, b)
 				expect = append(expect, b[:len(b)-2*int(r.p.agentSamples(d))]...)
 			case "run":
 				r.until(r.now + time.Duration(rapid.IntRange(0, 900).Draw(t, "ms"))*ms)
 			case "mark":
-				if r.p.mark(fmt.Sprint(marked)) {
+				if r.p.Mark(fmt.Sprint(marked)) {
 					marked++
 				}
 			case "clear":
-				r.p.flush(r.now, ClearByAgent, "")
+				r.p.Clear(r.now, agent.ClearByAgent, "")
 				cleared++
 				expect, since = nil, len(r.sent)
-				if n := strings.Count(r.said(AgentMark), ","); marked > 0 && n != marked-1 {
+				if n := strings.Count(r.said(agent.EventMark), ","); marked > 0 && n != marked-1 {
 					t.Fatalf("after a clear %d of %d marks are answered", n+1, marked)
 				}
 			case "pause":
-				r.p.pause(!r.p.paused)
+				r.p.Pause(!r.p.paused)
 			}
 			check()
-			heard := r.p.heard(r.now)
+			heard := r.p.Heard(r.now)
 			if heard < playhead || heard > r.p.sent() {
 				t.Fatalf("the playhead went from %v to %v of %v", playhead, heard, r.p.sent())
 			}
 			playhead = heard
 		}
-		r.p.pause(false)
+		r.p.Pause(false)
 		r.until(r.now + 20*time.Second)
 		check()
 		if got := strip(r.sent[since:]); !bytes.Equal(got, expect) {
 			t.Fatalf("in the end %d bytes were heard of %d", len(got), len(expect))
 		}
-		if heard := r.p.heard(r.now); heard != r.p.sent() {
+		if heard := r.p.Heard(r.now); heard != r.p.sent() {
 			t.Fatalf("in the end the playhead is at %v of %v", heard, r.p.sent())
 		}
 		var names []string
 		for _, ev := range r.events {
-			if ev.Kind == AgentMark {
+			if ev.Kind == agent.EventMark {
 				names = append(names, ev.Mark)
 			}
 		}
@@ -774,7 +778,7 @@ func TestModel(t *testing.T) {
 	})
 }
 
-func (p *playout) agentSamples(d time.Duration) int64 {
+func (p *Playout) agentSamples(d time.Duration) int64 {
 	return (int64(d)*int64(p.agent.Rate) + int64(time.Second)/2) / int64(time.Second)
 }
 
@@ -784,9 +788,9 @@ func TestPlayoutAllocations(t *testing.T) {
 	pcm, buf := make([]byte, 640), make([]byte, 0, 160)
 	var cmd providers.Command
 	step := func() {
-		r.p.push(r.now, pcm)
+		r.p.Push(r.now, pcm)
 		for {
-			if ok, _ := r.p.next(r.now, buf, &cmd); !ok {
+			if ok, _ := r.p.Next(r.now, buf, &cmd); !ok {
 				break
 			}
 		}
@@ -802,18 +806,50 @@ func TestPlayoutAllocations(t *testing.T) {
 
 func BenchmarkPlayout(b *testing.B) {
 	from, to := codec.Format{Encoding: codec.L16LE, Rate: 16000}, codec.Format{Encoding: codec.PCMU, Rate: 8000}
-	cfg := Defaults
+	cfg := defaults
 	var stats Stats
-	p := newPlayout(from, to, native(), &cfg, &stats, func(AgentEvent) {})
+	p := NewPlayout(from, to, native(), cfg, &stats, func(agent.Event) {})
 	pcm, buf := make([]byte, 640), make([]byte, 0, 160)
 	var cmd providers.Command
 	now := time.Duration(0)
 	b.ReportAllocs()
 	for b.Loop() {
-		p.push(now, pcm)
+		p.Push(now, pcm)
 		for ok := true; ok; {
-			ok, _ = p.next(now, buf, &cmd)
+			ok, _ = p.Next(now, buf, &cmd)
 		}
 		now += codec.FrameTime
+	}
+}
+
+// TestSlack: a frame of a run may be late by the slack, the first one of an utterance
+// may not.
+func TestSlack(t *testing.T) {
+	const slack = 25 * ms
+	cfg := defaults
+	cfg.Prebuffer, cfg.Slack = 60*ms, slack
+	var stats Stats
+	p := NewPlayout(codec.Format{Encoding: codec.L16LE, Rate: 8000}, codec.Format{Encoding: codec.PCMU, Rate: 8000},
+		providers.Abilities{}, cfg, &stats, func(agent.Event) {})
+	var cmd providers.Command
+	buf := make([]byte, 0, 160)
+	for _, now := range []time.Duration{0, 5 * time.Second} {
+		p.Push(now, make([]byte, 320))
+		if ok, wait := p.Next(now, buf, &cmd); ok || wait != now+cfg.Prebuffer {
+			t.Errorf("at %v: %t, next at %v, want at %v", now, ok, wait, now+cfg.Prebuffer)
+		}
+		p.Push(now+10*time.Millisecond, make([]byte, 320*15))
+		now += 10 * time.Millisecond
+		for range 8 { // the lead
+			if ok, _ := p.Next(now, buf, &cmd); !ok {
+				t.Fatalf("at %v: nothing is sent", now)
+			}
+		}
+		if ok, wait := p.Next(now, buf, &cmd); ok || wait != now+codec.FrameTime+slack {
+			t.Errorf("at %v: %t, next at %v, want at %v", now, ok, wait, now+codec.FrameTime+slack)
+		}
+		for at := now; p.pushed > p.taken; at += codec.FrameTime {
+			p.Next(at, buf, &cmd)
+		}
 	}
 }

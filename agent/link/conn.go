@@ -1,4 +1,9 @@
-package agent
+// Package link is the link to AI agents: how they are reached, kept alive and lost, and
+// what they may do to their own call. What is said on it is an agent.Dialect.
+//
+// An agent is dialled (Dialer), connects for one call that it is told of (Attended), or
+// connects and waits for calls (Pool). All three give the session a Conn.
+package link
 
 import (
 	"context"
@@ -7,17 +12,18 @@ import (
 	"sync"
 	"time"
 
+	"voicebridge/agent"
+	"voicebridge/calls"
 	"voicebridge/codec"
 	"voicebridge/providers"
-	"voicebridge/session"
 	"voicebridge/ws"
 )
 
-// Conn is the connection to an agent for one call; it implements session.Agent. Its
+// Conn is the connection to an agent for one call; it implements agent.Conn. Its
 // Talk translates, Conn keeps the connection alive and says how it has ended.
 type Conn struct {
 	ws    *ws.Conn
-	talk  Talk
+	talk  agent.Talk
 	ping  time.Duration
 	loop  *ws.Loop    // that serves the connection; nil: a goroutine does
 	alive *time.Timer // runs keepalive
@@ -28,12 +34,12 @@ type Conn struct {
 
 	out providers.Messages // owned by whoever sends
 
-	do func(*session.AgentCommand) // owned by whoever reads; before Serve: takes nothing
-	h  session.AgentHandler
+	do func(*agent.Command) // owned by whoever reads; before Serve: takes nothing
+	h  agent.Handler
 }
 
-func newConn(conn *ws.Conn, talk Talk, ping time.Duration) *Conn {
-	c := &Conn{ws: conn, talk: talk, ping: ping, do: func(*session.AgentCommand) {}}
+func newConn(conn *ws.Conn, talk agent.Talk, ping time.Duration) *Conn {
+	c := &Conn{ws: conn, talk: talk, ping: ping, do: func(*agent.Command) {}}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.alive = time.AfterFunc(c.ping, c.keepalive)
@@ -56,11 +62,11 @@ func (c *Conn) keepalive() {
 	c.alive.Reset(c.ping)
 }
 
-// Formats implements session.Agent.
+// Formats implements agent.Conn.
 func (c *Conn) Formats() (hears, speaks codec.Format) { return c.talk.Formats() }
 
 // start introduces the call.
-func (c *Conn) start(call *session.Call, await bool) error {
+func (c *Conn) start(call *agent.Call, await bool) error {
 	return c.say(func() error { return c.talk.Start(&c.out, call, await) })
 }
 
@@ -119,7 +125,7 @@ func (c *Conn) receive() error {
 	return nil
 }
 
-// Release implements session.Agent.
+// Release implements agent.Conn.
 func (c *Conn) Release() {
 	c.mu.Lock()
 	c.done = true
@@ -128,20 +134,20 @@ func (c *Conn) Release() {
 	c.ws.Release()
 }
 
-// Close implements session.Agent.
-func (c *Conn) Close(cause session.Cause) {
+// Close implements agent.Conn.
+func (c *Conn) Close(cause calls.Cause) {
 	code := ws.CloseNormal
 	switch cause {
-	case session.AgentTimeout:
+	case calls.AgentTimeout:
 		code = ws.ClosePolicy
-	case session.AgentProtocol:
+	case calls.AgentProtocol:
 		code = ws.CloseProtocol
 	}
 	c.ws.Close(code, string(cause))
 }
 
-// Serve implements session.Agent.
-func (c *Conn) Serve(h session.AgentHandler) {
+// Serve implements agent.Conn.
+func (c *Conn) Serve(h agent.Handler) {
 	c.h, c.do = h, h.Command
 	c.ws.Serve(c.loop, served{c})
 }
@@ -160,8 +166,8 @@ func (c served) Writable() { c.h.Writable() }
 // Closed implements ws.Handler.
 func (c served) Closed(err error) { c.h.Gone(c.lost(err)) }
 
-// Send implements session.Agent.
-func (c *Conn) Send(ev *session.AgentEvent) (more bool, err error) {
+// Send implements agent.Conn.
+func (c *Conn) Send(ev *agent.Event) (more bool, err error) {
 	c.out.Reset()
 	if err := c.talk.Encode(&c.out, ev); err != nil {
 		return false, fmt.Errorf("agent: encode: %w", err)
@@ -176,28 +182,28 @@ func (c *Conn) Send(ev *session.AgentEvent) (more bool, err error) {
 }
 
 func sendError(err error) error {
-	cause := session.AgentLost
+	cause := calls.AgentLost
 	if ws.IsTimeout(err) {
-		cause = session.AgentTimeout
+		cause = calls.AgentTimeout
 	}
-	return &session.AgentError{Cause: cause, Err: fmt.Errorf("agent: %w", err)}
+	return &agent.Error{Cause: cause, Err: fmt.Errorf("agent: %w", err)}
 }
 
 // lost says how the connection ended.
 func (c *Conn) lost(err error) error {
-	cause := session.AgentLost
+	cause := calls.AgentLost
 	switch code := ws.CloseCode(err); {
 	case ws.InGoodOrder(code):
-		cause = session.AgentHangup
+		cause = calls.AgentHangup
 	case errors.Is(err, ws.ErrSlow):
-		cause = session.AgentTimeout
+		cause = calls.AgentTimeout
 	case code == 0 && !ws.IsTimeout(err):
-		cause = session.AgentProtocol
+		cause = calls.AgentProtocol
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.dead {
-		return &session.AgentError{Cause: session.AgentLost, Err: errors.New("agent: no answer to pings")}
+		return &agent.Error{Cause: calls.AgentLost, Err: errors.New("agent: no answer to pings")}
 	}
-	return &session.AgentError{Cause: cause, Err: fmt.Errorf("agent: %w", err)}
+	return &agent.Error{Cause: cause, Err: fmt.Errorf("agent: %w", err)}
 }

@@ -1,4 +1,4 @@
-package session
+package audio
 
 import (
 	"errors"
@@ -10,20 +10,20 @@ import (
 	"voicebridge/calls"
 )
 
-// maxMarks bounds the commands that wait in line with the audio.
-const maxMarks = 256
+// MaxMarks bounds the commands that wait in line with the audio.
+const MaxMarks = 256
 
-// item is something queued in line with the audio: a mark, a hang-up, digits or a
+// Item is something queued in line with the audio: a mark, a hang-up, digits or a
 // transfer.
-type item struct {
+type Item struct {
 	at       int64 // the position behind which it stands
-	id       string
+	ID       string
 	mark     string        // name of a mark
-	end      *End          // of a hang-up, otherwise nil
-	digits   string        // of digits to be sent
-	tone     time.Duration // of digits
-	gap      time.Duration // of digits
-	transfer *calls.TransferRequest
+	end      *calls.End    // of a hang-up, otherwise nil
+	Digits   string        // of digits to be sent
+	Tone     time.Duration // of digits
+	Gap      time.Duration // of digits
+	Transfer *calls.TransferRequest
 
 	// Of one that is in flight.
 	serial uint64
@@ -32,15 +32,15 @@ type item struct {
 }
 
 // cancelable reports whether an agent may take it back.
-func (it *item) cancelable() bool { return it.end != nil || it.digits != "" || it.transfer != nil }
+func (it *Item) cancelable() bool { return it.end != nil || it.Digits != "" || it.Transfer != nil }
 
 // inline is what the agent queues in line with its audio. An item waits until the
 // audio before it is with the carrier, and is in flight until the caller has heard
 // that: the carrier echoes marks, and what it does not echo is taken as played when
 // its time has come.
 type inline struct {
-	items      []item // waiting to be reached
-	inflight   []item // sent to the carrier, or waiting for the playhead
+	items      []Item // waiting to be reached
+	inflight   []Item // sent to the carrier, or waiting for the playhead
 	serial     uint64 // of the last one that was sent
 	generation uint64 // of clears: echoes of an older one are not ours any more
 }
@@ -49,16 +49,16 @@ type inline struct {
 func (l *inline) open() int { return len(l.items) + len(l.inflight) }
 
 // add queues an item.
-func (l *inline) add(it item) { l.items = append(l.items, it) }
+func (l *inline) add(it Item) { l.items = append(l.items, it) }
 
 // pop removes the first item that waits, and returns it.
-func (l *inline) pop() item {
+func (l *inline) pop() Item {
 	it := l.items[0]
 	l.items = l.items[:copy(l.items, l.items[1:])]
 	return it
 }
 
-// send moves the first item to those in flight. It stands behind a position, and is
+// send moves the first Item to those in flight. It stands behind a position, and is
 // taken as played at the time due, though not before those ahead of it. It returns
 // its serial.
 func (l *inline) send(behind int64, due time.Duration) uint64 {
@@ -75,20 +75,20 @@ func (l *inline) send(behind int64, due time.Duration) uint64 {
 // next returns when the first item in flight is taken as played.
 func (l *inline) next() time.Duration {
 	if len(l.inflight) == 0 {
-		return forever
+		return Forever
 	}
 	return l.inflight[0].due
 }
 
 // land removes the first n items in flight. They are good until the next send.
-func (l *inline) land(n int) []item {
+func (l *inline) land(n int) []Item {
 	landed := slices.Clone(l.inflight[:n])
 	l.inflight = l.inflight[:copy(l.inflight, l.inflight[n:])]
 	return landed
 }
 
 // empty removes all items, those in flight first.
-func (l *inline) empty() []item {
+func (l *inline) empty() []Item {
 	all := slices.Concat(l.inflight, l.items)
 	l.items, l.inflight = l.items[:0], l.inflight[:0]
 	l.generation++
@@ -97,9 +97,9 @@ func (l *inline) empty() []item {
 
 // cancel withdraws a queued command. It reports whether there was one of that id.
 func (l *inline) cancel(id string) bool {
-	for _, list := range []*[]item{&l.items, &l.inflight} {
+	for _, list := range []*[]Item{&l.items, &l.inflight} {
 		for i, it := range *list {
-			if it.cancelable() && it.id == id && id != "" {
+			if it.cancelable() && it.ID == id && id != "" {
 				*list = slices.Delete(*list, i, i+1)
 				return true
 			}
@@ -110,14 +110,14 @@ func (l *inline) cancel(id string) bool {
 
 // hasHangup reports whether a hang-up is queued.
 func (l *inline) hasHangup() bool {
-	is := func(it item) bool { return it.end != nil }
+	is := func(it Item) bool { return it.end != nil }
 	return slices.ContainsFunc(l.items, is) || slices.ContainsFunc(l.inflight, is)
 }
 
 // waitingDigits counts the digits that wait.
 func (l *inline) waitingDigits() (n int) {
 	for _, it := range l.items {
-		if it.digits != "" {
+		if it.Digits != "" {
 			n++
 		}
 	}
@@ -145,5 +145,5 @@ func (l *inline) find(wire string) (int, error) {
 	if g != l.generation {
 		return -1, nil
 	}
-	return slices.IndexFunc(l.inflight, func(it item) bool { return it.serial == serial }), nil
+	return slices.IndexFunc(l.inflight, func(it Item) bool { return it.serial == serial }), nil
 }

@@ -1,4 +1,4 @@
-package agent
+package link
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"voicebridge/session"
+	"voicebridge/agent"
 	"voicebridge/ws"
 )
 
@@ -19,7 +19,7 @@ const (
 	maxParked = 10000
 )
 
-// Pool are agents that connect and wait for calls. It implements session.Dialer.
+// Pool are agents that connect and wait for calls. It implements agent.Dialer.
 type Pool struct {
 	incoming
 	name   string
@@ -114,7 +114,7 @@ func (p *Pool) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // park waits with a connection. It ends it, or hands it over.
 func (p *Pool) park(c *parked) {
 	err := c.say(func() error {
-		if w, ok := c.talk.(Waiter); ok {
+		if w, ok := c.talk.(agent.Waiter); ok {
 			return w.Wait(&c.out, p.name)
 		}
 		return nil
@@ -186,9 +186,9 @@ func (p *Pool) Parked() int {
 	return len(p.parked)
 }
 
-// Dial implements session.Dialer: it calls the agent that has waited longest, and
+// Dial implements agent.Dialer: it calls the agent that has waited longest, and
 // the next one if it does not say ready in time.
-func (p *Pool) Dial(ctx context.Context, call *session.Call) (session.Agent, error) {
+func (p *Pool) Dial(ctx context.Context, call *agent.Call) (agent.Conn, error) {
 	wait, stop := context.WithTimeout(ctx, p.Wait)
 	defer stop()
 	for wait.Err() == nil { // the call may have ended: no other agent is to hear of it
@@ -211,7 +211,7 @@ func (p *Pool) Dial(ctx context.Context, call *session.Call) (session.Agent, err
 	return nil, fmt.Errorf("agent: none in pool %s was ready within %v", p.name, p.Wait)
 }
 
-func (p *Pool) call(ctx context.Context, c *parked, call *session.Call) error {
+func (p *Pool) call(ctx context.Context, c *parked, call *agent.Call) error {
 	c.loop = ws.LoopOf(ctx)
 	err := c.say(func() error {
 		defer close(c.called) // once ready is awaited, and before the agent hears of it

@@ -1,4 +1,4 @@
-package agent
+package link
 
 import (
 	"cmp"
@@ -11,18 +11,19 @@ import (
 	"strings"
 	"time"
 
+	"voicebridge/agent"
 	"voicebridge/codec"
 	"voicebridge/ws"
 )
 
 // Incoming says how agents connect to the bridge.
 type Incoming struct {
-	Dialect  *Dialect
-	Protocol Protocol      // of the dialect
-	Write    time.Duration // for a message to be taken by the agent
-	Ping     time.Duration // between pings
-	Wait     time.Duration // of a call, for an agent
-	Ready    time.Duration // for a parked agent to say that it is ready
+	Dialect  *agent.Dialect
+	Protocol agent.Protocol // of the dialect
+	Write    time.Duration  // for a message to be taken by the agent
+	Ping     time.Duration  // between pings
+	Wait     time.Duration  // of a call, for an agent
+	Ready    time.Duration  // for a parked agent to say that it is ready
 }
 
 // Defaults of Incoming's times.
@@ -48,7 +49,7 @@ func newIncoming(cfg Incoming) (incoming, error) {
 	return in, err
 }
 
-// Formats implements session.Dialer.
+// Formats implements agent.Dialer.
 func (in *incoming) Formats() (hears, speaks codec.Format) { return in.hears, in.speaks }
 
 // accept takes a connection whose token is good. Refusals are answered.

@@ -1,56 +1,67 @@
-package session
+// Package audio is the audio of one call on its two ways: Inbound, from the caller to
+// the agent, and Playout, from the agent to the caller, with what stands in line with
+// it. A Room mixes a third party in.
+//
+// Nothing here has a clock, a lock or a connection of its own: times are given, counted
+// from the start of the session, which says when (Next) and takes what is due.
+package audio
 
 import (
 	"math"
 	"time"
 
+	"voicebridge/agent"
+	"voicebridge/calls"
 	"voicebridge/codec"
 	"voicebridge/providers"
 )
 
-// playout is the agent's audio on its way to the caller. It holds what the agent
+// Playout is the agent's audio on its way to the caller. It holds what the agent
 // has said, already encoded for the carrier, and says what to send when. Its parts
 // can be read alone: the timeline (positions), the schedule (when), what the agent
-// queues in line with its audio, the voice (the audio that waits), and the digits.
-//
-// playout has no clock of its own: times are given, from the start of the session.
-type playout struct {
+// queues in line with its audio, the voice (the audio that waits), the digits, and what
+// the caller hears instead of the agent or beside it (the insertions).
+type Playout struct {
 	schedule
 	inline
 	voice
 	digits
+	insertions
 
 	stats     *Stats
-	tell      func(AgentEvent) // queues an event for the agent
+	tell      func(agent.Event) // queues an event for the agent
 	can       providers.Abilities
 	limit     int64         // samples that may wait
 	prebuffer time.Duration // audio to wait for before an utterance begins
 
-	clear     bool   // a clear is to be sent
-	paused    bool   // the agent has paused its audio
-	finishing bool   // a hang-up is queued: later audio is ignored
-	speaking  bool   // playback has been reported as started
-	transfers []item // transfers whose time has come
-	end       *End   // a hang-up has been reached: the call is to end
+	clear     bool       // a clear is to be sent
+	paused    bool       // the agent has paused its audio
+	finishing bool       // a hang-up is queued: later audio is ignored
+	speaking  bool       // playback has been reported as started
+	transfers []Item     // transfers whose time has come
+	end       *calls.End // a hang-up has been reached: the call is to end
 
 	fresh   bool          // what comes next begins an utterance: silence before it is no hole
 	padding time.Duration // silence that was added since the last frame without
 
-	held   []byte // what the caller hears instead of the agent, over and over; nil: it is not held
-	heldAt int
-	party  *fifo              // a third party's audio, as samples at the carrier's rate; nil: there is none
-	tap    func(frame []byte) // is given each frame of the agent's; nil: nobody wants them
-	muted  bool               // the agent is not heard: what it says is discarded
-	mixer  mixer
-
-	level    BufferLevel   // last reported
-	overflow bool          // an overflow episode is going on
-	report   time.Duration // report the buffer this often; 0: on change
+	level    agent.BufferLevel // last reported
+	overflow bool              // an overflow episode is going on
+	report   time.Duration     // report the buffer this often; 0: on change
 	reported time.Duration
 }
 
+// Settings are those of a Playout.
+type Settings struct {
+	Lead         time.Duration // audio that the carrier holds ahead of time
+	Slack        time.Duration // how late a frame of a run may go out where nothing else calls for it
+	Prebuffer    time.Duration // audio to wait for before an utterance begins
+	Queue        time.Duration // the most audio that waits
+	NativeDigits bool          // the carrier sends digits, they are not tones in the audio
+}
+
 const (
-	forever = time.Duration(math.MaxInt64)
+	// Forever is a time that never comes.
+	Forever = time.Duration(math.MaxInt64)
 	// markLate is how long after its time a mark is waited for.
 	markLate = 2 * time.Second
 	// A silence of gapMin to gapMax between frames is a hole that the caller
@@ -59,31 +70,37 @@ const (
 	gapMin, gapMax = 10 * time.Millisecond, 500 * time.Millisecond
 )
 
-func newPlayout(from, to codec.Format, can providers.Abilities, cfg *Config, stats *Stats,
-	tell func(AgentEvent)) playout {
-	p := playout{stats: stats, tell: tell, can: can, prebuffer: cfg.Prebuffer, level: BufferOK}
+// NewPlayout makes one from the format that the agent speaks to the carrier's. tell
+// queues an event for the agent.
+func NewPlayout(from, to codec.Format, can providers.Abilities, set Settings, stats *Stats,
+	tell func(agent.Event)) Playout {
+	p := Playout{stats: stats, tell: tell, can: can, prebuffer: set.Prebuffer, level: agent.BufferOK}
 	p.timeline = timeline{format: to, agent: from, jump: true}
-	p.lead = cfg.Lead
+	p.lead, p.slack = set.Lead, set.Slack
 	p.voice = newVoice(from, to)
-	p.limit = p.samples(cfg.AgentQueue)
+	p.digits.native = set.NativeDigits
+	p.limit = p.samples(set.Queue)
 	return p
 }
 
-// retune goes on with another format of the agent's, which has said nothing yet.
-func (p *playout) retune(from codec.Format) {
+// Retune goes on with another format of the agent's, which has said nothing yet.
+func (p *Playout) Retune(from codec.Format) {
+	if from == p.agent {
+		return
+	}
 	p.agent, p.voice = from, newVoice(from, p.format)
 }
 
-// push takes audio of the agent's, at most as much as the queue holds. It returns
+// Push takes audio of the agent's, at most as much as the queue holds. It returns
 // the duration of what was discarded.
-func (p *playout) push(now time.Duration, audio []byte) (discarded time.Duration) {
+func (p *Playout) Push(now time.Duration, audio []byte) (discarded time.Duration) {
 	p.whole(audio, func(samples []byte) { discarded += p.take(now, samples) })
 	p.levels(now)
 	return discarded
 }
 
 // take takes whole samples.
-func (p *playout) take(now time.Duration, audio []byte) (discarded time.Duration) {
+func (p *Playout) take(now time.Duration, audio []byte) (discarded time.Duration) {
 	size := p.agent.Encoding.SampleBytes()
 	samples := int64(len(audio) / size)
 	fits := min(samples, p.toAgent(max(0, p.limit-(p.pushed-p.taken))))
@@ -108,37 +125,62 @@ func (p *playout) take(now time.Duration, audio []byte) (discarded time.Duration
 	if !p.overflow {
 		p.overflow = true
 		p.stats.Faults++
-		p.tell(AgentEvent{Kind: AgentFault, Code: "buffer_overflow", Out: p.heard(now),
+		p.tell(agent.Event{Kind: agent.EventFault, Code: "buffer_overflow", Out: p.Heard(now),
 			Message: "more audio than the queue holds: the newest was discarded"})
 	}
 	return discarded
 }
 
 // levels reports the buffer when it passes one of its levels, or its time has come.
-func (p *playout) levels(now time.Duration) {
+func (p *Playout) levels(now time.Duration) {
 	queued := p.pushed - p.taken
 	level := p.level
 	switch {
 	case queued >= p.limit-int64(p.format.FrameSamples()):
-		level = BufferFull
+		level = agent.BufferFull
 	case queued >= p.limit/2:
-		level = BufferHigh
+		level = agent.BufferHigh
 	case queued <= p.limit/6:
-		level = BufferOK
+		level = agent.BufferOK
 		p.overflow = false
-	case level == BufferFull:
-		level = BufferHigh
+	case level == agent.BufferFull:
+		level = agent.BufferHigh
 	}
 	if level != p.level || p.report > 0 && now >= p.reported+p.report {
 		p.level, p.reported = level, now
-		p.tell(AgentEvent{Kind: AgentBuffer, Buffer: level, Out: p.heard(now),
+		p.tell(agent.Event{Kind: agent.EventBuffer, Buffer: level, Out: p.Heard(now),
 			Queued: p.duration(queued), Carrier: p.duration(p.taken - p.playhead(now))})
 	}
 }
 
-// pause stops or continues the output. It is false where a hang-up is queued,
+// Format is the carrier's.
+func (p *Playout) Format() codec.Format { return p.format }
+
+// Silent reports whether the agent has said nothing yet.
+func (p *Playout) Silent() bool { return p.received == 0 }
+
+// Came is when audio of the agent's last came.
+func (p *Playout) Came() time.Duration { return p.came }
+
+// Ending reports whether a hang-up is queued: what the agent says after it is ignored.
+func (p *Playout) Ending() bool { return p.finishing }
+
+// End returns the end of the call once a queued hang-up is reached; nil: it is not.
+func (p *Playout) End() *calls.End { return p.end }
+
+// TakeTransfers returns the transfers whose time has come, once.
+func (p *Playout) TakeTransfers() []Item {
+	due := p.transfers
+	p.transfers = nil
+	return due
+}
+
+// Report has the buffer reported that often, from now on; 0: on change.
+func (p *Playout) Report(now, every time.Duration) { p.report, p.reported = every, now }
+
+// Pause stops or continues the output. It is false where a hang-up is queued,
 // which a pause would put off for ever.
-func (p *playout) pause(on bool) bool {
+func (p *Playout) Pause(on bool) bool {
 	if on && p.finishing {
 		return false
 	}
@@ -147,25 +189,15 @@ func (p *playout) pause(on bool) bool {
 	return true
 }
 
-// hold plays frames over and over in place of the agent's audio; nil ends that. It
-// reports whether the caller is held.
-func (p *playout) hold(frames []byte) bool {
-	p.held, p.heldAt = frames[:len(frames)/p.frame*p.frame], 0
-	if len(p.held) == 0 {
-		p.held = nil
-	}
-	return p.held != nil
-}
-
-// flush is a clear: the agent interrupts itself. Nothing that came before it is
+// Clear is a barge-in: the agent interrupts itself. Nothing that came before it is
 // sent after it.
-func (p *playout) flush(now time.Duration, by ClearCause, ref string) {
+func (p *Playout) Clear(now time.Duration, by agent.ClearCause, ref string) {
 	p.stats.Clears++
-	heard := p.heard(now)
+	heard := p.Heard(now)
 	for _, it := range p.inline.empty() {
 		p.flushItem(it, heard)
 	}
-	p.tell(AgentEvent{Kind: AgentCleared, ClearedBy: by, Ref: ref, Out: heard, Discarded: p.sent() - heard,
+	p.tell(agent.Event{Kind: agent.EventCleared, ClearedBy: by, Ref: ref, Out: heard, Discarded: p.sent() - heard,
 		Sent: p.sent()})
 	p.voice.reset()
 	p.discard()
@@ -183,40 +215,40 @@ func (p *playout) flush(now time.Duration, by ClearCause, ref string) {
 
 // flushItem deals with an item that a clear has taken out of its line: a mark is
 // cleared, and what is no audio falls due now.
-func (p *playout) flushItem(it item, heard time.Duration) {
+func (p *Playout) flushItem(it Item, heard time.Duration) {
 	switch {
-	case it.digits != "":
+	case it.Digits != "":
 		p.digits.begin(it)
-	case it.transfer != nil:
+	case it.Transfer != nil:
 		p.transfers = append(p.transfers, it)
 	case it.end != nil && p.digits.left(): // once they are sent
 		p.inline.add(it)
 	case it.end != nil:
 		p.end = it.end
 	default:
-		p.tell(AgentEvent{Kind: AgentMark, Mark: it.mark, MarkStatus: MarkCleared, Out: heard})
+		p.tell(agent.Event{Kind: agent.EventMark, Mark: it.mark, MarkStatus: agent.MarkCleared, Out: heard})
 	}
 }
 
-// mark queues a mark. It is false where there are too many.
-func (p *playout) mark(name string) bool {
-	if p.open() >= maxMarks {
+// Mark queues a mark. It is false where there are too many.
+func (p *Playout) Mark(name string) bool {
+	if p.open() >= MaxMarks {
 		return false
 	}
 	p.stats.Marks++
-	p.inline.add(item{at: p.pushed, mark: name})
+	p.inline.add(Item{at: p.pushed, mark: name})
 	return true
 }
 
-// hangup queues the end of the call behind the audio that came before it.
-func (p *playout) hangup(id string, end *End) {
+// Hangup queues the end of the call behind the audio that came before it.
+func (p *Playout) Hangup(id string, end *calls.End) {
 	p.finishing, p.paused = true, false
-	p.inline.add(item{at: p.pushed, id: id, end: end})
+	p.inline.add(Item{at: p.pushed, ID: id, end: end})
 }
 
-// cancel withdraws a queued hang-up, digits or transfer. It is false where there is
+// Cancel withdraws a queued hang-up, digits or transfer. It is false where there is
 // none of that id.
-func (p *playout) cancel(id string) bool {
+func (p *Playout) Cancel(id string) bool {
 	if !p.inline.cancel(id) {
 		return false
 	}
@@ -224,9 +256,9 @@ func (p *playout) cancel(id string) bool {
 	return true
 }
 
-// dial queues digits behind the audio so far, or sends them at once. It is
+// SendDigits queues digits behind the audio so far, or sends them at once. It is
 // false where too many wait or the call is about to end.
-func (p *playout) dial(it item, now bool) bool {
+func (p *Playout) SendDigits(it Item, now bool) bool {
 	switch {
 	case p.digits.waiting()+p.waitingDigits() >= maxDigitsQueue || p.finishing:
 		return false
@@ -239,13 +271,13 @@ func (p *playout) dial(it item, now bool) bool {
 	return true
 }
 
-// transfer queues a transfer behind the audio so far, or lets it be at once. It is
+// Transfer queues a transfer behind the audio so far, or lets it be at once. It is
 // false where too many commands wait.
-func (p *playout) transfer(it item, now bool) bool {
+func (p *Playout) Transfer(it Item, now bool) bool {
 	switch {
 	case now:
 		p.transfers = append(p.transfers, it)
-	case len(p.items) >= maxMarks:
+	case len(p.items) >= MaxMarks:
 		return false
 	default:
 		it.at = p.pushed
@@ -254,9 +286,9 @@ func (p *playout) transfer(it item, now bool) bool {
 	return true
 }
 
-// next returns what is to be sent to the carrier now, audio into buf. ok is false
+// Next returns what is to be sent to the carrier now, audio into buf. ok is false
 // where there is nothing before the time wait.
-func (p *playout) next(now time.Duration, buf []byte, cmd *providers.Command) (ok bool, wait time.Duration) {
+func (p *Playout) Next(now time.Duration, buf []byte, cmd *providers.Command) (ok bool, wait time.Duration) {
 	if p.clear {
 		p.clear = false
 		*cmd = providers.Command{Kind: providers.CommandClear}
@@ -278,7 +310,7 @@ func (p *playout) next(now time.Duration, buf []byte, cmd *providers.Command) (o
 
 // nextInLine returns the digits, or the mark, whose time has come, and carries out
 // what else is reached. It is false where audio is next.
-func (p *playout) nextInLine(now time.Duration, cmd *providers.Command) bool {
+func (p *Playout) nextInLine(now time.Duration, cmd *providers.Command) bool {
 	for {
 		if digits, ok := p.signal(); ok {
 			*cmd = providers.Command{Kind: providers.CommandDigits, Digits: digits}
@@ -288,9 +320,9 @@ func (p *playout) nextInLine(now time.Duration, cmd *providers.Command) bool {
 			return false
 		}
 		switch it := p.items[0]; {
-		case it.transfer != nil:
+		case it.Transfer != nil:
 			p.transfers = append(p.transfers, p.pop())
-		case it.digits != "":
+		case it.Digits != "":
 			p.digits.begin(p.pop())
 		case it.end != nil && p.digits.left():
 			return false
@@ -305,7 +337,7 @@ func (p *playout) nextInLine(now time.Duration, cmd *providers.Command) bool {
 }
 
 // playedBy returns when all that the carrier has got is taken as played.
-func (p *playout) playedBy(now time.Duration) time.Duration {
+func (p *Playout) playedBy(now time.Duration) time.Duration {
 	due := now
 	if at := p.dry() + p.lag; p.run && at > now {
 		due = at
@@ -318,7 +350,7 @@ func (p *playout) playedBy(now time.Duration) time.Duration {
 
 // nextFrame returns the next frame of audio. ok is false where none is due before the
 // time wait.
-func (p *playout) nextFrame(now time.Duration, buf []byte, cmd *providers.Command) (ok bool, wait time.Duration) {
+func (p *Playout) nextFrame(now time.Duration, buf []byte, cmd *providers.Command) (ok bool, wait time.Duration) {
 	if from := p.insertion(); from != nobody {
 		due := now
 		if p.playing(now) {
@@ -330,7 +362,7 @@ func (p *playout) nextFrame(now time.Duration, buf []byte, cmd *providers.Comman
 		p.sendInsertion(now, from, buf, cmd)
 		return true, 0
 	}
-	wait = forever
+	wait = Forever
 	if !p.paused && (p.queue.len() >= p.frame || p.flushTail(now, &wait)) {
 		due := p.due(now)
 		if now >= due {
@@ -345,14 +377,14 @@ func (p *playout) nextFrame(now time.Duration, buf []byte, cmd *providers.Comman
 		}
 		if p.speaking && p.pushed == p.taken && !p.tail && p.open() == 0 {
 			p.speaking = false
-			p.tell(AgentEvent{Kind: AgentPlayback, Playback: PlaybackIdle, Out: p.heard(now)})
+			p.tell(agent.Event{Kind: agent.EventPlayback, Playback: agent.PlaybackIdle, Out: p.Heard(now)})
 		}
 	}
 	return false, wait
 }
 
 // due returns when the next frame of the agent's is to be sent.
-func (p *playout) due(now time.Duration) time.Duration {
+func (p *Playout) due(now time.Duration) time.Duration {
 	if p.playing(now) {
 		return p.schedule.due()
 	}
@@ -365,7 +397,7 @@ func (p *playout) due(now time.Duration) time.Duration {
 // flushTail completes the last frame once the agent has been silent for a while, but
 // not before the carrier needs it: more may come. It reports whether there is a frame
 // now; otherwise wait is not later than the time for that.
-func (p *playout) flushTail(now time.Duration, wait *time.Duration) bool {
+func (p *Playout) flushTail(now time.Duration, wait *time.Duration) bool {
 	if p.voice.empty() {
 		return false
 	}
@@ -385,7 +417,7 @@ func (p *playout) flushTail(now time.Duration, wait *time.Duration) bool {
 }
 
 // send hands one frame of the agent's to the carrier.
-func (p *playout) send(now time.Duration, buf []byte, cmd *providers.Command) {
+func (p *Playout) send(now time.Duration, buf []byte, cmd *providers.Command) {
 	late := max(0, now-p.dry())
 	if !p.padded || p.queue.len() > p.frame { // not the padding itself
 		if hole := late + p.padding; p.run && !p.fresh && hole >= gapMin && hole < gapMax {
@@ -397,7 +429,7 @@ func (p *playout) send(now time.Duration, buf []byte, cmd *providers.Command) {
 	p.start(now)
 	if !p.speaking {
 		p.speaking = true
-		p.tell(AgentEvent{Kind: AgentPlayback, Playback: PlaybackStarted, Out: p.heard(now)})
+		p.tell(agent.Event{Kind: agent.EventPlayback, Playback: agent.PlaybackStarted, Out: p.Heard(now)})
 	}
 	*cmd = providers.Command{Kind: providers.CommandAudio, Audio: p.queue.take(buf, p.frame)}
 	if p.tap != nil {
@@ -411,79 +443,27 @@ func (p *playout) send(now time.Duration, buf []byte, cmd *providers.Command) {
 	p.levels(now)
 }
 
-// source is who a frame is of that is not the agent's.
-type source uint8
-
-const (
-	nobody source = iota
-	ofTones
-	ofHold
-	ofParty
-)
-
-// insertion returns whose frame comes before the agent's, if any does.
-func (p *playout) insertion() source {
-	switch {
-	case len(p.tones) > 0:
-		return ofTones
-	case p.held != nil:
-		return ofHold
-	case p.partyReady() && (p.paused || p.queue.len() < p.frame): // otherwise both are mixed
-		return ofParty
-	}
-	return nobody
-}
-
-// partyReady reports whether a frame of the party's waits.
-func (p *playout) partyReady() bool {
-	return p.party != nil && p.party.len() >= 2*p.format.FrameSamples()
-}
-
-// sendInsertion hands one frame to the carrier that is not the agent's. It takes no
-// place on the agent's timeline.
-func (p *playout) sendInsertion(now time.Duration, from source, buf []byte, cmd *providers.Command) {
-	p.insert(now)
-	p.stats.FramesOut++
-	p.fresh = true // the silence around it is no hole
-	*cmd = providers.Command{Kind: providers.CommandAudio}
-	switch from {
-	case ofTones:
-		var done *item
-		cmd.Audio, done = p.nextTone(p.format, buf)
-		p.toned = p.dry()
-		if done != nil && done.id != "" {
-			p.tell(AgentEvent{Kind: AgentAck, Ref: done.id, Out: p.heard(now)})
-		}
-	case ofHold:
-		cmd.Audio = append(buf[:0], p.held[p.heldAt:p.heldAt+p.frame]...)
-		p.heldAt = (p.heldAt + p.frame) % len(p.held)
-	case ofParty:
-		cmd.Audio = p.format.Encoding.AppendSilence(buf[:0], p.frame)
-		p.mixer.add(p.format, cmd.Audio, p.party)
-	}
-}
-
 // expire reports what counts as played although the carrier has not said so.
-func (p *playout) expire(now time.Duration) {
+func (p *Playout) expire(now time.Duration) {
 	for len(p.inflight) > 0 && p.inflight[0].due <= now {
 		p.played(now, 1)
 	}
 }
 
 // played reports the first n items in flight.
-func (p *playout) played(now time.Duration, n int) {
+func (p *Playout) played(now time.Duration, n int) {
 	for _, it := range p.land(n) {
 		if it.end != nil {
 			p.end = it.end
 			continue
 		}
-		p.tell(AgentEvent{Kind: AgentMark, Mark: it.mark, MarkStatus: MarkPlayed, Out: p.heard(now)})
+		p.tell(agent.Event{Kind: agent.EventMark, Mark: it.mark, MarkStatus: agent.MarkPlayed, Out: p.Heard(now)})
 	}
 }
 
-// markPlayed takes a mark that came back from the carrier. Marks come back in order:
+// MarkPlayed takes a mark that came back from the carrier. Marks come back in order:
 // those before it were lost.
-func (p *playout) markPlayed(now time.Duration, wire string) error {
+func (p *Playout) MarkPlayed(now time.Duration, wire string) error {
 	i, err := p.find(wire)
 	switch {
 	case err != nil:

@@ -1,17 +1,18 @@
-package session
+package audio
 
 import (
 	"time"
 
+	"voicebridge/agent"
 	"voicebridge/codec"
 )
 
-// inbound is the caller's audio on its way to the agent: transcoded, cut into
+// Inbound is the caller's audio on its way to the agent: transcoded, cut into
 // frames of 20 ms, held for as long as the agent is slow up to a bound, and kept
 // going with silence when the carrier sends nothing, so that the agent can take
 // it as a clock. It has no clock of its own: times are given, counted from the
 // start of the session.
-type inbound struct {
+type Inbound struct {
 	stats *Stats
 	limit int // frames held for a slow agent
 	from  codec.Format
@@ -41,8 +42,9 @@ const (
 	quiet = 128
 )
 
-func newInbound(from, to codec.Format, limit time.Duration, stats *Stats) inbound {
-	return inbound{
+// NewInbound makes one that holds at most so much for a slow agent.
+func NewInbound(from, to codec.Format, limit time.Duration, stats *Stats) Inbound {
+	return Inbound{
 		stats: stats,
 		limit: int(limit / codec.FrameTime),
 		from:  from,
@@ -52,8 +54,8 @@ func newInbound(from, to codec.Format, limit time.Duration, stats *Stats) inboun
 	}
 }
 
-// retune goes on with another format for the agent. What waits is converted.
-func (in *inbound) retune(to codec.Format) {
+// Retune goes on with another format for the agent. What waits is converted.
+func (in *Inbound) Retune(to codec.Format) {
 	if to == in.to {
 		return
 	}
@@ -68,8 +70,8 @@ func (in *inbound) retune(to codec.Format) {
 	in.to, in.frame = to, to.FrameBytes()
 }
 
-// audio takes a message from the carrier.
-func (in *inbound) audio(now time.Duration, payload []byte, missing int) {
+// Push takes a message from the carrier.
+func (in *Inbound) Push(now time.Duration, payload []byte, missing int) {
 	in.stats.FramesIn++
 	in.stats.Missing += uint64(missing)
 	length := in.from.Duration(len(payload))
@@ -90,7 +92,7 @@ func (in *inbound) audio(now time.Duration, payload []byte, missing int) {
 // replace puts silence where the carrier says that messages were lost: no more
 // than there was time for, than has not been filled in already, and than the
 // agent's queue takes.
-func (in *inbound) replace(now time.Duration, missing int, length time.Duration) {
+func (in *Inbound) replace(now time.Duration, missing int, length time.Duration) {
 	if missing == 0 || length <= 0 {
 		return
 	}
@@ -102,17 +104,17 @@ func (in *inbound) replace(now time.Duration, missing int, length time.Duration)
 }
 
 // given returns how much audio the agent has got or will get.
-func (in *inbound) given() time.Duration {
+func (in *Inbound) given() time.Duration {
 	return in.sent + in.gap + time.Duration(in.queue.len())*codec.FrameTime/time.Duration(in.frame)
 }
 
 // ahead reports whether the agent has been given more audio than time has passed.
-func (in *inbound) ahead(now time.Duration) bool {
+func (in *Inbound) ahead(now time.Duration) bool {
 	return in.given() > now-in.zero+codec.FrameTime
 }
 
 // quietSince reports whether nothing can be heard in what is queued behind n bytes.
-func (in *inbound) quietSince(n int) bool {
+func (in *Inbound) quietSince(n int) bool {
 	in.samples = in.to.Encoding.AppendDecode(in.samples[:0], in.queue.bytes()[n:])
 	for _, s := range in.samples {
 		if s > quiet || s < -quiet {
@@ -122,7 +124,7 @@ func (in *inbound) quietSince(n int) bool {
 	return true
 }
 
-func (in *inbound) silence(now, d time.Duration) {
+func (in *Inbound) silence(now, d time.Duration) {
 	if d <= 0 {
 		return
 	}
@@ -133,7 +135,7 @@ func (in *inbound) silence(now, d time.Duration) {
 
 // arrived notes the time of the frames that are now whole, and drops the oldest
 // beyond the limit: what an agent hears late should still be fresh.
-func (in *inbound) arrived(now time.Duration) {
+func (in *Inbound) arrived(now time.Duration) {
 	for len(in.times) < in.queue.len()/in.frame {
 		in.times = append(in.times, now)
 	}
@@ -145,18 +147,18 @@ func (in *inbound) arrived(now time.Duration) {
 	}
 }
 
-// next returns what is to be sent to the agent now: a gap report, or a frame into
+// Next returns what is to be sent to the agent now: a gap report, or a frame into
 // buf. ok is false where there is nothing before the time wait.
-func (in *inbound) next(now time.Duration, buf []byte, ev *AgentEvent) (ok bool, wait time.Duration) {
+func (in *Inbound) Next(now time.Duration, buf []byte, ev *agent.Event) (ok bool, wait time.Duration) {
 	if in.gap > 0 {
 		in.sent += in.gap
-		*ev = AgentEvent{Kind: AgentGap, Duration: in.gap, GapCause: GapSlowReader, In: in.sent}
+		*ev = agent.Event{Kind: agent.EventGap, Duration: in.gap, GapCause: agent.GapSlowReader, In: in.sent}
 		in.gap = 0
 		return true, 0
 	}
 	if len(in.times) == 0 {
 		if !in.begun {
-			return false, forever
+			return false, Forever
 		}
 		// Silence is due where nothing has come for a while and the agent has
 		// been given less than the time that has passed since.
@@ -173,8 +175,14 @@ func (in *inbound) next(now time.Duration, buf []byte, ev *AgentEvent) (ok bool,
 	}
 	in.sent += codec.FrameTime
 	in.stats.AgentFrames++
-	*ev = AgentEvent{Kind: AgentAudio, Audio: in.queue.take(buf, in.frame), In: in.sent}
+	*ev = agent.Event{Kind: agent.EventAudio, Audio: in.queue.take(buf, in.frame), In: in.sent}
 	in.taken = in.times[0]
 	in.times = in.times[:copy(in.times, in.times[1:])]
 	return true, 0
 }
+
+// Sent is how much audio the agent has got, reported gaps included.
+func (in *Inbound) Sent() time.Duration { return in.sent }
+
+// Taken is when the frame came that Next returned last.
+func (in *Inbound) Taken() time.Duration { return in.taken }

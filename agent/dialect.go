@@ -1,0 +1,70 @@
+package agent
+
+import (
+	"net/url"
+
+	"voicebridge/codec"
+	"voicebridge/providers"
+)
+
+// DefaultRate is the sample rate where none is asked for, in Hz.
+const DefaultRate = 16000
+
+// Dialect is a protocol that agents speak.
+type Dialect struct {
+	Name  string // in configuration
+	Title string // for people
+	// Subprotocols are offered to the agent, and taken from one that connects.
+	Subprotocols []string
+	// New makes the protocol of one configured agent. Errors name the field.
+	New func(o Options) (Protocol, error)
+}
+
+// Options are what a protocol is made from.
+type Options struct {
+	// InputRate and OutputRate are what the agent hears and speaks, in Hz; 0 leaves
+	// it to the agent's URL, and then to DefaultRate.
+	InputRate, OutputRate int
+	// Incoming tells that the agent connects to the bridge: what its URL asks for
+	// counts more than the rates.
+	Incoming bool
+	// Decode puts the dialect's own options into a struct; nil: there are none.
+	Decode func(config any) error
+}
+
+// Protocol is how one configured agent is spoken to. Its methods may be called at the
+// same time.
+type Protocol interface {
+	// Formats are what the agent at the URL hears and speaks, whose query may choose.
+	// Errors name the field.
+	Formats(u *url.URL) (hears, speaks codec.Format, err error)
+	// Limits bound what the agent may send, in bytes of a text and a binary message.
+	Limits(u *url.URL) (text, binary int64)
+	// NewTalk makes what is said in one call with the agent at the URL, whose
+	// Formats are good.
+	NewTalk(u *url.URL) Talk
+}
+
+// Talk is what is said in one call: it turns what happens into messages, and the
+// agent's messages into commands. It makes no connections. Start and Encode are called
+// from one goroutine, Decode from another.
+type Talk interface {
+	// Formats are what the agent hears and speaks. They change only until Ready.
+	Formats() (hears, speaks codec.Format)
+	// Start adds the messages that introduce the call. Where await is true, the
+	// agent has to say that it is ready before it hears anything.
+	Start(out *providers.Messages, call *Call, await bool) error
+	// Ready reports whether the agent has said so since Start.
+	Ready() bool
+	// Encode adds the messages of an event.
+	Encode(out *providers.Messages, ev *Event) error
+	// Decode reads a message, and gives each command in it to do. A message that
+	// makes no sense is a CommandFault.
+	Decode(m providers.Message, do func(*Command))
+}
+
+// Waiter is a Talk of agents that wait in a pool, before any call.
+type Waiter interface {
+	// Wait adds what an agent is told that waits in the pool.
+	Wait(out *providers.Messages, pool string) error
+}

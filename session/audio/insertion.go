@@ -1,0 +1,84 @@
+package audio
+
+import (
+	"time"
+
+	"voicebridge/agent"
+	"voicebridge/providers"
+)
+
+// insertions are what the caller hears instead of the agent, or beside it: tones, music
+// on hold, a third party. They take no place on the agent's timeline.
+type insertions struct {
+	held   []byte // what is played over and over; nil: the caller is not held
+	heldAt int
+	party  *fifo              // a third party's audio, as samples at the carrier's rate; nil: there is none
+	tap    func(frame []byte) // is given each frame of the agent's; nil: nobody wants them
+	muted  bool               // the agent is not heard: what it says is discarded
+	mixer  mixer
+}
+
+// Held reports whether the caller is held.
+func (p *Playout) Held() bool { return p.held != nil }
+
+// Hold plays frames over and over in place of the agent's audio; nil ends that. It
+// reports whether the caller is held.
+func (p *Playout) Hold(frames []byte) bool {
+	p.held, p.heldAt = frames[:len(frames)/p.frame*p.frame], 0
+	if len(p.held) == 0 {
+		p.held = nil
+	}
+	return p.held != nil
+}
+
+// source is who a frame is of that is not the agent's.
+type source uint8
+
+const (
+	nobody source = iota
+	ofTones
+	ofHold
+	ofParty
+)
+
+// insertion returns whose frame comes before the agent's, if any does.
+func (p *Playout) insertion() source {
+	switch {
+	case len(p.tones) > 0:
+		return ofTones
+	case p.held != nil:
+		return ofHold
+	case p.partyReady() && (p.paused || p.queue.len() < p.frame): // otherwise both are mixed
+		return ofParty
+	}
+	return nobody
+}
+
+// partyReady reports whether a frame of the party's waits.
+func (p *Playout) partyReady() bool {
+	return p.party != nil && p.party.len() >= 2*p.format.FrameSamples()
+}
+
+// sendInsertion hands one frame to the carrier that is not the agent's. It takes no
+// place on the agent's timeline.
+func (p *Playout) sendInsertion(now time.Duration, from source, buf []byte, cmd *providers.Command) {
+	p.insert(now)
+	p.stats.FramesOut++
+	p.fresh = true // the silence around it is no hole
+	*cmd = providers.Command{Kind: providers.CommandAudio}
+	switch from {
+	case ofTones:
+		var done *Item
+		cmd.Audio, done = p.nextTone(p.format, buf)
+		p.toned = p.dry()
+		if done != nil && done.ID != "" {
+			p.tell(agent.Event{Kind: agent.EventAck, Ref: done.ID, Out: p.Heard(now)})
+		}
+	case ofHold:
+		cmd.Audio = append(buf[:0], p.held[p.heldAt:p.heldAt+p.frame]...)
+		p.heldAt = (p.heldAt + p.frame) % len(p.held)
+	case ofParty:
+		cmd.Audio = p.format.Encoding.AppendSilence(buf[:0], p.frame)
+		p.mixer.add(p.format, cmd.Audio, p.party)
+	}
+}
