@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"voicebridge/bench/yardstick"
 	"voicebridge/codec"
 	"voicebridge/providers"
 	"voicebridge/providers/twilio"
@@ -159,7 +160,7 @@ func line(spec *providers.Spec) []Share[Line] { return []Share[Line]{{Line{spec,
 func only(b Behaviour) []Share[Behaviour] { return []Share[Behaviour]{{b, 1}} }
 
 // yardstick runs one, and gives its URL and its end.
-func yardstick(t *testing.T, run func(context.Context, net.Listener, string) error, agent string) (url string,
+func startYardstick(t *testing.T, run func(context.Context, net.Listener, string) error, agent string) (url string,
 	stop func()) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -193,13 +194,13 @@ func generator(t *testing.T) *Generator {
 func TestMeasure(t *testing.T) {
 	g := generator(t)
 	for _, spec := range []*providers.Spec{twilio.Spec, vonage.Spec} {
-		for name, run := range map[string]func(context.Context, net.Listener, string) error{"relay": Relay,
-			"floor": Floor} {
+		for name, run := range map[string]func(context.Context, net.Listener, string) error{"relay": yardstick.Relay,
+			"floor": yardstick.Floor} {
 			if name == "floor" {
 				if l, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
 					ctx, cancel := context.WithCancel(t.Context())
 					cancel()
-					if errors.Is(Floor(ctx, l, ""), errors.ErrUnsupported) {
+					if errors.Is(yardstick.Floor(ctx, l, ""), errors.ErrUnsupported) {
 						continue
 					}
 				}
@@ -207,7 +208,7 @@ func TestMeasure(t *testing.T) {
 			t.Run(spec.Name+" "+name, func(t *testing.T) {
 				load := &Load{Lines: line(spec), Agents: only(EchoAgent), Calls: 5, Arrivals: 100,
 					Settle: 200 * time.Millisecond, Duration: 2 * time.Second}
-				url, _ := yardstick(t, run, g.AgentURL(&load.Lines[0].Of))
+				url, _ := startYardstick(t, run, g.AgentURL(&load.Lines[0].Of))
 				target := &Target{Name: name, URL: func(*providers.Spec) string { return url }}
 				m, err := g.Measure(t.Context(), target, load)
 				if err != nil {
@@ -258,7 +259,7 @@ func TestBridgeFails(t *testing.T) {
 	measure("ws://"+hangs.Addr().String()+"/", "takes no calls")
 	dialTime = before
 
-	url, die := yardstick(t, Relay, g.AgentURL(&load.Lines[0].Of))
+	url, die := startYardstick(t, yardstick.Relay, g.AgentURL(&load.Lines[0].Of))
 	load.Progress = func(what string, part float64) {
 		if what == "measuring" {
 			die()

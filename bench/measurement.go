@@ -150,7 +150,7 @@ func (g *Generator) Measure(ctx context.Context, target *Target, l *Load) (*Meas
 		g.books.fill(m) // before it is asked for its metrics, which may take long where it hangs
 		to := look(target)
 		if now, e := processTime(os.Getpid()); e == nil {
-			m.GeneratorCPU = ptr(perCall(now-own, m))
+			m.GeneratorCPU = new(perCall(now-own, m))
 		}
 		m.compare(&before, &from, &to)
 	}
@@ -165,8 +165,6 @@ func (g *Generator) Measure(ctx context.Context, target *Target, l *Load) (*Meas
 	m.judge()
 	return m, nil
 }
-
-func ptr[T any](v T) *T { return &v }
 
 func perCall(d time.Duration, m *Measurement) float64 {
 	return float64(d) / 1e6 / m.Seconds / float64(m.Calls)
@@ -246,13 +244,13 @@ func scrape(url string) (mallocs, goroutines float64, ok bool) {
 // compare fills in what the bridge has used.
 func (m *Measurement) compare(before, from, to *usage) {
 	if before.known && from.known && to.known {
-		m.CPU = ptr(perCall(to.cpu-from.cpu, m))
-		m.IdleMB = ptr(float64(before.memory) / (1 << 20))
-		m.MemoryKB = ptr(float64(to.memory-before.memory) / 1024 / float64(m.Calls))
+		m.CPU = new(perCall(to.cpu-from.cpu, m))
+		m.IdleMB = new(float64(before.memory) / (1 << 20))
+		m.MemoryKB = new(float64(to.memory-before.memory) / 1024 / float64(m.Calls))
 	}
 	if from.metrics && to.metrics {
 		// 50 frames a second, each way, on two sockets.
-		m.Allocations = ptr((to.mallocs - from.mallocs) / (200 * m.Seconds * float64(m.Calls)))
+		m.Allocations = new((to.mallocs - from.mallocs) / (200 * m.Seconds * float64(m.Calls)))
 	}
 }
 
@@ -269,16 +267,16 @@ func (m *Measurement) leftover(t *Target, before *usage) {
 		}
 	}
 	if now.known {
-		m.DescriptorsLeft = ptr(max(0, now.descriptors-before.descriptors))
+		m.DescriptorsLeft = new(max(0, now.descriptors-before.descriptors))
 	}
 	if now.metrics && before.metrics {
-		m.GoroutinesLeft = ptr(max(0, int(now.goroutines-before.goroutines)))
+		m.GoroutinesLeft = new(max(0, int(now.goroutines-before.goroutines)))
 	}
 }
 
 // judge says whether the figures are of the bridge, or of a machine that is too busy.
 func (m *Measurement) judge() {
-	if m.Late.P99 > toMS(tooLate) {
+	if m.Late.P99 > Milliseconds(tooLate) {
 		m.Trustworthy = false
 		m.Notes = append(m.Notes, fmt.Sprintf("the generator itself was late, %.1f ms at the 99th percentile: the "+
 			"machine is too busy for this load", m.Late.P99))
@@ -295,7 +293,8 @@ func (m *Measurement) judge() {
 	}
 }
 
-func toMS(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+// Milliseconds is a duration as reports have it.
+func Milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
 func quantiles(h *hdrhistogram.Histogram) Quantiles {
 	at := func(q float64) float64 { return float64(h.ValueAtPercentile(q)) / 1000 }

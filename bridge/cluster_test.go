@@ -18,15 +18,16 @@ import (
 	"voicebridge/control/transfers"
 	"voicebridge/providers"
 	"voicebridge/sim"
+	"voicebridge/sim/outage"
 	"voicebridge/transfer"
 )
 
-var realRedis = sync.OnceValues(func() (*sim.Redis, error) {
+var realRedis = sync.OnceValues(func() (*outage.Redis, error) {
 	dir, err := os.MkdirTemp("", "redis")
 	if err != nil {
 		return nil, err
 	}
-	return sim.StartRedis(context.Background(), dir)
+	return outage.StartRedis(context.Background(), dir)
 })
 
 // TestInstances: a webhook lands on one instance, the media connection on another,

@@ -9,20 +9,20 @@ import (
 	"sync"
 	"testing"
 	"time"
-	"voicebridge/sim"
+	"voicebridge/sim/outage"
 
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 )
 
-var server *sim.Redis
+var server *outage.Redis
 
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "redis")
 	if err != nil {
 		panic(err)
 	}
-	if server, err = sim.StartRedis(context.Background(), dir); err != nil {
+	if server, err = outage.StartRedis(context.Background(), dir); err != nil {
 		panic(err)
 	}
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
@@ -173,7 +173,7 @@ func TestAsk(t *testing.T) {
 // TestFirst: a token is good once on all instances together; a database that is
 // away delays nobody for long, and each instance then knows of its own tokens only.
 func TestFirst(t *testing.T) {
-	proxy, err := sim.NewProxy(server.Addr)
+	proxy, err := outage.NewProxy(server.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,18 +10,18 @@ import (
 	"sync"
 	"testing"
 	"time"
-	"voicebridge/sim"
+	"voicebridge/sim/outage"
 
 	"github.com/redis/go-redis/v9"
 )
 
 // realRedis is one server for all tests of the package; each has keys of its own.
-var realRedis = sync.OnceValues(func() (*sim.Redis, error) {
+var realRedis = sync.OnceValues(func() (*outage.Redis, error) {
 	dir, err := os.MkdirTemp("", "redis")
 	if err != nil {
 		return nil, err
 	}
-	return sim.StartRedis(context.Background(), dir)
+	return outage.StartRedis(context.Background(), dir)
 })
 
 var prefixes int

@@ -31,6 +31,7 @@ import (
 	"voicebridge/providers"
 	"voicebridge/providers/all"
 	"voicebridge/sim"
+	"voicebridge/sim/outage"
 	"voicebridge/transfer"
 )
 
@@ -51,8 +52,8 @@ const (
 type chaos struct {
 	t         *testing.T
 	spec      *providers.Spec
-	redis     *sim.Redis
-	proxy     *sim.Proxy
+	redis     *outage.Redis
+	proxy     *outage.Proxy
 	db        *redis.Client
 	exchange  *sim.Exchange
 	token     string
@@ -130,10 +131,10 @@ func startChaos(t *testing.T, spec *providers.Spec, phone func(providers.Exchang
 			t.Fatalf("%s: %v", what, err)
 		}
 	}
-	x.redis, err = sim.StartRedis(t.Context(), dir)
+	x.redis, err = outage.StartRedis(t.Context(), dir)
 	must("redis")
 	t.Cleanup(func() { _ = x.redis.Stop() })
-	x.proxy, err = sim.NewProxy(x.redis.Addr)
+	x.proxy, err = outage.NewProxy(x.redis.Addr)
 	must("proxy")
 	t.Cleanup(x.proxy.Close)
 	x.db = redis.NewClient(&redis.Options{Addr: x.redis.Addr})
@@ -141,7 +142,7 @@ func startChaos(t *testing.T, spec *providers.Spec, phone func(providers.Exchang
 	x.exchange = &sim.Exchange{Spec: spec, Phone: phone, Status: chaosPublic + "/hooks/" + spec.Name + "/main/status"}
 	rest := httptest.NewServer(x.exchange)
 	t.Cleanup(func() { rest.Close(); http.DefaultClient.CloseIdleConnections() })
-	account, err := simulatedAccount(x.exchange, rest.URL, spec.Formats[0], "+15550100999")
+	account, err := x.exchange.Settings(rest.URL, spec.Formats[0], "+15550100999")
 	must("account")
 	desk := &sim.Agent{Talk: x.agents.talk, Log: config.NewLogger(io.Discard, 0, false)}
 	agents := httptest.NewServer(desk)

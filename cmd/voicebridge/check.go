@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"voicebridge/api/client"
 	"voicebridge/config"
 	"voicebridge/providers"
 )
@@ -41,7 +42,7 @@ func (c *checkConfigCmd) Run(out output) error {
 }
 
 type checkWebhookCmd struct {
-	apiFlags
+	client.Client
 	Account string `help:"Account whose webhooks are refused." required:"" placeholder:"NAME"`
 	Config  string `help:"With --request: the bridge's configuration." type:"existingfile" placeholder:"FILE"`
 	Request string `help:"A request as it came to the bridge, in a file: request line, headers, an empty line, body." type:"existingfile" placeholder:"FILE"`
@@ -63,7 +64,7 @@ func (c *checkWebhookCmd) Run(ctx context.Context, out output) error {
 			Explanation []string
 		}
 	}
-	if err := c.do(ctx, "GET", "/v1/accounts/"+url.PathEscape(c.Account)+"/refused-webhooks", nil, &list); err != nil {
+	if err := c.Do(ctx, "GET", "/v1/accounts/"+url.PathEscape(c.Account)+"/refused-webhooks", nil, &list); err != nil {
 		return err
 	}
 	if len(list.Refused) == 0 {

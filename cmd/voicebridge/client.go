@@ -1,14 +1,11 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
 	"os"
 	"slices"
@@ -17,179 +14,12 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"voicebridge/api/client"
 	"voicebridge/calls"
 )
 
-// apiFlags say where the bridge's API is.
-type apiFlags struct {
-	API   string `help:"URL of the bridge (default ${default})." env:"VOICEBRIDGE_API" default:"http://127.0.0.1:9001" placeholder:"URL"`
-	Token string `help:"Token of the API." env:"VOICEBRIDGE_TOKEN" placeholder:"TOKEN"`
-}
-
-// problem is an error as the API tells it.
-type problem struct {
-	Status int
-	Code   string
-	Detail string
-}
-
-func (p *problem) Error() string { return fmt.Sprintf("%s (HTTP %d, %s)", p.Detail, p.Status, p.Code) }
-
-// open makes a request; the answer is good, and its body is to be closed.
-func (f *apiFlags) open(ctx context.Context, method, path string, body any, header map[string]string) (*http.Response,
-	error) {
-	if f.Token == "" {
-		return nil, errors.New("--token, or VOICEBRIDGE_TOKEN, must be a token of the API: make one with " +
-			"'voicebridge token'")
-	}
-	var b []byte
-	if body != nil {
-		var err error
-		if b, err = json.Marshal(body); err != nil {
-			return nil, fmt.Errorf("request: %w", err)
-		}
-	}
-	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(f.API, "/")+path, bytes.NewReader(b))
-	if err != nil {
-		return nil, fmt.Errorf("--api: %w", err)
-	}
-	req.Header.Set("Authorization", "Bearer "+f.Token)
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	for k, v := range header {
-		req.Header.Set(k, v)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return nil, fmt.Errorf("the bridge does not answer: is it running, and --api right? %w", err)
-	}
-	if resp.StatusCode < 300 {
-		return resp, nil
-	}
-	defer resp.Body.Close()
-	p := &problem{Status: resp.StatusCode}
-	if json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(p) != nil || p.Code == "" {
-		return nil, fmt.Errorf("HTTP %d: there is no API here: are api.tokens set, and is --api the bridge's URL?",
-			resp.StatusCode)
-	}
-	return nil, p
-}
-
-// do makes a request and reads the answer.
-func (f *apiFlags) do(ctx context.Context, method, path string, body, answer any) error {
-	ctx, stop := context.WithTimeout(ctx, 30*time.Second)
-	defer stop()
-	resp, err := f.open(ctx, method, path, body, nil)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if answer == nil {
-		return nil
-	}
-	if err := json.NewDecoder(resp.Body).Decode(answer); err != nil {
-		return fmt.Errorf("answer of the bridge: %w", err)
-	}
-	return nil
-}
-
-// listen gives the events from now on to each, until it is done or fails.
-func (f *apiFlags) listen(ctx context.Context, call string, ready func(),
-	each func(*calls.Event) (done bool, err error)) error {
-	path := "/v1/events"
-	if call != "" {
-		path += "?call=" + url.QueryEscape(call)
-	}
-	last := ""
-	for {
-		header := map[string]string{}
-		if last != "" {
-			header["Last-Event-ID"] = last
-		}
-		resp, err := f.open(ctx, "GET", path, nil, header)
-		var refused *problem
-		if err != nil && (last == "" || errors.As(err, &refused)) {
-			return err
-		}
-		if err == nil {
-			if ready != nil {
-				ready()
-				ready = nil
-			}
-			done, err := read(resp.Body, &last, each)
-			resp.Body.Close()
-			if done || err != nil {
-				return err
-			}
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		select { // the connection was lost: what comes meanwhile is kept
-		case <-time.After(time.Second):
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
-// read reads server-sent events up to their end.
-func read(body io.Reader, last *string, each func(*calls.Event) (bool, error)) (done bool, err error) {
-	lines := bufio.NewScanner(body)
-	lines.Buffer(nil, 1<<20)
-	var id, data string
-	for lines.Scan() {
-		text := lines.Text()
-		if s, ok := strings.CutPrefix(text, "id: "); ok {
-			id = s
-		}
-		if s, ok := strings.CutPrefix(text, "data: "); ok {
-			data = s
-		}
-		if text != "" { // only an empty line ends an event
-			continue
-		}
-		var ev calls.Event
-		if data != "" {
-			if err := json.Unmarshal([]byte(data), &ev); err != nil {
-				return false, fmt.Errorf("event: %w", err)
-			}
-		}
-		if ev.ID != "" { // not a gap
-			if done, err := each(&ev); done || err != nil {
-				return done, err
-			}
-		}
-		if id != "" {
-			*last = id
-		}
-		id, data = "", ""
-	}
-	return false, nil
-}
-
-// line is an event for people.
-func line(ev *calls.Event) string {
-	c := &ev.Call
-	what := []string{ev.Time.Local().Format("15:04:05.000"), c.ID, fmt.Sprintf("%-17s", ev.Type)}
-	switch ev.Type {
-	case calls.EventCreated:
-		what = append(what, c.Direction, c.Provider, c.From, "->", c.To)
-	case calls.EventDetected:
-		what = append(what, "answered by", string(c.Answered))
-	case calls.EventTransfer:
-		what = append(what, ev.Transfer.State, ev.Transfer.Mode, "->", ev.Transfer.To, ev.Transfer.Reason)
-	case calls.EventStreamEnd:
-		what = append(what, c.Cause)
-	case calls.EventEnded:
-		what = append(what, string(c.Status), c.Cause, c.Error)
-	}
-	return strings.TrimRight(strings.Join(what, "  "), " ")
-}
-
 type callCmd struct {
-	apiFlags
+	client.Client
 	Account string            `help:"Account to call with: a name of accounts in the bridge's configuration." required:"" placeholder:"NAME"`
 	To      string            `help:"Number to call, in E.164." required:"" placeholder:"+1..."`
 	From    string            `help:"Caller id (default: the account's)." placeholder:"+1..."`
@@ -217,7 +47,7 @@ func (c *callCmd) Run(ctx context.Context, out output) error {
 	if c.Key != "" {
 		header["Idempotency-Key"] = c.Key
 	}
-	resp, err := c.open(ctx, "POST", "/v1/calls", body, header)
+	resp, err := c.Open(ctx, "POST", "/v1/calls", body, header)
 	if err != nil {
 		return err
 	}
@@ -234,7 +64,7 @@ func (c *callCmd) Run(ctx context.Context, out output) error {
 		return err
 	}
 	var end calls.Call
-	if err := c.do(ctx, "GET", "/v1/calls/"+url.PathEscape(call.ID), nil, &end); err != nil {
+	if err := c.Do(ctx, "GET", "/v1/calls/"+url.PathEscape(call.ID), nil, &end); err != nil {
 		return err
 	}
 	fmt.Fprintln(out, "ended:", end.Status, end.Cause, end.Error)
@@ -242,18 +72,18 @@ func (c *callCmd) Run(ctx context.Context, out output) error {
 }
 
 // follow shows the events of a call up to its end, which may have come already.
-func (f *apiFlags) follow(ctx context.Context, out io.Writer, id string) error {
+func (c *callCmd) follow(ctx context.Context, out io.Writer, id string) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var now calls.Call
 	var failed error
 	ready := func() {
-		if failed = f.do(ctx, "GET", "/v1/calls/"+url.PathEscape(id), nil, &now); failed != nil || now.Status.Final() {
+		if failed = c.Do(ctx, "GET", "/v1/calls/"+url.PathEscape(id), nil, &now); failed != nil || now.Status.Final() {
 			stop()
 		}
 	}
-	err := f.listen(ctx, id, ready, func(ev *calls.Event) (bool, error) {
-		fmt.Fprintln(out, line(ev))
+	err := c.Listen(ctx, id, ready, func(ev *calls.Event) (bool, error) {
+		fmt.Fprintln(out, client.Line(ev))
 		return ev.Type == calls.EventEnded, nil
 	})
 	if now.Status.Final() || errors.Is(err, context.Canceled) {
@@ -263,7 +93,7 @@ func (f *apiFlags) follow(ctx context.Context, out io.Writer, id string) error {
 }
 
 type callsCmd struct {
-	apiFlags
+	client.Client
 	Live  bool `help:"Only those that have not ended."`
 	Limit int  `help:"The most to show (default ${default})." default:"100"`
 	JSON  bool `help:"As JSON." name:"json"`
@@ -276,7 +106,7 @@ func (c *callsCmd) Run(ctx context.Context, out output) error {
 		path += "&live=true"
 	}
 	var list struct{ Calls []calls.Call }
-	if err := c.do(ctx, "GET", path, nil, &list); err != nil {
+	if err := c.Do(ctx, "GET", path, nil, &list); err != nil {
 		return err
 	}
 	if c.JSON {
@@ -299,7 +129,7 @@ func printJSON(out io.Writer, v any) error {
 }
 
 type hangupCmd struct {
-	apiFlags
+	client.Client
 	ID            string `arg:"" help:"The call's id."`
 	AfterPlayback bool   `help:"Once what the agent has said so far is heard."`
 }
@@ -310,22 +140,22 @@ func (c *hangupCmd) Run(ctx context.Context) error {
 	if c.AfterPlayback {
 		when = "after_playback"
 	}
-	return c.do(ctx, "POST", "/v1/calls/"+url.PathEscape(c.ID)+"/hangup", map[string]string{"when": when}, nil)
+	return c.Do(ctx, "POST", "/v1/calls/"+url.PathEscape(c.ID)+"/hangup", map[string]string{"when": when}, nil)
 }
 
 type digitsCmd struct {
-	apiFlags
+	client.Client
 	ID     string `arg:"" help:"The call's id."`
 	Digits string `arg:"" help:"0-9 * # A-D; w waits for half a second, W for a whole one."`
 }
 
 // Run sends digits.
 func (c *digitsCmd) Run(ctx context.Context) error {
-	return c.do(ctx, "POST", "/v1/calls/"+url.PathEscape(c.ID)+"/digits", map[string]string{"digits": c.Digits}, nil)
+	return c.Do(ctx, "POST", "/v1/calls/"+url.PathEscape(c.ID)+"/digits", map[string]string{"digits": c.Digits}, nil)
 }
 
 type transferCmd struct {
-	apiFlags
+	client.Client
 	ID       string            `arg:"" help:"The call's id; with --cancel or --show the transfer's."`
 	To       string            `arg:"" optional:"" help:"A number in E.164, or name:NAME of transfers.destinations."`
 	Mode     string            `help:"${enum} (default ${default})." enum:"blind,conference,attended" default:"conference"`
@@ -354,7 +184,7 @@ func (c *transferCmd) Run(ctx context.Context, out output) error {
 			method = "DELETE"
 		}
 		var t calls.Transfer
-		if err := c.do(ctx, method, "/v1/transfers/"+url.PathEscape(c.ID), nil, &t); err != nil {
+		if err := c.Do(ctx, method, "/v1/transfers/"+url.PathEscape(c.ID), nil, &t); err != nil {
 			return err
 		}
 		_, err := fmt.Fprintln(out, strings.TrimSpace(strings.Join([]string{t.ID, t.Mode, t.To, t.State, t.Reason},
@@ -384,12 +214,12 @@ func (c *transferCmd) Run(ctx context.Context, out output) error {
 		body["context"] = c.Context
 	}
 	var t calls.Transfer
-	if err := c.do(ctx, "POST", "/v1/calls/"+url.PathEscape(c.ID)+"/transfers", body, &t); err != nil {
+	if err := c.Do(ctx, "POST", "/v1/calls/"+url.PathEscape(c.ID)+"/transfers", body, &t); err != nil {
 		return err
 	}
 	fmt.Fprintln(out, t.ID)
 	for last := ""; !c.NoFollow; { // from whatever instance: its events may be another one's
-		if err := c.do(ctx, "GET", "/v1/transfers/"+t.ID, nil, &t); err != nil {
+		if err := c.Do(ctx, "GET", "/v1/transfers/"+t.ID, nil, &t); err != nil {
 			return err
 		}
 		if t.State != last {
@@ -409,19 +239,19 @@ func (c *transferCmd) Run(ctx context.Context, out output) error {
 }
 
 type eventsCmd struct {
-	apiFlags
+	client.Client
 	Call string `help:"Only this call's." placeholder:"ID"`
 	JSON bool   `help:"As JSON, one a line." name:"json"`
 }
 
 // Run shows what becomes of calls, until it is interrupted.
 func (c *eventsCmd) Run(ctx context.Context, out output) error {
-	err := c.listen(ctx, c.Call, func() { fmt.Fprintln(os.Stderr, "waiting for events") },
+	err := c.Listen(ctx, c.Call, func() { fmt.Fprintln(os.Stderr, "waiting for events") },
 		func(ev *calls.Event) (bool, error) {
 			if c.JSON {
 				return false, json.NewEncoder(out).Encode(ev)
 			}
-			_, err := fmt.Fprintln(out, line(ev))
+			_, err := fmt.Fprintln(out, client.Line(ev))
 			return false, err
 		})
 	if ctx.Err() != nil { // that is how it ends

@@ -13,6 +13,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"voicebridge/bench/runner"
 	"voicebridge/providers/all"
 )
 
@@ -70,7 +71,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true}),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(output{stdout}),
-		kong.Vars{"behaviours": behaviours(), "carriers": carriers(), "carrier": all.Specs[0].Name},
+		kong.Vars{"behaviours": runner.Behaviours(), "carriers": carriers(), "carrier": all.Specs[0].Name},
 		kong.UsageOnError(),
 	)
 	if err != nil {

@@ -6,11 +6,12 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"voicebridge/api/client"
 	"voicebridge/providers/all"
 )
 
 type providersCmd struct {
-	apiFlags
+	client.Client
 	Accounts bool `help:"List the accounts of a running bridge instead, with what they can do and the URLs that the carrier needs."`
 }
 
@@ -53,7 +54,7 @@ func (c *providersCmd) accounts(ctx context.Context, out output) error {
 			Status   string `json:"status_url"`
 		}
 	}
-	if err := c.do(ctx, "GET", "/v1/accounts", nil, &list); err != nil {
+	if err := c.Do(ctx, "GET", "/v1/accounts", nil, &list); err != nil {
 		return err
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)

@@ -1,4 +1,5 @@
-package bench
+// Package report makes tables, a page and JSON of what bench has measured.
+package report
 
 import (
 	_ "embed"
@@ -11,19 +12,20 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"voicebridge/bench"
 )
 
 // Report is all that a run has measured.
 type Report struct {
-	Title        string         `json:"title"`
-	Begun        time.Time      `json:"begun"`
-	Machine      string         `json:"machine"`
-	Capacity     string         `json:"capacity,omitempty"`
-	Measurements []*Measurement `json:"measurements"`
+	Title        string               `json:"title"`
+	Begun        time.Time            `json:"begun"`
+	Machine      string               `json:"machine"`
+	Capacity     string               `json:"capacity,omitempty"`
+	Measurements []*bench.Measurement `json:"measurements"`
 }
 
-// NewReport begins a report.
-func NewReport(title string) *Report {
+// New begins a report.
+func New(title string) *Report {
 	return &Report{Title: title, Begun: time.Now(), Machine: machine()}
 }
 
@@ -40,7 +42,7 @@ func machine() string {
 }
 
 // Add adds a measurement.
-func (r *Report) Add(m *Measurement) { r.Measurements = append(r.Measurements, m) }
+func (r *Report) Add(m *bench.Measurement) { r.Measurements = append(r.Measurements, m) }
 
 // Spread is a figure of several rounds; nothing is known of it where N is 0.
 type Spread struct {
@@ -102,7 +104,7 @@ func (r *Report) Summaries() []Summary {
 			continue
 		}
 		s := Summary{Target: first.Target, Calls: first.Calls}
-		var rounds []*Measurement
+		var rounds []*bench.Measurement
 		for _, m := range r.Measurements {
 			if m.Target == first.Target && m.Calls == first.Calls {
 				rounds = append(rounds, m)
@@ -112,7 +114,7 @@ func (r *Report) Summaries() []Summary {
 				s.Refused += m.Refused
 			}
 		}
-		of := func(f func(*Measurement) *float64) Spread {
+		of := func(f func(*bench.Measurement) *float64) Spread {
 			var v []float64
 			for _, m := range rounds {
 				if p := f(m); p != nil {
@@ -121,25 +123,25 @@ func (r *Report) Summaries() []Summary {
 			}
 			return spread(v)
 		}
-		some := func(f func(*Measurement) (Quantiles, float64)) Spread {
-			return of(func(m *Measurement) *float64 {
+		some := func(f func(*bench.Measurement) (bench.Quantiles, float64)) Spread {
+			return of(func(m *bench.Measurement) *float64 {
 				if q, v := f(m); q.Count > 0 {
 					return &v
 				}
 				return nil
 			})
 		}
-		s.CPU = of(func(m *Measurement) *float64 { return m.CPU })
-		s.Generator = of(func(m *Measurement) *float64 { return m.GeneratorCPU })
-		s.MemoryKB = of(func(m *Measurement) *float64 { return m.MemoryKB })
-		s.Allocations = of(func(m *Measurement) *float64 { return m.Allocations })
-		s.DelayP50 = some(func(m *Measurement) (Quantiles, float64) { return m.Delay, m.Delay.P50 })
-		s.DelayP90 = some(func(m *Measurement) (Quantiles, float64) { return m.Delay, m.Delay.P90 })
-		s.DelayP99 = some(func(m *Measurement) (Quantiles, float64) { return m.Delay, m.Delay.P99 })
-		s.DelayP999 = some(func(m *Measurement) (Quantiles, float64) { return m.Delay, m.Delay.P999 })
-		s.JitterP99 = some(func(m *Measurement) (Quantiles, float64) { return m.Jitter, m.Jitter.P99 })
-		s.ClearP99 = some(func(m *Measurement) (Quantiles, float64) { return m.Clear, m.Clear.P99 })
-		s.SetupP99 = some(func(m *Measurement) (Quantiles, float64) { return m.Setup, m.Setup.P99 })
+		s.CPU = of(func(m *bench.Measurement) *float64 { return m.CPU })
+		s.Generator = of(func(m *bench.Measurement) *float64 { return m.GeneratorCPU })
+		s.MemoryKB = of(func(m *bench.Measurement) *float64 { return m.MemoryKB })
+		s.Allocations = of(func(m *bench.Measurement) *float64 { return m.Allocations })
+		s.DelayP50 = some(func(m *bench.Measurement) (bench.Quantiles, float64) { return m.Delay, m.Delay.P50 })
+		s.DelayP90 = some(func(m *bench.Measurement) (bench.Quantiles, float64) { return m.Delay, m.Delay.P90 })
+		s.DelayP99 = some(func(m *bench.Measurement) (bench.Quantiles, float64) { return m.Delay, m.Delay.P99 })
+		s.DelayP999 = some(func(m *bench.Measurement) (bench.Quantiles, float64) { return m.Delay, m.Delay.P999 })
+		s.JitterP99 = some(func(m *bench.Measurement) (bench.Quantiles, float64) { return m.Jitter, m.Jitter.P99 })
+		s.ClearP99 = some(func(m *bench.Measurement) (bench.Quantiles, float64) { return m.Clear, m.Clear.P99 })
+		s.SetupP99 = some(func(m *bench.Measurement) (bench.Quantiles, float64) { return m.Setup, m.Setup.P99 })
 		list = append(list, s)
 	}
 	slices.SortStableFunc(list, func(a, b Summary) int { return a.Calls - b.Calls })

@@ -1,4 +1,4 @@
-package main
+package runner
 
 // The bridges that bench starts: this one, and the yardsticks.
 
@@ -17,8 +17,6 @@ import (
 	"time"
 
 	"github.com/goccy/go-yaml"
-
-	"voicebridge/bench"
 )
 
 // child is a bridge that was started.
@@ -72,8 +70,8 @@ func startChild(ctx context.Context, c *child, args []string, ready func() bool)
 }
 
 // serveChild runs this bridge. loops are its event loops; -1: as it comes.
-func serveChild(loops int) func(context.Context, *benchRun, string, int, *transferLoad) (*child, error) {
-	return func(ctx context.Context, b *benchRun, address string, calls int, moved *transferLoad) (*child, error) {
+func serveChild(loops int) func(context.Context, *run, string, int, *transferLoad) (*child, error) {
+	return func(ctx context.Context, b *run, address string, calls int, moved *transferLoad) (*child, error) {
 		admin, err := freeAddress()
 		if err != nil {
 			return nil, err
@@ -117,8 +115,8 @@ func serveChild(loops int) func(context.Context, *benchRun, string, int, *transf
 	}
 }
 
-func yardstickChild(name string) func(context.Context, *benchRun, string, int, *transferLoad) (*child, error) {
-	return func(ctx context.Context, b *benchRun, address string, _ int, _ *transferLoad) (*child, error) {
+func yardstickChild(name string) func(context.Context, *run, string, int, *transferLoad) (*child, error) {
+	return func(ctx context.Context, b *run, address string, _ int, _ *transferLoad) (*child, error) {
 		c := &child{url: "ws://" + address + "/"}
 		return startChild(ctx, c, []string{"yardstick", name, address, b.agentURL(true)}, func() bool {
 			conn, err := net.Dial("tcp", address)
@@ -138,23 +136,4 @@ func freeAddress() (string, error) {
 	}
 	defer l.Close()
 	return l.Addr().String(), nil
-}
-
-// yardstickCmd is what bench starts to compare with.
-type yardstickCmd struct {
-	What   string `arg:"" enum:"relay,floor"`
-	Listen string `arg:""`
-	Agent  string `arg:""`
-}
-
-// Run passes messages on.
-func (c *yardstickCmd) Run(ctx context.Context) error {
-	l, err := net.Listen("tcp", c.Listen)
-	if err != nil {
-		return err
-	}
-	if c.What == "floor" {
-		return bench.Floor(ctx, l, c.Agent)
-	}
-	return bench.Relay(ctx, l, c.Agent)
 }

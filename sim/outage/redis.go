@@ -1,4 +1,5 @@
-package sim
+// Package outage has real servers that can die, and lines that can be cut.
+package outage
 
 import (
 	"bufio"

@@ -1,4 +1,4 @@
-package main
+package runner
 
 import (
 	"context"
@@ -11,11 +11,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/goccy/go-yaml"
-
+	"voicebridge/api/client"
 	"voicebridge/bench"
 	"voicebridge/calls"
-	"voicebridge/codec"
 	"voicebridge/config"
 	"voicebridge/providers"
 	"voicebridge/sim"
@@ -64,39 +62,8 @@ func newTransferLoad(line bench.Line, address string) (*transferLoad, error) {
 	if x.agent, err = x.serve(x.desk); err != nil {
 		return nil, err
 	}
-	x.account, err = simulatedAccount(x.exchange, "http://"+rest, line.Format, benchNumber)
+	x.account, err = x.exchange.Settings("http://"+rest, line.Format, benchNumber)
 	return x, err
-}
-
-// simulatedAccount opens the account of a simulated carrier whose REST API is at the
-// URL, and gives what a bridge's configuration says of it.
-func simulatedAccount(exchange *sim.Exchange, rest string, f codec.Format, from string) (map[string]any, error) {
-	decode := exchange.Spec.Sample(rest, f)
-	settings := map[string]any{}
-	// what decode fills in is what the file would say
-	if _, err := exchange.Spec.NewAccount(providers.Setup{Decode: func(c any) error {
-		if err := decode(c); err != nil {
-			return err
-		}
-		b, err := yaml.Marshal(c)
-		if err != nil {
-			return err
-		}
-		return yaml.Unmarshal(b, &settings)
-	}}); err != nil {
-		return nil, err
-	}
-	for k, v := range settings {
-		if v == "" || v == 0 || v == uint64(0) {
-			delete(settings, k)
-		}
-	}
-	settings["provider"], settings["from"] = exchange.Spec.Name, from
-	_, err := exchange.Open(rest, f)
-	if err == nil {
-		exchange.Office, err = exchange.Spec.NewExchange(providers.Setup{Decode: decode})
-	}
-	return settings, err
 }
 
 func (x *transferLoad) serve(h http.Handler) (address string, err error) {
@@ -138,9 +105,9 @@ func (x *transferLoad) run(ctx context.Context, perMinute float64) bench.Transfe
 	ready := make(chan struct{})
 	var feed, talks sync.WaitGroup
 	feed.Go(func() {
-		api := &apiFlags{API: x.public, Token: x.token}
+		api := &client.Client{API: x.public, Token: x.token}
 		// It ends with hush, or with the bridge, whose end shows elsewhere.
-		_ = api.listen(listening, "", func() { close(ready) }, func(ev *calls.Event) (bool, error) {
+		_ = api.Listen(listening, "", func() { close(ready) }, func(ev *calls.Event) (bool, error) {
 			x.event(ev)
 			return false, nil
 		})
@@ -201,7 +168,7 @@ func (x *transferLoad) event(ev *calls.Event) {
 		x.asked[ev.Transfer.ID] = ev.Time
 	case state == transfer.Bridged:
 		x.outcome.Bridged++
-		x.outcome.TimesMS = append(x.outcome.TimesMS, toMS(ev.Time.Sub(begun)))
+		x.outcome.TimesMS = append(x.outcome.TimesMS, bench.Milliseconds(ev.Time.Sub(begun)))
 	case state.Final() && state != transfer.Ended:
 		x.outcome.Failed++
 	}

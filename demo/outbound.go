@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"context"
@@ -12,26 +12,28 @@ import (
 	"time"
 
 	"voicebridge/api"
+	"voicebridge/api/client"
 	"voicebridge/bridge"
 	"voicebridge/calls"
 	"voicebridge/codec"
 	"voicebridge/control"
+	"voicebridge/progress"
 	"voicebridge/providers"
 	"voicebridge/sim"
 )
 
 // The numbers of the demo are of those that are kept for fiction.
 const (
-	demoFrom = "+12025550100"
-	demoTo   = "+12025550123"
+	callerNumber = "+12025550100"
+	calledNumber = "+12025550123"
 )
 
 // outbound adds to the configuration of a bridge at the address an account at a
 // simulated carrier. What it returns places a call through the bridge's API.
 func outbound(settings *bridge.Config, out io.Writer, address string, spec *providers.Spec, format codec.Format,
-	phone sim.Phone, show *progress) (func(context.Context) (*sim.Result, error), error) {
+	phone sim.Phone, show *progress.Bar) (func(context.Context) (*sim.Result, error), error) {
 	exchange := &sim.Exchange{Spec: spec, Phone: func(providers.ExchangeCall) sim.Phone { return phone },
-		Progress: show.at, Log: settings.Log}
+		Progress: show.At, Log: settings.Log}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("carrier: %w", err)
@@ -42,9 +44,9 @@ func outbound(settings *bridge.Config, out io.Writer, address string, spec *prov
 	}
 	token := rand.Text()
 	settings.PublicURL, settings.Secret = "http://"+address, rand.Text()
-	settings.Accounts = map[string]control.Account{"demo": {Spec: spec, Account: account, From: demoFrom}}
+	settings.Accounts = map[string]control.Account{"demo": {Spec: spec, Account: account, From: callerNumber}}
 	settings.Tokens = []api.Token{{Name: "demo", SHA256: sha256.Sum256([]byte(token))}}
-	client := &apiFlags{API: settings.PublicURL, Token: token}
+	client := &client.Client{API: settings.PublicURL, Token: token}
 	return func(ctx context.Context) (*sim.Result, error) {
 		srv := &http.Server{Handler: exchange, ReadHeaderTimeout: time.Second}
 		served := make(chan struct{})
@@ -61,14 +63,15 @@ func outbound(settings *bridge.Config, out io.Writer, address string, spec *prov
 }
 
 // place makes the call and shows its events up to the last.
-func place(ctx context.Context, api *apiFlags, out io.Writer, exchange *sim.Exchange, show *progress) (*sim.Result,
+func place(ctx context.Context, api *client.Client, out io.Writer, exchange *sim.Exchange,
+	show *progress.Bar) (*sim.Result,
 	error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	ready, ended := make(chan struct{}), make(chan error, 1)
 	go func() {
-		ended <- api.listen(ctx, "", func() { close(ready) }, func(ev *calls.Event) (bool, error) {
-			show.line(out, line(ev))
+		ended <- api.Listen(ctx, "", func() { close(ready) }, func(ev *calls.Event) (bool, error) {
+			show.Line(out, client.Line(ev))
 			return ev.Type == calls.EventEnded, nil
 		})
 	}()
@@ -77,9 +80,9 @@ func place(ctx context.Context, api *apiFlags, out io.Writer, exchange *sim.Exch
 	case err := <-ended:
 		return nil, err
 	}
-	fmt.Fprintf(out, "POST /v1/calls {\"account\":\"demo\",\"to\":%q,\"metadata\":{\"demo\":\"yes\"}}\n", demoTo)
+	fmt.Fprintf(out, "POST /v1/calls {\"account\":\"demo\",\"to\":%q,\"metadata\":{\"demo\":\"yes\"}}\n", calledNumber)
 	var call calls.Call
-	err := api.do(ctx, "POST", "/v1/calls", map[string]any{"account": "demo", "to": demoTo,
+	err := api.Do(ctx, "POST", "/v1/calls", map[string]any{"account": "demo", "to": calledNumber,
 		"metadata": map[string]string{"demo": "yes"}}, &call)
 	if err != nil {
 		stop()

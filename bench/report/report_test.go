@@ -1,4 +1,4 @@
-package bench
+package report
 
 import (
 	"bytes"
@@ -8,21 +8,26 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"voicebridge/bench"
 )
 
 // sample is a report of two bridges and three numbers of calls.
 func sample() *Report {
-	r := NewReport("Twilio <Media> & \"Streams\" </script>")
+	r := New("Twilio <Media> & \"Streams\" </script>")
 	r.Capacity = "150 calls"
 	for round := 1; round <= 3; round++ {
 		for _, calls := range []int{200, 50, 100} {
 			for i, name := range []string{"voicebridge", "relay"} {
 				v := float64(i + 1)
-				m := &Measurement{Target: name, Calls: calls, Round: round, Seconds: 10, CPU: ptr(v * float64(round)),
-					MemoryKB: ptr(50 * v),
-					Delay:    Quantiles{1000, 5 * v, 6 * v, 7 * v, 8 * v, 9 * v}, Trustworthy: round > 1,
-					Gaps:      uint64(i),
-					DelayBars: []Bar{{4, 5, 10}, {5, 6, 900}}, Timeline: []Second{{0, 5}, {i, 7}, {0, 5}}}
+				m := &bench.Measurement{Target: name, Calls: calls, Round: round, Seconds: 10,
+					CPU:      new(v * float64(round)),
+					MemoryKB: new(50 * v),
+					Delay: bench.Quantiles{Count: 1000, P50: 5 * v, P90: 6 * v, P99: 7 * v, P999: 8 * v,
+						Max: 9 * v},
+					Trustworthy: round > 1,
+					Gaps:        uint64(i),
+					DelayBars:   []bench.Bar{{FromMS: 4, ToMS: 5, Count: 10}, {FromMS: 5, ToMS: 6, Count: 900}},
+					Timeline:    []bench.Second{{DelayMS: 5}, {Gaps: i, DelayMS: 7}, {DelayMS: 5}}}
 				r.Add(m)
 			}
 		}
@@ -52,7 +57,7 @@ func TestReport(t *testing.T) {
 		t.Fatal(err)
 	}
 	var back struct {
-		Measurements []Measurement
+		Measurements []bench.Measurement
 		Summaries    []Summary
 	}
 	if err := json.Unmarshal(b.Bytes(), &back); err != nil || len(back.Measurements) != 18 ||

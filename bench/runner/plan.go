@@ -1,4 +1,4 @@
-package main
+package runner
 
 import (
 	"cmp"
@@ -17,8 +17,8 @@ import (
 	"voicebridge/providers/all"
 )
 
-// benchPlan is a scenario file.
-type benchPlan struct {
+// plan is a scenario file.
+type plan struct {
 	Carriers map[string]float64          `yaml:"carriers"` // weights by NAME or NAME/RATE
 	Agents   map[bench.Behaviour]float64 `yaml:"agents"`
 	Calls    []int                       `yaml:"calls"`
@@ -38,8 +38,8 @@ type benchPlan struct {
 }
 
 // plan reads the scenario and checks it. Flags count more.
-func (c *benchCmd) plan() (*benchPlan, error) {
-	p := &benchPlan{}
+func (c *Command) plan() (*plan, error) {
+	p := &plan{}
 	if c.Scenario != "" {
 		text, err := os.ReadFile(c.Scenario)
 		if err != nil {
@@ -92,7 +92,7 @@ func (c *benchCmd) plan() (*benchPlan, error) {
 type planComplaint func(field, format string, args ...any)
 
 // resolve checks what the plan says. Errors name the field.
-func (p *benchPlan) resolve() (errs []error) {
+func (p *plan) resolve() (errs []error) {
 	wrong := func(field, format string, args ...any) {
 		errs = append(errs, fmt.Errorf("%s: "+format, append([]any{field}, args...)...))
 	}
@@ -119,7 +119,7 @@ func (p *benchPlan) resolve() (errs []error) {
 }
 
 // carrier adds the line of a carrier, NAME or NAME/RATE.
-func (p *benchPlan) carrier(name string, wrong planComplaint) {
+func (p *plan) carrier(name string, wrong planComplaint) {
 	weight := p.Carriers[name]
 	carrier, rate, _ := strings.Cut(name, "/")
 	spec := all.Lookup(carrier)
@@ -145,8 +145,8 @@ func (p *benchPlan) carrier(name string, wrong planComplaint) {
 	}
 }
 
-// behaviours adds the agents.
-func (p *benchPlan) behaviours(wrong planComplaint) {
+// Behaviours adds the agents.
+func (p *plan) behaviours(wrong planComplaint) {
 	for _, kind := range bench.Behaviours {
 		if weight := p.Agents[kind]; weight > 0 && weight <= 1e6 {
 			p.agents = append(p.agents, bench.Share[bench.Behaviour]{Of: kind, Weight: weight})
@@ -162,7 +162,7 @@ func (p *benchPlan) behaviours(wrong planComplaint) {
 }
 
 // numbers checks times and counts.
-func (p *benchPlan) numbers(wrong planComplaint) {
+func (p *plan) numbers(wrong planComplaint) {
 	for _, n := range p.Calls {
 		if n < 1 || n > 100000 {
 			wrong("calls", "%d must be between 1 and 100000", n)
@@ -197,7 +197,7 @@ func (p *benchPlan) numbers(wrong planComplaint) {
 	}
 }
 
-func (p *benchPlan) load(calls int) *bench.Load {
+func (p *plan) load(calls int) *bench.Load {
 	return &bench.Load{
 		Lines: p.lines, Agents: p.agents, Calls: calls, Arrivals: p.Arrivals, Length: time.Duration(p.Length),
 		Settle: time.Duration(p.Settle), Duration: time.Duration(p.Duration), Digits: p.Digits, Idle: p.Idle,
@@ -205,7 +205,7 @@ func (p *benchPlan) load(calls int) *bench.Load {
 }
 
 // describe says in a line what is measured.
-func (p *benchPlan) describe() string {
+func (p *plan) describe() string {
 	var parts []string
 	for _, l := range p.lines {
 		parts = append(parts, fmt.Sprintf("%s %v (%g)", l.Of.Spec.Title, l.Of.Format, l.Weight))
@@ -232,8 +232,8 @@ func (p *benchPlan) describe() string {
 	return s
 }
 
-// behaviours lists what agents can do.
-func behaviours() string {
+// Behaviours lists what agents can do.
+func Behaviours() string {
 	var s []string
 	for _, b := range bench.Behaviours {
 		s = append(s, string(b))

@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -20,6 +21,7 @@ import (
 	dialects "voicebridge/agent/all"
 	"voicebridge/agent/link"
 	"voicebridge/api"
+	"voicebridge/api/client"
 	"voicebridge/bridge"
 	"voicebridge/calls"
 	"voicebridge/codec"
@@ -35,20 +37,20 @@ import (
 )
 
 const (
-	demoHuman = "+12025550188"
+	humanNumber = "+12025550188"
 	// askAfter is when the caller of the demo asks for a human.
 	askAfter = 2 * time.Second
 	// humanRate makes another voice of the same speech: it is spoken so much slower
 	// and deeper.
 	humanRate = 0.8
-	// demoLikeness is how alike what was said and what was heard must be.
-	demoLikeness = 0.9
+	// likeness is how alike what was said and what was heard must be.
+	likeness = 0.9
 )
 
 // transferDemo is a call in which the caller asks the agent for a human.
 type transferDemo struct {
-	*demoCmd
-	out           output
+	*Command
+	out           io.Writer
 	spec          *providers.Spec
 	format        codec.Format
 	speech, human []int16 // what the caller and the human say
@@ -57,13 +59,13 @@ type transferDemo struct {
 
 	running sync.WaitGroup
 	closers []func()
-	client  *apiFlags
+	client  *client.Client
 	states  []string // of the transfer, so far
 }
 
-func (c *demoCmd) transfer(ctx context.Context, out output, spec *providers.Spec, format codec.Format,
+func (c *Command) transfer(ctx context.Context, out io.Writer, spec *providers.Spec, format codec.Format,
 	speech []int16) error {
-	d := &transferDemo{demoCmd: c, out: out, spec: spec, format: format, speech: speech,
+	d := &transferDemo{Command: c, out: out, spec: spec, format: format, speech: speech,
 		human: slower(speech, humanRate),
 		log:   slog.New(slog.DiscardHandler)}
 	if c.Verbose {
@@ -126,7 +128,7 @@ func (d *transferDemo) start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("bridge: %w", err)
 	}
-	d.client = &apiFlags{API: "http://" + l.Addr().String(), Token: rand.Text()}
+	d.client = &client.Client{API: "http://" + l.Addr().String(), Token: rand.Text()}
 	d.exchange.Status = d.hooks("status")
 	server := bridge.New(d.settings(account, dialer))
 	serving, stop := context.WithCancel(ctx)
@@ -153,10 +155,10 @@ func (d *transferDemo) settings(account *providers.Account, dialer agent.Dialer)
 	return bridge.Config{
 		Providers: all.Specs, Loops: 1, Limits: limits, Log: d.log, PublicURL: d.client.API, Secret: rand.Text(),
 		Agents:   map[string]control.Agent{"": {Dialer: dialer, Session: session.Defaults}},
-		Accounts: map[string]control.Account{"demo": {Spec: d.spec, Account: account, From: demoFrom}},
+		Accounts: map[string]control.Account{"demo": {Spec: d.spec, Account: account, From: callerNumber}},
 		Tokens:   []api.Token{{Name: "demo", SHA256: sha256.Sum256([]byte(d.client.Token))}},
 		Transfers: &transfers.Config{Store: transfer.NewMemory(time.Now, transfer.Tombstone), Manager: times,
-			Destinations: map[string]transfers.Destination{"human": {To: demoHuman}}, Ring: transfers.DefaultRing,
+			Destinations: map[string]transfers.Destination{"human": {To: humanNumber}}, Ring: transfers.DefaultRing,
 			Hold: transfers.HoldMusic},
 	}
 }
@@ -167,13 +169,13 @@ func (d *transferDemo) call(ctx context.Context, voice []int16) (*sim.Outcome, e
 	ctx, stop := context.WithTimeout(ctx, time.Minute)
 	defer stop()
 	ready, told := make(chan struct{}), make(chan error, 1)
-	go func() { told <- d.client.listen(ctx, "", func() { close(ready) }, d.show()) }()
+	go func() { told <- d.client.Listen(ctx, "", func() { close(ready) }, d.show()) }()
 	select {
 	case <-ready:
 	case err := <-told:
 		return nil, err
 	}
-	caller := d.exchange.Call(demoTo, demoFrom, d.hooks("inbound"), sim.Phone{Voice: voice})
+	caller := d.exchange.Call(calledNumber, callerNumber, d.hooks("inbound"), sim.Phone{Voice: voice})
 	if err := <-told; err != nil {
 		return nil, err
 	}
@@ -186,7 +188,7 @@ func (d *transferDemo) call(ctx context.Context, voice []int16) (*sim.Outcome, e
 func (d *transferDemo) show() func(ev *calls.Event) (bool, error) {
 	ended, over := false, false
 	return func(ev *calls.Event) (bool, error) {
-		fmt.Fprintln(d.out, line(ev))
+		fmt.Fprintln(d.out, client.Line(ev))
 		if ev.Transfer != nil {
 			d.states = append(d.states, ev.Transfer.State)
 			over = transfer.State(ev.Transfer.State).Final()
@@ -200,7 +202,7 @@ func (d *transferDemo) show() func(ev *calls.Event) (bool, error) {
 func (d *transferDemo) judge(heard *sim.Outcome) error {
 	var leg *sim.Outcome
 	for _, call := range d.exchange.Calls() {
-		if call.Call().To == demoHuman {
+		if call.Call().To == humanNumber {
 			leg = call.Wait()
 		}
 	}
@@ -223,13 +225,13 @@ func (d *transferDemo) judge(heard *sim.Outcome) error {
 	switch err := errors.Join(heard.Fault, leg.Fault); {
 	case err != nil:
 		fmt.Fprintf(d.out, "\nThe simulated carrier complains: %v\n", err)
-	case !slices.Contains(d.states, string(transfer.Bridged)) || toCaller < demoLikeness || toHuman < demoLikeness:
+	case !slices.Contains(d.states, string(transfer.Bridged)) || toCaller < likeness || toHuman < likeness:
 		fmt.Fprintf(d.out, "\nCaller and human did not talk: %s\n", strings.Join(d.states, ", "))
 	default:
 		fmt.Fprintln(d.out, "\nCaller and human talked to each other.")
 		return nil
 	}
-	return exitCode(1)
+	return ErrFailed
 }
 
 // slower plays samples at a part of their speed.
