@@ -7,11 +7,12 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
+	"voicebridge/sim/memnet"
 
 	"go.uber.org/goleak"
 )
@@ -20,14 +21,24 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const secret = "a secret of some length"
 
+// In the tests the network is one in memory. No connection is kept: those of one bubble
+// of virtual time are no other's.
+func init() {
+	transport := http.DefaultTransport.(*http.Transport)
+	transport.DialContext, transport.DisableKeepAlives = memnet.Dial, true
+}
+
+// virtual runs a test in virtual time.
+func virtual(t *testing.T, test func(t *testing.T)) {
+	t.Helper()
+	synctest.Test(t, test)
+}
+
 func serve(t *testing.T, h http.HandlerFunc) *Target {
 	t.Helper()
-	srv := httptest.NewServer(h)
-	t.Cleanup(func() {
-		http.DefaultClient.CloseIdleConnections()
-		srv.Close()
-	})
-	return &Target{URL: srv.URL + "/hook?key=hush", Secret: secret, Timeout: time.Second}
+	url, stop := memnet.Serve(h)
+	t.Cleanup(stop)
+	return &Target{URL: url + "/hook?key=hush", Secret: secret, Timeout: time.Second}
 }
 
 func TestVerify(t *testing.T) {
@@ -89,127 +100,133 @@ func TestCheck(t *testing.T) {
 
 // TestPost: what the application answers is read, or told from a good answer.
 func TestPost(t *testing.T) {
-	for name, tt := range map[string]struct {
-		status int
-		body   string
-		want   string
-	}{
-		"good": {200, `{"agent":"a"}`, ""}, "no JSON": {200, "hello", "reply of"}, "500": {500, "", "HTTP 500"},
-		"redirect": {302, "", "HTTP 302"}, "endless": {200, `{"agent":"` + strings.Repeat("x", 2*maxReply), "reply of"},
-	} {
-		target := serve(t, func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Location", "/else")
-			w.WriteHeader(tt.status)
-			_, _ = io.WriteString(w, tt.body)
+	virtual(t, func(t *testing.T) {
+		for name, tt := range map[string]struct {
+			status int
+			body   string
+			want   string
+		}{
+			"good": {200, `{"agent":"a"}`, ""}, "no JSON": {200, "hello", "reply of"}, "500": {500, "", "HTTP 500"},
+			"redirect": {302, "", "HTTP 302"}, "endless": {200, `{"agent":"` + strings.Repeat("x", 2*maxReply), "reply of"},
+		} {
+			target := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Location", "/else")
+				w.WriteHeader(tt.status)
+				_, _ = io.WriteString(w, tt.body)
+			})
+			var reply struct{ Agent string }
+			err := target.Post(t.Context(), map[string]int{"a": 1}, &reply)
+			if (err == nil) != (tt.want == "") || err != nil &&
+				(!strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "hush")) {
+				t.Errorf("%s: %v", name, err)
+			}
+			if err == nil && reply.Agent != "a" {
+				t.Errorf("%s: %+v", name, reply)
+			}
+		}
+		gone := serve(t, nil)
+		gone.URL = "http://127.0.0.1:1/?key=hush"
+		if err := gone.Post(t.Context(), 1, nil); err == nil || strings.Contains(err.Error(), "hush") {
+			t.Errorf("%v", err)
+		}
+		stop := make(chan struct{})
+		slow := serve(t, func(_ http.ResponseWriter, r *http.Request) {
+			select {
+			case <-r.Context().Done():
+			case <-stop:
+			}
 		})
-		var reply struct{ Agent string }
-		err := target.Post(t.Context(), map[string]int{"a": 1}, &reply)
-		if (err == nil) != (tt.want == "") || err != nil &&
-			(!strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "hush")) {
-			t.Errorf("%s: %v", name, err)
+		slow.Timeout = 50 * time.Millisecond
+		if err := slow.Post(t.Context(), 1, nil); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%v", err)
 		}
-		if err == nil && reply.Agent != "a" {
-			t.Errorf("%s: %+v", name, reply)
-		}
-	}
-	gone := serve(t, nil)
-	gone.URL = "http://127.0.0.1:1/?key=hush"
-	if err := gone.Post(t.Context(), 1, nil); err == nil || strings.Contains(err.Error(), "hush") {
-		t.Errorf("%v", err)
-	}
-	stop := make(chan struct{})
-	slow := serve(t, func(_ http.ResponseWriter, r *http.Request) {
-		select {
-		case <-r.Context().Done():
-		case <-stop:
-		}
+		close(stop)
 	})
-	slow.Timeout = 50 * time.Millisecond
-	if err := slow.Post(t.Context(), 1, nil); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("%v", err)
-	}
-	close(stop)
 }
 
 // TestQueue: events of a key come in order, each until it is taken, and a key that
 // is held up holds up no other.
 func TestQueue(t *testing.T) {
-	var mu sync.Mutex
-	got := map[string][]string{}
-	failed := map[string]bool{}
-	blocked := make(chan struct{})
-	all := make(chan struct{})
-	const keys, each = 5, 8
-	n := 0
-	target := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
-		if err != nil || Verify(secret, r.Header.Get("Voicebridge-Signature"), time.Now(), body) != nil {
-			t.Errorf("%s, %v", body, err)
+	virtual(t, func(t *testing.T) {
+		var mu sync.Mutex
+		got := map[string][]string{}
+		failed := map[string]bool{}
+		blocked := make(chan struct{})
+		all := make(chan struct{})
+		const keys, each = 5, 8
+		n := 0
+		target := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			body, err := io.ReadAll(r.Body)
+			if err != nil || Verify(secret, r.Header.Get("Voicebridge-Signature"), time.Now(), body) != nil {
+				t.Errorf("%s, %v", body, err)
+			}
+			key, number, _ := strings.Cut(r.Header.Get("Voicebridge-Event"), ".")
+			if key == "held" {
+				<-blocked
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if id := key + number; number == "3" && !failed[id] {
+				failed[id] = true
+				http.Error(w, "", 500)
+				return
+			}
+			got[key] = append(got[key], number)
+			if n++; n == keys*each {
+				close(all)
+			}
+		})
+		q := NewQueue(target, slog.New(slog.DiscardHandler))
+		q.Send("held", "held.0", 1)
+		for i := range each {
+			for k := range keys {
+				key := fmt.Sprint("k", k)
+				q.Send(key, fmt.Sprintf("%s.%d", key, i), map[string]int{"i": i})
+			}
 		}
-		key, number, _ := strings.Cut(r.Header.Get("Voicebridge-Event"), ".")
-		if key == "held" {
-			<-blocked
+		select {
+		case <-all:
+		case <-time.After(20 * time.Second):
+			t.Fatal("not all came")
 		}
-		mu.Lock()
-		defer mu.Unlock()
-		if id := key + number; number == "3" && !failed[id] {
-			failed[id] = true
-			http.Error(w, "", 500)
-			return
+		close(blocked)
+		q.Close(10 * time.Second)
+		for k := range keys {
+			if s := strings.Join(got[fmt.Sprint("k", k)], ""); s != "01234567" {
+				t.Errorf("k%d: %s", k, s)
+			}
 		}
-		got[key] = append(got[key], number)
-		if n++; n == keys*each {
-			close(all)
+		if sent, lost := q.Counts(); sent != keys*each+1 || lost != 0 {
+			t.Errorf("%d sent, %d lost", sent, lost)
+		}
+		q.Send("late", "late.0", 1)
+		if _, lost := q.Counts(); lost != 1 {
+			t.Error("an event after the end was taken")
 		}
 	})
-	q := NewQueue(target, slog.New(slog.DiscardHandler))
-	q.Send("held", "held.0", 1)
-	for i := range each {
-		for k := range keys {
-			key := fmt.Sprint("k", k)
-			q.Send(key, fmt.Sprintf("%s.%d", key, i), map[string]int{"i": i})
-		}
-	}
-	select {
-	case <-all:
-	case <-time.After(20 * time.Second):
-		t.Fatal("not all came")
-	}
-	close(blocked)
-	q.Close(10 * time.Second)
-	for k := range keys {
-		if s := strings.Join(got[fmt.Sprint("k", k)], ""); s != "01234567" {
-			t.Errorf("k%d: %s", k, s)
-		}
-	}
-	if sent, lost := q.Counts(); sent != keys*each+1 || lost != 0 {
-		t.Errorf("%d sent, %d lost", sent, lost)
-	}
-	q.Send("late", "late.0", 1)
-	if _, lost := q.Counts(); lost != 1 {
-		t.Error("an event after the end was taken")
-	}
 }
 
 // TestQueueGivesUp: an application that never answers costs its events, and the end
 // is not waited for without end.
 func TestQueueGivesUp(t *testing.T) {
-	target := serve(t, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "", 500) })
-	q := NewQueue(target, slog.New(slog.DiscardHandler))
-	for i := range maxWaiting + 5 {
-		q.Send("k", fmt.Sprint(i), i)
-	}
-	if _, lost := q.Counts(); lost != 5 {
-		t.Errorf("%d lost, want those beyond the bound", lost)
-	}
-	began := time.Now()
-	q.Close(50 * time.Millisecond)
-	if d := time.Since(began); d > 5*time.Second {
-		t.Errorf("the end took %v", d)
-	}
-	if sent, lost := q.Counts(); sent != 0 || lost != maxWaiting+5 {
-		t.Errorf("%d sent, %d lost", sent, lost)
-	}
+	virtual(t, func(t *testing.T) {
+		target := serve(t, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "", 500) })
+		q := NewQueue(target, slog.New(slog.DiscardHandler))
+		for i := range maxWaiting + 5 {
+			q.Send("k", fmt.Sprint(i), i)
+		}
+		if _, lost := q.Counts(); lost != 5 {
+			t.Errorf("%d lost, want those beyond the bound", lost)
+		}
+		began := time.Now()
+		q.Close(50 * time.Millisecond)
+		if d := time.Since(began); d > 5*time.Second {
+			t.Errorf("the end took %v", d)
+		}
+		if sent, lost := q.Counts(); sent != 0 || lost != maxWaiting+5 {
+			t.Errorf("%d sent, %d lost", sent, lost)
+		}
+	})
 }
 
 // vector is a signature that another program has made.

@@ -51,7 +51,7 @@ func TestUntouched(t *testing.T) {
 	for _, spec := range []*providers.Spec{twilio.Spec, commanded.Spec} { // PCMU, PCMA
 		f := spec.Formats[0]
 		t.Run(f.String(), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			virtual(t, func(t *testing.T) {
 				l := newLoop()
 				peer, end := carry(t, spec, l, same{loopAgent{l}, f})
 				r := rand.New(rand.NewPCG(1, 2))
@@ -89,7 +89,7 @@ func TestUntouched(t *testing.T) {
 
 // TestUntouchedAllocations: and nothing is allocated for it.
 func TestUntouchedAllocations(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	virtual(t, func(t *testing.T) {
 		l := newLoop()
 		f := twilio.Spec.Formats[0]
 		peer, end := carry(t, twilio.Spec, l, same{loopAgent{l}, f})
@@ -141,7 +141,7 @@ func (s hangStream) Encode(out *providers.Messages, cmd *providers.Command) erro
 // TestHangupByMedia: where the media connection can end the call, it is told to before
 // it is closed, and not where the caller has hung up.
 func TestHangupByMedia(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	virtual(t, func(t *testing.T) {
 		spec := *twilio.Spec
 		spec.Abilities.Hangup = true
 		spec.NewStream = func() providers.Stream { return hangStream{twilio.Spec.NewStream()} }

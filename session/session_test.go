@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"voicebridge/agent"
@@ -25,6 +26,12 @@ type loop struct {
 	say, said chan []byte // audio of the agent and to it
 	closed    chan struct{}
 	events    []agent.EventKind
+}
+
+// virtual runs a test in virtual time.
+func virtual(t *testing.T, test func(t *testing.T)) {
+	t.Helper()
+	synctest.Test(t, test)
 }
 
 func newLoop() *loop {
@@ -116,35 +123,37 @@ func (l loopAgent) Send(ev *agent.Event) (bool, error) {
 // TestSessionAllocations follows frames through the whole session: no
 // allocation between the carrier's socket and the agent's, and back.
 func TestSessionAllocations(t *testing.T) {
-	l := newLoop()
-	s := newSession(l, loopAgent{l}, Control{})
-	ended := make(chan calls.End)
-	go func() { ended <- s.Run(context.Background()) }()
+	virtual(t, func(t *testing.T) {
+		l := newLoop()
+		s := newSession(l, loopAgent{l}, Control{})
+		ended := make(chan calls.End)
+		go func() { ended <- s.Run(context.Background()) }()
 
-	peer := twilio.Spec.NewPeer()
-	f := codec.Format{Encoding: codec.PCMU, Rate: 8000}
-	l.in <- encode(t, peer, providers.Event{Kind: providers.EventStart,
-		Start: &providers.Start{Stream: "MZ1", In: f, Out: f}})
-	media := encode(t, peer, providers.Event{Kind: providers.EventAudio, Audio: make([]byte, 160)})
-	// A frame is sent and comes back; the next is due when the time has come.
-	step := func() {
-		l.in <- media
-		l.say <- <-l.said
-		<-l.out
-	}
-	for range 10 {
-		step()
-	}
-	if n := testing.AllocsPerRun(50, step); n != 0 {
-		t.Errorf("%g allocations a frame", n)
-	}
-	l.in <- encode(t, peer, providers.Event{Kind: providers.EventStop})
-	if end := <-ended; end.Cause != calls.CallerHangup {
-		t.Errorf("ended with %v", end.Error())
-	}
-	if !slices.Equal(l.events, []agent.EventKind{agent.EventPlayback, agent.EventStop}) {
-		t.Errorf("the agent was told %v", l.events)
-	}
+		peer := twilio.Spec.NewPeer()
+		f := codec.Format{Encoding: codec.PCMU, Rate: 8000}
+		l.in <- encode(t, peer, providers.Event{Kind: providers.EventStart,
+			Start: &providers.Start{Stream: "MZ1", In: f, Out: f}})
+		media := encode(t, peer, providers.Event{Kind: providers.EventAudio, Audio: make([]byte, 160)})
+		// A frame is sent and comes back; the next is due when the time has come.
+		step := func() {
+			l.in <- media
+			l.say <- <-l.said
+			<-l.out
+		}
+		for range 10 {
+			step()
+		}
+		if n := testing.AllocsPerRun(50, step); n != 0 {
+			t.Errorf("%g allocations a frame", n)
+		}
+		l.in <- encode(t, peer, providers.Event{Kind: providers.EventStop})
+		if end := <-ended; end.Cause != calls.CallerHangup {
+			t.Errorf("ended with %v", end.Error())
+		}
+		if !slices.Equal(l.events, []agent.EventKind{agent.EventPlayback, agent.EventStop}) {
+			t.Errorf("the agent was told %v", l.events)
+		}
+	})
 }
 
 // leaver is an agent whose connection cannot be written to any more, while what
@@ -174,37 +183,39 @@ func (l *leaver) Serve(h agent.Handler) {
 
 // TestLastWords: a failed write to an agent does not overtake what it had said.
 func TestLastWords(t *testing.T) {
-	l := newLoop()
-	written := make(chan struct{})
-	a := &leaver{loopAgent: loopAgent{l}}
-	a.left = []func() (agent.Command, error){
-		func() (agent.Command, error) {
-			<-written
-			return agent.Command{Kind: agent.CommandAudio, Audio: make([]byte, 6400)}, nil
-		},
-		func() (agent.Command, error) {
-			return agent.Command{}, &agent.Error{Cause: calls.AgentHangup, Err: io.EOF}
-		},
-	}
-	s := newSession(l, a, Control{})
-	ended := make(chan calls.End)
-	go func() { ended <- s.Run(context.Background()) }()
-	peer := twilio.Spec.NewPeer()
-	for _, ev := range []providers.Event{{Kind: providers.EventStart, Start: &providers.Start{Stream: "MZ1"}},
-		{Kind: providers.EventAudio, Audio: make([]byte, 160)},
-		{Kind: providers.EventAudio, Audio: make([]byte, 160)}} {
-		l.in <- encode(t, peer, ev)
-	}
-	close(written)
-	go func() {
-		for range l.out {
+	virtual(t, func(t *testing.T) {
+		l := newLoop()
+		written := make(chan struct{})
+		a := &leaver{loopAgent: loopAgent{l}}
+		a.left = []func() (agent.Command, error){
+			func() (agent.Command, error) {
+				<-written
+				return agent.Command{Kind: agent.CommandAudio, Audio: make([]byte, 6400)}, nil
+			},
+			func() (agent.Command, error) {
+				return agent.Command{}, &agent.Error{Cause: calls.AgentHangup, Err: io.EOF}
+			},
 		}
-	}()
-	end := <-ended
-	close(l.out)
-	if st := s.Stats(); end.Cause != calls.AgentHangup || st.FramesOut < 10 {
-		t.Errorf("ended with %v after %d frames, want agent_hangup after 10", end.Error(), st.FramesOut)
-	}
+		s := newSession(l, a, Control{})
+		ended := make(chan calls.End)
+		go func() { ended <- s.Run(context.Background()) }()
+		peer := twilio.Spec.NewPeer()
+		for _, ev := range []providers.Event{{Kind: providers.EventStart, Start: &providers.Start{Stream: "MZ1"}},
+			{Kind: providers.EventAudio, Audio: make([]byte, 160)},
+			{Kind: providers.EventAudio, Audio: make([]byte, 160)}} {
+			l.in <- encode(t, peer, ev)
+		}
+		close(written)
+		go func() {
+			for range l.out {
+			}
+		}()
+		end := <-ended
+		close(l.out)
+		if st := s.Stats(); end.Cause != calls.AgentHangup || st.FramesOut < 10 {
+			t.Errorf("ended with %v after %d frames, want agent_hangup after 10", end.Error(), st.FramesOut)
+		}
+	})
 }
 
 // slow is an agent that is reached only once the call has ended.
@@ -220,40 +231,44 @@ func (s slow) Dial(context.Context, *agent.Call) (agent.Conn, error) {
 
 // TestTooLate: an agent that comes after the end is not told to be there.
 func TestTooLate(t *testing.T) {
-	l := newLoop()
-	until := make(chan struct{})
-	var told []string
-	s := newSession(l, slow{loopAgent{l}, until}, Control{
-		Streaming: func(*agent.Call) { told = append(told, "streaming") },
-		Ending: func(end calls.End) {
-			told = append(told, string(end.Cause))
-			close(until)
-		},
+	virtual(t, func(t *testing.T) {
+		l := newLoop()
+		until := make(chan struct{})
+		var told []string
+		s := newSession(l, slow{loopAgent{l}, until}, Control{
+			Streaming: func(*agent.Call) { told = append(told, "streaming") },
+			Ending: func(end calls.End) {
+				told = append(told, string(end.Cause))
+				close(until)
+			},
+		})
+		ended := make(chan calls.End)
+		go func() { ended <- s.Run(context.Background()) }()
+		peer := twilio.Spec.NewPeer()
+		for _, ev := range []providers.Event{{Kind: providers.EventStart, Start: &providers.Start{Stream: "MZ1"}},
+			{Kind: providers.EventStop}} {
+			l.in <- encode(t, peer, ev)
+		}
+		<-ended
+		if !slices.Equal(told, []string{"caller_hangup"}) {
+			t.Errorf("%v", told)
+		}
 	})
-	ended := make(chan calls.End)
-	go func() { ended <- s.Run(context.Background()) }()
-	peer := twilio.Spec.NewPeer()
-	for _, ev := range []providers.Event{{Kind: providers.EventStart, Start: &providers.Start{Stream: "MZ1"}},
-		{Kind: providers.EventStop}} {
-		l.in <- encode(t, peer, ev)
-	}
-	<-ended
-	if !slices.Equal(told, []string{"caller_hangup"}) {
-		t.Errorf("%v", told)
-	}
 }
 
 // TestHangupEarly: a session that is ended before it runs does not run.
 func TestHangupEarly(t *testing.T) {
-	l := newLoop()
-	s := newSession(l, loopAgent{l}, Control{})
-	s.Hangup(true)
-	if end := s.Run(context.Background()); end.Cause != calls.APIHangup {
-		t.Errorf("ended with %v", end.Error())
-	}
-	if ok, err := s.Digits("1"); ok || !errors.Is(err, ErrNotYet) {
-		t.Errorf("%v, %v", ok, err)
-	}
+	virtual(t, func(t *testing.T) {
+		l := newLoop()
+		s := newSession(l, loopAgent{l}, Control{})
+		s.Hangup(true)
+		if end := s.Run(context.Background()); end.Cause != calls.APIHangup {
+			t.Errorf("ended with %v", end.Error())
+		}
+		if ok, err := s.Digits("1"); ok || !errors.Is(err, ErrNotYet) {
+			t.Errorf("%v, %v", ok, err)
+		}
+	})
 }
 
 // TestEndOf: the cause of a context becomes the cause of the call.
@@ -306,28 +321,30 @@ func TestRegistry(t *testing.T) {
 // TestBeforeAgent: what is due to the caller while the agent is being dialled goes out
 // by the clock, with no message of the carrier's.
 func TestBeforeAgent(t *testing.T) {
-	l := newLoop()
-	until := make(chan struct{})
-	s := newSession(l, slow{loopAgent{l}, until}, Control{})
-	ended := make(chan calls.End)
-	go func() { ended <- s.Run(context.Background()) }()
-	f := codec.Format{Encoding: codec.PCMU, Rate: 8000}
-	l.in <- encode(t, twilio.Spec.NewPeer(), providers.Event{Kind: providers.EventStart,
-		Start: &providers.Start{Stream: "MZ1", In: f, Out: f}})
-	for ok := false; !ok; {
-		var err error
-		if ok, err = s.Digits("12345"); err != nil && !errors.Is(err, ErrNotYet) {
-			t.Fatal(err)
+	virtual(t, func(t *testing.T) {
+		l := newLoop()
+		until := make(chan struct{})
+		s := newSession(l, slow{loopAgent{l}, until}, Control{})
+		ended := make(chan calls.End)
+		go func() { ended <- s.Run(context.Background()) }()
+		f := codec.Format{Encoding: codec.PCMU, Rate: 8000}
+		l.in <- encode(t, twilio.Spec.NewPeer(), providers.Event{Kind: providers.EventStart,
+			Start: &providers.Start{Stream: "MZ1", In: f, Out: f}})
+		for ok := false; !ok; {
+			var err error
+			if ok, err = s.Digits("12345"); err != nil && !errors.Is(err, ErrNotYet) {
+				t.Fatal(err)
+			}
 		}
-	}
-	for i := range 40 { // 160 ms each, 20 ms a frame
-		select {
-		case <-l.out:
-		case <-time.After(2 * time.Second):
-			t.Fatalf("%d of 40 frames came", i)
+		for i := range 40 { // 160 ms each, 20 ms a frame
+			select {
+			case <-l.out:
+			case <-time.After(2 * time.Second):
+				t.Fatalf("%d of 40 frames came", i)
+			}
 		}
-	}
-	s.Hangup(false)
-	close(until)
-	<-ended
+		s.Hangup(false)
+		close(until)
+		<-ended
+	})
 }

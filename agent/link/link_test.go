@@ -2,12 +2,11 @@ package link_test
 
 import (
 	"context"
-	"net"
 	"net/http"
-	"net/http/httptest"
 	"reflect"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -19,9 +18,16 @@ import (
 	"voicebridge/calls"
 	"voicebridge/codec"
 	"voicebridge/providers"
+	"voicebridge/sim/memnet"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// virtual runs a test in virtual time, on a network in memory.
+func virtual(t *testing.T, test func(t *testing.T)) {
+	t.Helper()
+	synctest.Test(t, test)
+}
 
 // TestSignatureVector holds the vector of docs/agent-protocol.md.
 func TestSignatureVector(t *testing.T) {
@@ -106,7 +112,7 @@ func TestConfig(t *testing.T) {
 
 // newDialer makes a dialer that speaks voicebridge.v1.
 func newDialer(o agent.Options, cfg link.Config) (*link.Dialer, error) {
-	cfg.Dialect = voicebridge.Dialect
+	cfg.Dialect, cfg.Dialer.Net = voicebridge.Dialect, memnet.Dial
 	var err error
 	if cfg.Protocol, err = cfg.Dialect.New(o); err != nil {
 		return nil, err
@@ -124,63 +130,65 @@ func testCall() *agent.Call {
 
 // TestHandshake: what an agent sees of the bridge.
 func TestHandshake(t *testing.T) {
-	type seen struct {
-		header http.Header
-		first  map[string]any
-	}
-	got := make(chan seen, 1)
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		up := websocket.Upgrader{Subprotocols: []string{voicebridge.Name}}
-		conn, err := up.Upgrade(w, r, nil)
-		if err != nil {
-			return
+	virtual(t, func(t *testing.T) {
+		type seen struct {
+			header http.Header
+			first  map[string]any
 		}
-		defer conn.Close()
-		var m map[string]any
-		if err := conn.ReadJSON(&m); err != nil {
+		got := make(chan seen, 1)
+		url, stop := memnet.Serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			up := websocket.Upgrader{Subprotocols: []string{voicebridge.Name}}
+			conn, err := up.Upgrade(w, r, nil)
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			var m map[string]any
+			if err := conn.ReadJSON(&m); err != nil {
+				t.Error(err)
+			}
+			got <- seen{r.Header, m}
+			conn.ReadMessage()
+		}))
+		defer stop()
+		d, err := newDialer(agent.Options{}, link.Config{URL: "ws" + url[4:] + "/a?out_rate=24000", Bearer: "tok",
+			Secret: "sec", Header: http.Header{"X-Tenant": {"acme"}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := d.Dial(t.Context(), testCall())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := <-got
+		if s.header.Get("Authorization") != "Bearer tok" || s.header.Get("X-Tenant") != "acme" ||
+			s.header.Get("Voicebridge-Session") != "cs_1" {
+			t.Errorf("header: %v", s.header)
+		}
+		if err := link.VerifySignature("sec", s.header.Get("Voicebridge-Signature"), time.Now(), "cs_1",
+			"/a?out_rate=24000"); err != nil {
 			t.Error(err)
 		}
-		got <- seen{r.Header, m}
-		conn.ReadMessage()
-	}))
-	defer srv.Close()
-	d, err := newDialer(agent.Options{}, link.Config{URL: "ws" + srv.URL[4:] + "/a?out_rate=24000", Bearer: "tok",
-		Secret: "sec", Header: http.Header{"X-Tenant": {"acme"}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	a, err := d.Dial(t.Context(), testCall())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := <-got
-	if s.header.Get("Authorization") != "Bearer tok" || s.header.Get("X-Tenant") != "acme" ||
-		s.header.Get("Voicebridge-Session") != "cs_1" {
-		t.Errorf("header: %v", s.header)
-	}
-	if err := link.VerifySignature("sec", s.header.Get("Voicebridge-Signature"), time.Now(), "cs_1",
-		"/a?out_rate=24000"); err != nil {
-		t.Error(err)
-	}
-	delete(s.first, "ts")
-	want := map[string]any{
-		"type": "start", "seq": 1.0, "in_ms": 0.0, "out_ms": 0.0, "protocol": voicebridge.Name, "session_id": "cs_1",
-		"call": map[string]any{"id": "CA1", "carrier": "twilio", "account": "AC1", "stream": "MZ1",
-			"codec": "pcmu/8000", "custom": map[string]any{"a": "b"}},
-		"audio": map[string]any{"encoding": "pcm_s16le", "channels": 1.0, "frame_ms": 20.0,
-			"input": map[string]any{"sample_rate": 16000.0}, "output": map[string]any{"sample_rate": 24000.0}},
-		"capabilities": map[string]any{"clear": "native", "mark": "native", "dtmf_in": true, "dtmf_out": "inband",
-			"transfer": []any{}},
-		"await_ready": false, "barge_in": "agent",
-	}
-	if !reflect.DeepEqual(s.first, want) {
-		t.Errorf("start is\n%v\nwant\n%v", s.first, want)
-	}
-	gone := make(gone, 1)
-	a.Serve(gone)
-	a.Close(calls.AgentHangup)
-	<-gone
-	a.Release()
+		delete(s.first, "ts")
+		want := map[string]any{
+			"type": "start", "seq": 1.0, "in_ms": 0.0, "out_ms": 0.0, "protocol": voicebridge.Name, "session_id": "cs_1",
+			"call": map[string]any{"id": "CA1", "carrier": "twilio", "account": "AC1", "stream": "MZ1",
+				"codec": "pcmu/8000", "custom": map[string]any{"a": "b"}},
+			"audio": map[string]any{"encoding": "pcm_s16le", "channels": 1.0, "frame_ms": 20.0,
+				"input": map[string]any{"sample_rate": 16000.0}, "output": map[string]any{"sample_rate": 24000.0}},
+			"capabilities": map[string]any{"clear": "native", "mark": "native", "dtmf_in": true, "dtmf_out": "inband",
+				"transfer": []any{}},
+			"await_ready": false, "barge_in": "agent",
+		}
+		if !reflect.DeepEqual(s.first, want) {
+			t.Errorf("start is\n%v\nwant\n%v", s.first, want)
+		}
+		gone := make(gone, 1)
+		a.Serve(gone)
+		a.Close(calls.AgentHangup)
+		<-gone
+		a.Release()
+	})
 }
 
 // gone is what hears of the end of an agent only.
@@ -192,79 +200,82 @@ func (g gone) Gone(err error)       { g <- err }
 
 // TestRetry: a busy agent is tried twice, and the dial gives up with its context.
 func TestRetry(t *testing.T) {
-	tries := 0
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		tries++
-		w.WriteHeader(http.StatusServiceUnavailable)
-	}))
-	defer srv.Close()
-	d, err := newDialer(agent.Options{}, link.Config{URL: "ws" + srv.URL[4:]})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := d.Dial(t.Context(), testCall()); err == nil || tries != 2 {
-		t.Errorf("%d tries, %v", tries, err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := d.Dial(ctx, testCall()); err == nil {
-		t.Error("dialled without a context")
-	}
+	virtual(t, func(t *testing.T) {
+		tries := 0
+		url, stop := memnet.Serve(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			tries++
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}))
+		defer stop()
+		d, err := newDialer(agent.Options{}, link.Config{URL: "ws" + url[4:]})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.Dial(t.Context(), testCall()); err == nil || tries != 2 {
+			t.Errorf("%d tries, %v", tries, err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := d.Dial(ctx, testCall()); err == nil {
+			t.Error("dialled without a context")
+		}
+	})
 }
 
 // TestDialEnds: the dial of an agent that takes the connection and never answers
 // ends with the call.
 func TestDialEnds(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	d, err := newDialer(agent.Options{}, link.Config{URL: "ws://" + l.Addr().String(), Attempt: time.Minute})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	go func() {
-		conn, err := l.Accept()
+	virtual(t, func(t *testing.T) {
+		l := memnet.Listen()
+		defer l.Close()
+		d, err := newDialer(agent.Options{}, link.Config{URL: "ws://" + l.Addr().String(), Attempt: time.Minute})
 		if err != nil {
-			return
+			t.Fatal(err)
 		}
-		cancel() // the handshake is under way
-		conn.Read(make([]byte, 4096))
-		conn.Read(make([]byte, 1)) // until the bridge closes
-		conn.Close()
-	}()
-	begun := time.Now()
-	if _, err := d.Dial(ctx, testCall()); err == nil || time.Since(begun) > 10*time.Second {
-		t.Errorf("%v after %v", err, time.Since(begun))
-	}
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			cancel() // the handshake is under way
+			conn.Read(make([]byte, 4096))
+			conn.Read(make([]byte, 1)) // until the bridge closes
+			conn.Close()
+		}()
+		begun := time.Now()
+		if _, err := d.Dial(ctx, testCall()); err == nil || time.Since(begun) > 10*time.Second {
+			t.Errorf("%v after %v", err, time.Since(begun))
+		}
+	})
 }
 
 // TestKeepalive: an agent that does not answer pings is gone.
 func TestKeepalive(t *testing.T) {
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		up := websocket.Upgrader{}
-		conn, err := up.Upgrade(w, r, nil)
+	virtual(t, func(t *testing.T) {
+		url, stop := memnet.Serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			up := websocket.Upgrader{}
+			conn, err := up.Upgrade(w, r, nil)
+			if err != nil {
+				return
+			}
+			t.Cleanup(func() { conn.Close() }) // reads nothing, so answers nothing
+		}))
+		defer stop()
+		d, err := newDialer(agent.Options{}, link.Config{URL: "ws" + url[4:], Ping: 50 * time.Millisecond})
 		if err != nil {
-			return
+			t.Fatal(err)
 		}
-		t.Cleanup(func() { conn.Close() }) // reads nothing, so answers nothing
-	}))
-	defer srv.Close()
-	d, err := newDialer(agent.Options{}, link.Config{URL: "ws" + srv.URL[4:], Ping: 50 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
-	a, err := d.Dial(t.Context(), testCall())
-	if err != nil {
-		t.Fatal(err)
-	}
-	gone := make(gone, 1)
-	a.Serve(gone)
-	err = <-gone
-	if err == nil || !strings.Contains(err.Error(), "no answer to pings") {
-		t.Errorf("%v", err)
-	}
-	a.Release()
+		a, err := d.Dial(t.Context(), testCall())
+		if err != nil {
+			t.Fatal(err)
+		}
+		gone := make(gone, 1)
+		a.Serve(gone)
+		err = <-gone
+		if err == nil || !strings.Contains(err.Error(), "no answer to pings") {
+			t.Errorf("%v", err)
+		}
+		a.Release()
+	})
 }
