@@ -18,7 +18,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
 
 	"voicebridge/codec"
@@ -170,47 +169,6 @@ var ErrFormat = errors.New("unknown audio format")
 // FormatError returns an error that is ErrFormat and names what was received.
 func FormatError(provider, encoding string, rate, channels int) error {
 	return fmt.Errorf("%s: encoding %.40q at %d Hz, %d channels: %w", provider, encoding, rate, channels, ErrFormat)
-}
-
-// Abilities are what a carrier can do and how it behaves, as data: the core knows
-// no carrier by name.
-type Abilities struct {
-	// The media connection.
-	Marks       bool // reports when playout reaches a mark
-	Clear       bool // can discard queued audio
-	ClearMarks  bool // reports the marks that a clear discards
-	Clears      bool // confirms a clear with an EventCleared
-	Digits      bool // reports digits that the caller presses
-	SendDigits  bool // takes digits to send
-	Hangup      bool // can end the call
-	FixedFrames bool // audio messages hold exactly one frame of 20 ms
-	Greets      bool // an EventConnected comes before the start
-	Reorders    bool // audio messages come in any order; the Stream puts them in order
-	StreamStays bool // the stream goes on, without its call, when that is taken elsewhere
-	// Queue is how much audio the carrier holds for playing before it discards
-	// what comes; 0 where no limit is known.
-	Queue time.Duration
-
-	// The control of calls.
-	RoomLeft       bool // tells who leaves a room, not only who comes
-	DetectDigits   bool // digits sent at the answer and machine detection go together
-	DigitsAtOnce   int  // the most digits and pauses that one request sends; 0: any number
-	SignsBodies    bool // the signature of a webhook covers its body
-	SignsHandshake bool // the handshake of a media connection is signed
-}
-
-// String lists what the media connection can do, for logs.
-func (a Abilities) String() string {
-	var can []string
-	for _, x := range []struct {
-		is   bool
-		name string
-	}{{a.Marks, "marks"}, {a.Clear, "clear"}, {a.Digits, "digits"}, {a.SendDigits, "send-digits"}} {
-		if x.is {
-			can = append(can, x.name)
-		}
-	}
-	return strings.Join(can, ",")
 }
 
 // Spec describes a carrier.

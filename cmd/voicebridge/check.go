@@ -23,7 +23,16 @@ import (
 
 type checkCmd struct {
 	Config  checkConfigCmd  `cmd:"" help:"Check a configuration file."`
+	Schema  schemaCmd       `cmd:"" help:"Print the JSON Schema of the configuration, for editors."`
 	Webhook checkWebhookCmd `cmd:"" help:"Explain why webhooks and handshakes of an account are refused: those that a running bridge has refused, or one in a file."`
+}
+
+type schemaCmd struct{}
+
+// Run prints the JSON Schema.
+func (schemaCmd) Run(out output) error {
+	_, err := out.Write(config.Schema)
+	return err
 }
 
 type checkConfigCmd struct {

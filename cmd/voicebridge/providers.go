@@ -2,17 +2,21 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
 	"text/tabwriter"
 
 	"voicebridge/api/client"
+	"voicebridge/providers"
 	"voicebridge/providers/all"
 )
 
 type providersCmd struct {
 	client.Client
 	Accounts bool `help:"List the accounts of a running bridge instead, with what they can do and the URLs that the carrier needs."`
+	JSON     bool `help:"As JSON." name:"json"`
 }
 
 // carriers lists the names of the carriers.
@@ -29,6 +33,9 @@ func (c *providersCmd) Run(ctx context.Context, out output) error {
 	if c.Accounts {
 		return c.accounts(ctx, out)
 	}
+	if c.JSON {
+		return listJSON(out)
+	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "NAME\tCARRIER\tAUDIO\tMEDIA\tCONTROL")
 	for _, s := range all.Specs {
@@ -39,6 +46,28 @@ func (c *providersCmd) Run(ctx context.Context, out output) error {
 		fmt.Fprintf(w, "%s\t%s\t%v\t%v\t%s\n", s.Name, s.Title, s.Formats, s.Abilities, hooks)
 	}
 	return w.Flush()
+}
+
+// listJSON lists the carriers with all their abilities.
+func listJSON(out io.Writer) error {
+	type carrier struct {
+		Name      string              `json:"name"`
+		Title     string              `json:"title"`
+		Formats   []string            `json:"formats"`
+		Control   bool                `json:"control"` // it has webhooks and places calls
+		Abilities providers.Abilities `json:"abilities"`
+	}
+	list := []carrier{}
+	for _, s := range all.Specs {
+		c := carrier{Name: s.Name, Title: s.Title, Control: s.NewAccount != nil, Abilities: s.Abilities}
+		for _, f := range s.Formats {
+			c.Formats = append(c.Formats, f.String())
+		}
+		list = append(list, c)
+	}
+	e := json.NewEncoder(out)
+	e.SetIndent("", "  ")
+	return e.Encode(list)
 }
 
 // accounts lists those of a running bridge.
