@@ -1,8 +1,3 @@
-// Package control is what is done about calls: it answers them, places them, takes
-// them elsewhere and ends them. It is the one place that decides. What carriers tell
-// comes as call events, from webhooks or the carrier's own event socket, and is
-// answered in the reply or by a command, as the carrier wants it; media connections
-// become sessions here, and the API asks here.
 package control
 
 import (
