@@ -570,7 +570,7 @@ func TestPlacedInSecret(t *testing.T) {
 		x := startTestbed(t, spec, startAgent(t, sim.Echo), func(_ *options, s *sim.Exchange) {
 			exchange = s
 			s.Phone = func(providers.ExchangeCall) sim.Phone { return sim.Phone{Ring: time.Minute} }
-			s.Faults.Lose = true
+			s.Faults.Lose = func(kind providers.OperationKind, _ int) bool { return kind == providers.OpDial }
 		})
 		status, answer := x.api("POST", "/v1/calls", dialBody)
 		if status != 502 || answer["code"] != "carrier_unavailable" {
@@ -1465,7 +1465,7 @@ func TestUnwantedCall(t *testing.T) {
 			exchange.Phone = func(providers.ExchangeCall) sim.Phone {
 				return sim.Phone{Ring: time.Minute}
 			}
-			exchange.Faults = sim.Faults{Lose: true, Fail: func(kind providers.OperationKind, _ int) error {
+			exchange.Faults = sim.Faults{Lose: func(kind providers.OperationKind, _ int) bool { return kind == providers.OpDial }, Fail: func(kind providers.OperationKind, _ int) error {
 				if kind != providers.OpDial {
 					return nil
 				}

@@ -20,6 +20,7 @@ import (
 	"voicebridge/sim"
 	"voicebridge/sim/outage"
 	"voicebridge/transfer"
+	"voicebridge/transfer/redisstore"
 )
 
 var realRedis = sync.OnceValues(func() (*outage.Redis, error) {
@@ -41,15 +42,16 @@ func TestInstances(t *testing.T) {
 	eachCarrier(t, func(t *testing.T, spec *providers.Spec) {
 		db := redis.NewClient(&redis.Options{Addr: server.Addr, ContextTimeoutEnabled: true})
 		t.Cleanup(func() { db.Close() })
-		prefix := "{" + strings.ReplaceAll(t.Name(), "/", "-") + "}:"
+		prefix := strings.ReplaceAll(t.Name(), "/", "-") + ":"
 		s, agentURL := newScript(t)
 		s.many = true
 		var account *providers.Account
 		member := func(o *options, name string) {
-			o.transfers = &transfers.Config{Store: transfer.NewRedis(db, prefix, time.Second),
-				Manager: quickTimes(name), Allow: []string{"+1555010*"},
+			members := cluster.NewMembers(db, prefix, name, 2*time.Second, slog.New(slog.DiscardHandler))
+			o.transfers = &transfers.Config{Store: redisstore.New(db, prefix, time.Second, members),
+				Manager: quickTimes(members.Self()), Allow: []string{"+1555010*"},
 				Ring: 20 * time.Second, Hold: transfers.HoldAgent}
-			o.cluster = cluster.New(db, prefix, name, 2*time.Second, slog.New(slog.DiscardHandler))
+			o.cluster = cluster.New(members, prefix)
 			o.fallback = control.Fallback{Say: "Our agents are asleep."}
 		}
 		a := startTestbed(t, spec, agentURL, func(o *options, exchange *sim.Exchange) {

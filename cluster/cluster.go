@@ -1,23 +1,12 @@
-// Package cluster lets several instances of the bridge act as one: a directory in
-// Redis says which instance has a call, and a request that lands on another one is
-// passed on to it.
-//
-// Requests go over publish and subscribe, with an answer for each: nothing has to
-// be stored or trimmed, and one that is lost shows as an answer that does not come.
-// What must not be lost, the state of transfers, is not told here but stored.
-//
-// An instance alone needs none of this: a nil *Cluster knows only itself.
 package cluster
 
 import (
 	"context"
-	"crypto/rand"
+	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -28,10 +17,13 @@ import (
 
 // Times of a Cluster.
 const (
+	// keepEntry is how long an entry of the directory outlives its writing: longer than
+	// any call. What an instance leaves behind that dies goes then.
+	keepEntry = 26 * time.Hour
 	// keepNote is how long the last note of a name is kept.
 	keepNote = time.Minute
-	// answerTime is how long another instance may take to answer.
-	answerTime = 5 * time.Second
+	// writeAgain is how soon the directory is written again after that has failed.
+	writeAgain = time.Second
 	// firstTime bounds a question that a call waits for; backOff is how long none is
 	// asked after one that failed.
 	firstTime = 150 * time.Millisecond
@@ -39,108 +31,123 @@ const (
 	backOff   = 5 * time.Second
 )
 
+// writeMost is how many names are written at once.
+const writeMost = 500
+
 // Cluster is this instance among others.
 type Cluster struct {
-	db       redis.UniversalClient
-	prefix   string
-	instance string
-	lease    time.Duration
-	log      *slog.Logger
+	*Members
+	db     redis.UniversalClient
+	prefix string
+	log    *slog.Logger
 
 	mu      sync.Mutex
-	has     map[string]string        // names that this instance has, with a note each
-	had     map[string]string        // names that it has no more, with what is left to say
-	pending map[string]chan<- []byte // by request
-	changed chan string              // names to be told of at once
-	away    atomic.Int64             // until when the database is taken to be away, Unix nanoseconds
+	has     map[string]string   // names that this instance has, with a note each
+	had     map[string]string   // names that it has no more, with what is left to say
+	stale   map[string]struct{} // names of either that are still to be written
+	wake    chan struct{}       // there are some
+	pending map[string]chan<- []byte
+	served  map[string]*reply // requests of others, by id, for those that come again
+
+	away atomic.Int64 // until when the database is taken to be away, Unix nanoseconds
 }
 
-// DefaultLease is how long the directory outlives an instance.
-const DefaultLease = 10 * time.Second
-
-// New makes a member with a name that no other one has. lease is how long the
-// directory outlives it.
-func New(db redis.UniversalClient, prefix, instance string, lease time.Duration, log *slog.Logger) *Cluster {
-	return &Cluster{db: db, prefix: prefix, instance: instance, lease: lease, log: log, has: map[string]string{},
-		had: map[string]string{}, pending: map[string]chan<- []byte{},
-		changed: make(chan string, 4096)}
+// New makes this instance one among others.
+func New(m *Members, prefix string) *Cluster {
+	return &Cluster{Members: m, db: m.db, prefix: prefix, log: m.log, has: map[string]string{},
+		had: map[string]string{}, stale: map[string]struct{}{}, wake: make(chan struct{}, 1),
+		pending: map[string]chan<- []byte{}, served: map[string]*reply{}}
 }
 
-func (c *Cluster) entry(name string) string   { return c.prefix + "call:" + name }
-func (c *Cluster) channel(name string) string { return c.prefix + "to:" + name }
-func (c *Cluster) token(nonce string) string  { return c.prefix + "token:" + nonce }
+func (c *Cluster) entry(name string) string   { return c.prefix + "call:{" + name + "}" }
+func (c *Cluster) channel(name string) string { return c.prefix + "to:{" + name + "}" }
+func (c *Cluster) token(nonce string) string  { return c.prefix + "token:{" + nonce + "}" }
 
-// Handler answers a request of another instance.
+// Handler answers a request of another instance. A request that comes again is not
+// handled again, but answered as before.
 type Handler func(ctx context.Context, kind string, body json.RawMessage) (any, error)
-
-// envelope is a request, or its answer.
-type envelope struct {
-	ID    string          `json:"id"`
-	From  string          `json:"from"`
-	Kind  string          `json:"kind,omitempty"` // empty: an answer
-	Body  json.RawMessage `json:"body,omitempty"`
-	Error string          `json:"error,omitempty"`
-}
 
 // Run takes part until ctx ends; requests go to handle.
 func (c *Cluster) Run(ctx context.Context, handle Handler) {
 	var group sync.WaitGroup
+	group.Go(func() { c.listen(ctx, handle) })
 	group.Go(func() { c.tell(ctx) })
-	sub := c.db.Subscribe(ctx, c.channel(c.instance)) // it connects again by itself
-	messages := sub.Channel(redis.WithChannelSize(1024))
+	tick := time.NewTicker(c.lease / 3)
+	defer tick.Stop()
+	failovers := 0
 	for ctx.Err() == nil {
+		if err := c.Renew(ctx); err != nil && ctx.Err() == nil {
+			c.log.Warn("this instance cannot renew its lease", "err", err)
+		}
+		if n := c.Failovers(); n != failovers {
+			failovers = n
+			c.tellAll()
+		}
 		select {
-		case m, ok := <-messages:
-			if !ok {
-				return
-			}
-			var e envelope
-			if err := json.Unmarshal([]byte(m.Payload), &e); err != nil {
-				c.log.Warn("message of another instance", "err", err)
-				continue
-			}
-			if e.Kind == "" {
-				c.answered(&e)
-				continue
-			}
-			group.Go(func() { c.serve(ctx, &e, handle) })
+		case <-tick.C:
 		case <-ctx.Done():
 		}
 	}
-	sub.Close()
 	group.Wait()
+	c.leave(ctx)
 }
 
-// tell keeps the directory: a call at once, all of them again before their lease is
-// over.
+// tellAll has the whole directory written again.
+func (c *Cluster) tellAll() {
+	c.mu.Lock()
+	for name := range c.has {
+		c.stale[name] = struct{}{}
+	}
+	c.mu.Unlock()
+	c.poke()
+}
+
+func (c *Cluster) poke() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// tell keeps the directory: each name is written once, when it comes, changes or goes.
 func (c *Cluster) tell(ctx context.Context) {
-	tick := time.NewTicker(c.lease / 3)
-	defer tick.Stop()
 	for {
-		var names []string
 		select {
-		case name := <-c.changed:
-			names = append(names, name)
-			for len(c.changed) > 0 {
-				names = append(names, <-c.changed)
-			}
-		case <-tick.C:
-			c.mu.Lock()
-			names = slices.AppendSeq(slices.AppendSeq(names, maps.Keys(c.has)), maps.Keys(c.had))
-			c.mu.Unlock()
+		case <-c.wake:
 		case <-ctx.Done():
 			return
 		}
-		c.write(ctx, names)
+		for names := c.due(); len(names) > 0; names = c.due() {
+			if c.write(ctx, names) {
+				continue
+			}
+			select {
+			case <-time.After(writeAgain):
+			case <-ctx.Done():
+				return
+			}
+		}
 	}
 }
 
-// write puts names into the directory, or takes those out that this instance has no
-// more.
-func (c *Cluster) write(ctx context.Context, names []string) {
-	if len(names) == 0 {
-		return
+// due takes names that are to be written.
+func (c *Cluster) due() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var names []string
+	for name := range c.stale {
+		if len(names) == writeMost {
+			break
+		}
+		names = append(names, name)
+		delete(c.stale, name)
 	}
+	return names
+}
+
+// write puts names into the directory, or takes those out that this instance has no
+// more. Where it fails, they are due again.
+func (c *Cluster) write(ctx context.Context, names []string) bool {
 	ctx, stop := context.WithTimeout(ctx, 2*time.Second)
 	defer stop()
 	over := map[string]string{}
@@ -152,38 +159,33 @@ func (c *Cluster) write(ctx context.Context, names []string) {
 			c.mu.Unlock()
 			switch {
 			case has:
-				p.Set(ctx, c.entry(name), c.instance+"\n"+note, c.lease)
+				p.Set(ctx, c.entry(name), c.self+"\n"+note, keepEntry)
 			case had:
-				p.Eval(ctx, lostLua, []string{c.entry(name)}, c.instance+"\n", last, keepNote.Milliseconds())
+				p.Eval(ctx, lostLua, []string{c.entry(name)}, c.self+"\n", last, keepNote.Milliseconds())
 				over[name] = last
 			}
 		}
 		return nil
 	})
-	if err != nil {
-		if ctx.Err() == nil {
-			c.log.Debug("the directory of calls is not written", "err", err) // the next time
-		}
-		return
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if err != nil {
+		for _, name := range names {
+			c.stale[name] = struct{}{}
+		}
+		c.log.Debug("the directory of calls is not written", "err", err) // soon again
+		return false
+	}
 	for name, last := range over {
-		if c.had[name] == last {
+		if is, had := c.had[name]; had && is == last {
 			delete(c.had, name)
 		}
 	}
+	return true
 }
 
-// lostLua takes an entry out, unless it is another instance's by now. KEYS: 1 entry; ARGV: 1 how one's own begins, 2
-// the last note, 3 how long it
-// is kept, ms.
-const lostLua = `
-local is = redis.call('GET', KEYS[1])
-if not is or string.sub(is, 1, #ARGV[1]) == ARGV[1] then
-  if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], '\n' .. ARGV[2], 'PX', ARGV[3]) end
-end
-return 0`
+//go:embed lua/lost.lua
+var lostLua string
 
 // Has puts a name into the directory, with a note: this instance has what it
 // stands for. Lost takes it out again; a last note stays for a while. Neither waits
@@ -220,10 +222,10 @@ func (c *Cluster) Lost(name, last string) {
 }
 
 func (c *Cluster) tellOf(name string) {
-	select {
-	case c.changed <- name:
-	default: // with the next round
-	}
+	c.mu.Lock()
+	c.stale[name] = struct{}{}
+	c.mu.Unlock()
+	c.poke()
 }
 
 // look reads an entry of the directory.
@@ -245,122 +247,19 @@ func (c *Cluster) look(ctx context.Context, name string) (instance, note string,
 	return instance, note, nil
 }
 
-// Where tells which other instance has what a name stands for; empty: none.
+// Where returns which other instance has what a name stands for; empty: none that lives.
 func (c *Cluster) Where(ctx context.Context, name string) (string, error) {
 	instance, _, err := c.look(ctx, name)
-	if c != nil && instance == c.instance {
-		instance = ""
+	if err != nil || instance == "" || instance == c.self || !c.Alive(ctx, instance) {
+		return "", err
 	}
-	return instance, err
+	return instance, nil
 }
 
 // Note returns the note of a name.
 func (c *Cluster) Note(ctx context.Context, name string) (string, error) {
 	_, note, err := c.look(ctx, name)
 	return note, err
-}
-
-// RemoteError is what another instance could not do.
-type RemoteError string
-
-func (e RemoteError) Error() string { return "another instance: " + string(e) }
-
-// ErrNoAnswer is the error of an instance that does not answer: whether it has got
-// the request is not known. ErrNobody: it has not, it is dead.
-var (
-	ErrNoAnswer = errors.New("cluster: the instance that has the call does not answer")
-	ErrNobody   = errors.New("cluster: the instance that had the call is not there any more")
-)
-
-// Ask passes a request on to another instance and reads its answer.
-func (c *Cluster) Ask(ctx context.Context, instance, kind string, body, answer any) error {
-	ctx, stop := context.WithTimeout(ctx, answerTime)
-	defer stop()
-	id := rand.Text()
-	got := make(chan []byte, 1)
-	c.mu.Lock()
-	c.pending[id] = got
-	c.mu.Unlock()
-	defer func() {
-		c.mu.Lock()
-		delete(c.pending, id)
-		c.mu.Unlock()
-	}()
-	n, err := c.send(ctx, instance, envelope{ID: id, Kind: kind}, body)
-	switch {
-	case err != nil:
-		return err
-	case n == 0:
-		return ErrNobody
-	}
-	select {
-	case b := <-got:
-		var e envelope
-		if err := json.Unmarshal(b, &e); err != nil {
-			return fmt.Errorf("cluster: answer: %w", err)
-		}
-		if e.Error != "" {
-			return RemoteError(e.Error)
-		}
-		if answer == nil || len(e.Body) == 0 {
-			return nil
-		}
-		if err := json.Unmarshal(e.Body, answer); err != nil {
-			return fmt.Errorf("cluster: answer: %w", err)
-		}
-		return nil
-	case <-ctx.Done():
-		return ErrNoAnswer
-	}
-}
-
-func (c *Cluster) send(ctx context.Context, instance string, e envelope, body any) (listeners int64, err error) {
-	e.From = c.instance
-	if body != nil {
-		if e.Body, err = json.Marshal(body); err != nil {
-			return 0, fmt.Errorf("cluster: %w", err)
-		}
-	}
-	b, err := json.Marshal(e)
-	if err != nil {
-		return 0, fmt.Errorf("cluster: %w", err)
-	}
-	n, err := c.db.Publish(ctx, c.channel(instance), b).Result()
-	if err != nil {
-		return 0, fmt.Errorf("cluster: %w", err)
-	}
-	return n, nil
-}
-
-// serve answers a request.
-func (c *Cluster) serve(ctx context.Context, e *envelope, handle Handler) {
-	ctx, stop := context.WithTimeout(ctx, answerTime)
-	defer stop()
-	body, err := handle(ctx, e.Kind, e.Body)
-	reply := envelope{ID: e.ID}
-	if err != nil {
-		reply.Error = strings.ToValidUTF8(err.Error(), "?")
-	}
-	if _, err := c.send(ctx, e.From, reply, body); err != nil && ctx.Err() == nil {
-		c.log.Warn("another instance was not answered", "kind", e.Kind, "err", err)
-	}
-}
-
-func (c *Cluster) answered(e *envelope) {
-	c.mu.Lock()
-	got := c.pending[e.ID]
-	c.mu.Unlock()
-	if got == nil { // too late
-		return
-	}
-	b, err := json.Marshal(e)
-	if err != nil {
-		return
-	}
-	select {
-	case got <- b:
-	default:
-	}
 }
 
 // First reports whether a token is used for the first time on any instance. A call
@@ -372,7 +271,7 @@ func (c *Cluster) First(nonce string, until time.Time) bool {
 	}
 	ctx, stop := context.WithTimeout(context.Background(), firstTime)
 	defer stop()
-	err := c.db.SetArgs(ctx, c.token(nonce), c.instance,
+	err := c.db.SetArgs(ctx, c.token(nonce), c.self,
 		redis.SetArgs{Mode: "NX", TTL: max(time.Second, time.Until(until))}).Err()
 	switch {
 	case errors.Is(err, redis.Nil):

@@ -32,6 +32,7 @@ import (
 	"voicebridge/providers/all"
 	"voicebridge/session"
 	"voicebridge/transfer"
+	"voicebridge/transfer/redisstore"
 	"voicebridge/wav"
 )
 
@@ -236,7 +237,7 @@ func (c *Config) database() redis.UniversalClient {
 }
 
 // transfers are nil where no account can move calls.
-func (c *Config) transfers(db redis.UniversalClient, instance string) (*transfers.Config, error) {
+func (c *Config) transfers(db redis.UniversalClient, members *cluster.Members) (*transfers.Config, error) {
 	if len(c.Accounts) == 0 {
 		return nil, nil
 	}
@@ -245,15 +246,15 @@ func (c *Config) transfers(db redis.UniversalClient, instance string) (*transfer
 		ShowCaller: c.Transfers.CallerID == "caller",
 		Hold:       c.Transfers.Hold, Destinations: map[string]transfers.Destination{},
 	}
-	t.Manager.Instance, t.Manager.Lease = instance, time.Duration(c.Redis.Lease)
 	keep := time.Duration(c.Transfers.Keep)
 	for name, d := range c.Transfers.Destinations {
 		t.Destinations[name] = transfers.Destination(d)
 	}
 	if db == nil {
-		t.Store = transfer.NewMemory(time.Now, keep)
+		t.Store, t.Manager.Instance = transfer.NewMemory(time.Now, keep), "alone"
 	} else {
-		t.Store = transfer.NewRedis(db, c.Redis.Prefix, keep)
+		t.Store, t.Manager.Instance = redisstore.New(db, c.Redis.Prefix, keep, members), members.Self()
+		t.Manager.Lease = members.Lease()
 	}
 	if c.Transfers.Music != "" {
 		pcm, rate, err := wav.Read(c.Transfers.Music)
@@ -299,12 +300,14 @@ func (c *Config) Bridge(log *slog.Logger) (cfg bridge.Config, close func() error
 	}
 	redis.SetLogger(redisLog{log})
 	db := c.database()
+	var members *cluster.Members
 	if db != nil {
 		close = db.Close
-		cfg.Cluster = cluster.New(db, c.Redis.Prefix, instance, time.Duration(c.Redis.Lease), log)
-		log.Info("one of several instances", "instance", instance, "redis", c.Redis.Addresses)
+		members = cluster.NewMembers(db, c.Redis.Prefix, instance, time.Duration(c.Redis.Lease), log)
+		cfg.Cluster = cluster.New(members, c.Redis.Prefix)
+		log.Info("one of several instances", "instance", members.Self(), "redis", c.Redis.Addresses)
 	}
-	cfg.Transfers, err = c.transfers(db, instance)
+	cfg.Transfers, err = c.transfers(db, members)
 	return cfg, close, err
 }
 

@@ -256,9 +256,9 @@ func (c *Config) checkRedis(wrong complaint) {
 			wrong(fmt.Sprintf("redis.addresses[%d]", i), "%q must be an address such as 127.0.0.1:6379", a)
 		}
 	}
-	if open := strings.IndexByte(r.Prefix, '{'); open < 0 || strings.IndexByte(r.Prefix[open:], '}') < 2 {
-		wrong("redis.prefix", "%q must hold a hash tag, as in \"{voicebridge}:\", so that one slot of a cluster "+
-			"holds all keys", r.Prefix)
+	if strings.ContainsAny(r.Prefix, "{}") {
+		wrong("redis.prefix", "%q must hold no braces: the keys of each call have a hash tag of their own, so that a "+
+			"cluster spreads them", r.Prefix)
 	}
 	if r.Cluster && (r.Master != "" || r.DB != 0) {
 		wrong("redis.cluster", "excludes redis.master and redis.db")

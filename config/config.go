@@ -205,7 +205,7 @@ func Default() *Config {
 		},
 		Transfers: Transfers{Ring: Duration(transfers.DefaultRing), CallerID: "own", Hold: transfers.HoldAgent,
 			Keep: Duration(transfer.Tombstone)},
-		Redis: Redis{Prefix: "{voicebridge}:", Lease: Duration(cluster.DefaultLease)},
+		Redis: Redis{Prefix: "voicebridge:", Lease: Duration(cluster.DefaultLease)},
 		Log:   Log{Level: "info", Format: "text"},
 	}
 }

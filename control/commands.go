@@ -243,6 +243,14 @@ func (c *Controller) move(ctx context.Context, call *calls.Call, account Account
 	stays := sess.MoveAway()
 	err := account.Do(ctx, call.CarrierID, a)
 	var e *providers.CallError
+	if errors.As(err, &e) && e.Kind == providers.ErrUnavailable && !e.Unsent() && !account.Spec.Abilities.StreamStays {
+		select { // it shows by the end of the stream that the call was taken elsewhere
+		case <-sess.Done():
+			err = nil
+		case <-time.After(confirmTime):
+		case <-ctx.Done():
+		}
+	}
 	switch {
 	case err == nil:
 		time.AfterFunc(streamEnd, sess.StreamEnded) // for carriers that leave it alone
@@ -257,6 +265,9 @@ func (c *Controller) move(ctx context.Context, call *calls.Call, account Account
 	}
 	return err
 }
+
+// confirmTime is how soon a stream ends whose call the carrier has taken elsewhere.
+const confirmTime = 2 * time.Second
 
 const (
 	// quietCall is how long nothing has been heard of a live call before the carrier

@@ -111,7 +111,7 @@ func New(cfg Config) *Controller {
 		"event": handler(c.remoteEvent),
 		"move":  handler(c.remoteMove),
 		"end":   handler(c.remoteEnd),
-		"has":   handler(func(_ context.Context, id string) (any, error) { return c.Session(id) != nil, nil }),
+		"has":   handler(c.remoteHas),
 	}
 	return c
 }

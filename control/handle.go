@@ -22,6 +22,7 @@ const (
 	ResultOK      Result = "ok"
 	ResultRefused Result = "refused" // the call is not taken, or not taken further
 	ResultUnknown Result = "unknown" // an event of a call that is not known
+	ResultLater   Result = "later"   // it cannot be decided yet: the carrier asks again
 )
 
 // Outcome is what has become of a call event. Answer is never nil where the event
@@ -45,6 +46,9 @@ const (
 
 // PurposeOf returns what the URL with a ref was given to the carrier for.
 func PurposeOf(ref string) providers.Purpose {
+	if strings.Contains(ref, againMark) {
+		return providers.ForKey
+	}
 	kind, rest, _ := strings.Cut(ref, "/")
 	if kind == RefTransfer {
 		kind = rest[strings.LastIndexByte(rest, '/')+1:]
@@ -77,8 +81,9 @@ type told struct {
 func (t *told) ids() []string { return append([]string{t.Leg}, t.Aliases...) }
 
 // Handle decides about something that a carrier says. Where the answer is not wanted
-// in the reply, the carrier has been given it by a command when Handle returns. An
-// event whose error is not ErrToken, ErrNoTransfer or ErrNoAccount may come again.
+// in the reply, the carrier has been given it by a command when Handle returns. What
+// wants an answer gets one, unless the error is ErrToken, ErrNoTransfer or ErrNoAccount;
+// another event may come again after any other error.
 func (c *Controller) Handle(ctx context.Context, account string, ev *providers.CallEvent) (Outcome, error) {
 	a, known := c.cfg.Accounts[account]
 	if !known {
@@ -90,7 +95,13 @@ func (c *Controller) Handle(ctx context.Context, account string, ev *providers.C
 		return Outcome{Result: ResultOK}, nil
 	}
 	t := &told{ev, a, account, c.cfg.Log.With("provider", a.Spec.Name, "account", account)}
+	asBefore(ev)
 	out, err := c.decide(ctx, t)
+	if err != nil && ev.Wants && !final(err) {
+		t.log.Warn("what a call is to do cannot be decided yet: the carrier asks again", "event", ev.Kind, "call", ev.Leg,
+			"err", err)
+		return Outcome{Answer: c.later(account, ev), Result: ResultLater}, nil
+	}
 	if err == nil && out.Answer != nil && !ev.Wants {
 		err = c.command(ctx, t, &out)
 	}
@@ -263,9 +274,16 @@ func (c *Controller) progress(ctx context.Context, t *told, id string) (Outcome,
 	if !known {
 		call, known = c.book.Find(t.name, t.ids()...)
 	}
+	if !known {
+		passed, err := c.passEvent(ctx, t, id)
+		if err != nil {
+			return Outcome{}, fmt.Errorf("event of a call of another instance: %w", err)
+		}
+		if passed {
+			return Outcome{Result: ResultOK}, nil
+		}
+	}
 	switch {
-	case !known && c.passEvent(ctx, t, id):
-		return Outcome{Result: ResultOK}, nil
 	case !known || call.Account != t.name || call.CarrierID != "" && !slices.ContainsFunc(t.ids(), call.Is):
 		t.log.Debug("event of an unknown call", "event", t.Kind, "call", t.Leg, "raw", t.Raw)
 		return Outcome{Result: ResultUnknown}, nil
@@ -375,8 +393,11 @@ func (c *Controller) withoutTransfer(t *told, step *Step) *providers.Answer {
 		call.Cause = string(calls.StartTimeout)
 	}
 	answer := &providers.Answer{}
-	if step.Number == "" {
+	switch {
+	case step.Number == "":
 		answer = c.fallback(call)
+	case step.Number != providers.StatusCompleted && step.Number != providers.StatusCanceled:
+		answer.Say = "We are sorry, nobody answers there. Please call again later."
 	}
 	if answer.Empty() {
 		c.book.StreamEnded(call.ID, call.Cause, true)

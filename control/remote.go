@@ -65,7 +65,10 @@ func (c *Controller) handleRemote(ctx context.Context, kind string, body json.Ra
 	return do(ctx, kind, body)
 }
 
-func (c *Controller) remoteEvent(_ context.Context, r remoteEvent) (any, error) {
+func (c *Controller) remoteEvent(ctx context.Context, r remoteEvent) (any, error) {
+	if r.Event.Kind == providers.CallRoom {
+		return nil, c.transfers.InRoom(ctx, r.Call, &r.Event)
+	}
 	c.report(r.Call, &r.Event)
 	return nil, nil
 }
@@ -95,26 +98,38 @@ func (c *Controller) remoteEnd(_ context.Context, r remoteStream) (any, error) {
 }
 
 // passEvent passes an event on to the instance that knows the call. It is false where
-// there is none.
-func (c *Controller) passEvent(ctx context.Context, t *told, id string) bool {
+// there is none; an error where that is not known, or the event was not taken: it must come
+// again.
+func (c *Controller) passEvent(ctx context.Context, t *told, id string) (bool, error) {
 	if c.cfg.Cluster == nil {
-		return false
+		return false, nil
 	}
 	if id != "" {
 		return c.passTo(ctx, recordKey(id), id, t.CallEvent)
 	}
 	for _, carrierID := range t.ids() {
 		key := carrierKey(t.name, carrierID)
-		if id, err := c.cfg.Cluster.Note(ctx, key); err == nil && id != "" {
+		id, err := c.cfg.Cluster.Note(ctx, key)
+		if err != nil {
+			return false, err
+		}
+		if id != "" {
 			return c.passTo(ctx, key, id, t.CallEvent)
 		}
 	}
-	return false
+	return false, nil
 }
 
-func (c *Controller) passTo(ctx context.Context, key, id string, ev *providers.CallEvent) bool {
+func (c *Controller) passTo(ctx context.Context, key, id string, ev *providers.CallEvent) (bool, error) {
 	where, err := c.cfg.Cluster.Where(ctx, key)
-	return err == nil && where != "" && c.cfg.Cluster.Ask(ctx, where, "event", remoteEvent{id, *ev}, nil) == nil
+	if err != nil || where == "" {
+		return false, err
+	}
+	err = c.cfg.Cluster.Ask(ctx, where, "event", remoteEvent{id, *ev}, nil)
+	if errors.Is(err, cluster.ErrNobody) { // the call comes to another instance, which asks the carrier
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // moveElsewhere has the instance that has a call's session move it. done is false
@@ -157,15 +172,38 @@ func (c *Controller) RecordElsewhere(ctx context.Context, call string) (string, 
 
 // Streams reports whether a call has a live stream, on whatever instance.
 func (c *Controller) Streams(ctx context.Context, id string) bool {
-	if c.Session(id) != nil {
-		return true
+	_, streams := c.StreamReturns(ctx, id)
+	return streams
+}
+
+// StreamReturns returns how often a call that has a live stream, on whatever instance, had
+// come back to an agent before that.
+func (c *Controller) StreamReturns(ctx context.Context, id string) (returns int, streams bool) {
+	if sess := c.Session(id); sess != nil {
+		return sess.Returns(), true
 	}
 	where, err := c.SessionElsewhere(ctx, id)
 	if err != nil || where == "" {
-		return false
+		return 0, false
 	}
-	var has bool // the directory outlives an instance
-	return c.cfg.Cluster.Ask(ctx, where, "has", id, &has) == nil && has
+	var has remoteHas // the directory outlives an instance
+	if c.cfg.Cluster.Ask(ctx, where, "has", id, &has) != nil {
+		return 0, false
+	}
+	return has.Returns, has.Streams
+}
+
+// remoteHas says whether an instance has a stream of a call, and of which return.
+type remoteHas struct {
+	Streams bool
+	Returns int
+}
+
+func (c *Controller) remoteHas(_ context.Context, id string) (any, error) {
+	if sess := c.Session(id); sess != nil {
+		return remoteHas{true, sess.Returns()}, nil
+	}
+	return remoteHas{}, nil
 }
 
 // ended returns how a stream of this instance's has ended, for which it is waited.

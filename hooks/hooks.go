@@ -52,7 +52,7 @@ const (
 
 var results = []string{string(control.ResultOK), resultAccount, resultSize, resultSignature, resultMalformed,
 	string(control.ResultRefused),
-	string(control.ResultUnknown), resultToken, resultStrangers, resultError}
+	string(control.ResultUnknown), string(control.ResultLater), resultToken, resultStrangers, resultError}
 
 // Server takes webhooks.
 type Server struct {

@@ -27,6 +27,7 @@ type Abilities struct {
 	Queue time.Duration `json:"queue_ns" means:"holds at most so much audio for playing"`
 
 	// The control of calls.
+	RoomAtLeg      bool `json:"room_at_leg" means:"tells who comes into a conference at the leg's own URL"`
 	RoomLeft       bool `json:"room_left" means:"tells who leaves a conference"`
 	DetectDigits   bool `json:"detect_digits" means:"machine detection and digits at the answer go together"`
 	DigitsAtOnce   int  `json:"digits_at_once" means:"sends at most so many digits in a request"` // 0: any number

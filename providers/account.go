@@ -107,7 +107,7 @@ type Dial struct {
 // Commands control an account's calls over the carrier's REST API. Each method makes
 // one request, which Account repeats where that is safe, and returns when ctx ends.
 // Errors are *CallError. Methods may be called at the same time. More abilities are
-// found by type assertion: DigitSender, EventSource.
+// found by type assertion: DigitSender, RoomLooker, EventSource.
 type Commands interface {
 	// Dial places a call.
 	Dial(ctx context.Context, d *Dial) (Leg, error)
@@ -126,6 +126,12 @@ type DigitSender interface {
 	// It is errors.ErrUnsupported, and nothing is sent, where the carrier does not
 	// know one of them.
 	SendDigits(ctx context.Context, leg, digits string) error
+}
+
+// RoomLooker is a carrier that tells who is in a room.
+type RoomLooker interface {
+	// InRoom reports of each leg whether it is there. False may mean that it is not known.
+	InRoom(ctx context.Context, room string, legs []string) ([]bool, error)
 }
 
 // EventSource is a carrier that tells of calls over a connection that the bridge
@@ -154,12 +160,16 @@ func (a *Account) Dial(ctx context.Context, d *Dial) (Leg, error) {
 }
 
 // Do replaces what the carrier does with a call; a media stream ends. A call that has
-// nothing left to do is hung up.
+// nothing left to do is hung up. It is not tried again where the carrier may have done it
+// already: a call would leave the room that it has just come into, or a phone ring twice.
 func (a *Account) Do(ctx context.Context, leg string, answer *Answer) error {
 	if answer.Empty() {
 		return a.Hangup(ctx, leg)
 	}
-	return repeat(ctx, func(ctx context.Context) error { return a.commands.Do(ctx, leg, answer) })
+	_, err := attempt(ctx, false, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, a.commands.Do(ctx, leg, answer)
+	})
+	return err
 }
 
 // Hangup ends a call. One that has ended already is no error.
@@ -174,6 +184,17 @@ func (a *Account) Hangup(ctx context.Context, leg string) error {
 // Get asks how a call is.
 func (a *Account) Get(ctx context.Context, leg string) ([]CallEvent, error) {
 	return attempt(ctx, true, func(ctx context.Context) ([]CallEvent, error) { return a.commands.Get(ctx, leg) })
+}
+
+// InRoom asks whether legs are in a room. It is errors.ErrUnsupported where the carrier
+// does not tell.
+func (a *Account) InRoom(ctx context.Context, room string, legs ...string) ([]bool, error) {
+	if a.HasCommands() {
+		if looker, ok := a.commands.(RoomLooker); ok {
+			return attempt(ctx, true, func(ctx context.Context) ([]bool, error) { return looker.InRoom(ctx, room, legs) })
+		}
+	}
+	return nil, fmt.Errorf("who is in a room: %w", errors.ErrUnsupported)
 }
 
 // SendDigits sends tones to the other party beside the stream, in order. It is

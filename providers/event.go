@@ -58,6 +58,9 @@ type CallEvent struct {
 	AnsweredBy AnsweredBy
 	Digit      string
 	Joined     bool
+	// Place is what the carrier calls where the leg is, in what Commands.Get returns: it
+	// changes when the call is taken elsewhere. Empty: it does not tell.
+	Place string
 }
 
 // Is reports whether id is one of the leg's.

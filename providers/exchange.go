@@ -36,6 +36,11 @@ type ExchangeCall struct {
 	From, To string
 	Inbound  bool // seen from the bridge
 	Status   Status
+	// AnsweredBy is what machine detection has found, Room the name of the room that the
+	// call is in; both may be empty.
+	AnsweredBy AnsweredBy
+	Room       string
+	Moves      int // how often it was taken elsewhere
 }
 
 // AskKind says what an Ask is about.
@@ -77,6 +82,8 @@ const (
 	OpGet
 	OpDo
 	OpDigits
+	OpRoom   // whether a room is there
+	OpMember // whether Call is in a room
 )
 
 // Operation is a REST request.
@@ -86,4 +93,5 @@ type Operation struct {
 	Dial   *Dial   // OpDial
 	Answer *Answer // OpDo
 	Digits string  // OpDigits
+	Room   string  // OpRoom: its name; OpMember: the carrier's id of it
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"sync"
 	"time"
@@ -69,8 +70,9 @@ type Faults struct {
 	Fail func(kind providers.OperationKind, n int) error
 	// Rate is how many calls are taken in a second; 0: any.
 	Rate int
-	// Lose places calls, but replies with an error of the server.
-	Lose bool
+	// Lose carries the n-th request (from 1) of a kind out, but replies with an error of
+	// the server.
+	Lose func(kind providers.OperationKind, n int) bool
 	// Delay holds each report back for up to this time.
 	Delay time.Duration
 	// Drop loses the n-th webhook (from 1) of a kind.
@@ -224,14 +226,31 @@ func (x *Exchange) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.Office.Reply(w, op, nil, err)
 		return
 	}
-	if op.Kind == providers.OpDial {
-		c := x.place(op.Dial)
-		if x.Faults.Lose {
-			http.Error(w, "lost", http.StatusInternalServerError)
-			return
-		}
-		call := c.Call()
+	if x.loses(op.Kind) {
+		lost := httptest.NewRecorder()
+		x.carryOut(lost, op)
+		http.Error(w, "lost", http.StatusInternalServerError)
+		return
+	}
+	x.carryOut(w, op)
+}
+
+// loses reports whether the reply to a request is to be lost.
+func (x *Exchange) loses(kind providers.OperationKind) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.Faults.Lose != nil && x.Faults.Lose(kind, x.asked[kind])
+}
+
+// carryOut does what a request asks for, and replies.
+func (x *Exchange) carryOut(w http.ResponseWriter, op *providers.Operation) {
+	switch op.Kind {
+	case providers.OpDial:
+		call := x.place(op.Dial).Call()
 		x.Office.Reply(w, op, &call, nil)
+		return
+	case providers.OpRoom:
+		x.Office.Reply(w, op, x.inRoom(op.Room), nil)
 		return
 	}
 	c := x.Find(op.Call)
@@ -240,7 +259,7 @@ func (x *Exchange) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	call := c.Call()
-	if op.Kind != providers.OpGet && call.Status.Final() {
+	if op.Kind != providers.OpGet && op.Kind != providers.OpMember && call.Status.Final() {
 		x.Office.Reply(w, op, &call, &providers.CallError{Kind: providers.ErrNoCall, Status: 404,
 			Detail: "the call is not in progress"})
 		return
@@ -287,6 +306,7 @@ func (c *SimCall) do(op *providers.Operation) {
 	case providers.OpDo:
 		c.mu.Lock()
 		c.redirect = op.Answer
+		c.call.Moves++
 		if c.interrupt != nil {
 			c.interrupt()
 		}
@@ -418,60 +438,76 @@ func (c *SimCall) wrong(err error) {
 	}
 }
 
-// hookTime is how long a carrier waits for an answer; it tries hookTries times.
+// hookTime is how long a carrier waits for an answer. A report is told again after 5xx or
+// silence, reportTries times in all. What to do with a call is asked once, and a second
+// time only where no connection was made: then the call ends, with an apology.
 const (
-	hookTime  = 15 * time.Second
-	hookTries = 3
+	hookTime    = 15 * time.Second
+	reportTries = 3
 )
 
-// ask sends a webhook, and again after 5xx or silence.
-func (c *SimCall) ask(ctx context.Context, a *providers.Ask) (answer *providers.Answer, err error) {
-	if c.x.lost(a.Kind) {
-		return &providers.Answer{}, nil
-	}
-	for try := range hookTries {
-		if try > 0 {
-			time.Sleep(100 * time.Millisecond)
-		}
-		var again bool
-		if answer, again, err = c.askOnce(ctx, a); !again {
-			return answer, err
-		}
-	}
-	return answer, err
+// document reports whether what is asked is what to do with the call.
+func document(kind providers.AskKind) bool {
+	return kind == providers.AskAnswer || kind == providers.AskNext || kind == providers.AskDigit
 }
 
-func (c *SimCall) askOnce(ctx context.Context, a *providers.Ask) (answer *providers.Answer, again bool, err error) {
+// ask sends a webhook.
+func (c *SimCall) ask(ctx context.Context, a *providers.Ask) (answer *providers.Answer, err error) {
+	if c.x.lost(a.Kind) {
+		if document(a.Kind) {
+			return nil, errors.New("sim: the document could not be fetched")
+		}
+		return &providers.Answer{}, nil
+	}
+	tries := reportTries
+	if r, ok := c.x.Office.(interface{ Tries(*providers.Ask) int }); ok {
+		tries = r.Tries(a)
+	} else if document(a.Kind) {
+		tries = 1
+	}
+	for try := 0; ; try++ {
+		var again, unsent bool
+		answer, again, unsent, err = c.askOnce(ctx, a)
+		if !again || try+1 >= tries && !(unsent && try == 0) {
+			return answer, err
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// askOnce sends a webhook. again tells that it may be sent another time, unsent that the
+// other side has not got it.
+func (c *SimCall) askOnce(ctx context.Context, a *providers.Ask) (answer *providers.Answer, again, unsent bool, err error) {
 	ctx, stop := context.WithTimeout(ctx, hookTime)
 	defer stop()
 	signed, err := c.x.Office.Ask(a, time.Now())
 	if errors.Is(err, providers.ErrNotAsked) {
-		return &providers.Answer{}, false, nil
+		return &providers.Answer{}, false, false, nil
 	}
 	if err != nil {
-		return nil, false, err
+		return nil, false, false, err
 	}
 	req, err := http.NewRequestWithContext(ctx, signed.Method, c.x.reach(signed.URL.String()), signed.Body)
 	if err != nil {
-		return nil, false, fmt.Errorf("sim: webhook: %w", err)
+		return nil, false, false, fmt.Errorf("sim: webhook: %w", err)
 	}
 	req.Header = signed.Header
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return nil, true, fmt.Errorf("sim: webhook: %w", err)
+		return nil, true, true, fmt.Errorf("sim: webhook: %w", err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	switch {
 	case err != nil:
-		return nil, true, fmt.Errorf("sim: webhook: %w", err)
+		return nil, true, false, fmt.Errorf("sim: webhook: %w", err)
 	case resp.StatusCode < 200 || resp.StatusCode > 299:
-		return nil, resp.StatusCode >= 500, fmt.Errorf("sim: webhook %s: %s: %.200s", req.URL.Path, resp.Status, body)
-	case a.Kind != providers.AskAnswer && a.Kind != providers.AskNext && a.Kind != providers.AskDigit:
-		return nil, false, nil
+		return nil, resp.StatusCode >= 500, false, fmt.Errorf("sim: webhook %s: %s: %.200s", req.URL.Path, resp.Status, body)
+	case !document(a.Kind):
+		return nil, false, false, nil
 	}
 	answer, err = c.x.Office.Answer(resp.Header.Get("Content-Type"), body)
-	return answer, false, err
+	return answer, false, false, err
 }
 
 // lost reports whether a webhook is to be lost.
@@ -511,6 +547,9 @@ func (c *SimCall) ring(ctx context.Context) {
 	}
 	c.become(providers.StatusInProgress)
 	if c.dial.Detect && c.phone.AnsweredBy != "" {
+		c.mu.Lock()
+		c.call.AnsweredBy = c.phone.AnsweredBy
+		c.mu.Unlock()
 		c.reports <- report{providers.Ask{Kind: providers.TellDetection, URL: c.dial.Status, Call: c.Call(),
 			AnsweredBy: c.phone.AnsweredBy}}
 	}

@@ -23,9 +23,11 @@ const holdTone = 300
 func (c *SimCall) meet(ctx context.Context, r *providers.Room) {
 	in, out := context.WithDeadline(ctx, c.hangAt)
 	defer out()
+	c.setRoom(r.Name)
 	c.x.enter(c, r.Name, out)
 	c.tellRoom(r, true)
 	<-in.Done()
+	c.setRoom("")
 	c.x.leave(c, r.Name, r.End)
 	c.tellRoom(r, false)
 	if errors.Is(in.Err(), context.DeadlineExceeded) {
@@ -33,11 +35,41 @@ func (c *SimCall) meet(ctx context.Context, r *providers.Room) {
 	}
 }
 
+func (c *SimCall) setRoom(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.call.Room = name
+}
+
+// inRoom returns a call that is in a room; nil: there is none.
+func (x *Exchange) inRoom(name string) *providers.ExchangeCall {
+	x.mu.Lock()
+	r := x.rooms[name]
+	var member *SimCall
+	if r != nil {
+		for c := range r.members {
+			member = c
+		}
+	}
+	x.mu.Unlock()
+	if member == nil {
+		return nil
+	}
+	call := member.Call()
+	return &call
+}
+
 func (c *SimCall) tellRoom(r *providers.Room, joined bool) {
-	if r.Events != "" {
+	url := r.Events
+	if c.x.Spec.Abilities.RoomAtLeg && url != "" {
+		if url = c.x.Status; c.dial != nil {
+			url = c.dial.Status
+		}
+	}
+	if url != "" {
 		n := c.inRooms
 		c.inRooms++
-		c.reports <- report{providers.Ask{Kind: providers.TellRoom, URL: r.Events, Call: c.Call(), Sequence: n,
+		c.reports <- report{providers.Ask{Kind: providers.TellRoom, URL: url, Call: c.Call(), Sequence: n,
 			Room: r.Name, Joined: joined}}
 	}
 }

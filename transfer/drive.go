@@ -1,19 +1,26 @@
 package transfer
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // stepTime is how long the carrier may take for one step, all attempts together.
 const stepTime = 20 * time.Second
 
-// joinTime is how long word of a caller's move is waited for before it is asked for
-// again.
+// lingerTime is for how long an owner remembers a transfer that is over.
+const lingerTime = 5 * time.Second
+
+// joinTime is how long a carrier may take to move a caller after it gave no answer; only
+// then is looked for where the caller is.
 const joinTime = 3 * time.Second
 
-// driver acts for one transfer.
+// driver acts for one transfer. What it knows counts more than what the store has: a
+// failover may lose what had been acknowledged, such as that the phone rings already.
 type driver struct {
 	*Manager
 	id      string
@@ -21,19 +28,33 @@ type driver struct {
 	last    *Record // as it was last seen
 	told    int64   // version of the last entry that Changed was told of
 	asked   int64   // when the carrier was last asked how the legs are
-	asking  int64   // the time of the step
 	mayDial bool    // this owner may dial: nobody has before
 	dialed  bool    // this owner has dialled
-	joins   int64   // when the carrier was last asked to move the caller
+	joins   int64   // when the carrier was last asked to move the caller; 0: not by this owner
 	joined  bool    // the caller has been moved, which could not be noted yet
+	settles int     // times that Settle has failed
 	seen    func(State)
+	latest  atomic.Pointer[Record] // what this instance has stored last, by whatever event
+	asking  atomic.Bool            // the carrier is being asked how the legs are
+	// beside runs questions to the carrier beside the driver, which must not wait for
+	// a slow answer.
+	beside func(ask func())
 }
 
 // drive acts for a transfer until it is over, or belongs to another instance.
-func (m *Manager) drive(ctx context.Context, r *Record, told int64, seen func(State)) {
-	d := m.driver(r)
-	d.told, d.seen = told, seen
-	woken, stop := m.listen(r.ID)
+func (d *driver) drive(ctx context.Context) {
+	var questions sync.WaitGroup
+	defer questions.Wait()
+	d.beside = func(ask func()) {
+		if d.asking.CompareAndSwap(false, true) {
+			questions.Go(func() {
+				defer d.wake(d.id)
+				defer d.asking.Store(false)
+				ask()
+			})
+		}
+	}
+	woken, stop := d.listen(d.id)
 	defer stop()
 	for ctx.Err() == nil {
 		pause := d.step(ctx)
@@ -49,86 +70,136 @@ func (m *Manager) drive(ctx context.Context, r *Record, told int64, seen func(St
 }
 
 func (m *Manager) driver(r *Record) *driver {
-	return &driver{Manager: m, id: r.ID, fence: r.Fence, last: r, seen: func(State) {}}
+	return &driver{Manager: m, id: r.ID, fence: r.Fence, last: r, seen: func(State) {}, beside: func(ask func()) { ask() }}
 }
 
 // step does what is due, and gives the time until there may be something else to
 // do; less than 0: there never will be.
 func (d *driver) step(ctx context.Context) time.Duration {
-	load, stop := context.WithTimeout(ctx, storeTime)
-	r, now, err := d.store.Load(load, d.id)
-	stop()
-	switch {
-	case errors.Is(err, ErrNotFound):
-		d.rescue(ctx)
-		return -1
-	case err != nil:
-		return d.cfg.Retry
-	case r.Fence != d.fence:
-		if r.Leg == "" && d.last.Leg != "" { // only this one knows of it
-			_, _, err = d.apply(ctx, d.id, Event{Kind: Placed, Leg: d.last.Leg}, 0)
-			if err != nil {
-				return d.cfg.Retry
-			}
-		}
-		return -1
+	r, pause := d.look(ctx)
+	if r == nil {
+		return pause
 	}
-	if r.Leg == "" && d.last.Leg != "" { // the store has lost what it had acknowledged
-		d.tell(ctx, Event{Kind: Placed, Leg: d.last.Leg})
-		r.Leg = d.last.Leg
-	}
-	d.last = r
 	d.seen(r.State)
 	d.changed(ctx, r)
-	if r.State.Final() {
+	if r.State.Final() { // a store that goes back in time now would have it begin again
+		if left := r.Updated + lingerTime.Milliseconds() - r.Now; left > 0 {
+			return time.Duration(left) * time.Millisecond
+		}
 		return -1
 	}
-	duty := r.duty(now)
-	if r.State == Dialing && r.Dialed && r.Leg == "" && !d.dialed {
-		if d.mayDial {
-			duty = DoDial // it was noted, but no word of that came back
-		} else { // whoever had it before may have died amid the request
-			d.dialed = true
-			d.tell(ctx, Event{Kind: Unsure})
-		}
+	if duties := d.duties(ctx, r); len(duties) > 0 {
+		return d.fulfil(ctx, r, duties)
 	}
-	if duty == DoJoin && r.At == Moving && !d.joined {
-		// It was asked for, by this owner or the one before: another time would take
-		// a caller out of the room again, or ring a phone twice. Word of it comes soon.
-		if d.joins == 0 {
-			d.joins = now
-		}
-		if wait := d.joins + joinTime.Milliseconds() - now; wait > 0 {
-			return min(d.cfg.Look, time.Duration(wait)*time.Millisecond)
-		}
-	}
-	if duty != Nothing {
-		d.asking = now
-		if d.do(ctx, r, duty) {
-			return 0
-		}
-		return d.cfg.Retry
-	}
-	if r.Due > 0 && now >= r.Due {
-		// The carrier knows better than a clock.
-		if d.ask(ctx, r, now) || d.tell(ctx, Event{Kind: Timeout}) {
+	if r.Due > 0 && r.Now >= r.Due { // the carrier knows better than a clock
+		if d.ask(ctx, r) || d.tell(ctx, Event{Kind: Timeout}) {
 			return 0
 		}
 		return d.cfg.Retry
 	}
 	if d.asked == 0 { // what has just begun needs no question
-		d.asked = now
+		d.asked = r.Now
 	}
-	if now-d.asked >= d.every(r).Milliseconds() {
-		if d.ask(ctx, r, now) {
-			return 0
-		}
+	if r.Now-d.asked >= d.every(r).Milliseconds() {
+		d.asked = r.Now
+		d.beside(func() { d.ask(ctx, r) })
 	}
-	pause := d.cfg.Look
+	pause = d.pause(r)
 	if r.Due > 0 {
-		pause = min(pause, time.Duration(r.Due-now)*time.Millisecond)
+		pause = min(pause, time.Duration(r.Due-r.Now)*time.Millisecond)
 	}
 	return max(pause, time.Millisecond)
+}
+
+// look reads the transfer, and brings a store up to date that has lost something. The
+// record is nil where nothing is to be done before the pause is over, or ever.
+func (d *driver) look(ctx context.Context) (*Record, time.Duration) {
+	one, stop := context.WithTimeout(ctx, storeTime)
+	defer stop()
+	r, err := d.load(one, d.id)
+	if known := d.latest.Load(); known != nil && known.Fence == d.fence && known.Version > d.last.Version {
+		leg := d.last.Leg
+		d.last = known.copy()
+		d.last.Leg = cmp.Or(d.last.Leg, leg)
+	}
+	switch {
+	case err != nil && !errors.Is(err, ErrNotFound):
+		return nil, d.cfg.Retry
+	case err == nil && (r.Fence > d.fence || r.Fence == d.fence && r.Owner != d.last.Owner): // another owner
+		if r.Leg == "" && d.last.Leg != "" { // only this one knows of it
+			if _, _, err = d.apply(ctx, d.id, Event{Kind: Placed, Leg: d.last.Leg}, 0); err != nil {
+				return nil, d.cfg.Retry
+			}
+		}
+		return nil, -1
+	case err != nil || r.Fence < d.fence || r.behind(d.last):
+		return nil, d.restore(one, r)
+	}
+	if r.Leg == "" && d.last.Leg != "" { // it could not be noted
+		d.tell(ctx, Event{Kind: Placed, Leg: d.last.Leg})
+		r.Leg = d.last.Leg
+	}
+	d.last = r
+	return r, 0
+}
+
+// restore writes what the store has lost, as this owner last saw it. found is what the
+// store has; nil: nothing. What has happened since it went back in time is not forgotten.
+func (d *driver) restore(ctx context.Context, found *Record) time.Duration {
+	r := d.last.copy()
+	var since []Event
+	if found != nil {
+		r.Version = max(r.Version, found.Version)
+		since = found.facts()
+	}
+	r.Version++
+	err := d.store.Restore(ctx, r)
+	switch {
+	case errors.Is(err, ErrConflict): // it has another owner, or has been brought up to date
+		return 0
+	case err != nil:
+		return d.cfg.Retry
+	}
+	d.log.Warn("the store had lost a part of a transfer: it was restored", "transfer", d.id, "state", r.State)
+	d.last = r
+	for _, ev := range since {
+		d.tell(ctx, ev)
+	}
+	return 0
+}
+
+// duties are those of the record, as far as this owner may do them now.
+func (d *driver) duties(ctx context.Context, r *Record) []Duty {
+	duties := r.duties(r.Now)
+	if r.State == Dialing && r.Dialed && r.Leg == "" && !d.dialed {
+		if d.mayDial { // it was noted, but no word of that came back
+			return []Duty{DoDial}
+		}
+		d.dialed = true // whoever had it before may have died amid the request
+		d.tell(ctx, Event{Kind: Unsure})
+	}
+	return duties
+}
+
+// fulfil does the duties, each by itself, and gives the time until they are to be tried
+// again.
+func (d *driver) fulfil(ctx context.Context, r *Record, duties []Duty) time.Duration {
+	pause := time.Duration(0)
+	for _, duty := range duties {
+		if !d.do(ctx, r, duty) {
+			pause = d.cfg.Retry
+		}
+	}
+	return pause
+}
+
+// pause is how long no change is looked for of which no word comes: where parties talk,
+// little is lost by waiting.
+func (d *driver) pause(r *Record) time.Duration {
+	if r.State == Bridged {
+		return 20 * d.cfg.Look
+	}
+	return d.cfg.Look
 }
 
 // every is how often the carrier is asked how the legs are.
@@ -158,10 +229,7 @@ func (d *driver) changed(ctx context.Context, r *Record) {
 
 // tell lets an event happen to the transfer. It is true where it has.
 func (d *driver) tell(ctx context.Context, ev Event) bool {
-	r, moved, err := d.apply(ctx, d.id, ev, d.fence)
-	if err != nil && !errors.Is(err, ErrConflict) && ctx.Err() == nil {
-		d.log.Warn("transfer is not moved on", "transfer", d.id, "event", ev.Kind, "err", err)
-	}
+	r, moved := d.note(ctx, ev)
 	if r != nil && r.Fence == d.fence {
 		if r.Leg == "" && d.last.Leg != "" {
 			r = r.copy()
@@ -172,20 +240,32 @@ func (d *driver) tell(ctx context.Context, ev Event) bool {
 	return moved
 }
 
+// note is tell for what runs beside the driver.
+func (d *driver) note(ctx context.Context, ev Event) (r *Record, moved bool) {
+	r, moved, err := d.apply(ctx, d.id, ev, d.fence)
+	if err != nil && !errors.Is(err, ErrConflict) && ctx.Err() == nil {
+		d.log.Warn("transfer is not moved on", "transfer", d.id, "event", ev.Kind, "err", err)
+	}
+	return r, moved
+}
+
+// noted is note where the record is of no interest.
+func (d *driver) noted(ctx context.Context, ev Event) bool {
+	_, moved := d.note(ctx, ev)
+	return moved
+}
+
 // ask asks the carrier how the legs are. It is true where that was news.
-func (d *driver) ask(ctx context.Context, r *Record, now int64) (news bool) {
-	d.asked = now
+func (d *driver) ask(ctx context.Context, r *Record) (news bool) {
 	ctx, stop := context.WithTimeout(ctx, stepTime)
 	defer stop()
-	legUp, callerUp := r.Mode == Blind, false
 	if r.Leg != "" && !r.LegDown {
-		ev, err := d.carrier.Leg(ctx, r)
+		evs, err := d.carrier.Leg(ctx, r)
 		if err != nil {
 			d.log.Warn("the carrier does not say how the destination's leg is", "transfer", d.id, "err", err)
 		}
-		legUp = err == nil && ev.Kind == Picked
-		if ev.Kind != "" && d.tell(ctx, ev) {
-			news = true
+		for _, ev := range evs {
+			news = d.noted(ctx, ev) || news
 		}
 	}
 	if !r.CallerGone {
@@ -193,14 +273,26 @@ func (d *driver) ask(ctx context.Context, r *Record, now int64) (news bool) {
 		if err != nil {
 			d.log.Warn("the carrier does not say how the caller is", "transfer", d.id, "err", err)
 		}
-		callerUp = err == nil && ev.Kind == ""
-		if ev.Kind != "" && d.tell(ctx, ev) {
-			news = true
-		}
+		news = ev.Kind != "" && d.noted(ctx, ev) || news
 	}
-	// Both live, and the caller has been sent there: no word of their meeting has come.
-	if r.State == Bridging && r.At == InRoom && legUp && callerUp && d.tell(ctx, Event{Kind: Joined}) {
-		news = true
+	if r.State == Bridging && r.Mode != Blind && (r.At == InRoom || r.At == Moving) {
+		news = d.meet(ctx, r) || news
+	}
+	return news
+}
+
+// meet looks for caller and destination, of whose meeting no word may have come.
+func (d *driver) meet(ctx context.Context, r *Record) (news bool) {
+	w, err := d.carrier.Where(ctx, r)
+	if err != nil {
+		d.log.Warn("the carrier does not say who is in the room", "transfer", d.id, "err", err)
+		return false
+	}
+	if w.LegIn {
+		news = d.noted(ctx, Event{Kind: LegIn})
+	}
+	if w.Caller == InRoom {
+		news = d.noted(ctx, Event{Kind: CallerIn}) || news
 	}
 	return news
 }
@@ -236,26 +328,50 @@ func (d *driver) do(ctx context.Context, r *Record, duty Duty) bool {
 		}
 		return d.tell(ctx, Event{Kind: LegDown})
 	case DoSettle:
-		var err error
-		if r.Disposition() != "" {
-			err = d.carrier.Settle(ctx, r)
-		}
-		switch {
-		case errors.Is(err, ErrGone):
-			return d.tell(ctx, Event{Kind: CallerLeft}) // Settle will find nothing to do
-		case err != nil:
-			d.log.Warn("the caller is not taken care of yet", "transfer", d.id, "wants", r.Disposition(), "err", err)
-			return false
-		}
-		return d.tell(ctx, Event{Kind: Settled})
+		return d.settle(ctx, r)
 	}
 	return true
+}
+
+// settleTries is how often the caller is tried to be taken where it should be, and
+// settleTime is how long, before it is told that nothing can be done.
+const (
+	settleTries = 5
+	settleTime  = 30 * time.Second
+)
+
+// settle takes care of the caller. Where the carrier refuses it for good, or does not do
+// it in time, the caller is told so and the call ends: it must not stay alone.
+func (d *driver) settle(ctx context.Context, r *Record) bool {
+	if r.Disposition() == "" {
+		return d.tell(ctx, Event{Kind: Settled})
+	}
+	err := d.carrier.Settle(ctx, r)
+	if err == nil {
+		return d.tell(ctx, Event{Kind: Settled})
+	}
+	if errors.Is(err, ErrGone) {
+		return d.tell(ctx, Event{Kind: CallerLeft}) // there is nothing to settle then
+	}
+	d.log.Warn("the caller is not taken care of yet", "transfer", d.id, "wants", r.Disposition(), "err", err)
+	d.settles++
+	var known *DialError
+	refused := errors.As(err, &known) && !known.Unsure && d.settles >= settleTries
+	if left := r.Due - r.Now; !refused && left > (times[Compensating]-settleTime).Milliseconds() {
+		return false
+	}
+	if err := d.carrier.GiveUp(ctx, r); err != nil && !errors.Is(err, ErrGone) {
+		d.log.Warn("the caller is not told that nothing can be done", "transfer", d.id, "err", err)
+		return false
+	}
+	d.log.Error("the caller could not be taken anywhere: the call was ended", "transfer", d.id)
+	return d.tell(ctx, Event{Kind: CallerLeft})
 }
 
 // dial has the destination called, once and never again.
 func (d *driver) dial(ctx context.Context, r *Record) bool {
 	if !d.mayDial {
-		first, err := d.store.Step(ctx, r, stepDial)
+		first, err := d.store.Step(ctx, r, StepDial)
 		if err != nil {
 			return false
 		}
@@ -289,6 +405,9 @@ func (d *driver) dial(ctx context.Context, r *Record) bool {
 	return true
 }
 
+// join has the caller moved. It is asked for once; whether it happened is looked for
+// before it is asked for again: another time would take a caller out of the room again,
+// or ring a phone twice.
 func (d *driver) join(ctx context.Context, r *Record) bool {
 	if r.At == AtAgent && !d.tell(ctx, Event{Kind: Moved, Place: Moving}) {
 		return d.last.State != Bridging
@@ -296,64 +415,52 @@ func (d *driver) join(ctx context.Context, r *Record) bool {
 	var err error
 	switch {
 	case d.joined: // it could not be noted
-	case r.At == Moving && r.Mode == Blind: // a phone would ring twice
-		var ev Event
-		if ev, err = d.carrier.Caller(ctx, r); err == nil && ev.Kind != "" {
-			err = ErrGone
+	case r.At == Moving:
+		done, known := d.moved(ctx, r)
+		if !known {
+			return false
+		}
+		if !done {
+			d.joins = r.Now
+			err = d.carrier.Join(ctx, r)
 		}
 	default:
-		d.joins = d.asking
+		d.joins = r.Now
 		err = d.carrier.Join(ctx, r)
 	}
 	d.joined = d.joined || err == nil
-	var known *DialError
+	var refused *DialError
 	switch {
 	case err == nil && r.Mode == Blind:
 		return d.tell(ctx, Event{Kind: Moved, Place: Away}) && d.tell(ctx, Event{Kind: Joined})
 	case err == nil:
-		d.asked = 0 // so that they have time to meet
 		return d.tell(ctx, Event{Kind: Moved, Place: InRoom})
 	case errors.Is(err, ErrGone):
 		return d.tell(ctx, Event{Kind: CallerLeft})
-	case errors.As(err, &known) && !known.Unsure:
+	case errors.As(err, &refused) && !refused.Unsure:
 		d.log.Warn("the caller is not moved", "transfer", d.id, "err", err)
 		return d.tell(ctx, Event{Kind: Refused, Reason: ReasonCarrier, Detail: err.Error()})
 	}
 	d.log.Warn("nobody knows whether the caller is moved", "transfer", d.id, "err", err)
-	return false // asked for again, up to the end of Bridging
+	return false // looked for, up to the end of Bridging
 }
 
-// rescue is for a transfer that the store has lost: nobody is to be left alone.
-func (d *driver) rescue(ctx context.Context) {
-	r := d.last.copy()
-	if r.State.Final() {
-		return
+// moved finds out whether a caller has been moved that the carrier was asked to move.
+// known is false where it is too early to say.
+func (d *driver) moved(ctx context.Context, r *Record) (done, known bool) {
+	if d.joins == 0 { // by the owner before, who may have died amid the request
+		d.joins = r.Now
 	}
-	d.log.Error("the store has lost a transfer: its legs are cleared", "transfer", d.id, "state", r.State)
-	r.Want, r.Reason, r.State = Failed, ReasonLost, Compensating
-	for try := 0; try < 10 && ctx.Err() == nil; try++ {
-		one, stop := context.WithTimeout(ctx, stepTime)
-		if r.Leg != "" && !r.LegDown {
-			err := d.carrier.Hangup(one, r)
-			r.LegDown = err == nil || errors.Is(err, ErrGone)
-		}
-		if !r.Settled {
-			if r.Disposition() == "" {
-				r.Settled = true
-			} else {
-				err := d.carrier.Settle(one, r)
-				r.Settled = err == nil || errors.Is(err, ErrGone)
-			}
-		}
-		stop()
-		if r.Settled && (r.Leg == "" || r.LegDown) {
-			break
-		}
-		select {
-		case <-time.After(d.cfg.Retry):
-		case <-ctx.Done():
-		}
+	if r.Now < d.joins+joinTime.Milliseconds() {
+		return false, false
 	}
-	r.State, r.Version = Failed, max(r.Version, d.told)+1
-	d.carrier.Changed(r, r.entry(Cleared))
+	if ev, err := d.carrier.Caller(ctx, r); err == nil && ev.Kind != "" {
+		return false, !d.tell(ctx, ev)
+	}
+	w, err := d.carrier.Where(ctx, r)
+	if err != nil {
+		d.log.Warn("the carrier does not say where the caller is", "transfer", d.id, "err", err)
+		return false, false
+	}
+	return w.Caller == InRoom || w.Caller == Away, w.Caller != ""
 }

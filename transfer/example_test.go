@@ -25,11 +25,15 @@ func (d desk) Join(context.Context, *transfer.Record) error {
 
 func (d desk) Hangup(context.Context, *transfer.Record) error { return nil }
 func (d desk) Settle(context.Context, *transfer.Record) error { return nil }
-func (d desk) Leg(context.Context, *transfer.Record) (transfer.Event, error) {
-	return transfer.Event{}, nil
+func (d desk) GiveUp(context.Context, *transfer.Record) error { return nil }
+func (d desk) Leg(context.Context, *transfer.Record) ([]transfer.Event, error) {
+	return nil, nil
 }
 func (d desk) Caller(context.Context, *transfer.Record) (transfer.Event, error) {
 	return transfer.Event{}, nil
+}
+func (d desk) Where(context.Context, *transfer.Record) (transfer.Whereabouts, error) {
+	return transfer.Whereabouts{}, nil
 }
 func (d desk) Changed(*transfer.Record, transfer.Entry) {}
 

@@ -60,17 +60,20 @@ const (
 	Unsure   Kind = "unsure"    // nobody knows whether the carrier calls the destination
 	Moved    Kind = "moved"     // the caller has been taken to Place
 	CallerIn Kind = "caller_in" // the caller is in the room
+	LegIn    Kind = "leg_in"    // the destination's leg is in the room
 	Settled  Kind = "settled"   // the caller has been taken care of
 	dialing  Kind = "dialing"   // the carrier is about to be asked to call the destination
 )
 
 // notes are the kinds of entries that are no moves.
-var notes = []Kind{Placed, Human, Unsure, Moved, CallerIn, Settled, dialing, claimed}
+var notes = []Kind{Placed, Human, Unsure, Moved, CallerIn, LegIn, Settled, dialing, Claimed, Restored}
 
-// claimed is the entry of a new owner, create that of the request.
+// claimed is the entry of a new owner, create that of the request, restored that of a
+// record that a store had lost or had an older version of.
 const (
-	claimed Kind = "claim"
-	create  Kind = "create"
+	Claimed  Kind = "claim"
+	Create   Kind = "create"
+	Restored Kind = "restore"
 )
 
 // moves are all that are legal. What is not here changes nothing: it is late, has
@@ -90,7 +93,7 @@ var moves = map[State]map[Kind]State{
 	Briefing: {Accept: Accepted, Decline: Compensating, Machine: Compensating,
 		LegDown: Compensating, Refused: Compensating, CallerLeft: Compensating, Cancel: Compensating,
 		Timeout: Compensating},
-	Accepted: {Bridge: Bridging, LegDown: Compensating, Refused: Compensating, CallerLeft: Compensating,
+	Accepted: {Bridge: Bridging, Machine: Compensating, LegDown: Compensating, Refused: Compensating, CallerLeft: Compensating,
 		Cancel: Compensating, Timeout: Compensating},
 	Bridging: {Joined: Bridged, Machine: Compensating, LegDown: Compensating, Refused: Compensating,
 		CallerLeft: Compensating, Cancel: Compensating, Timeout: Compensating},
@@ -165,9 +168,9 @@ const (
 	Away    Place = "away"   // the carrier connects it to a number, or has ended it
 )
 
-// apply returns the record after an event, at the time now in Unix milliseconds. It
+// Apply returns the record after an event, at the time now in Unix milliseconds. It
 // is false where the event changes nothing. r is left as it is.
-func (r *Record) apply(ev Event, now int64) (*Record, bool) {
+func (r *Record) Apply(ev Event, now int64) (*Record, bool) {
 	if r.State.Final() {
 		return r, false
 	}
@@ -191,6 +194,9 @@ func (r *Record) apply(ev Event, now int64) (*Record, bool) {
 		next.Detail = ev.Detail
 	}
 	next.State = to
+	if to == Answered {
+		next.Picked = now
+	}
 	next.Due = 0
 	if limit, ok := times[to]; ok {
 		next.Due = now + limit.Milliseconds()
@@ -234,13 +240,15 @@ func (r *Record) note(ev Event, now int64) (news bool) {
 		r.CallerIn = r.CallerIn && ev.Place == InRoom
 	case CallerIn:
 		r.At, r.CallerIn = InRoom, true
+	case LegIn:
+		r.LegIn = true
 	case Settled:
 		r.Settled = true
 	}
 	return r.Leg != before.Leg || r.Due != before.Due || r.Dialed != before.Dialed || r.Human != before.Human ||
 		r.LegDown != before.LegDown ||
 		r.CallerGone != before.CallerGone || r.At != before.At || r.CallerIn != before.CallerIn ||
-		r.Settled != before.Settled
+		r.LegIn != before.LegIn || r.Settled != before.Settled
 }
 
 // outcome is what a transfer comes to by an event that ends it.
@@ -280,7 +288,6 @@ type Duty string
 // The duties. Those of the first group are moves, the others ask something of the
 // carrier.
 const (
-	Nothing  Duty = ""
 	DoBegin  Duty = "begin"
 	DoBridge Duty = "bridge"
 	DoMeet   Duty = "meet"
@@ -292,65 +299,84 @@ const (
 	DoSettle Duty = "settle" // take care of the caller
 )
 
-// duty says what is to be done now. It depends on the record alone, so that
-// whoever takes a transfer over goes on where it is.
-func (r *Record) duty(now int64) Duty {
+// duties say what is to be done now, each of it whether or not the others succeed. They
+// depend on the record alone, so that whoever takes a transfer over goes on where it is.
+func (r *Record) duties(now int64) []Duty {
 	switch r.State {
 	case Requested:
-		return DoBegin
+		return []Duty{DoBegin}
 	case Dialing:
 		if !r.Dialed {
-			return DoDial
+			return []Duty{DoDial}
 		}
 	case Answered:
-		if r.Mode == Conference && r.Agent == "" &&
-			(r.wanted() || now >= r.Due-(times[Answered]-humanTime).Milliseconds()) {
-			return DoBridge
+		if r.Mode == Conference && r.Agent == "" && r.wanted(now) {
+			return []Duty{DoBridge}
 		}
 	case Accepted:
-		if r.Agent == "" {
-			return DoBridge
+		if r.Agent == "" && r.wanted(now) {
+			return []Duty{DoBridge}
 		}
 	case Bridging:
-		if now >= r.Due { // it has been tried for long enough
-			break
-		}
-		if r.Agent != "" && r.At != InRoom { // the destination comes to the bridge
-			break
-		}
-		if r.At == AtAgent || r.At == Moving {
-			return DoJoin
-		}
-		if r.CallerIn { // and the destination is since it has answered
-			return DoMeet
-		}
+		return r.bridging(now)
 	case Compensating:
-		entered := r.Due - times[Compensating].Milliseconds()
-		waiting := r.Dialed && r.Leg == "" && !r.LegDown && now < entered+unsureTime.Milliseconds()
-		switch {
-		case now >= r.Due: // the carrier does not do what it is asked to
-			return DoClear
-		case !r.Settled && r.At != AtAgent: // it may be alone
-			return DoSettle
-		case r.Leg != "" && !r.LegDown:
-			return DoHangup
-		case !r.Settled:
-			return DoSettle
-		case !waiting:
-			return DoClear
-		}
+		return r.compensating(now)
 	}
-	return Nothing
+	return nil
 }
 
-// wanted reports whether a destination that has answered is who is looked for.
-func (r *Record) wanted() bool { return !r.Detect || r.Human }
+func (r *Record) bridging(now int64) []Duty {
+	switch {
+	case now >= r.Due: // it has been tried for long enough
+	case r.Agent != "" && r.At != InRoom: // the destination comes to the bridge
+	case r.At == AtAgent || r.At == Moving:
+		return []Duty{DoJoin}
+	case r.CallerIn && r.LegIn: // both, by the carrier's word
+		return []Duty{DoMeet}
+	}
+	return nil
+}
 
-// Meets reports whether caller and destination are, or will be, in the room, and want
-// to be: whoever sees that may say so, without waiting for the owner.
+func (r *Record) compensating(now int64) []Duty {
+	if now >= r.Due { // the carrier does not do what it is asked to
+		return []Duty{DoClear}
+	}
+	var list []Duty
+	if !r.Settled {
+		list = append(list, DoSettle)
+	}
+	if r.Leg != "" && !r.LegDown {
+		list = append(list, DoHangup)
+	}
+	entered := r.Due - times[Compensating].Milliseconds()
+	waiting := r.Dialed && r.Leg == "" && !r.LegDown && now < entered+unsureTime.Milliseconds()
+	if len(list) == 0 && !waiting {
+		return []Duty{DoClear}
+	}
+	if len(list) == 2 && r.At == AtAgent { // the caller is not alone: the destination comes first
+		list[0], list[1] = list[1], list[0]
+	}
+	return list
+}
+
+// wanted reports whether a destination that has answered is who is looked for: a human,
+// or who machine detection has said nothing of in its time.
+func (r *Record) wanted(now int64) bool {
+	return !r.Detect || r.Human || now >= r.Due-(times[r.State]-humanTime).Milliseconds()
+}
+
+// Meets reports whether caller and destination are in the room, by the carrier's word,
+// and want to be: whoever sees that may say so, without waiting for the owner.
 func (r *Record) Meets() bool {
-	return r.CallerIn && (r.State == Answered && r.Mode == Conference && r.wanted() || r.State == Accepted ||
-		r.State == Bridging)
+	human := !r.Detect || r.Human
+	return r.CallerIn && r.LegIn && (r.State == Answered && r.Mode == Conference && human ||
+		r.State == Accepted && human || r.State == Bridging)
+}
+
+// Undetected reports whether machine detection still has time to say who has answered.
+func (r *Record) Undetected() bool {
+	return (r.State == Answered || r.State == Briefing || r.State == Accepted) && r.Detect && !r.Human &&
+		r.Now < r.Picked+humanTime.Milliseconds()
 }
 
 // What becomes of the caller in the end: one of these, or a number in E.164.
@@ -380,4 +406,11 @@ func (r *Record) Disposition() string {
 		return ""
 	}
 	return d
+}
+
+// Leads reports whether an event is legal in a state, and where it leads: to Want where
+// that is empty.
+func (s State) Leads(k Kind) (to State, legal bool) {
+	to, legal = moves[s][k]
+	return to, legal
 }

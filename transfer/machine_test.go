@@ -12,14 +12,7 @@ import (
 )
 
 // TestMain stops the redis-server, too.
-func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		if server, err := realRedis(); err == nil {
-			_ = server.Stop()
-		}
-		os.Exit(code)
-	}))
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func request() Request {
 	return Request{Call: "cs_1", Account: "main", Provider: "twilio", Caller: "CA1", To: "+15550100123",
@@ -29,14 +22,14 @@ func request() Request {
 
 func record() *Record {
 	r := &Record{ID: "tr_1", Request: request(), Room: "vb-1", Nonce: "n", Owner: "a"}
-	r.begin(1000)
+	r.Begin(1000)
 	return r
 }
 
 // kinds are all events.
 var kinds = []Kind{Begin, Divert, Rang, Picked, Brief, Accept, Decline, Machine, Bridge, Joined, LegDown, Refused,
 	CallerLeft, Cancel, Timeout, Cleared,
-	Placed, Human, Unsure, Moved, CallerIn, Settled, dialing}
+	Placed, Human, Unsure, Moved, CallerIn, LegIn, Settled, dialing}
 
 // TestMoves: the table knows each state and event, every state but the final ones
 // can be left by the caller's hang-up, and nothing leaves a final one.
@@ -67,7 +60,7 @@ func TestMoves(t *testing.T) {
 		for _, k := range kinds {
 			r := record()
 			r.State = s
-			if _, moved := r.apply(Event{Kind: k, Leg: "x", Reason: "x", Place: InRoom}, 1e12); moved {
+			if _, moved := r.Apply(Event{Kind: k, Leg: "x", Reason: "x", Place: InRoom}, 1e12); moved {
 				t.Errorf("%s left %s", k, s)
 			}
 		}
@@ -106,21 +99,21 @@ func TestMovesDrawn(t *testing.T) {
 // of any event changes nothing.
 func TestTimeoutOnce(t *testing.T) {
 	r := record()
-	if _, moved := r.apply(Event{Kind: Timeout}, r.Due-1); moved {
+	if _, moved := r.Apply(Event{Kind: Timeout}, r.Due-1); moved {
 		t.Error("timed out too early")
 	}
-	late, moved := r.apply(Event{Kind: Timeout}, r.Due)
+	late, moved := r.Apply(Event{Kind: Timeout}, r.Due)
 	if !moved || late.State != Compensating || late.Want != TimedOut {
 		t.Errorf("%+v", late)
 	}
 	for _, ev := range []Event{{Kind: Begin}, {Kind: Placed, Leg: "L"}, {Kind: Rang}, {Kind: Picked}, {Kind: Bridge},
 		{Kind: Moved, Place: InRoom}, {Kind: Joined},
 		{Kind: LegDown}, {Kind: Settled}, {Kind: Cleared}} {
-		next, moved := r.apply(ev, 2000)
+		next, moved := r.Apply(ev, 2000)
 		if !moved {
 			t.Fatalf("%s does not move %s", ev.Kind, r.State)
 		}
-		if again, moved := next.apply(ev, 2000); moved {
+		if again, moved := next.Apply(ev, 2000); moved {
 			t.Errorf("%s twice: %s, then %s", ev.Kind, next.State, again.State)
 		}
 		r = next
@@ -172,47 +165,48 @@ func TestFields(t *testing.T) {
 	r.OnFail, r.Context = map[string]string{"busy": Hangup, "": Resume}, map[string]string{"who": "Ann"}
 	r.Detect, r.Dialed, r.LegDown, r.Human, r.CallerGone, r.Settled, r.CallerIn = true, true, true, true, true, true,
 		true
+	r.LegIn, r.Picked, r.Returns = true, 1, 1
 	for _, s := range []*string{&r.Name, &r.Agent, &r.Host, &r.Whisper, &r.Brief, &r.Accept, &r.Digits, &r.Hold,
-		&r.OnEnd, &r.Ref, &r.Reason, &r.Detail, &r.Leg} {
+		&r.OnEnd, &r.Ref, &r.Place, &r.Reason, &r.Detail, &r.Leg} {
 		*s = "x"
 	}
 	r.Want = Failed
-	m := r.store()
+	m := r.Fields()
 	for name, v := range m {
 		if v == "" || v == "0" {
 			t.Errorf("%s is not set: the test does not cover it", name)
 		}
 	}
 	m["of a later version"] = "?"
-	got, err := load(m)
+	got, err := Parse(m)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := changes(r, got); len(d) != 0 {
+	if d := Changes(r, got); len(d) != 0 {
 		t.Errorf("%v", d)
 	}
-	if d := changes(&Record{}, r); len(d) != len(fields) {
+	if d := Changes(&Record{}, r); len(d) != len(fields) {
 		t.Errorf("%d of %d fields", len(d), len(fields))
 	}
-	if _, err := load(map[string]string{"version": "x"}); err == nil {
+	if _, err := Parse(map[string]string{"version": "x"}); err == nil {
 		t.Error("nonsense was read")
 	}
 }
 
 // FuzzLoad: whatever is stored, it is read or refused.
 func FuzzLoad(f *testing.F) {
-	for name, v := range record().store() {
+	for name, v := range record().Fields() {
 		f.Add(name, v)
 	}
 	f.Add("on_fail", `{"busy":1}`)
 	f.Fuzz(func(t *testing.T, name, value string) {
-		m := record().store()
+		m := record().Fields()
 		m[name] = value
-		r, err := load(m)
+		r, err := Parse(m)
 		if err != nil {
 			return
 		}
-		if again, err := load(r.store()); err != nil || len(changes(r, again)) > 0 {
+		if again, err := Parse(r.Fields()); err != nil || len(Changes(r, again)) > 0 {
 			t.Fatalf("%q: %q does not come back as it was: %v", name, value, err)
 		}
 	})

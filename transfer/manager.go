@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,7 +14,8 @@ import (
 )
 
 // Carrier does what a transfer needs done at the carrier. Methods return when ctx ends.
-// What has been done already is no error: all but Dial may be asked for again.
+// What has been done already is no error. None repeats by itself what the carrier may
+// have done: Dial never is, and before another Join its effect is looked for (Where).
 type Carrier interface {
 	// Dial calls the destination and returns the carrier's id of the leg. The
 	// error is a *DialError where it is known what came of it.
@@ -26,16 +25,26 @@ type Carrier interface {
 	Join(ctx context.Context, r *Record) error
 	// Hangup ends the destination's leg.
 	Hangup(ctx context.Context, r *Record) error
-	// Settle does with the caller what r.Disposition says. The error is ErrGone
-	// where it has hung up.
+	// Settle does with the caller what r.Disposition says, unless it finds that done
+	// already. The error is ErrGone where the caller has hung up.
 	Settle(ctx context.Context, r *Record) error
-	// Leg and Caller ask how the two legs are. An event without a Kind says nothing
-	// new.
-	Leg(ctx context.Context, r *Record) (Event, error)
+	// GiveUp tells a caller for whom nothing else can be done so, and ends the call.
+	GiveUp(ctx context.Context, r *Record) error
+	// Leg asks how the destination's leg is. Caller asks whether the caller has hung
+	// up: an event without a Kind says nothing new.
+	Leg(ctx context.Context, r *Record) ([]Event, error)
 	Caller(ctx context.Context, r *Record) (Event, error)
+	// Where finds out where both are, by whatever the bridge and the carrier know.
+	Where(ctx context.Context, r *Record) (Whereabouts, error)
 	// Changed is told of each entry of the log, in order, some perhaps again. It
 	// must not block.
 	Changed(r *Record, e Entry)
+}
+
+// Whereabouts say where caller and destination are.
+type Whereabouts struct {
+	Caller Place // AtAgent, InRoom or Away; empty: it is not known
+	LegIn  bool  // the destination is in the room
 }
 
 // ErrGone is the error of a leg that has ended.
@@ -89,9 +98,10 @@ type Manager struct {
 
 // owned is a transfer that this instance acts for.
 type owned struct {
-	r     *Record      // as it was when this instance began to
-	state atomic.Value // State, as it was last seen
-	stop  context.CancelFunc
+	r      *Record      // as it was when this instance began to
+	state  atomic.Value // State, as it was last seen
+	stop   context.CancelFunc
+	driver *driver
 }
 
 func (o *owned) seen() State {
@@ -116,7 +126,7 @@ func (m *Manager) Run(ctx context.Context) {
 	close(m.begun)
 	var group sync.WaitGroup
 	group.Go(func() {
-		for id := range m.store.Wakes(ctx) {
+		for id := range m.store.Wakes(ctx, m.cfg.Instance) {
 			m.wake(id)
 		}
 	})
@@ -132,16 +142,12 @@ func (m *Manager) Run(ctx context.Context) {
 	}
 	m.mu.Lock()
 	m.ctx = nil
-	left := slices.Collect(maps.Values(m.owned))
 	m.mu.Unlock()
 	m.drivers.Wait()
-	for _, o := range left { // others need not wait for the lease
-		one, stop := context.WithTimeout(context.Background(), storeTime/4)
-		_, err := m.store.Renew(one, o.r, time.Millisecond)
-		stop()
-		if err != nil {
-			break
-		}
+	one, stopOne := context.WithTimeout(context.Background(), storeTime/4)
+	defer stopOne()
+	if err := m.store.Release(one, m.cfg.Instance); err != nil { // others need not wait for the lease
+		m.log.Debug("the lease of the transfers is left to run out", "err", err)
 	}
 	m.mu.Lock()
 	clear(m.owned)
@@ -151,22 +157,10 @@ func (m *Manager) Run(ctx context.Context) {
 
 // renew keeps what this instance owns.
 func (m *Manager) renew(ctx context.Context) {
-	m.mu.Lock()
-	var all []*owned
-	for _, o := range m.owned {
-		all = append(all, o)
-	}
-	m.mu.Unlock()
-	for _, o := range all {
-		one, stop := context.WithTimeout(ctx, storeTime)
-		mine, err := m.store.Renew(one, o.r, m.cfg.Lease)
-		stop()
-		if err != nil { // the store is away: nobody else can claim anything either
-			return
-		}
-		if !mine {
-			m.wake(o.r.ID) // its driver finds out
-		}
+	ctx, stop := context.WithTimeout(ctx, storeTime)
+	defer stop()
+	if err := m.store.Renew(ctx, m.cfg.Instance, m.cfg.Lease); err != nil && ctx.Err() == nil {
+		m.log.Warn("the lease of the transfers is not renewed", "err", err)
 	}
 }
 
@@ -174,7 +168,7 @@ func (m *Manager) renew(ctx context.Context) {
 func (m *Manager) claim(ctx context.Context) {
 	ctx, stop := context.WithTimeout(ctx, 2*storeTime)
 	defer stop()
-	list, err := m.store.Claim(ctx, m.cfg.Instance, m.cfg.Lease, claimMost)
+	list, err := m.store.Claim(ctx, m.cfg.Instance, claimMost)
 	for _, r := range list {
 		m.log.Warn("transfer taken over", "transfer", r.ID, "session", r.Call, "state", r.State, "fence", r.Fence)
 		m.own(r, r.Version)
@@ -195,17 +189,19 @@ func (m *Manager) own(r *Record, told int64) {
 		before.stop()
 	}
 	ctx, stop := context.WithCancel(m.ctx)
-	o := &owned{r: r, stop: stop}
+	o := &owned{r: r, stop: stop, driver: m.driver(r)}
 	o.state.Store(r.State)
 	m.owned[r.ID] = o
+	o.driver.told = told
+	o.driver.seen = func(s State) {
+		o.state.Store(s)
+		m.mu.Lock()
+		m.stir()
+		m.mu.Unlock()
+	}
 	m.drivers.Go(func() {
 		defer stop()
-		m.drive(ctx, r, told, func(s State) {
-			o.state.Store(s)
-			m.mu.Lock()
-			m.stir()
-			m.mu.Unlock()
-		})
+		o.driver.drive(ctx)
 		m.mu.Lock()
 		if m.owned[r.ID] == o && m.ctx != nil && m.ctx.Err() == nil { // Run lets go of those that are left
 			delete(m.owned, r.ID)
@@ -277,12 +273,21 @@ func (m *Manager) Start(ctx context.Context, req Request) (*Record, error) {
 	if !running {
 		return nil, ErrStopped
 	}
-	r := &Record{ID: "tr_" + random(), Request: req, Room: "vb-" + random(), Nonce: random(), Owner: m.cfg.Instance}
-	if err := m.store.Create(ctx, r, m.cfg.Lease); err != nil {
+	r := &Record{ID: NewID(req.Call), Request: req, Room: "vb-" + random(), Nonce: random(), Owner: m.cfg.Instance}
+	if err := m.store.Create(ctx, r); err != nil {
 		return nil, err
 	}
 	m.own(r.copy(), 0)
 	return r, nil
+}
+
+// NewID makes the id of a transfer of a call, which holds that of the call: whoever knows
+// one knows where a store keeps it.
+func NewID(call string) string { return "tr_" + CallPart(call) + "_" + random()[:10] }
+
+// CallPart is the id of a call as it stands in those of its transfers.
+func CallPart(call string) string {
+	return strings.ReplaceAll(strings.TrimPrefix(call, "cs_"), "_", "-")
 }
 
 // random is unguessable.
@@ -303,17 +308,23 @@ func (m *Manager) apply(ctx context.Context, id string, ev Event, fence int64) (
 		if err != nil {
 			return nil, false, err
 		}
+		before.Now = now
 		if fence != 0 && before.Fence != fence {
 			return before, false, ErrConflict
 		}
-		after, moved := before.apply(ev, now)
+		after, moved := before.Apply(ev, now)
 		if !moved {
 			return before, false, nil
 		}
 		err = m.store.Move(ctx, before, after, ev.Kind)
 		switch {
 		case err == nil:
+			after.Now = now
+			m.know(after)
 			m.wake(id)
+			if after.Owner != m.cfg.Instance {
+				m.store.Wake(ctx, after)
+			}
 			return after, true, nil
 		case !errors.Is(err, ErrConflict):
 			return nil, false, err
@@ -326,11 +337,31 @@ func (m *Manager) apply(ctx context.Context, id string, ev Event, fence int64) (
 	}
 }
 
+// know gives the driver of a transfer what has been stored, in case the store loses it.
+func (m *Manager) know(r *Record) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	o := m.owned[r.ID]
+	if o == nil || o.driver.fence != r.Fence {
+		return
+	}
+	if known := o.driver.latest.Load(); known == nil || known.Version < r.Version {
+		o.driver.latest.Store(r)
+	}
+}
+
 // Get returns a transfer.
 func (m *Manager) Get(ctx context.Context, id string) (*Record, error) {
 	ctx, stop := context.WithTimeout(ctx, storeTime)
 	defer stop()
-	r, _, err := m.store.Load(ctx, id)
+	return m.load(ctx, id)
+}
+
+func (m *Manager) load(ctx context.Context, id string) (*Record, error) {
+	r, now, err := m.store.Load(ctx, id)
+	if err == nil {
+		r.Now = now
+	}
 	return r, err
 }
 
@@ -342,7 +373,7 @@ func (m *Manager) ByCall(ctx context.Context, call string) (*Record, error) {
 	if err != nil || id == "" {
 		return nil, err
 	}
-	r, _, err := m.store.Load(ctx, id)
+	r, err := m.load(ctx, id)
 	if errors.Is(err, ErrNotFound) {
 		return nil, nil
 	}

@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"sync"
 	"time"
@@ -15,7 +16,9 @@ type Memory struct {
 	mu     sync.Mutex
 	kept   map[string]*kept
 	byCall map[string]string
-	wakes  map[chan string]struct{}
+	over   []*kept                // final ones, in the order in which they are forgotten
+	leases map[string]int64       // until when each owner has what it has
+	wakes  map[string]chan string // by owner
 }
 
 // kept is what is kept of a transfer. Its fields are those that the Redis store
@@ -24,54 +27,48 @@ type kept struct {
 	fields map[string]string
 	log    []Entry
 	steps  map[string]bool
-	lease  int64 // until when its owner has it; 0: it is final
-	until  int64 // when it is forgotten
+	until  int64 // when it is forgotten; 0: it is not over
 }
 
 // NewMemory makes an empty store, which forgets final records after tombstone.
 func NewMemory(now func() time.Time, tombstone time.Duration) *Memory {
 	return &Memory{now: now, tombstone: tombstone, kept: map[string]*kept{}, byCall: map[string]string{},
-		wakes: map[chan string]struct{}{}}
+		leases: map[string]int64{}, wakes: map[string]chan string{}}
 }
 
 // lock returns the time, and forgets what is old. The caller unlocks.
 func (m *Memory) lock() int64 {
 	m.mu.Lock()
 	now := m.now().UnixMilli()
-	for id, k := range m.kept {
-		if now >= k.until {
-			if call := k.fields["call"]; m.byCall[call] == id {
-				delete(m.byCall, call)
-			}
-			delete(m.kept, id)
-		}
+	for len(m.over) > 0 && now >= m.over[0].until {
+		delete(m.kept, m.over[0].fields["id"])
+		m.over = m.over[1:]
 	}
 	return now
 }
 
 // Create implements Store.
-func (m *Memory) Create(_ context.Context, r *Record, lease time.Duration) error {
+func (m *Memory) Create(_ context.Context, r *Record) error {
 	now := m.lock()
 	defer m.mu.Unlock()
-	if id, busy := m.byCall[r.Call]; busy {
+	if id, busy := m.byCall[r.Call]; busy && m.kept[id] != nil {
 		return &BusyError{id}
 	}
-	r.begin(now)
-	k := &kept{fields: r.store(), steps: map[string]bool{}, lease: now + lease.Milliseconds(),
-		until: now + keepLive.Milliseconds()}
-	k.log = append(k.log, r.entry(create))
+	r.Begin(now)
+	k := &kept{fields: r.Fields(), steps: map[string]bool{}}
+	k.log = append(k.log, r.Entry(Create))
 	m.kept[r.ID], m.byCall[r.Call] = k, r.ID
-	m.wake(r.ID)
 	return nil
 }
 
-// begin sets what a new record begins with.
-func (r *Record) begin(now int64) {
+// Begin sets what a new record begins with, at a time of the store's.
+func (r *Record) Begin(now int64) {
 	r.State, r.Version, r.Fence, r.At = Requested, 1, 1, AtAgent
 	r.Created, r.Updated, r.Due = now, now, now+times[Requested].Milliseconds()
 }
 
-func (r *Record) entry(kind Kind) Entry {
+// Entry is the line of the log for what has made the record what it is.
+func (r *Record) Entry(kind Kind) Entry {
 	return Entry{r.Version, kind, r.State, r.Reason, r.Fence, r.Updated}
 }
 
@@ -83,7 +80,7 @@ func (m *Memory) Load(_ context.Context, id string) (*Record, int64, error) {
 	if k == nil {
 		return nil, now, ErrNotFound
 	}
-	r, err := load(k.fields)
+	r, err := Parse(k.fields)
 	return r, now, err
 }
 
@@ -102,23 +99,49 @@ func (m *Memory) Move(_ context.Context, before, after *Record, kind Kind) error
 	if k == nil {
 		return ErrNotFound
 	}
-	is, err := load(k.fields)
+	is, err := Parse(k.fields)
 	if err != nil {
 		return err
 	}
 	if is.Version != before.Version || is.Fence != before.Fence {
 		return ErrConflict
 	}
-	maps.Copy(k.fields, changes(before, after))
-	k.log = append(k.log, after.entry(kind))
-	k.until = max(k.until, now+keepLive.Milliseconds())
-	if after.State.Final() {
-		k.lease, k.until = 0, now+m.tombstone.Milliseconds()
-		if m.byCall[after.Call] == after.ID {
-			delete(m.byCall, after.Call)
-		}
+	maps.Copy(k.fields, Changes(before, after))
+	k.log = append(k.log, after.Entry(kind))
+	m.end(k, after, now)
+	return nil
+}
+
+// end forgets a final record after a while. m.mu is held.
+func (m *Memory) end(k *kept, r *Record, now int64) {
+	if !r.State.Final() {
+		return
 	}
-	m.wake(after.ID)
+	k.until = now + m.tombstone.Milliseconds()
+	m.over = append(m.over, k)
+	if m.byCall[r.Call] == r.ID {
+		delete(m.byCall, r.Call)
+	}
+}
+
+// Restore implements Store.
+func (m *Memory) Restore(_ context.Context, r *Record) error {
+	now := m.lock()
+	defer m.mu.Unlock()
+	k := m.kept[r.ID]
+	if k == nil {
+		k = &kept{fields: map[string]string{}, steps: map[string]bool{}}
+		m.kept[r.ID] = k
+	} else if is, err := Parse(k.fields); err != nil || is.Fence > r.Fence ||
+		is.Fence == r.Fence && is.Version >= r.Version {
+		return errors.Join(err, ErrConflict)
+	}
+	maps.Copy(k.fields, r.Fields())
+	k.log = append(k.log, r.Entry(Restored))
+	if _, busy := m.byCall[r.Call]; !busy && !r.State.Final() {
+		m.byCall[r.Call] = r.ID
+	}
+	m.end(k, r, now)
 	return nil
 }
 
@@ -147,7 +170,7 @@ func (m *Memory) Step(_ context.Context, r *Record, step string) (bool, error) {
 	switch {
 	case k == nil:
 		return false, ErrNotFound
-	case k.fields["fence"] != r.store()["fence"]:
+	case k.fields["fence"] != r.Fields()["fence"]:
 		return false, ErrConflict
 	case k.steps[step]:
 		return false, nil
@@ -157,69 +180,67 @@ func (m *Memory) Step(_ context.Context, r *Record, step string) (bool, error) {
 }
 
 // Renew implements Store.
-func (m *Memory) Renew(_ context.Context, r *Record, lease time.Duration) (bool, error) {
+func (m *Memory) Renew(_ context.Context, owner string, lease time.Duration) error {
 	now := m.lock()
 	defer m.mu.Unlock()
-	k := m.kept[r.ID]
-	if k == nil || k.lease == 0 || k.fields["fence"] != r.store()["fence"] {
-		return false, nil
-	}
-	k.lease, k.until = now+lease.Milliseconds(), now+keepLive.Milliseconds()
-	return true, nil
+	m.leases[owner] = now + lease.Milliseconds()
+	return nil
+}
+
+// Release implements Store.
+func (m *Memory) Release(_ context.Context, owner string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.leases[owner] = 0
+	return nil
 }
 
 // Claim implements Store.
-func (m *Memory) Claim(_ context.Context, owner string, lease time.Duration, limit int) ([]*Record, error) {
+func (m *Memory) Claim(_ context.Context, owner string, limit int) ([]*Record, error) {
 	now := m.lock()
 	defer m.mu.Unlock()
+	if len(m.leases) == 1 && m.leases[owner] > now { // it is alone, as most are
+		return nil, nil
+	}
 	var list []*Record
 	for _, k := range m.kept {
-		if k.lease == 0 || k.lease > now || len(list) >= limit {
+		if k.until != 0 || m.leases[k.fields["owner"]] > now || len(list) >= limit {
 			continue
 		}
-		before, err := load(k.fields)
+		before, err := Parse(k.fields)
 		if err != nil {
 			return list, err
 		}
-		after := before.claim(owner)
-		after.Updated = now
-		maps.Copy(k.fields, changes(before, after))
-		k.log = append(k.log, after.entry(claimed))
-		k.lease, k.until = now+lease.Milliseconds(), now+keepLive.Milliseconds()
-		m.wake(after.ID)
+		after := before.copy()
+		after.Owner, after.Fence, after.Version, after.Updated = owner, before.Fence+1, before.Version+1, now
+		maps.Copy(k.fields, Changes(before, after))
+		k.log = append(k.log, after.Entry(Claimed))
 		list = append(list, after)
 	}
 	return list, nil
 }
 
-// claim is a record with a new owner.
-func (r *Record) claim(owner string) *Record {
-	c := r.copy()
-	c.Owner, c.Fence, c.Version = owner, r.Fence+1, r.Version+1
-	return c
+// Wake implements Store.
+func (m *Memory) Wake(_ context.Context, r *Record) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	select {
+	case m.wakes[r.Owner] <- r.ID:
+	default:
+	}
 }
 
 // Wakes implements Store.
-func (m *Memory) Wakes(ctx context.Context) <-chan string {
+func (m *Memory) Wakes(ctx context.Context, owner string) <-chan string {
 	c := make(chan string, 64)
 	m.mu.Lock()
-	m.wakes[c] = struct{}{}
+	m.wakes[owner] = c
 	m.mu.Unlock()
 	context.AfterFunc(ctx, func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		delete(m.wakes, c)
+		delete(m.wakes, owner)
 		close(c)
 	})
 	return c
-}
-
-// wake tells of a change. m.mu is held.
-func (m *Memory) wake(id string) {
-	for c := range m.wakes {
-		select {
-		case c <- id:
-		default:
-		}
-	}
 }

@@ -58,6 +58,8 @@ type Request struct {
 	Context map[string]string // for the destination's side
 	By      string            // ReasonAgent, ReasonAPI: who has asked
 	Ref     string            // the agent's id of its command
+	Returns int64             // how often the call had come back to an agent before
+	Place   string            // blind: what the carrier calls where the caller is, if it tells
 }
 
 // What an agent may do instead of leaving. Caller, agent and destination then meet
@@ -93,12 +95,16 @@ type Record struct {
 
 	Dialed     bool   // the carrier is being, or has been, asked to call the destination
 	Leg        string // its id of the destination's leg
+	Picked     int64  // when it was answered, Unix milliseconds of the store's clock
+	LegIn      bool   // the carrier has told that it is in the room
 	LegDown    bool
 	Human      bool
 	At         Place
 	CallerIn   bool // the carrier has told that the caller is in the room
 	CallerGone bool
 	Settled    bool
+
+	Now int64 // the time of the store's clock when the record was read; it is not kept
 }
 
 // Schema is the version of the records' fields. Fields of later versions are kept.
@@ -172,6 +178,8 @@ var fields = []field{
 	text("on_end", func(r *Record) *string { return &r.OnEnd }),
 	words("context", func(r *Record) *map[string]string { return &r.Context }),
 	text("by", func(r *Record) *string { return &r.By }),
+	number("returns", func(r *Record) *int64 { return &r.Returns }),
+	text("place", func(r *Record) *string { return &r.Place }),
 	text("ref", func(r *Record) *string { return &r.Ref }),
 	text("room", func(r *Record) *string { return &r.Room }),
 	text("nonce", func(r *Record) *string { return &r.Nonce }),
@@ -187,6 +195,8 @@ var fields = []field{
 	number("updated", func(r *Record) *int64 { return &r.Updated }),
 	flag("dialed", func(r *Record) *bool { return &r.Dialed }),
 	text("leg", func(r *Record) *string { return &r.Leg }),
+	number("picked", func(r *Record) *int64 { return &r.Picked }),
+	flag("leg_in", func(r *Record) *bool { return &r.LegIn }),
 	flag("leg_down", func(r *Record) *bool { return &r.LegDown }),
 	flag("human", func(r *Record) *bool { return &r.Human }),
 	text("at", func(r *Record) *Place { return &r.At }),
@@ -195,8 +205,8 @@ var fields = []field{
 	flag("settled", func(r *Record) *bool { return &r.Settled }),
 }
 
-// store returns all fields of a record.
-func (r *Record) store() map[string]string {
+// Fields returns the record as a store keeps it.
+func (r *Record) Fields() map[string]string {
 	m := map[string]string{"schema": schema}
 	for _, f := range fields {
 		m[f.name] = f.get(r)
@@ -204,8 +214,8 @@ func (r *Record) store() map[string]string {
 	return m
 }
 
-// load reads a record. Fields that are not known are left to whoever knows them.
-func load(m map[string]string) (*Record, error) {
+// Parse reads a record that a store has kept. Fields that are not known are left to whoever knows them.
+func Parse(m map[string]string) (*Record, error) {
 	r := &Record{}
 	for _, f := range fields {
 		if s, there := m[f.name]; there {
@@ -217,8 +227,8 @@ func load(m map[string]string) (*Record, error) {
 	return r, nil
 }
 
-// changes returns the fields in which two records differ.
-func changes(before, after *Record) map[string]string {
+// Changes returns the fields in which two records differ.
+func Changes(before, after *Record) map[string]string {
 	m := map[string]string{}
 	for _, f := range fields {
 		if s := f.get(after); s != f.get(before) {
@@ -232,6 +242,34 @@ func (r *Record) copy() *Record {
 	c := *r
 	c.OnFail, c.Context = maps.Clone(r.OnFail), maps.Clone(r.Context)
 	return &c
+}
+
+// facts are the events that have made the record know what it does. All but the news
+// among them change nothing in a record that knows them.
+func (r *Record) facts() (evs []Event) {
+	for _, f := range []struct {
+		is bool
+		ev Event
+	}{
+		{r.Leg != "", Event{Kind: Placed, Leg: r.Leg}}, {r.Human, Event{Kind: Human}}, {r.LegIn, Event{Kind: LegIn}},
+		{r.CallerIn, Event{Kind: CallerIn}}, {r.LegDown, Event{Kind: LegDown, Reason: r.Reason}},
+		{r.CallerGone, Event{Kind: CallerLeft}},
+	} {
+		if f.is {
+			evs = append(evs, f.ev)
+		}
+	}
+	return evs
+}
+
+// behind reports whether r does not know what another record of the same transfer does: a
+// store that went back in time, even if it has gone on since.
+func (r *Record) behind(known *Record) bool {
+	lost := func(was, is bool) bool { return was && !is }
+	return r.Version < known.Version || slices.Index(States, r.State) < slices.Index(States, known.State) ||
+		lost(known.Dialed, r.Dialed) || lost(known.Human, r.Human) || lost(known.LegIn, r.LegIn) ||
+		lost(known.LegDown, r.LegDown) || lost(known.CallerGone, r.CallerGone) || lost(known.Settled, r.Settled) ||
+		lost(known.At != AtAgent, r.At != AtAgent)
 }
 
 // Entry is one line of a transfer's log: a move or a note, and what it led to.

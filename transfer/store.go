@@ -13,32 +13,38 @@ type Store interface {
 	// Create stores a new record, its index by call and the first entry of its log.
 	// Where the call has a live transfer, nothing is stored, and the error is a
 	// *BusyError. It sets the record's times.
-	Create(ctx context.Context, r *Record, lease time.Duration) error
-	// Load gives a record, and the time. ErrNotFound: there is none.
+	Create(ctx context.Context, r *Record) error
+	// Load returns a record, and the time. ErrNotFound: there is none.
 	Load(ctx context.Context, id string) (r *Record, now int64, err error)
-	// ByCall gives the id of a call's live transfer; empty: it has none.
+	// ByCall returns the id of a call's live transfer; empty: it has none.
 	ByCall(ctx context.Context, call string) (id string, err error)
 	// Move replaces before by after, and adds to the log. ErrConflict: the record
 	// has changed since, or has another owner. A final record leaves the index, if
 	// that is still its own, and is forgotten after a while.
 	Move(ctx context.Context, before, after *Record, kind Kind) error
-	// Log gives the entries after a version.
+	// Restore writes a record as its owner knows it, where the store has none or an older
+	// one. ErrConflict: it has not.
+	Restore(ctx context.Context, r *Record) error
+	// Log returns the entries after a version.
 	Log(ctx context.Context, id string, after int64) ([]Entry, error)
 	// Step notes that a step is done that must not be done twice. It is false where
 	// that has been noted before, and ErrConflict where r has another owner.
 	Step(ctx context.Context, r *Record, step string) (first bool, err error)
-	// Renew keeps a transfer with its owner for the time of the lease. It is false
-	// where it has another one, or is over.
-	Renew(ctx context.Context, r *Record, lease time.Duration) (bool, error)
-	// Claim takes over transfers whose lease is over, at most limit.
-	Claim(ctx context.Context, owner string, lease time.Duration, limit int) ([]*Record, error)
-	// Wakes gives the ids of transfers that change, until ctx ends. Some may be
-	// lost: whoever waits for a change must also look from time to time.
-	Wakes(ctx context.Context) <-chan string
+	// Renew keeps with an owner all that it has for the time of the lease. Nothing is
+	// written for a transfer at rest. Release gives it up.
+	Renew(ctx context.Context, owner string, lease time.Duration) error
+	Release(ctx context.Context, owner string) error
+	// Claim takes over transfers of owners whose lease is over, at most limit.
+	Claim(ctx context.Context, owner string, limit int) ([]*Record, error)
+	// Wake tells the owner of a transfer of a change that somebody else has made. It may
+	// be lost: whoever waits for a change must also look from time to time.
+	Wake(ctx context.Context, r *Record)
+	// Wakes returns the ids of transfers of an owner that change, until ctx ends.
+	Wakes(ctx context.Context, owner string) <-chan string
 }
 
-// stepDial is the step that must not be done twice: a phone would ring twice.
-const stepDial = "dial"
+// StepDial is the step that must not be done twice: a phone would ring twice.
+const StepDial = "dial"
 
 // Errors of a Store.
 var (
@@ -53,9 +59,8 @@ func (e *BusyError) Error() string { return "the call has a transfer already: " 
 
 // How long records are kept.
 const (
-	// keepLive is how long a record outlives its last sign of life: its owner, or
-	// whoever takes it over, renews it far more often.
-	keepLive = time.Hour
+	// KeepLive is how long a record outlives its last change: longer than any call.
+	KeepLive = 26 * time.Hour
 	// Tombstone is how long a final record is kept, so that what comes late is told
 	// from what is unknown.
 	Tombstone = 10 * time.Minute

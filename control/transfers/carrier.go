@@ -83,6 +83,66 @@ func (c carrier) Join(ctx context.Context, r *transfer.Record) error {
 	return c.move(ctx, r, c.room(r, true))
 }
 
+// Where implements transfer.Carrier: by the stream, if there is one, and by who the carrier
+// says is in the room.
+func (c carrier) Where(ctx context.Context, r *transfer.Record) (w transfer.Whereabouts, err error) {
+	account, err := c.account(r)
+	if err != nil {
+		return w, err
+	}
+	streams := c.control.Streams(ctx, r.Call)
+	if r.Mode == transfer.Blind {
+		return c.whereBlind(ctx, account, r, streams)
+	}
+	in, err := account.InRoom(ctx, r.Room, r.Caller, r.Leg)
+	unknown := errors.Is(err, errors.ErrUnsupported)
+	if err != nil && !unknown {
+		return w, meaning(err)
+	}
+	w.LegIn = !unknown && r.Leg != "" && in[1]
+	switch {
+	case !unknown && in[0]:
+		w.Caller = transfer.InRoom
+	case !streams && (unknown || account.Spec.Abilities.StreamStays): // there is nowhere else to go
+		w.Caller = transfer.InRoom
+	case !streams:
+	case !account.Spec.Abilities.StreamStays, w.LegIn || r.LegIn:
+		w.Caller = transfer.AtAgent
+	}
+	return w, nil
+}
+
+// whereBlind finds out whether the caller of a blind transfer has left its agent.
+func (c carrier) whereBlind(ctx context.Context, account control.Account, r *transfer.Record, streams bool) (
+	w transfer.Whereabouts, err error) {
+	if !streams {
+		return transfer.Whereabouts{Caller: transfer.Away}, nil
+	}
+	if !account.Spec.Abilities.StreamStays {
+		return transfer.Whereabouts{Caller: transfer.AtAgent}, nil
+	}
+	evs, err := account.State(ctx, r.Caller)
+	if err != nil {
+		return w, meaning(err)
+	}
+	w.Caller = transfer.AtAgent
+	for _, ev := range evs {
+		if ev.Place != "" && r.Place != "" && ev.Place != r.Place {
+			w.Caller = transfer.Away
+		}
+	}
+	return w, nil
+}
+
+// GiveUp implements transfer.Carrier.
+func (c carrier) GiveUp(ctx context.Context, r *transfer.Record) error {
+	err := c.move(ctx, r, &providers.Answer{Say: "We are sorry, your call cannot be connected. Please call again later."})
+	if err == nil || errors.Is(err, transfer.ErrGone) {
+		return err
+	}
+	return c.hangupCaller(ctx, r)
+}
+
 // recordOf is what is known of the call of a transfer.
 func (t *Transfers) recordOf(r *transfer.Record) *calls.Call {
 	if call, ok := t.control.Calls().Get(r.Call); ok {
@@ -108,19 +168,34 @@ func (c carrier) Hangup(ctx context.Context, r *transfer.Record) error {
 	return meaning(account.Hangup(ctx, r.Leg))
 }
 
-// Settle implements transfer.Carrier.
+// Settle implements transfer.Carrier. A caller that the carrier gave no answer about may be
+// with its agent again: another try, with a new token, would take it from there.
 func (c carrier) Settle(ctx context.Context, r *transfer.Record) error {
 	switch d := r.Disposition(); d {
 	case transfer.Resume:
-		if r.At == transfer.Moving && c.control.Streams(ctx, r.Call) {
-			return nil // it has never left its agent
+		if c.back(ctx, r) {
+			return nil
 		}
 		return c.move(ctx, r, c.returned(r))
 	case transfer.Hangup:
 		return c.hangupCaller(ctx, r)
 	default:
-		return c.move(ctx, r, &providers.Answer{Dial: d, Caller: r.From})
+		return c.move(ctx, r, &providers.Answer{Dial: d, Caller: r.From, Next: c.control.NextURL(c.recordOf(r))})
 	}
+}
+
+// back reports whether the caller is with its agent: it has never left it, or it has come
+// back with a stream that began after the transfer had moved it.
+func (c carrier) back(ctx context.Context, r *transfer.Record) bool {
+	if !c.control.Streams(ctx, r.Call) {
+		return false
+	}
+	if r.At == transfer.Moving {
+		w, err := c.Where(ctx, r)
+		return err == nil && w.Caller == transfer.AtAgent
+	}
+	returns, _ := c.control.StreamReturns(ctx, r.Call)
+	return int64(returns) > r.Returns
 }
 
 // hangupCaller ends the call at the carrier, and what is left of it here.
@@ -157,27 +232,21 @@ func (t *Transfers) returned(r *transfer.Record) *providers.Answer {
 }
 
 // Leg implements transfer.Carrier.
-func (c carrier) Leg(ctx context.Context, r *transfer.Record) (transfer.Event, error) {
+func (c carrier) Leg(ctx context.Context, r *transfer.Record) ([]transfer.Event, error) {
 	account, err := c.account(r)
 	if err != nil {
-		return transfer.Event{}, err
+		return nil, err
 	}
 	evs, err := account.State(ctx, r.Leg)
 	if err != nil {
-		return transfer.Event{}, err
+		return nil, err
 	}
-	var most transfer.Event
+	var list []transfer.Event
 	for _, ev := range evs {
-		if e := legEvent(&ev); weight[e.Kind] > weight[most.Kind] {
-			most = e
-		}
+		list = append(list, legEvents(&ev)...)
 	}
-	return most, nil
+	return list, nil
 }
-
-// weight says which of the things that are known of a leg counts most.
-var weight = map[transfer.Kind]int{transfer.Rang: 1, transfer.Picked: 2, transfer.Human: 3, transfer.LegDown: 4,
-	transfer.Machine: 5}
 
 // Caller implements transfer.Carrier.
 func (c carrier) Caller(ctx context.Context, r *transfer.Record) (transfer.Event, error) {
@@ -201,20 +270,26 @@ var legReasons = map[providers.Status]string{
 	providers.StatusFailed:   transfer.ReasonInvalid, providers.StatusCanceled: transfer.ReasonNoAnswer,
 }
 
-// legEvent is what word of the destination's leg means.
-func legEvent(ev *providers.CallEvent) transfer.Event {
-	e := transfer.Event{Leg: ev.Leg, Aliases: ev.Aliases}
+// legEvents are what word of the destination's leg means: who has answered, how the leg is,
+// or both.
+func legEvents(ev *providers.CallEvent) (evs []transfer.Event) {
+	add := func(kind transfer.Kind, reason string) {
+		evs = append(evs, transfer.Event{Kind: kind, Reason: reason, Leg: ev.Leg, Aliases: ev.Aliases})
+	}
+	switch {
+	case ev.Status == providers.StatusRinging:
+		add(transfer.Rang, "")
+	case ev.Status == providers.StatusInProgress:
+		add(transfer.Picked, "")
+	}
 	switch {
 	case ev.AnsweredBy == providers.AnsweredByMachine || ev.AnsweredBy == providers.AnsweredByFax:
-		e.Kind = transfer.Machine
-	case ev.AnsweredBy != "" && !ev.Status.Final():
-		e.Kind = transfer.Human
-	case ev.Status.Final():
-		e.Kind, e.Reason = transfer.LegDown, legReasons[ev.Status]
-	case ev.Status == providers.StatusRinging:
-		e.Kind = transfer.Rang
-	case ev.Status == providers.StatusInProgress:
-		e.Kind = transfer.Picked
+		add(transfer.Machine, "")
+	case ev.AnsweredBy != "":
+		add(transfer.Human, "")
 	}
-	return e
+	if ev.Status.Final() {
+		add(transfer.LegDown, legReasons[ev.Status])
+	}
+	return evs
 }

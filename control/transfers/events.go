@@ -52,7 +52,7 @@ func (t *Transfers) Handle(ctx context.Context, account, ref string, ev *provide
 	case providers.CallProgress, providers.CallDetected:
 		return t.progress(ctx, r, ev)
 	case providers.CallKey:
-		return t.decides(ctx, r, ev.Digit == "1" || ev.Digit == "" && r.Accept == transfer.AcceptStay)
+		return t.pressed(ctx, r, ev.Digit)
 	case providers.CallRoom:
 		return done(nil), t.meeting(ctx, r, ev)
 	}
@@ -119,11 +119,9 @@ func (t *Transfers) progress(ctx context.Context, r *transfer.Record, ev *provid
 	if r.Leg != "" && !ev.Is(r.Leg) {
 		return unknown, nil
 	}
-	if e := legEvent(ev); e.Kind != "" {
-		var err error
-		if r, err = t.happen(ctx, r, e); err != nil {
-			return control.Outcome{}, err
-		}
+	r, err := t.happen(ctx, r, legEvents(ev)...)
+	if err != nil {
+		return control.Outcome{}, err
 	}
 	account, _ := t.control.Account(r.Account)
 	if r.State.Final() && ev.Status != "" && !ev.Status.Final() && account.HasCommands() {
@@ -138,6 +136,23 @@ func (t *Transfers) briefed(ctx context.Context, r *transfer.Record) (control.Ou
 	// An agent that has failed has told nothing.
 	cause, _ := t.control.StreamEnded(ctx, legID("br_", r), 0)
 	return t.decides(ctx, r, cause == calls.AgentHangup || cause == calls.APIHangup)
+}
+
+// pressed takes the answer to the question whether the destination takes the call. By
+// pressing a key it shows that it is no machine; where it need not press one, it is waited
+// for what machine detection says.
+func (t *Transfers) pressed(ctx context.Context, r *transfer.Record, digit string) (control.Outcome, error) {
+	stays := digit == "" && r.Accept == transfer.AcceptStay
+	if stays && r.Undetected() {
+		return done(&providers.Answer{Ask: &providers.Question{URL: t.hookURL(r, "digit"), Wait: time.Second}}), nil
+	}
+	if digit == "1" && r.Detect {
+		var err error
+		if r, err = t.happen(ctx, r, transfer.Event{Kind: transfer.Human}); err != nil {
+			return control.Outcome{}, err
+		}
+	}
+	return t.decides(ctx, r, digit == "1" || stays)
 }
 
 // decides is for a destination that takes the call, or does not.
@@ -177,6 +192,10 @@ func (t *Transfers) meeting(ctx context.Context, r *transfer.Record, ev *provide
 	// Where nobody has taken it to the room, it has come into another one.
 	case ev.Joined && ev.Is(r.Caller) && r.At != transfer.AtAgent && r.At != transfer.Here:
 		if r, err = t.happen(ctx, r, transfer.Event{Kind: transfer.CallerIn}); err == nil {
+			_, err = t.meets(ctx, r)
+		}
+	case ev.Joined && ev.Is(r.Leg):
+		if r, err = t.happen(ctx, r, transfer.Event{Kind: transfer.LegIn}); err == nil {
 			_, err = t.meets(ctx, r)
 		}
 	case !ev.Joined && ev.Is(r.Leg):
@@ -321,7 +340,7 @@ func (t *Transfers) afterStep(ctx context.Context, r *transfer.Record, step *con
 	}
 	// It has lost its agent, or its instance: it waits for the destination.
 	if r.Mode == transfer.Blind {
-		return t.number(r), nil
+		return t.diverted(ctx, r)
 	}
 	r, err := t.happen(ctx, r, transfer.Event{Kind: transfer.Moved, Place: transfer.InRoom})
 	switch {
@@ -332,6 +351,35 @@ func (t *Transfers) afterStep(ctx context.Context, r *transfer.Record, step *con
 	}
 	return t.room(r, true), nil
 }
+
+// diverted connects the caller of a blind transfer whose stream is over, unless its owner
+// is asking the carrier to do that just now: the phone would ring twice.
+func (t *Transfers) diverted(ctx context.Context, r *transfer.Record) (*providers.Answer, error) {
+	switch r.At {
+	case transfer.Moving: // whatever is answered before that is done counts for nothing
+		return nil, errMoving
+	case transfer.AtAgent:
+		_, mine, err := t.manager.HandleEvent(ctx, r.ID, transfer.Event{Kind: transfer.Moved, Place: transfer.Moving})
+		if err != nil {
+			return nil, fmt.Errorf("transfer: %w", err)
+		}
+		if !mine { // its owner was quicker
+			return nil, errMoving
+		}
+		r, err = t.happen(ctx, r, transfer.Event{Kind: transfer.Divert},
+			transfer.Event{Kind: transfer.Moved, Place: transfer.Away}, transfer.Event{Kind: transfer.Joined})
+		if err != nil {
+			return nil, err
+		}
+		if over(r) {
+			return t.afterEnd(ctx, r)
+		}
+	}
+	return t.number(r), nil
+}
+
+// errMoving has the carrier ask again what a call is to do that it is asked to move.
+var errMoving = errors.New("the call is being moved")
 
 // afterEnd is afterStep for a transfer that is over, or all but.
 func (t *Transfers) afterEnd(ctx context.Context, r *transfer.Record) (*providers.Answer, error) {

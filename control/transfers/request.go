@@ -62,7 +62,8 @@ func (t *Transfers) Start(ctx context.Context, id string, want *calls.TransferRe
 	if no != nil {
 		return Info{}, no
 	}
-	req.By, req.Ref = by, ref
+	req.By, req.Ref, req.Returns = by, ref, int64(call.Returns)
+	req.Place = t.placeOf(ctx, account, req)
 	defer t.request(id)()
 	r, err := t.begin(ctx, req)
 	var busy *transfer.BusyError
@@ -78,6 +79,30 @@ func (t *Transfers) Start(ctx context.Context, id string, want *calls.TransferRe
 		r.Name, "by", by)
 	return infoOf(r), nil
 }
+
+// placeOf is where the carrier says that the caller is, where that will be the only sign
+// that it has been taken elsewhere.
+func (t *Transfers) placeOf(ctx context.Context, account control.Account, req *transfer.Request) string {
+	if req.Mode != transfer.Blind || !account.Spec.Abilities.StreamStays {
+		return ""
+	}
+	ctx, stop := context.WithTimeout(ctx, placeTime)
+	defer stop()
+	evs, err := account.State(ctx, req.Caller)
+	if err != nil {
+		t.log.Warn("the carrier does not say where a call is", "session", req.Call, "err", err)
+		return ""
+	}
+	for _, ev := range evs {
+		if ev.Place != "" {
+			return ev.Place
+		}
+	}
+	return ""
+}
+
+// placeTime is how long a carrier may take to say where a call is.
+const placeTime = 2 * time.Second
 
 // begin stores a transfer. One before it that is all but over is waited for.
 func (t *Transfers) begin(ctx context.Context, req *transfer.Request) (*transfer.Record, error) {

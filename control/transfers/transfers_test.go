@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -313,7 +314,8 @@ func TestMeaning(t *testing.T) {
 	}
 }
 
-// TestLegEvents: what word of a leg means; of several things the one that counts most.
+// TestLegEvents: what word of a leg means: all that it tells, in the order in which it
+// happened.
 func TestLegEvents(t *testing.T) {
 	f := &fake{state: map[string][]providers.CallEvent{
 		"both": {{Kind: providers.CallProgress, Leg: "both", Status: providers.StatusInProgress},
@@ -321,13 +323,18 @@ func TestLegEvents(t *testing.T) {
 		"over": {{Kind: providers.CallDetected, Leg: "over", AnsweredBy: "human"},
 			{Kind: providers.CallProgress, Leg: "over", Status: providers.StatusBusy}},
 		"none": {},
+		"one":  {{Leg: "one", AnsweredBy: "machine", Status: providers.StatusCompleted}}, // in one report
 	}}
 	tr, _, _ := newTransfers(t, f)
-	for leg, want := range map[string]transfer.Event{"both": {Kind: transfer.Machine},
-		"over": {Kind: transfer.LegDown, Reason: transfer.ReasonBusy}, "none": {}} {
+	for leg, want := range map[string][]transfer.Kind{"both": {transfer.Picked, transfer.Machine},
+		"over": {transfer.Human, transfer.LegDown}, "none": nil, "one": {transfer.Machine, transfer.LegDown}} {
 		got, err := carrier{tr}.Leg(t.Context(), &transfer.Record{Leg: leg, Request: transfer.Request{Account: "main"}})
-		if err != nil || got.Kind != want.Kind || got.Reason != want.Reason {
-			t.Errorf("%s: %+v, %v, want %+v", leg, got, err, want)
+		var kinds []transfer.Kind
+		for _, ev := range got {
+			kinds = append(kinds, ev.Kind)
+		}
+		if err != nil || !slices.Equal(kinds, want) {
+			t.Errorf("%s: %v, %v, want %v", leg, kinds, err, want)
 		}
 	}
 }

@@ -163,6 +163,32 @@ func (c *commands) Get(ctx context.Context, id string) ([]providers.CallEvent, e
 	})
 }
 
+// InRoom implements providers.RoomLooker: by the conference of that name, and whether each
+// leg is one of its participants.
+func (c *commands) InRoom(ctx context.Context, room string, legs []string) ([]bool, error) {
+	in := make([]bool, len(legs))
+	sid, err := request(ctx, c, "conference", func(s *api.ApiService) (string, error) {
+		list, err := s.ListConference((&api.ListConferenceParams{}).SetFriendlyName(room).SetStatus("in-progress").SetLimit(1))
+		if err != nil || len(list) == 0 || list[0].Sid == nil {
+			return "", err
+		}
+		return *list[0].Sid, nil
+	})
+	if err != nil || sid == "" {
+		return in, err
+	}
+	for i, leg := range legs {
+		_, err := request(ctx, c, "participant", func(s *api.ApiService) (*api.ApiV2010Participant, error) {
+			return s.FetchParticipant(sid, leg, &api.FetchParticipantParams{})
+		})
+		if err != nil && !providers.IsNoCall(err) {
+			return in, err
+		}
+		in[i] = err == nil
+	}
+	return in, nil
+}
+
 func (c *commands) roundTripper() http.RoundTripper {
 	if c.http == nil {
 		return http.DefaultTransport

@@ -83,11 +83,7 @@ func (x *exchange) Ask(a *providers.Ask, now time.Time) (*http.Request, error) {
 			form.Set("Duration", "0")
 		}
 	case providers.TellDetection:
-		by := string(a.AnsweredBy)
-		if a.AnsweredBy == providers.AnsweredByMachine {
-			by = "machine_start"
-		}
-		form = url.Values{"CallSid": {a.Call.ID}, "AccountSid": {x.cfg.AccountSID}, "AnsweredBy": {by},
+		form = url.Values{"CallSid": {a.Call.ID}, "AccountSid": {x.cfg.AccountSID}, "AnsweredBy": {answeredWord(a.AnsweredBy)},
 			"MachineDetectionDuration": {"2100"}}
 	}
 	req, err := http.NewRequest("POST", a.URL, strings.NewReader(form.Encode()))
@@ -124,11 +120,16 @@ func (x *exchange) nextForm(form url.Values, a *providers.Ask) {
 	}
 }
 
+// conferenceSID is the id of a conference.
+func conferenceSID(room string) string {
+	sum := sha1.Sum([]byte(room))
+	return "CF" + hex.EncodeToString(sum[:16])
+}
+
 // roomForm returns a report on who comes and goes.
 func (x *exchange) roomForm(a *providers.Ask, now time.Time) url.Values {
-	sum := sha1.Sum([]byte(a.Room))
 	form := url.Values{"CallSid": {a.Call.ID}, "AccountSid": {x.cfg.AccountSID},
-		"ConferenceSid": {"CF" + hex.EncodeToString(sum[:16])}, "FriendlyName": {a.Room},
+		"ConferenceSid": {conferenceSID(a.Room)}, "FriendlyName": {a.Room},
 		"SequenceNumber": {strconv.Itoa(a.Sequence)}, "Timestamp": {now.UTC().Format(time.RFC1123Z)},
 		"Muted": {"false"}, "Hold": {"false"}, "Coaching": {"false"}}
 	if a.Joined {
@@ -297,6 +298,7 @@ func stream(a *providers.Answer, e *xmldoc.Element) error {
 
 var (
 	sendDigits = regexp.MustCompile(`^[0-9A-D*#wW]{0,32}$`)
+	roomPath   = regexp.MustCompile(`^/2010-04-01/Accounts/([^/]+)/Conferences(?:/(CF[^/]+)/Participants/([^/]+))?\.json$`)
 	callPath   = regexp.MustCompile(`^/2010-04-01/Accounts/([^/]+)/Calls(?:/([^/]+))?\.json$`)
 )
 
@@ -314,6 +316,9 @@ func (x *exchange) Operation(r *http.Request, body []byte, _ time.Time) (*provid
 	user, password, _ := r.BasicAuth()
 	if subtle.ConstantTimeCompare([]byte(user+":"+password), []byte(x.cfg.AccountSID+":"+x.cfg.AuthToken)) != 1 {
 		return nil, fail(401, 20003, "Authenticate")
+	}
+	if op := x.conference(r); op != nil {
+		return op, nil
 	}
 	m := callPath.FindStringSubmatch(r.URL.Path)
 	if m == nil || m[1] != x.cfg.AccountSID {
@@ -340,6 +345,22 @@ func (x *exchange) Operation(r *http.Request, body []byte, _ time.Time) (*provid
 	op.Kind = providers.OpDial
 	op.Dial, err = dialForm(form)
 	return op, err
+}
+
+// conference reads a request about a conference; nil: it is about something else.
+func (x *exchange) conference(r *http.Request) *providers.Operation {
+	m := roomPath.FindStringSubmatch(r.URL.Path)
+	switch {
+	case m == nil || m[1] != x.cfg.AccountSID || r.Method != "GET":
+		return nil
+	case m[2] != "":
+		return &providers.Operation{Kind: providers.OpMember, Room: m[2], Call: m[3]}
+	}
+	q := r.URL.Query()
+	if q.Get("Status") != "in-progress" {
+		return nil
+	}
+	return &providers.Operation{Kind: providers.OpRoom, Room: q.Get("FriendlyName")}
 }
 
 // change reads a request that changes a live call.
@@ -428,6 +449,22 @@ func (x *exchange) Reply(w http.ResponseWriter, op *providers.Operation, call *p
 		x.replyError(w, e, op != nil && call != nil)
 		return
 	}
+	switch op.Kind {
+	case providers.OpRoom:
+		x.replyConferences(w, call)
+		return
+	case providers.OpMember:
+		if conferenceSID(call.Room) != op.Room {
+			x.replyError(w, &providers.CallError{Kind: providers.ErrNoCall, Status: 404}, false)
+			return
+		}
+		rest.WriteJSON(w, map[string]any{"call_sid": call.ID, "conference_sid": op.Room, "status": "connected"})
+		return
+	}
+	var by any
+	if call.AnsweredBy != "" {
+		by = answeredWord(call.AnsweredBy)
+	}
 	status := string(call.Status)
 	if op.Kind == providers.OpDial {
 		status = "queued"
@@ -436,9 +473,27 @@ func (x *exchange) Reply(w http.ResponseWriter, op *providers.Operation, call *p
 	rest.WriteJSON(w, map[string]any{
 		"sid": call.ID, "account_sid": x.cfg.AccountSID, "status": status, "direction": direction(call),
 		"from": call.From, "to": call.To, "api_version": "2010-04-01", "price": nil, "price_unit": "USD",
-		"duration": nil, "answered_by": nil,
+		"duration": nil, "answered_by": by,
 		"uri": "/2010-04-01/Accounts/" + x.cfg.AccountSID + "/Calls/" + call.ID + ".json",
 	})
+}
+
+// answeredWord is who has answered, in Twilio's words.
+func answeredWord(by providers.AnsweredBy) string {
+	if by == providers.AnsweredByMachine {
+		return "machine_start"
+	}
+	return string(by)
+}
+
+// replyConferences lists the conference that a call is in; nil: there is none.
+func (x *exchange) replyConferences(w http.ResponseWriter, call *providers.ExchangeCall) {
+	list := []any{}
+	if call != nil {
+		list = append(list, map[string]any{"sid": conferenceSID(call.Room), "friendly_name": call.Room,
+			"status": "in-progress", "account_sid": x.cfg.AccountSID})
+	}
+	rest.WriteJSON(w, map[string]any{"conferences": list, "page": 0, "page_size": 50, "next_page_uri": nil})
 }
 
 // replyError answers with an error. over tells that the call is known, but has ended.

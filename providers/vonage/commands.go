@@ -109,9 +109,10 @@ type amdBehaviour struct {
 
 // callReply is a call as the API tells it.
 type callReply struct {
-	UUID   string `json:"uuid"`
-	Status string `json:"status"`
-	Detail string `json:"detail"`
+	UUID         string `json:"uuid"`
+	Conversation string `json:"conversation_uuid"`
+	Status       string `json:"status"`
+	Detail       string `json:"detail"`
 }
 
 // callAction changes a live call.
@@ -177,7 +178,27 @@ func (c *commands) Get(ctx context.Context, id string) ([]providers.CallEvent, e
 		return nil, err
 	}
 	return []providers.CallEvent{{Kind: providers.CallProgress, Leg: id, Raw: reply.Status,
-		Status: status(reply.Status, reply.Detail)}}, nil
+		Status: status(reply.Status, reply.Detail), Place: reply.Conversation}}, nil
+}
+
+// InRoom implements providers.RoomLooker. Vonage does not name the conversation that a leg
+// is in as the NCCO has: legs that are in the same one have met there.
+func (c *commands) InRoom(ctx context.Context, _ string, legs []string) ([]bool, error) {
+	in := make([]bool, len(legs))
+	where := make([]string, len(legs))
+	for i, leg := range legs {
+		var reply callReply
+		if err := c.rest.Do(ctx, "get", "GET", callPath(leg), nil, &reply); err != nil {
+			return in, err
+		}
+		where[i] = reply.Conversation
+	}
+	for i := range legs {
+		for j := range legs {
+			in[i] = in[i] || i != j && where[i] != "" && where[i] == where[j]
+		}
+	}
+	return in, nil
 }
 
 // digitsAtOnce is how many digits and pauses a request takes for sure: a long pause

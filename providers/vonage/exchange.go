@@ -357,6 +357,14 @@ func dialRequest(body []byte) (*providers.Dial, error) {
 		Digits: strings.ReplaceAll(r.To[0].Digits, "p", "w")}, nil
 }
 
+// conversationOf is where a call is: in the conversation of a room, or in one of its own.
+func conversationOf(call *providers.ExchangeCall) string {
+	if call.Room != "" {
+		return "CON-" + call.Room
+	}
+	return fmt.Sprintf("CON-%s-%d", call.ID, call.Moves)
+}
+
 // Reply implements providers.Exchange.
 func (x *exchange) Reply(w http.ResponseWriter, op *providers.Operation, call *providers.ExchangeCall, err error) {
 	var e *providers.CallError
@@ -381,6 +389,6 @@ func (x *exchange) Reply(w http.ResponseWriter, op *providers.Operation, call *p
 	case providers.OpDial:
 		w.WriteHeader(http.StatusCreated)
 	}
-	rest.WriteJSON(w, map[string]any{"uuid": call.ID, "conversation_uuid": "CON-" + call.ID,
+	rest.WriteJSON(w, map[string]any{"uuid": call.ID, "conversation_uuid": conversationOf(call),
 		"status": words[call.Status], "direction": "outbound"})
 }

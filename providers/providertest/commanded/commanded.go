@@ -233,6 +233,8 @@ type callReply struct {
 	Leg     string `json:"call_control_id"`
 	Session string `json:"call_session_id"`
 	Status  string `json:"status"`
+	Room    string `json:"room,omitempty"`
+	Result  string `json:"result,omitempty"` // of machine detection
 }
 
 // Dial implements providers.Commands.
@@ -290,8 +292,27 @@ func (c *commands) Get(ctx context.Context, leg string) ([]providers.CallEvent, 
 	if err := c.rest.Do(ctx, "get", "GET", "/calls/"+leg, nil, &reply); err != nil {
 		return nil, err
 	}
-	return []providers.CallEvent{{Kind: providers.CallProgress, Leg: reply.Leg, Aliases: []string{reply.Session},
-		Status: providers.Status(reply.Status)}}, nil
+	aliases := []string{reply.Session}
+	evs := []providers.CallEvent{{Kind: providers.CallProgress, Leg: reply.Leg, Aliases: aliases,
+		Status: providers.Status(reply.Status)}}
+	if reply.Result != "" {
+		evs = append(evs, providers.CallEvent{Kind: providers.CallDetected, Leg: reply.Leg, Aliases: aliases,
+			AnsweredBy: providers.AnsweredBy(reply.Result)})
+	}
+	return evs, nil
+}
+
+// InRoom implements providers.RoomLooker.
+func (c *commands) InRoom(ctx context.Context, room string, legs []string) ([]bool, error) {
+	in := make([]bool, len(legs))
+	for i, leg := range legs {
+		var reply callReply
+		if err := c.rest.Do(ctx, "get", "GET", "/calls/"+leg, nil, &reply); err != nil && !providers.IsNoCall(err) {
+			return in, err
+		}
+		in[i] = reply.Room == room
+	}
+	return in, nil
 }
 
 // SendDigits implements providers.DigitSender.

@@ -215,7 +215,8 @@ func (x *exchange) Reply(w http.ResponseWriter, op *providers.Operation, call *p
 		rest.WriteJSON(w, map[string]string{"code": e.Code, "detail": e.Detail})
 		return
 	}
-	reply := callReply{Leg: call.ID, Session: call.Aliases[0], Status: string(call.Status)}
+	reply := callReply{Leg: call.ID, Session: call.Aliases[0], Status: string(call.Status), Room: call.Room,
+		Result: string(call.AnsweredBy)}
 	if op.Kind == providers.OpDial {
 		reply = callReply{Leg: call.Aliases[1], Status: string(call.Status)}
 	}

@@ -1,0 +1,370 @@
+// Package redisstore is the transfer.Store of several instances.
+package redisstore
+
+import (
+	"context"
+	_ "embed" // the scripts
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"voicebridge/cluster"
+	"voicebridge/transfer"
+)
+
+// The scripts say what their keys, arguments and answers are.
+var (
+	//go:embed lua/create.lua
+	createLua string
+	//go:embed lua/load.lua
+	loadLua string
+	//go:embed lua/move.lua
+	moveLua string
+	//go:embed lua/restore.lua
+	restoreLua string
+	//go:embed lua/step.lua
+	stepLua string
+	//go:embed lua/claim.lua
+	claimLua string
+
+	createScript, loadScript, moveScript = redis.NewScript(createLua), redis.NewScript(loadLua),
+		redis.NewScript(moveLua)
+	restoreScript, stepScript, claimScript = redis.NewScript(restoreLua), redis.NewScript(stepLua),
+		redis.NewScript(claimLua)
+)
+
+// Store keeps transfers in Redis.
+//
+// Its keys, behind the prefix, are those of the system that this project descends
+// from: transfer:context:ID (a hash with one field each), transfer:by_call_sid:CALL
+// (the id of the call's live transfer), transfer:events:ID (a stream, the log) and
+// transfer:step:ID:STEP. All of one call have the call's own hash tag, so that they are
+// in one slot of a Cluster, and the calls in all of them: ID is tr_{CALL}_RANDOM there.
+// Beside them is transfer:owned:{INSTANCE}, the set of what an instance acts for, which
+// is looked at when it is dead.
+//
+// Nothing is written for a transfer at rest: an owner has what it has for as long as its
+// instance is a member.
+type Store struct {
+	db        redis.UniversalClient
+	prefix    string
+	tombstone time.Duration
+	members   *cluster.Members
+
+	mu        sync.Mutex
+	owned     map[string]struct{} // by this instance
+	failovers int                 // that the set of them was written after
+}
+
+// New makes a store in a database.
+func New(db redis.UniversalClient, prefix string, tombstone time.Duration, members *cluster.Members) *Store {
+	return &Store{db: db, prefix: prefix + "transfer:", tombstone: tombstone, members: members,
+		owned: map[string]struct{}{}}
+}
+
+// tagged is an id of a transfer with the hash tag of its call.
+func tagged(id string) string {
+	rest := strings.TrimPrefix(id, "tr_")
+	call, random, _ := strings.Cut(rest, "_")
+	return "tr_{" + call + "}_" + random
+}
+
+// callTag is the hash tag of a call: that of transfer.NewID.
+func callTag(call string) string { return "cs_{" + transfer.CallPart(call) + "}" }
+
+func (s *Store) context(id string) string  { return s.prefix + "context:" + tagged(id) }
+func (s *Store) byCall(call string) string { return s.prefix + "by_call_sid:" + callTag(call) }
+func (s *Store) events(id string) string   { return s.prefix + "events:" + tagged(id) }
+func (s *Store) step(id, step string) string {
+	return s.prefix + "step:" + tagged(id) + ":" + step
+}
+func (s *Store) set(owner string) string  { return s.prefix + "owned:{" + owner + "}" }
+func (s *Store) wake(owner string) string { return s.prefix + "wake:{" + owner + "}" }
+
+// keys are those of one transfer, in the order of the scripts.
+func (s *Store) keys(id, call string) []string {
+	return []string{s.context(id), s.byCall(call), s.events(id)}
+}
+
+// pairs appends name and value of each field.
+func pairs(args []any, m map[string]string) []any {
+	for k, v := range m {
+		args = append(args, k, v)
+	}
+	return args
+}
+
+// Create implements transfer.Store. The set of the owner comes first: what is in it and
+// is not stored harms nobody, what is stored and not in it would have no heir.
+func (s *Store) Create(ctx context.Context, r *transfer.Record) error {
+	r.Begin(0)
+	if err := s.own(ctx, r.Owner, r.ID); err != nil {
+		return err
+	}
+	key := s.context(r.ID)
+	args := pairs([]any{r.ID, transfer.KeepLive.Milliseconds(), r.Due, key[:strings.LastIndexByte(key, '_')+1]},
+		r.Fields())
+	got, err := createScript.Run(ctx, s.db, s.keys(r.ID, r.Call), args...).Slice()
+	if err != nil {
+		return fmt.Errorf("transfer: store: create: %w", err)
+	}
+	if busy, _ := got[0].(string); busy != "" {
+		s.disown(ctx, r.Owner, r.ID)
+		return &transfer.BusyError{ID: busy}
+	}
+	now, _ := got[1].(int64)
+	r.Begin(now)
+	return nil
+}
+
+// own notes what an instance acts for.
+func (s *Store) own(ctx context.Context, owner string, ids ...string) error {
+	members := make([]any, len(ids))
+	for i, id := range ids {
+		members[i] = id
+	}
+	if err := s.db.SAdd(ctx, s.set(owner), members...).Err(); err != nil {
+		return fmt.Errorf("transfer: store: own: %w", err)
+	}
+	if owner == s.members.Self() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, id := range ids {
+			s.owned[id] = struct{}{}
+		}
+	}
+	return nil
+}
+
+// disown takes out what an instance does not act for any more. What stays in harms
+// nobody.
+func (s *Store) disown(ctx context.Context, owner, id string) {
+	s.mu.Lock()
+	if owner == s.members.Self() {
+		delete(s.owned, id)
+	}
+	s.mu.Unlock()
+	_ = s.db.SRem(ctx, s.set(owner), id)
+}
+
+// hash reads what HGETALL gives to a script.
+func hash(v any) map[string]string {
+	list, _ := v.([]any)
+	m := map[string]string{}
+	for i := 0; i+1 < len(list); i += 2 {
+		k, _ := list[i].(string)
+		m[k], _ = list[i+1].(string)
+	}
+	return m
+}
+
+// Load implements transfer.Store.
+func (s *Store) Load(ctx context.Context, id string) (*transfer.Record, int64, error) {
+	got, err := loadScript.Run(ctx, s.db, []string{s.context(id)}).Slice()
+	if err != nil {
+		return nil, 0, fmt.Errorf("transfer: store: load: %w", err)
+	}
+	now, _ := got[0].(int64)
+	m := hash(got[1])
+	if len(m) == 0 {
+		return nil, now, transfer.ErrNotFound
+	}
+	r, err := transfer.Parse(m)
+	return r, now, err
+}
+
+// ByCall implements transfer.Store.
+func (s *Store) ByCall(ctx context.Context, call string) (string, error) {
+	id, err := s.db.Get(ctx, s.byCall(call)).Result()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return "", fmt.Errorf("transfer: store: by call: %w", err)
+	}
+	return id, nil
+}
+
+// Move implements transfer.Store.
+func (s *Store) Move(ctx context.Context, before, after *transfer.Record, kind transfer.Kind) error {
+	final, keep := 0, transfer.KeepLive
+	if after.State.Final() {
+		final, keep = 1, s.tombstone
+	}
+	args := pairs([]any{after.ID, before.Version, before.Fence, after.Version, final, keep.Milliseconds(),
+		string(kind), string(after.State), after.Reason, after.Updated}, transfer.Changes(before, after))
+	keys := append(s.keys(after.ID, after.Call), s.step(after.ID, transfer.StepDial))
+	got, err := moveScript.Run(ctx, s.db, keys, args...).Text()
+	if err != nil {
+		return fmt.Errorf("transfer: store: move: %w", err)
+	}
+	if final == 1 && got == "ok" {
+		s.disown(ctx, after.Owner, after.ID)
+	}
+	return answered(got)
+}
+
+// Restore implements transfer.Store.
+func (s *Store) Restore(ctx context.Context, r *transfer.Record) error {
+	final, keep := 0, transfer.KeepLive
+	if r.State.Final() {
+		final, keep = 1, s.tombstone
+	} else if err := s.own(ctx, r.Owner, r.ID); err != nil {
+		return err
+	}
+	args := pairs([]any{r.ID, r.Version, r.Fence, keep.Milliseconds(), string(r.State), r.Reason, r.Updated, final},
+		r.Fields())
+	got, err := restoreScript.Run(ctx, s.db, s.keys(r.ID, r.Call), args...).Text()
+	if err != nil {
+		return fmt.Errorf("transfer: store: restore: %w", err)
+	}
+	return answered(got)
+}
+
+// answered is the error that a script's answer means.
+func answered(word string) error {
+	switch word {
+	case "none":
+		return transfer.ErrNotFound
+	case "conflict":
+		return transfer.ErrConflict
+	}
+	return nil
+}
+
+// Log implements transfer.Store.
+func (s *Store) Log(ctx context.Context, id string, after int64) ([]transfer.Entry, error) {
+	got, err := s.db.XRange(ctx, s.events(id), strconv.FormatInt(after+1, 10)+"-0", "+").Result()
+	if err != nil {
+		return nil, fmt.Errorf("transfer: store: log: %w", err)
+	}
+	var list []transfer.Entry
+	for _, m := range got {
+		text := func(k string) string { v, _ := m.Values[k].(string); return v }
+		var e transfer.Entry
+		_, err := fmt.Sscanf(m.ID+" "+text("fence")+" "+text("at"), "%d-0 %d %d", &e.Version, &e.Fence, &e.At)
+		if err != nil {
+			return nil, fmt.Errorf("transfer: store: log entry %s: %w", m.ID, err)
+		}
+		e.Kind, e.State, e.Reason = transfer.Kind(text("kind")), transfer.State(text("state")), text("reason")
+		list = append(list, e)
+	}
+	return list, nil
+}
+
+// Step implements transfer.Store.
+func (s *Store) Step(ctx context.Context, r *transfer.Record, step string) (bool, error) {
+	got, err := stepScript.Run(ctx, s.db, []string{s.step(r.ID, step), s.context(r.ID)}, r.Fence,
+		transfer.KeepLive.Milliseconds()).Text()
+	if err != nil {
+		return false, fmt.Errorf("transfer: store: step: %w", err)
+	}
+	return got == "first", answered(got)
+}
+
+// Renew implements transfer.Store: the lease is that of the instance, which the members
+// keep. After a failover it writes the set of what this instance has again.
+func (s *Store) Renew(ctx context.Context, owner string, _ time.Duration) error {
+	n := s.members.Failovers()
+	s.mu.Lock()
+	again := n != s.failovers
+	ids := make([]string, 0, len(s.owned))
+	for id := range s.owned {
+		ids = append(ids, id)
+	}
+	s.mu.Unlock()
+	if again && len(ids) > 0 {
+		if err := s.own(ctx, owner, ids...); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failovers = n
+	return nil
+}
+
+// Release implements transfer.Store: the members give the lease up.
+func (s *Store) Release(context.Context, string) error { return nil }
+
+// Claim implements transfer.Store.
+func (s *Store) Claim(ctx context.Context, owner string, limit int) ([]*transfer.Record, error) {
+	var list []*transfer.Record
+	for _, dead := range s.members.Dead() {
+		ids, err := s.db.SRandMemberN(ctx, s.set(dead), int64(limit-len(list))).Result()
+		if err != nil {
+			return list, fmt.Errorf("transfer: store: claim: %w", err)
+		}
+		for _, id := range ids {
+			r, err := s.claim(ctx, id, dead, owner)
+			if err != nil {
+				return list, err
+			}
+			if r != nil {
+				list = append(list, r)
+			}
+		}
+		switch {
+		case len(list) >= limit:
+			return list, nil
+		case len(ids) == 0:
+			if err := s.members.Forget(ctx, dead); err != nil {
+				return list, err
+			}
+		}
+	}
+	return list, nil
+}
+
+// claim takes one over; nil: somebody else has, or it is over.
+func (s *Store) claim(ctx context.Context, id, dead, owner string) (*transfer.Record, error) {
+	if err := s.own(ctx, owner, id); err != nil {
+		return nil, err
+	}
+	got, err := claimScript.Run(ctx, s.db, []string{s.context(id), s.events(id)}, dead, owner,
+		transfer.KeepLive.Milliseconds()).Result()
+	if err != nil {
+		return nil, fmt.Errorf("transfer: store: claim: %w", err)
+	}
+	s.disown(ctx, dead, id)
+	m := hash(got)
+	if len(m) == 0 {
+		s.disown(ctx, owner, id)
+		return nil, nil
+	}
+	return transfer.Parse(m)
+}
+
+// Wake implements transfer.Store. The message is sharded: in a Cluster it is for one
+// node.
+func (s *Store) Wake(ctx context.Context, r *transfer.Record) {
+	_ = s.db.SPublish(ctx, s.wake(r.Owner), r.ID) // the owner looks from time to time
+}
+
+// Wakes implements transfer.Store.
+func (s *Store) Wakes(ctx context.Context, owner string) <-chan string {
+	c := make(chan string, 64)
+	go func() {
+		defer close(c)
+		sub := s.db.SSubscribe(ctx, s.wake(owner)) // it connects again by itself
+		defer sub.Close()
+		messages := sub.Channel()
+		for {
+			select {
+			case m, ok := <-messages:
+				if !ok {
+					return
+				}
+				select {
+				case c <- m.Payload:
+				default:
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return c
+}

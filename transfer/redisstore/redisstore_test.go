@@ -1,0 +1,155 @@
+package redisstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/goleak"
+
+	"voicebridge/cluster"
+	"voicebridge/sim/outage"
+	"voicebridge/transfer"
+	"voicebridge/transfer/transfertest"
+)
+
+var server *outage.Redis
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "redis")
+	if err != nil {
+		panic(err)
+	}
+	if server, err = outage.StartRedis(context.Background(), dir); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		_ = server.Stop()
+		_ = os.RemoveAll(dir)
+		os.Exit(code)
+	}))
+}
+
+// newStore makes a store in the real redis-server.
+func newStore(t testing.TB) *Store {
+	t.Helper()
+	db := redis.NewClient(&redis.Options{Addr: server.Addr})
+	t.Cleanup(func() { db.Close() })
+	prefix := fmt.Sprintf("%s-%d:", strings.ReplaceAll(t.Name(), "/", "-"), time.Now().UnixNano())
+	m := cluster.NewMembers(db, prefix, "x", time.Minute, slog.New(slog.DiscardHandler))
+	return New(db, prefix, transfertest.Tombstone, m)
+}
+
+// lease sets until when an owner lives.
+func lease(t *testing.T, s transfer.Store, owner string, left time.Duration) {
+	t.Helper()
+	r := s.(*Store)
+	key := strings.TrimSuffix(r.prefix, "transfer:") + "instances"
+	score := float64(time.Now().Add(left).UnixMilli())
+	if err := r.db.ZAdd(t.Context(), key, redis.Z{Score: score, Member: owner}).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.members.Renew(t.Context()); err != nil { // learns of it
+		t.Fatal(err)
+	}
+}
+
+func TestStore(t *testing.T) {
+	keys := func(t *testing.T, s transfer.Store) []string {
+		all, err := s.(*Store).db.Keys(t.Context(), s.(*Store).prefix+"*").Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	transfertest.Harness{
+		New:  func(t *testing.T) transfer.Store { return newStore(t) },
+		Live: func(t *testing.T, s transfer.Store, owner string) { lease(t, s, owner, time.Hour) },
+		Die:  func(t *testing.T, s transfer.Store, owner string) { lease(t, s, owner, -time.Hour) },
+		Keys: func(t *testing.T, s transfer.Store) int { return len(keys(t, s)) },
+		Fading: func(t *testing.T, s transfer.Store) (n int) {
+			for _, k := range keys(t, s) {
+				if ttl := s.(*Store).db.PTTL(t.Context(), k).Val(); ttl > 0 && ttl <= transfertest.Tombstone {
+					n++
+				} else {
+					t.Logf("%s is kept for %v", k, ttl)
+				}
+			}
+			return n
+		},
+		Set: func(t *testing.T, s transfer.Store, id, field, value string) {
+			if err := s.(*Store).db.HSet(t.Context(), s.(*Store).context(id), field, value).Err(); err != nil {
+				t.Fatal(err)
+			}
+		},
+		Get: func(t *testing.T, s transfer.Store, id, field string) string {
+			return s.(*Store).db.HGet(t.Context(), s.(*Store).context(id), field).Val()
+		},
+		Unindex: func(t *testing.T, s transfer.Store, call string) {
+			s.(*Store).db.Del(t.Context(), s.(*Store).byCall(call))
+		},
+		Evict: func(t *testing.T, s transfer.Store, id string) {
+			s.(*Store).db.Del(t.Context(), s.(*Store).context(id), s.(*Store).events(id))
+		},
+	}.Run(t, func(t *testing.T, test func(t *testing.T)) { test(t) })
+}
+
+// TestKeys: those of one call are in one slot of a Cluster, and the keys of design.md.
+func TestKeys(t *testing.T) {
+	s := &Store{prefix: "vb:transfer:"}
+	id := transfer.NewID("cs_abc")
+	for _, key := range []string{s.context(id), s.byCall("cs_abc"), s.events(id), s.step(id, "dial")} {
+		if !strings.Contains(key, "{abc}") || strings.Count(key, "{") != 1 {
+			t.Errorf("%s has another hash tag", key)
+		}
+	}
+	for i, begin := range []string{"vb:transfer:context:tr_", "vb:transfer:by_call_sid:cs_", "vb:transfer:events:tr_"} {
+		if key := s.keys(id, "cs_abc")[i]; !strings.HasPrefix(key, begin) {
+			t.Errorf("%s, want %s…", key, begin)
+		}
+	}
+}
+
+// TestAway: a database that is away gives an error at once, and nothing else.
+func TestAway(t *testing.T) {
+	db := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1", MaxRetries: -1})
+	defer db.Close()
+	s := New(db, "x:", time.Minute, cluster.NewMembers(db, "x:", "x", time.Minute, slog.New(slog.DiscardHandler)))
+	r := transfertest.Record("cs_1", 1)
+	ctx := t.Context()
+	_, _, load := s.Load(ctx, r.ID)
+	_, byCall := s.ByCall(ctx, "cs_1")
+	_, log := s.Log(ctx, r.ID, 0)
+	_, step := s.Step(ctx, r, transfer.StepDial)
+	for name, err := range map[string]error{"create": s.Create(ctx, r), "load": load, "by call": byCall, "log": log,
+		"step": step, "move": s.Move(ctx, r, r, transfer.Begin), "restore": s.Restore(ctx, r)} {
+		if err == nil || errors.Is(err, transfer.ErrNotFound) || errors.Is(err, transfer.ErrConflict) ||
+			!strings.Contains(err.Error(), "transfer: store: ") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestOwnedAgain: after a failover the set of what an instance has is written again.
+func TestOwnedAgain(t *testing.T) {
+	s := newStore(t)
+	r := transfertest.Record("cs_1", 1)
+	r.Owner = s.members.Self()
+	if err := s.Create(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	s.db.Del(t.Context(), s.set(r.Owner))
+	s.failovers-- // as if one more had been noticed
+	if err := s.Renew(t.Context(), r.Owner, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	if ids := s.db.SMembers(t.Context(), s.set(r.Owner)).Val(); len(ids) != 1 || ids[0] != r.ID {
+		t.Errorf("%v", ids)
+	}
+}
