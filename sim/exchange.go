@@ -471,7 +471,7 @@ func (c *SimCall) ask(ctx context.Context, a *providers.Ask) (answer *providers.
 		if !again || try+1 >= tries && !(unsent && try == 0) {
 			return answer, err
 		}
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(100 * time.Millisecond << try)
 	}
 }
 

@@ -83,6 +83,9 @@ func (x *exchange) Ask(a *providers.Ask, _ time.Time) (*http.Request, error) {
 	return req, nil
 }
 
+// Tries is how often an event is sent that is answered 5xx: all are told again.
+func (x *exchange) Tries(*providers.Ask) int { return 6 }
+
 // Answer implements providers.Exchange: replies say nothing.
 func (x *exchange) Answer(_ string, body []byte) (*providers.Answer, error) {
 	if len(body) > 0 {
