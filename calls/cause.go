@@ -22,18 +22,19 @@ const (
 	AgentProtocol    Cause = "agent_protocol"    // the agent's messages make no sense, or too much of them
 	MaxDuration      Cause = "max_duration"      // the limit on the length of a call
 	Shutdown         Cause = "shutdown"          // the bridge is stopping
+	BridgeFault      Cause = "bridge_fault"      // a fault of the bridge's own: the log has more
 )
 
 // Causes lists all of them, for metrics and documents.
 var Causes = []Cause{CallerHangup, Transferred, CarrierLost, CarrierTimeout, StartTimeout, MediaTimeout, ProtocolError,
 	AgentHangup, APIHangup, AgentUnreachable, AgentLost, AgentTimeout, AgentSilent, AgentProtocol, MaxDuration,
-	Shutdown}
+	Shutdown, BridgeFault}
 
 // AgentFailed reports whether the caller is left without an agent that should be
 // there.
 func (c Cause) AgentFailed() bool {
 	switch c {
-	case AgentUnreachable, AgentLost, AgentTimeout, AgentSilent, AgentProtocol:
+	case AgentUnreachable, AgentLost, AgentTimeout, AgentSilent, AgentProtocol, BridgeFault:
 		return true
 	}
 	return false

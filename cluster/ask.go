@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -158,7 +159,7 @@ func (c *Cluster) serve(ctx context.Context, e *envelope, handle Handler) {
 	defer stop()
 	r, first := c.take(e.ID)
 	if first {
-		body, err := handle(ctx, e.Kind, e.Body)
+		body, err := c.guarded(ctx, e, handle)
 		r.body = body
 		if err != nil {
 			r.Error = strings.ToValidUTF8(err.Error(), "?")
@@ -173,6 +174,17 @@ func (c *Cluster) serve(ctx context.Context, e *envelope, handle Handler) {
 	if err := c.send(ctx, e.From, r.envelope, r.body); err != nil && ctx.Err() == nil {
 		c.log.Warn("another instance was not answered", "kind", e.Kind, "err", err)
 	}
+}
+
+// guarded handles a request. A panic is an error like others.
+func (c *Cluster) guarded(ctx context.Context, e *envelope, handle Handler) (body any, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			c.log.Error("panic", "in", "request "+e.Kind, "panic", v, "stack", string(debug.Stack()))
+			err = fmt.Errorf("panic: %v", v)
+		}
+	}()
+	return handle(ctx, e.Kind, e.Body)
 }
 
 // take returns the answer to a request, which the first one who takes it is to give.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -107,6 +108,7 @@ func New(cfg Config) *Controller {
 		metrics: newMetrics(cfg.Providers),
 	}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
+	c.lanes.guard = c.Guard
 	c.remote = map[string]cluster.Handler{
 		"event": handler(c.remoteEvent),
 		"move":  handler(c.remoteMove),
@@ -199,6 +201,7 @@ func (c *Controller) Later(do func(ctx context.Context)) {
 	c.background.Go(func() {
 		ctx, stop := context.WithTimeout(context.Background(), restTime)
 		defer stop()
+		defer c.Guard("background work")
 		do(ctx)
 	})
 }
@@ -213,6 +216,7 @@ func (c *Controller) InOrder(key string, do func(ctx context.Context)) {
 
 // lanes are queues of what is done in order, by key.
 type lanes struct {
+	guard func(what string)
 	mu    sync.Mutex
 	byKey map[string][]func(context.Context)
 }
@@ -241,10 +245,29 @@ func (l *lanes) run(ctx context.Context, key string) {
 		}
 		l.byKey[key] = queue[1:]
 		l.mu.Unlock()
-		one, stop := context.WithTimeout(context.WithoutCancel(ctx), restTime)
-		queue[0](one)
-		stop()
+		l.one(ctx, queue[0])
 	}
+}
+
+// one does one thing of a lane. A panic in it is no reason not to do the next.
+func (l *lanes) one(ctx context.Context, do func(context.Context)) {
+	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), restTime)
+	defer stop()
+	defer l.guard("background work")
+	do(ctx)
+}
+
+// Guard is deferred where something begins that must not end the program: a panic is
+// counted and logged, with its stack.
+func (c *Controller) Guard(what string) {
+	if v := recover(); v != nil {
+		c.panicked(what, v, debug.Stack())
+	}
+}
+
+func (c *Controller) panicked(what string, v any, stack []byte) {
+	c.metrics.panics.Inc()
+	c.cfg.Log.Error("panic", "in", what, "panic", v, "stack", string(stack))
 }
 
 // sweepEvery is how often calls that nobody has heard of are given up.

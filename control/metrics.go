@@ -18,6 +18,7 @@ import (
 // read from them when somebody asks, so that counting costs nothing.
 type metrics struct {
 	placed *prometheus.CounterVec
+	panics prometheus.Counter
 
 	mu        *sync.Mutex
 	byCarrier map[string]*carrierTotals
@@ -39,6 +40,8 @@ func newMetrics(specs []*providers.Spec) metrics {
 			Name: "voicebridge_calls_placed_total",
 			Help: "Requests to a carrier to place a call, by what became of them.",
 		}, []string{"provider", "result"}),
+		panics: prometheus.NewCounter(prometheus.CounterOpts{Name: "voicebridge_panics_total",
+			Help: "Faults of the bridge's own that have ended one call, or one piece of work, instead of the program."}),
 		mu: new(sync.Mutex), byCarrier: map[string]*carrierTotals{},
 	}
 	for _, s := range specs {
@@ -104,6 +107,7 @@ var (
 // Describe implements prometheus.Collector.
 func (c *Controller) Describe(ch chan<- *prometheus.Desc) {
 	c.metrics.placed.Describe(ch)
+	c.metrics.panics.Describe(ch)
 	for _, d := range []*prometheus.Desc{callsDesc, endedDesc, parkedDesc, framesDesc, droppedDesc, filledDesc,
 		badDesc, gapsDesc, gapTimeDesc, eventsDesc, delayDesc} {
 		ch <- d
@@ -113,6 +117,7 @@ func (c *Controller) Describe(ch chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (c *Controller) Collect(ch chan<- prometheus.Metric) {
 	c.metrics.placed.Collect(ch)
+	c.metrics.panics.Collect(ch)
 	for name, a := range c.cfg.Agents {
 		if p, ok := a.Dialer.(interface{ Parked() int }); ok {
 			gauge(ch, parkedDesc, float64(p.Parked()), name)

@@ -96,7 +96,10 @@ func (c *Controller) Begin(ctx context.Context, ad *Admission, m session.Media) 
 		defer c.running.Done()
 		defer cancel(nil)
 		defer stop()
-		c.leave(sess, sess.Run(ctx).Cause)
+		cause := calls.BridgeFault // where Run panics: what it has begun may be left
+		defer func() { c.leave(sess, cause) }()
+		defer c.Guard("the call " + sess.ID)
+		cause = sess.Run(ctx).Cause
 	}()
 	return true
 }
@@ -124,6 +127,7 @@ func (c *Controller) newSession(ad *Admission, m session.Media) (*session.Sessio
 func (c *Controller) controlOf(ad *Admission, record *calls.Call, sess func() *session.Session) session.Control {
 	id, leg, account := record.ID, record.CarrierID, ad.Account
 	control := session.Control{
+		Panicked: func(v any, stack []byte) { c.panicked("the call "+id, v, stack) },
 		Streaming: func(call *agent.Call) {
 			c.book.Bind(id, call.Start.Call)
 			c.book.Began(id)

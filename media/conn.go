@@ -38,6 +38,7 @@ var closeCodes = map[calls.Cause]int{
 	calls.AgentTimeout:     ws.CloseInternal,
 	calls.AgentSilent:      ws.CloseInternal,
 	calls.AgentProtocol:    ws.CloseInternal,
+	calls.BridgeFault:      ws.CloseInternal,
 }
 
 // Close implements session.Media.

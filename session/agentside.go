@@ -14,6 +14,7 @@ import (
 
 // dialAgent dials the agent and has it served.
 func (s *Session) dialAgent(ctx context.Context) {
+	defer s.guard()
 	dial, stop := s.during(ctx, s.Config.AgentDial)
 	conn, err := s.Dialer.Dial(dial, s.call)
 	stop()
@@ -42,7 +43,7 @@ func (s *Session) leaveAgent() {
 	if s.agent == nil { // set by this goroutine
 		return
 	}
-	s.toAgent.finish(s.send)
+	s.guarded(func() { s.toAgent.finish(s.send) })
 	s.agent.Close(s.verdict.get().Cause)
 	<-s.toAgent.gone
 	s.agent.Release()
@@ -76,12 +77,14 @@ func (s agentSide) Writable() { s.writable(&s.toAgent) }
 
 // Gone implements agent.Handler.
 func (s agentSide) Gone(err error) {
+	defer close(s.toAgent.gone)
+	defer s.guard()
 	s.agentFailed(err)
-	close(s.toAgent.gone)
 }
 
 // Command implements agent.Handler.
 func (s agentSide) Command(cmd *agent.Command) {
+	defer s.guard()
 	switch {
 	case s.verdict.reached():
 	case cmd.Kind == agent.CommandAudio:
@@ -111,10 +114,7 @@ func (s *Session) agentAudio(audio []byte) {
 // agentCancels withdraws a command: one that is queued here, or a transfer under way,
 // which is asked for without the lock.
 func (s *Session) agentCancels(cmd *agent.Command) {
-	s.mu.Lock()
-	s.stats.Commands++
-	found := s.out.Cancel(cmd.Ref)
-	s.mu.Unlock()
+	found := s.withdraw(cmd.Ref)
 	if !found && s.Control.Cancel != nil {
 		found = s.Control.Cancel(cmd.Ref)
 	}
@@ -126,6 +126,14 @@ func (s *Session) agentCancels(cmd *agent.Command) {
 		s.fault(cmd, "unknown_ref", "no queued command with this id")
 	}
 	s.send()
+}
+
+// withdraw takes a queued command back.
+func (s *Session) withdraw(ref string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stats.Commands++
+	return s.out.Cancel(ref)
 }
 
 // agentCommand carries out a command, or refuses it.

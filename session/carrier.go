@@ -22,12 +22,14 @@ func (s carrierSide) Writable() { s.writable(&s.toCarrier) }
 
 // Closed implements MediaHandler.
 func (s carrierSide) Closed(end calls.End) {
+	defer close(s.toCarrier.gone)
+	defer s.guard()
 	s.finish(end.Cause, end.Err)
-	close(s.toCarrier.gone)
 }
 
 // Message implements MediaHandler.
 func (s carrierSide) Message(m providers.Message) {
+	defer s.guard()
 	if s.verdict.reached() {
 		return
 	}
@@ -128,6 +130,7 @@ const signalTime = 10 * time.Second
 
 // signal has the carrier send digits outside of the media connection.
 func (s *Session) signal(it audio.Item) {
+	defer s.guard()
 	ctx, stop := s.during(context.Background(), signalTime)
 	defer stop()
 	err := s.Control.Digits(ctx, it.Digits)

@@ -49,10 +49,15 @@ func (f *flow) run() {
 		return
 	}
 	f.busy = true
+	defer f.idle()
 	for more := true; more; {
 		f.again = false
 		more = f.next() || f.again
 	}
+}
+
+// idle notes that nothing is sent any more.
+func (f *flow) idle() {
 	f.busy = false
 	if f.last != nil {
 		close(f.last)
@@ -80,11 +85,15 @@ func (f *flow) writable() {
 // is not held.
 func (f *flow) finish(send func()) {
 	sent := make(chan struct{})
+	f.begin(sent, send)
+	<-sent
+}
+
+func (f *flow) begin(sent chan struct{}, send func()) {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.last = sent
 	send()
-	f.mu.Unlock()
-	<-sent
 }
 
 // send sends what is due, both ways, and sets the timer for what is not. s.mu is
@@ -112,6 +121,7 @@ func (s *Session) send() {
 
 // tick is the timer's.
 func (s *Session) tick() {
+	defer s.guard()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.armed = 0
@@ -120,6 +130,7 @@ func (s *Session) tick() {
 
 // writable is for a connection that takes more.
 func (s *Session) writable(f *flow) {
+	defer s.guard()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f.writable()
@@ -162,9 +173,9 @@ func (s *Session) nextToCarrier() bool {
 func (s *Session) put(cmd *providers.Command, now time.Duration) bool {
 	f := &s.toCarrier
 	signalled, came, before := s.out.Signalled(), s.out.Came(), f.drained
-	s.mu.Unlock()
-	more, err := s.translate(cmd)
-	s.mu.Lock()
+	var more bool
+	var err error
+	s.unlocked(func() { more, err = s.translate(cmd) })
 	f.took(more, err, before)
 	if err != nil {
 		return false
@@ -215,11 +226,11 @@ func (s *Session) beginTransfers() {
 	if len(due) == 0 {
 		return
 	}
-	s.mu.Unlock()
-	for _, it := range due {
-		s.Control.Transfer(it.ID, it.Transfer)
-	}
-	s.mu.Lock()
+	s.unlocked(func() {
+		for _, it := range due {
+			s.Control.Transfer(it.ID, it.Transfer)
+		}
+	})
 }
 
 // nextToAgent sends what is due to the agent: events first, then audio. Once the
@@ -243,9 +254,9 @@ func (s *Session) nextToAgent() bool {
 		return false
 	}
 	arrived, before := s.in.Taken(), f.drained
-	s.mu.Unlock()
-	more, err := s.agent.Send(ev)
-	s.mu.Lock()
+	var more bool
+	var err error
+	s.unlocked(func() { more, err = s.agent.Send(ev) })
 	f.took(more, err, before)
 	if ev.Kind == agent.EventAudio {
 		s.stats.In.Add(s.now() - arrived)

@@ -76,6 +76,8 @@ type Control struct {
 	// Ending is called with the end of the session, once, before the carrier's
 	// connection is closed.
 	Ending func(calls.End)
+	// Panicked is told of a panic in the handling of the call, which has ended it.
+	Panicked func(v any, stack []byte)
 	// Digits sends digits to the other party as the carrier does it; nil: they are
 	// sent as tones in the audio, unless the media connection takes digits.
 	Digits func(ctx context.Context, digits string) error
@@ -297,7 +299,7 @@ func (s *Session) Run(ctx context.Context) calls.End {
 	case <-s.verdict.done:
 	}
 	<-s.verdict.done
-	s.ending()
+	s.guarded(s.ending)
 	s.leaveAgent()
 	<-s.toCarrier.gone
 	s.Media.Release()
@@ -343,13 +345,17 @@ func (s *Session) finish(cause calls.Cause, err error) {
 // the caller may hold s.mu.
 func (s *Session) end(end calls.End) {
 	if s.verdict.reach(end) {
-		go s.conclude()
+		go func() {
+			defer s.guard()
+			s.conclude()
+		}()
 	}
 }
 
 // conclude tells of the end, and closes the carrier's connection.
 func (s *Session) conclude() {
-	s.ending()
+	defer s.Media.Close(s.verdict.get())
+	s.guarded(s.ending)
 	if s.Spec.Abilities.Hangup {
 		s.mu.Lock()
 		started := s.call != nil
@@ -358,7 +364,6 @@ func (s *Session) conclude() {
 			s.toCarrier.finish(s.send)
 		}
 	}
-	s.Media.Close(s.verdict.get())
 }
 
 // ending tells of the end, once; nothing is told of the session after it.
@@ -372,10 +377,10 @@ func (s *Session) ending() {
 		if party != nil {
 			party.end()
 		}
+		defer close(s.done)
 		if s.Control.Ending != nil {
 			s.Control.Ending(s.verdict.get())
 		}
-		close(s.done)
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -347,4 +348,98 @@ func TestBeforeAgent(t *testing.T) {
 		close(until)
 		<-ended
 	})
+}
+
+// faulty is an agent whose handling panics at some point.
+type faulty struct {
+	loopAgent
+	at string
+}
+
+func (f faulty) Dial(context.Context, *agent.Call) (agent.Conn, error) {
+	if f.at == "dial" {
+		panic("dial")
+	}
+	return f, nil
+}
+
+func (f faulty) Send(ev *agent.Event) (bool, error) {
+	if f.at == "send" && ev.Kind == agent.EventAudio || f.at == "stop" && ev.Kind == agent.EventStop {
+		panic(f.at)
+	}
+	return f.loopAgent.Send(ev)
+}
+
+// faultyStream is a carrier whose messages make the bridge panic.
+type faultyStream struct {
+	providers.Stream
+	at string
+}
+
+func (f faultyStream) Decode(dst []providers.Event, m providers.Message) ([]providers.Event, error) {
+	if f.at == "decode" && strings.Contains(string(m.Data), `"media"`) {
+		panic(f.at)
+	}
+	return f.Stream.Decode(dst, m)
+}
+
+func (f faultyStream) Encode(out *providers.Messages, cmd *providers.Command) error {
+	if f.at == "encode" {
+		panic(f.at)
+	}
+	return f.Stream.Encode(out, cmd)
+}
+
+// TestPanic: wherever the handling of a call panics, that call ends, everything that it
+// has begun ends with it, and its lock is free.
+func TestPanic(t *testing.T) {
+	for _, at := range []string{"dial", "send", "stop", "decode", "encode", "ending"} {
+		t.Run(at, func(t *testing.T) {
+			virtual(t, func(t *testing.T) {
+				l := newLoop()
+				spec := *twilio.Spec
+				spec.NewStream = func() providers.Stream { return faultyStream{twilio.Spec.NewStream(), at} }
+				panics := make(chan string, 10)
+				s := New(Options{ID: "cs_1", Spec: &spec, Config: Defaults, Media: l, Dialer: faulty{loopAgent{l}, at},
+					Log: slog.New(slog.DiscardHandler), Control: Control{
+						Panicked: func(v any, stack []byte) { panics <- v.(string) + string(stack[:9]) },
+						Ending: func(calls.End) {
+							if at == "ending" {
+								panic(at)
+							}
+						}}})
+				ended := make(chan calls.End, 1)
+				go func() { ended <- s.Run(context.Background()) }()
+				peer := twilio.Spec.NewPeer()
+				f := codec.Format{Encoding: codec.PCMU, Rate: 8000}
+				send := func(ev providers.Event) {
+					select {
+					case l.in <- encode(t, peer, ev):
+					case <-l.closed:
+					case <-time.After(time.Second):
+					}
+				}
+				send(providers.Event{Kind: providers.EventStart, Start: &providers.Start{Stream: "MZ1", In: f, Out: f}})
+				synctest.Wait()
+				send(providers.Event{Kind: providers.EventAudio, Audio: make([]byte, 160)})
+				select {
+				case l.say <- make([]byte, 640):
+				case <-l.closed:
+				case <-time.After(time.Second):
+				}
+				synctest.Wait()
+				send(providers.Event{Kind: providers.EventStop})
+				end := <-ended
+				if want := at != "stop" && at != "ending"; (end.Cause == calls.BridgeFault) != want {
+					t.Errorf("ended with %v", end.Error())
+				}
+				if len(panics) != 1 || !strings.HasPrefix(<-panics, at+"goroutine") {
+					t.Errorf("%d panics were told of", len(panics))
+				}
+				if !s.mu.TryLock() {
+					t.Error("the lock is held")
+				}
+			})
+		})
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,6 +40,18 @@ type driver struct {
 	// beside runs questions to the carrier beside the driver, which must not wait for
 	// a slow answer.
 	beside func(ask func())
+}
+
+// guarded is drive. It is false where that panicked: a fault in one transfer must not end
+// the program, with the calls of all others.
+func (d *driver) guarded(ctx context.Context) (whole bool) {
+	defer func() {
+		if v := recover(); v != nil {
+			d.log.Error("panic", "in", "the transfer "+d.id, "panic", v, "stack", string(debug.Stack()))
+		}
+	}()
+	d.drive(ctx)
+	return true
 }
 
 // drive acts for a transfer until it is over, or belongs to another instance.

@@ -201,7 +201,12 @@ func (m *Manager) own(r *Record, told int64) {
 	}
 	m.drivers.Go(func() {
 		defer stop()
-		o.driver.drive(ctx)
+		for !o.driver.guarded(ctx) { // what it does is a function of the record: it begins again
+			select {
+			case <-time.After(m.cfg.Lease):
+			case <-ctx.Done():
+			}
+		}
 		m.mu.Lock()
 		if m.owned[r.ID] == o && m.ctx != nil && m.ctx.Err() == nil { // Run lets go of those that are left
 			delete(m.owned, r.ID)

@@ -6,6 +6,7 @@ package transfers
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"strings"
 	"sync"
@@ -64,6 +65,8 @@ type Transfers struct {
 	states  *prometheus.CounterVec
 	log     *slog.Logger
 
+	begun chan *entry // live transfers of calls whose session is here, to be followed
+
 	mu     sync.Mutex
 	byCall map[string]*entry // of calls whose session is here
 }
@@ -74,7 +77,7 @@ func New(c *control.Controller, cfg Config, log *slog.Logger) *Transfers {
 		cfg.Music = wav.Chime()
 	}
 	t := &Transfers{
-		cfg: cfg, control: c, log: log, byCall: map[string]*entry{},
+		cfg: cfg, control: c, log: log, byCall: map[string]*entry{}, begun: make(chan *entry, 1024),
 		states: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "voicebridge_transfers_total",
 			Help: "Transfers that have come to a state, told by the instance that acts for them.",
@@ -97,7 +100,65 @@ func New(c *control.Controller, cfg Config, log *slog.Logger) *Transfers {
 func (t *Transfers) Music() *wav.Music { return t.cfg.Music }
 
 // Run moves transfers on until ctx ends.
-func (t *Transfers) Run(ctx context.Context) { t.manager.Run(ctx) }
+func (t *Transfers) Run(ctx context.Context) {
+	var group sync.WaitGroup
+	group.Go(func() {
+		for {
+			select {
+			case e := <-t.begun:
+				group.Go(func() { t.follow(ctx, e) })
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	t.manager.Run(ctx)
+	group.Wait()
+}
+
+// followEvery is how often the transfer of a call is looked at whose session is here. Its
+// owner tells of changes at once; this is for what that could not tell.
+const followEvery = 5 * time.Second
+
+// follow looks how a transfer is, until it is over or the call's session is. Whoever owns
+// it then, wherever that is: the agent hears of the end.
+func (t *Transfers) follow(ctx context.Context, e *entry) {
+	sess := t.control.Session(e.call)
+	if sess == nil {
+		return
+	}
+	every := time.NewTicker(followEvery)
+	defer every.Stop()
+	for {
+		select {
+		case <-every.C:
+		case <-sess.Done():
+			return
+		case <-ctx.Done():
+			return
+		}
+		r, err := t.manager.Get(ctx, e.id)
+		switch {
+		case errors.Is(err, transfer.ErrNotFound): // it has been over for long
+			r = &transfer.Record{ID: e.id, Version: 1 << 62, State: transfer.Failed, Reason: transfer.ReasonLost,
+				Request: transfer.Request{Call: e.call}}
+		case err != nil:
+			continue
+		}
+		if r.State != transfer.Compensating {
+			t.changed(changeOf(r, r.Version, r.State, r.Reason, true))
+		}
+		if r.State.Final() {
+			return
+		}
+	}
+}
+
+// changeOf is how a transfer is.
+func changeOf(r *transfer.Record, version int64, state transfer.State, reason string, move bool) change {
+	return change{Version: version, Call: r.Call, Ref: r.Ref, Hold: r.Hold, Move: move, Final: state.Final(),
+		Info: calls.Transfer{ID: r.ID, Mode: string(r.Mode), To: destination(r), State: string(state), Reason: reason}}
+}
 
 // takeBack is how long it may take to cancel transfers when the bridge stops.
 const takeBack = 5 * time.Second
@@ -173,6 +234,7 @@ func (t *Transfers) Modes() []string {
 
 // entry is the last transfer of a call, as it is known here.
 type entry struct {
+	call     string
 	id       string
 	version  int64
 	live     bool
@@ -188,7 +250,7 @@ func (e *entry) tell() {
 func (t *Transfers) entry(call string) *entry {
 	e := t.byCall[call]
 	if e == nil {
-		e = &entry{changed: make(chan struct{})}
+		e = &entry{call: call, changed: make(chan struct{})}
 		t.byCall[call] = e
 	}
 	return e
@@ -219,6 +281,13 @@ func (t *Transfers) note(c *change) bool {
 	e := t.entry(c.Call)
 	if e.id == c.Info.ID && c.Version <= e.version {
 		return false
+	}
+	if e.id != c.Info.ID && !c.Final {
+		one := &entry{call: c.Call, id: c.Info.ID}
+		select {
+		case t.begun <- one:
+		default: // so many begin that their owners' word must do
+		}
 	}
 	e.id, e.version, e.live = c.Info.ID, c.Version, !c.Final
 	e.tell()
@@ -283,15 +352,13 @@ type change struct {
 // Changed implements transfer.Carrier.
 func (c carrier) Changed(r *transfer.Record, e transfer.Entry) {
 	move := e.Move() && e.State != transfer.Compensating
-	info := calls.Transfer{ID: r.ID, Mode: string(r.Mode), To: destination(r), State: string(e.State), Reason: e.Reason}
+	ch := changeOf(r, e.Version, e.State, e.Reason, move)
 	if move {
 		c.log.Info("transfer", "transfer", r.ID, "session", r.Call, "state", e.State, "reason", e.Reason, "detail",
 			r.Detail)
-		c.control.Calls().Transferred(r.Call, info)
+		c.control.Calls().Transferred(r.Call, ch.Info)
 		c.states.WithLabelValues(r.Provider, string(e.State)).Inc()
 	}
-	ch := change{Version: e.Version, Call: r.Call, Ref: r.Ref, Hold: r.Hold, Move: move, Info: info,
-		Final: e.State.Final()}
 	if c.control.Session(r.Call) == nil {
 		c.tellOther(ch)
 	}
