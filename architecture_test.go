@@ -20,13 +20,15 @@ import (
 // carrier, one below agent a dialect. Tests may import anything. docs/architecture.md
 // has the picture.
 var allowed = map[string][]string{
-	"codec":                {},
-	"codec/internal/speex": {},
-	"wav":                  {"codec"},
-	"ws":                   {},
-	"notify":               {},
-	"cluster":              {},
-	"transfer":             {},
+	"codec":                 {},
+	"codec/internal/speex":  {},
+	"wav":                   {"codec"},
+	"ws":                    {},
+	"notify":                {},
+	"cluster":               {},
+	"transfer":              {},
+	"transfer/redisstore":   {"cluster", "transfer"},
+	"transfer/transfertest": {"transfer"},
 
 	"providers":                    {"codec"},
 	"providers/internal/mediajson": {},
@@ -57,7 +59,7 @@ var allowed = map[string][]string{
 	"bridge": {"api", "calls", "cluster", "control", "control/transfers", "hooks", "hooks/gate", "media", "notify",
 		"providers", "wav"},
 	"config": {"agent", "agent/all", "agent/link", "api", "bridge", "cluster", "control", "control/transfers", "media",
-		"notify", "providers", "providers/all", "session", "transfer", "wav"},
+		"notify", "providers", "providers/all", "session", "transfer", "transfer/redisstore", "wav"},
 
 	"api/client": {"calls"},
 	"progress":   {},
@@ -88,7 +90,7 @@ var libraries = map[string][]string{
 	"github.com/goccy/go-yaml":       {"bench/runner", "config", "sim"},
 	"github.com/golang-jwt/":         {"providers/CARRIER"},
 	"github.com/twilio/":             {"providers/CARRIER"},
-	"github.com/redis/":              {"cluster", "config", "transfer"},
+	"github.com/redis/":              {"cluster", "config", "transfer/redisstore"},
 	"github.com/cenkalti/backoff":    {"notify", "providers"},
 	"github.com/getkin/":             {},
 	"golang.org/x/net/http/httpguts": {"agent/link"},

@@ -1465,7 +1465,10 @@ func TestUnwantedCall(t *testing.T) {
 			exchange.Phone = func(providers.ExchangeCall) sim.Phone {
 				return sim.Phone{Ring: time.Minute}
 			}
-			exchange.Faults = sim.Faults{Lose: func(kind providers.OperationKind, _ int) bool { return kind == providers.OpDial }, Fail: func(kind providers.OperationKind, _ int) error {
+			exchange.Faults = sim.Faults{Lose: func(kind providers.OperationKind,
+				_ int) bool {
+				return kind == providers.OpDial
+			}, Fail: func(kind providers.OperationKind, _ int) error {
 				if kind != providers.OpDial {
 					return nil
 				}

@@ -88,18 +88,29 @@ func TestNobodyLost(t *testing.T) {
 	eachCarrier(t, func(t *testing.T, spec *providers.Spec) {
 		for name, f := range map[string]fault{
 			"replies to redirects": {faults: sim.Faults{Lose: odd(providers.OpDo)}},
-			"replies to questions": {faults: sim.Faults{Lose: odd(providers.OpGet, providers.OpRoom, providers.OpMember)}},
+			"replies to questions": {faults: sim.Faults{Lose: odd(providers.OpGet, providers.OpRoom,
+				providers.OpMember)}},
 			"the reply to the dial": {faults: sim.Faults{Lose: odd(providers.OpDial)},
 				modes: []string{"conference", "attended"}},
 			"replies to hang-ups": {faults: sim.Faults{Lose: odd(providers.OpHangup)}},
-			"all replies once": {faults: sim.Faults{Lose: func(_ providers.OperationKind, n int) bool { return n == 1 }},
+			"all replies once": {faults: sim.Faults{Lose: func(_ providers.OperationKind,
+				n int) bool {
+				return n == 1
+			}},
 				modes: []string{"conference", "attended"}},
 			"one in the room":  {faults: sim.Faults{Drop: first(providers.TellRoom, 1)}},
 			"both in the room": {faults: sim.Faults{Drop: first(providers.TellRoom, 2)}},
-			"statuses":         {faults: sim.Faults{Drop: func(k providers.AskKind, n int) bool { return k == providers.TellStatus && n%2 == 0 }}},
-			"a store that is away when the human picks up": {away: 3 * time.Second, modes: []string{"conference", "attended"}},
+			"statuses": {faults: sim.Faults{Drop: func(k providers.AskKind,
+				n int) bool {
+				return k == providers.TellStatus && n%2 == 0
+			}}},
+			"a store that is away when the human picks up": {away: 3 * time.Second,
+				modes: []string{"conference", "attended"}},
 			"the document of the destination": {modes: []string{"conference", "attended"}, back: true,
-				faults: sim.Faults{Drop: func(k providers.AskKind, n int) bool { return k == providers.AskAnswer && n == 2 }}},
+				faults: sim.Faults{Drop: func(k providers.AskKind, n int) bool {
+					return k == providers.AskAnswer &&
+						n == 2
+				}}},
 		} {
 			modes := f.modes
 			if modes == nil {
@@ -151,7 +162,8 @@ func survive(t *testing.T, spec *providers.Spec, mode string, f *fault) {
 	met := leg != nil && sim.Hears(out.Heard, rate, humanHz) && sim.Hears(leg.Heard, rate, callerHz)
 	withAgent := !over && !met
 	if !met && !withAgent || met == f.back || legs > 1 {
-		t.Errorf("they met: %t, the caller is with its agent: %t, the phone rang %d times; said %q; %v", met, withAgent, legs,
+		t.Errorf("they met: %t, the caller is with its agent: %t, the phone rang %d times; said %q; %v", met, withAgent,
+			legs,
 			out.Said, tr)
 	}
 	if f.back && len(x.exchange.Rooms()) > 0 {

@@ -263,7 +263,8 @@ func TestMembers(t *testing.T) {
 	if err := b.Renew(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if b.Alive(t.Context(), a.Self()) || !slices.Equal(b.Dead(), []string{a.Self()}) || b.Alive(t.Context(), "nobody.x") {
+	if b.Alive(t.Context(), a.Self()) || !slices.Equal(b.Dead(), []string{a.Self()}) ||
+		b.Alive(t.Context(), "nobody.x") {
 		t.Errorf("dead are %v", b.Dead())
 	}
 	// A failover: nobody is taken to be dead, for the lease may just have been lost.

@@ -53,8 +53,9 @@ const DefaultLease = 10 * time.Second
 // NewMembers makes this process a member. The name is for people: what it is known by is
 // new in each process, so that one that is started again is not taken for the one before.
 func NewMembers(db redis.UniversalClient, prefix, name string, lease time.Duration, log *slog.Logger) *Members {
-	return &Members{db: db, key: prefix + "instances", self: name + "." + strings.ToLower(rand.Text()[:8]), lease: lease,
-		log: log, until: map[string]time.Time{}, histories: map[string]string{}}
+	return &Members{db: db, key: prefix + "instances", self: name + "." + strings.ToLower(rand.Text()[:8]),
+		lease: lease,
+		log:   log, until: map[string]time.Time{}, histories: map[string]string{}}
 }
 
 // Self is what this instance is known by.

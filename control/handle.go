@@ -98,7 +98,8 @@ func (c *Controller) Handle(ctx context.Context, account string, ev *providers.C
 	asBefore(ev)
 	out, err := c.decide(ctx, t)
 	if err != nil && ev.Wants && !final(err) {
-		t.log.Warn("what a call is to do cannot be decided yet: the carrier asks again", "event", ev.Kind, "call", ev.Leg,
+		t.log.Warn("what a call is to do cannot be decided yet: the carrier asks again", "event", ev.Kind, "call",
+			ev.Leg,
 			"err", err)
 		return Outcome{Answer: c.later(account, ev), Result: ResultLater}, nil
 	}

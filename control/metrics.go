@@ -41,7 +41,7 @@ func newMetrics(specs []*providers.Spec) metrics {
 			Help: "Requests to a carrier to place a call, by what became of them.",
 		}, []string{"provider", "result"}),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{Name: "voicebridge_panics_total",
-			Help: "Faults of the bridge's own that have ended one call, or one piece of work, instead of the program."}),
+			Help: "Faults of the bridge's own that have ended one call, or one piece of work, and not the program."}),
 		mu: new(sync.Mutex), byCarrier: map[string]*carrierTotals{},
 	}
 	for _, s := range specs {

@@ -107,7 +107,8 @@ func TestPost(t *testing.T) {
 			want   string
 		}{
 			"good": {200, `{"agent":"a"}`, ""}, "no JSON": {200, "hello", "reply of"}, "500": {500, "", "HTTP 500"},
-			"redirect": {302, "", "HTTP 302"}, "endless": {200, `{"agent":"` + strings.Repeat("x", 2*maxReply), "reply of"},
+			"redirect": {302, "", "HTTP 302"},
+			"endless":  {200, `{"agent":"` + strings.Repeat("x", 2*maxReply), "reply of"},
 		} {
 			target := serve(t, func(w http.ResponseWriter, r *http.Request) {
 				w.Header().Set("Location", "/else")

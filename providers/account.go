@@ -191,7 +191,10 @@ func (a *Account) Get(ctx context.Context, leg string) ([]CallEvent, error) {
 func (a *Account) InRoom(ctx context.Context, room string, legs ...string) ([]bool, error) {
 	if a.HasCommands() {
 		if looker, ok := a.commands.(RoomLooker); ok {
-			return attempt(ctx, true, func(ctx context.Context) ([]bool, error) { return looker.InRoom(ctx, room, legs) })
+			return attempt(ctx, true, func(ctx context.Context) ([]bool,
+				error) {
+				return looker.InRoom(ctx, room, legs)
+			})
 		}
 	}
 	return nil, fmt.Errorf("who is in a room: %w", errors.ErrUnsupported)

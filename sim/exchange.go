@@ -477,7 +477,8 @@ func (c *SimCall) ask(ctx context.Context, a *providers.Ask) (answer *providers.
 
 // askOnce sends a webhook. again tells that it may be sent another time, unsent that the
 // other side has not got it.
-func (c *SimCall) askOnce(ctx context.Context, a *providers.Ask) (answer *providers.Answer, again, unsent bool, err error) {
+func (c *SimCall) askOnce(ctx context.Context, a *providers.Ask) (answer *providers.Answer, again, unsent bool,
+	err error) {
 	ctx, stop := context.WithTimeout(ctx, hookTime)
 	defer stop()
 	signed, err := c.x.Office.Ask(a, time.Now())
@@ -502,7 +503,8 @@ func (c *SimCall) askOnce(ctx context.Context, a *providers.Ask) (answer *provid
 	case err != nil:
 		return nil, true, false, fmt.Errorf("sim: webhook: %w", err)
 	case resp.StatusCode < 200 || resp.StatusCode > 299:
-		return nil, resp.StatusCode >= 500, false, fmt.Errorf("sim: webhook %s: %s: %.200s", req.URL.Path, resp.Status, body)
+		return nil, resp.StatusCode >= 500, false,
+			fmt.Errorf("sim: webhook %s: %s: %.200s", req.URL.Path, resp.Status, body)
 	case !document(a.Kind):
 		return nil, false, false, nil
 	}

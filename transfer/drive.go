@@ -83,7 +83,8 @@ func (d *driver) drive(ctx context.Context) {
 }
 
 func (m *Manager) driver(r *Record) *driver {
-	return &driver{Manager: m, id: r.ID, fence: r.Fence, last: r, seen: func(State) {}, beside: func(ask func()) { ask() }}
+	return &driver{Manager: m, id: r.ID, fence: r.Fence, last: r, seen: func(State) {},
+		beside: func(ask func()) { ask() }}
 }
 
 // step does what is due, and gives the time until there may be something else to

@@ -286,12 +286,14 @@ func TestStoreLoses(t *testing.T) {
 			synctest.Wait()
 			mem.become(old)
 			time.Sleep(time.Minute)
-			if got, err := m.Get(t.Context(), r.ID); err != nil || got.State != Bridged || got.Leg != "L1" || got.At != InRoom {
+			if got, err := m.Get(t.Context(), r.ID); err != nil || got.State != Bridged || got.Leg != "L1" ||
+				got.At != InRoom {
 				t.Errorf("all lost: %t: %+v, %v", all, got, err)
 			}
 			w.mu.Lock()
 			if w.dials != 1 || w.joins != 1 || w.caller != "room" || w.leg != "up" {
-				t.Errorf("%d calls, the caller moved %d times, is at %s, the leg is %s", w.dials, w.joins, w.caller, w.leg)
+				t.Errorf("%d calls, the caller moved %d times, is at %s, the leg is %s", w.dials, w.joins, w.caller,
+					w.leg)
 			}
 			w.mu.Unlock()
 			happens(t, m, r.ID, Event{Kind: LegDown})

@@ -171,7 +171,8 @@ func TestHandshake(t *testing.T) {
 		}
 		delete(s.first, "ts")
 		want := map[string]any{
-			"type": "start", "seq": 1.0, "in_ms": 0.0, "out_ms": 0.0, "protocol": voicebridge.Name, "session_id": "cs_1",
+			"type": "start", "seq": 1.0, "in_ms": 0.0, "out_ms": 0.0, "protocol": voicebridge.Name,
+			"session_id": "cs_1",
 			"call": map[string]any{"id": "CA1", "carrier": "twilio", "account": "AC1", "stream": "MZ1",
 				"codec": "pcmu/8000", "custom": map[string]any{"a": "b"}},
 			"audio": map[string]any{"encoding": "pcm_s16le", "channels": 1.0, "frame_ms": 20.0,

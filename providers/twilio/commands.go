@@ -168,7 +168,8 @@ func (c *commands) Get(ctx context.Context, id string) ([]providers.CallEvent, e
 func (c *commands) InRoom(ctx context.Context, room string, legs []string) ([]bool, error) {
 	in := make([]bool, len(legs))
 	sid, err := request(ctx, c, "conference", func(s *api.ApiService) (string, error) {
-		list, err := s.ListConference((&api.ListConferenceParams{}).SetFriendlyName(room).SetStatus("in-progress").SetLimit(1))
+		p := (&api.ListConferenceParams{}).SetFriendlyName(room).SetStatus("in-progress").SetLimit(1)
+		list, err := s.ListConference(p)
 		if err != nil || len(list) == 0 || list[0].Sid == nil {
 			return "", err
 		}

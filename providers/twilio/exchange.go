@@ -83,7 +83,8 @@ func (x *exchange) Ask(a *providers.Ask, now time.Time) (*http.Request, error) {
 			form.Set("Duration", "0")
 		}
 	case providers.TellDetection:
-		form = url.Values{"CallSid": {a.Call.ID}, "AccountSid": {x.cfg.AccountSID}, "AnsweredBy": {answeredWord(a.AnsweredBy)},
+		form = url.Values{"CallSid": {a.Call.ID}, "AccountSid": {x.cfg.AccountSID},
+			"AnsweredBy":               {answeredWord(a.AnsweredBy)},
 			"MachineDetectionDuration": {"2100"}}
 	}
 	req, err := http.NewRequest("POST", a.URL, strings.NewReader(form.Encode()))

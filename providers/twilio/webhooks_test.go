@@ -248,7 +248,8 @@ func FuzzExchange(f *testing.F) {
 func FuzzWebhook(f *testing.F) {
 	f.Add([]byte(form))
 	f.Add([]byte("CallSid=CA1&CallSid=CA2"))
-	f.Add([]byte("AccountSid=AC00000000000000000000000000000001&ConferenceSid=CF1&StatusCallbackEvent=participant-leave"))
+	f.Add([]byte("AccountSid=AC00000000000000000000000000000001&ConferenceSid=CF1" +
+		"&StatusCallbackEvent=participant-leave"))
 	for _, name := range providertest.FixtureNames(f, "*.form") {
 		f.Add(providertest.Fixture(f, name))
 	}

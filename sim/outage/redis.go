@@ -2,7 +2,6 @@
 package outage
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -17,67 +16,90 @@ import (
 type Redis struct {
 	Addr string
 	dir  string
+	args []string
 	cmd  *exec.Cmd
 }
 
 // StartRedis starts a redis-server on a port of its own; what it is told it writes
-// to dir, so that it is there again after a restart.
-func StartRedis(ctx context.Context, dir string) (*Redis, error) {
+// to dir, so that it is there again after a restart. More arguments may follow.
+func StartRedis(ctx context.Context, dir string, args ...string) (*Redis, error) {
+	addr, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	r := &Redis{Addr: addr, dir: dir, args: args}
+	return r, r.Start(ctx)
+}
+
+// freeAddress is one that nobody listens at.
+func freeAddress() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return nil, fmt.Errorf("sim: redis: %w", err)
+		return "", fmt.Errorf("outage: port: %w", err)
 	}
-	r := &Redis{Addr: l.Addr().String(), dir: dir}
-	if err := l.Close(); err != nil {
-		return nil, fmt.Errorf("sim: redis: %w", err)
-	}
-	return r, r.Start(ctx)
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+// port is that of an address.
+func port(addr string) string {
+	_, p, _ := net.SplitHostPort(addr)
+	return p
 }
 
 // Start starts a server that was stopped.
 func (r *Redis) Start(ctx context.Context) error {
-	_, port, _ := net.SplitHostPort(r.Addr)
 	path, err := exec.LookPath("redis-server")
 	if err != nil {
-		return fmt.Errorf("sim: redis-server is not installed (Debian package redis-server): %w", err)
+		return fmt.Errorf("outage: redis-server is not installed (Debian package redis-server): %w", err)
 	}
-	r.cmd = exec.Command(path, "--port", port, "--bind", "127.0.0.1", "--dir", r.dir, "--save", "", "--appendonly",
-		"yes", "--appendfsync", "always")
+	args := append([]string{"--port", port(r.Addr), "--bind", "127.0.0.1", "--dir", r.dir, "--save", "", "--appendonly",
+		"yes", "--appendfsync", "always"}, r.args...)
+	r.cmd = exec.Command(path, args...)
+	dieWithParent(r.cmd)
 	if err := r.cmd.Start(); err != nil {
-		return fmt.Errorf("sim: redis: %w", err)
+		return fmt.Errorf("outage: redis: %w", err)
 	}
-	ctx, stop := context.WithTimeout(ctx, 20*time.Second)
-	defer stop()
-	for {
-		if r.ping() {
-			return nil
-		}
-		select {
-		case <-time.After(10 * time.Millisecond):
-		case <-ctx.Done():
-			return errors.Join(fmt.Errorf("sim: redis does not answer: %w", ctx.Err()), r.Stop())
-		}
+	if err := r.await(ctx, "PING", "PONG"); err != nil {
+		return errors.Join(err, r.Stop())
 	}
+	return nil
 }
 
-func (r *Redis) ping() bool {
+// await waits until a command is answered with some word.
+func (r *Redis) await(ctx context.Context, command, word string) error {
+	ctx, stop := context.WithTimeout(ctx, 30*time.Second)
+	defer stop()
+	for !strings.Contains(r.ask(command), word) {
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("outage: redis at %s: %s is not answered with %s", r.Addr, command, word)
+		}
+	}
+	return nil
+}
+
+// ask makes one request; empty: there was no answer.
+func (r *Redis) ask(command string) string {
 	c, err := net.DialTimeout("tcp", r.Addr, time.Second)
 	if err != nil {
-		return false
+		return ""
 	}
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(time.Second)) // a failure shows in what follows
-	if _, err := c.Write([]byte("PING\r\n")); err != nil {
-		return false
+	if _, err := c.Write([]byte(command + "\r\n")); err != nil {
+		return ""
 	}
-	answer, err := bufio.NewReader(c).ReadString('\n')
-	return err == nil && strings.HasPrefix(answer, "+PONG")
+	buf := make([]byte, 16<<10)
+	n, _ := c.Read(buf) // what there is must do
+	return string(buf[:n])
 }
 
 // Stop ends the server at once.
 func (r *Redis) Stop() error {
 	if err := r.cmd.Process.Signal(syscall.SIGKILL); err != nil {
-		return fmt.Errorf("sim: redis: %w", err)
+		return fmt.Errorf("outage: redis: %w", err)
 	}
 	_ = r.cmd.Wait() // it says that it was killed
 	return nil

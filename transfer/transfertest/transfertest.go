@@ -35,7 +35,7 @@ const Tombstone = time.Minute
 
 // Request asks for a transfer of a call.
 func Request(call string) transfer.Request {
-	return transfer.Request{Call: call, Account: "main", Provider: "twilio", Caller: "CA1", To: "+15550100123",
+	return transfer.Request{Call: call, Account: "main", Provider: "carrier", Caller: "CA1", To: "+15550100123",
 		From: "+15550100999", Mode: transfer.Conference, Ring: 20 * time.Second, OnEnd: transfer.Hangup,
 		By: transfer.ReasonAPI}
 }
@@ -195,7 +195,8 @@ func Replay(log []transfer.Entry) error {
 		case before.State.Final():
 			return fmt.Errorf("%+v after the end", e)
 		case again:
-		case e.Version != before.Version+1, e.Fence < before.Fence, e.State != before.State && (!legal || to != e.State):
+		case e.Version != before.Version+1, e.Fence < before.Fence, e.State != before.State &&
+			(!legal || to != e.State):
 			return fmt.Errorf("%+v after %+v", e, before)
 		}
 	}
@@ -233,7 +234,8 @@ func (t *suite) conflict() {
 	for i := range 20 {
 		group.Go(func() {
 			var busy *transfer.BusyError
-			count(t.s.Create(context.Background(), Record("cs_x", i)), func(err error) bool { return errors.As(err, &busy) })
+			count(t.s.Create(context.Background(), Record("cs_x", i)),
+				func(err error) bool { return errors.As(err, &busy) })
 		})
 	}
 	group.Wait()
@@ -284,7 +286,8 @@ func (t *suite) forgets() {
 		if _, err := t.s.Step(t.Context(), r, transfer.StepDial); err != nil {
 			t.Fatal(err)
 		}
-		t.move(r, transfer.Event{Kind: transfer.Cancel, Reason: transfer.ReasonAPI}, transfer.Event{Kind: transfer.Cleared})
+		t.move(r, transfer.Event{Kind: transfer.Cancel, Reason: transfer.ReasonAPI},
+			transfer.Event{Kind: transfer.Cleared})
 	}
 	all, fading := t.Keys(t.T, t.s), t.Fading(t.T, t.s)
 	if all < 5 || fading != all {

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package outage
+
+import "os/exec"
+
+func dieWithParent(*exec.Cmd) {}
