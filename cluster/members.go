@@ -76,6 +76,9 @@ func (m *Members) Renew(ctx context.Context) error {
 	now := time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if !m.learned.IsZero() && now.Sub(m.learned) > m.lease {
+		m.trust = now.Add(m.lease) // the database was away, for the others perhaps as well
+	}
 	m.learned = now
 	for i := 0; i+1 < len(list); i += 2 {
 		name, _ := list[i].(string)

@@ -247,6 +247,7 @@ func (c *Config) transfers(db redis.UniversalClient, members *cluster.Members) (
 		Hold:       c.Transfers.Hold, Destinations: map[string]transfers.Destination{},
 	}
 	keep := time.Duration(c.Transfers.Keep)
+	t.Manager.Keep = keep
 	for name, d := range c.Transfers.Destinations {
 		t.Destinations[name] = transfers.Destination(d)
 	}

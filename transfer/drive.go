@@ -26,14 +26,16 @@ type driver struct {
 	*Manager
 	id      string
 	fence   int64
-	last    *Record // as it was last seen
-	told    int64   // version of the last entry that Changed was told of
-	asked   int64   // when the carrier was last asked how the legs are
-	mayDial bool    // this owner may dial: nobody has before
-	dialed  bool    // this owner has dialled
-	joins   int64   // when the carrier was last asked to move the caller; 0: not by this owner
-	joined  bool    // the caller has been moved, which could not be noted yet
-	settles int     // times that Settle has failed
+	last    *Record   // as it was last seen
+	looked  time.Time // when that was
+	told    int64     // version of the last entry that Changed was told of
+	asked   int64     // when the carrier was last asked how the legs are
+	doubt   bool      // nobody knows whether it is stored: it was told not to be
+	mayDial bool      // this owner may dial: nobody has before
+	dialed  bool      // this owner has dialled
+	joins   int64     // when the carrier was last asked to move the caller; 0: not by this owner
+	joined  bool      // the caller has been moved, which could not be noted yet
+	settles int       // times that Settle has failed
 	seen    func(State)
 	latest  atomic.Pointer[Record] // what this instance has stored last, by whatever event
 	asking  atomic.Bool            // the carrier is being asked how the legs are
@@ -83,7 +85,7 @@ func (d *driver) drive(ctx context.Context) {
 }
 
 func (m *Manager) driver(r *Record) *driver {
-	return &driver{Manager: m, id: r.ID, fence: r.Fence, last: r, seen: func(State) {},
+	return &driver{Manager: m, id: r.ID, fence: r.Fence, last: r, looked: time.Now(), seen: func(State) {},
 		beside: func(ask func()) { ask() }}
 }
 
@@ -97,7 +99,8 @@ func (d *driver) step(ctx context.Context) time.Duration {
 	d.seen(r.State)
 	d.changed(ctx, r)
 	if r.State.Final() { // a store that goes back in time now would have it begin again
-		if left := r.Updated + lingerTime.Milliseconds() - r.Now; left > 0 {
+		linger := min(lingerTime, d.cfg.Keep/2)
+		if left := r.Updated + linger.Milliseconds() - r.Now; left > 0 {
 			return time.Duration(left) * time.Millisecond
 		}
 		return -1
@@ -139,6 +142,8 @@ func (d *driver) look(ctx context.Context) (*Record, time.Duration) {
 	switch {
 	case err != nil && !errors.Is(err, ErrNotFound):
 		return nil, d.cfg.Retry
+	case err != nil && (d.doubt || time.Since(d.looked) > d.cfg.Keep/2):
+		return nil, -1 // another owner may have brought it to its end meanwhile
 	case err == nil && (r.Fence > d.fence || r.Fence == d.fence && r.Owner != d.last.Owner): // another owner
 		if r.Leg == "" && d.last.Leg != "" { // only this one knows of it
 			if _, _, err = d.apply(ctx, d.id, Event{Kind: Placed, Leg: d.last.Leg}, 0); err != nil {
@@ -153,7 +158,12 @@ func (d *driver) look(ctx context.Context) (*Record, time.Duration) {
 		d.tell(ctx, Event{Kind: Placed, Leg: d.last.Leg})
 		r.Leg = d.last.Leg
 	}
-	d.last = r
+	d.last, d.looked = r, time.Now()
+	if d.doubt {
+		d.doubt = false
+		d.tell(ctx, Event{Kind: Cancel, Reason: ReasonLost})
+		return nil, 0
+	}
 	return r, 0
 }
 
@@ -210,10 +220,10 @@ func (d *driver) fulfil(ctx context.Context, r *Record, duties []Duty) time.Dura
 // pause is how long no change is looked for of which no word comes: where parties talk,
 // little is lost by waiting.
 func (d *driver) pause(r *Record) time.Duration {
-	if r.State == Bridged {
-		return 20 * d.cfg.Look
+	if r.State == Bridged { // but not so long that it could be over and forgotten
+		return min(20*d.cfg.Look, d.cfg.Keep/4)
 	}
-	return d.cfg.Look
+	return min(d.cfg.Look, d.cfg.Keep/4)
 }
 
 // every is how often the carrier is asked how the legs are.

@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"cmp"
 	"context"
 	crypto "crypto/rand"
 	"errors"
@@ -69,6 +70,7 @@ type Config struct {
 	Poll     time.Duration // between questions to the carrier while a phone rings; ten times that later
 	Look     time.Duration // how often a change is looked for of which no word has come
 	Retry    time.Duration // before what has failed is tried again
+	Keep     time.Duration // how long the store keeps what is over; 0: Tombstone
 }
 
 // Defaults are the times for real carriers.
@@ -111,6 +113,7 @@ func (o *owned) seen() State {
 
 // NewManager makes a manager; it acts while Run does.
 func NewManager(store Store, carrier Carrier, cfg Config, log *slog.Logger) *Manager {
+	cfg.Keep = cmp.Or(cfg.Keep, Tombstone)
 	return &Manager{store: store, carrier: carrier, cfg: cfg, log: log, owned: map[string]*owned{},
 		waiting: map[string]map[chan struct{}]struct{}{}, stirred: make(chan struct{}), begun: make(chan struct{})}
 }
@@ -171,15 +174,16 @@ func (m *Manager) claim(ctx context.Context) {
 	list, err := m.store.Claim(ctx, m.cfg.Instance, claimMost)
 	for _, r := range list {
 		m.log.Warn("transfer taken over", "transfer", r.ID, "session", r.Call, "state", r.State, "fence", r.Fence)
-		m.own(r, r.Version)
+		m.own(r, r.Version, false)
 	}
 	if err != nil && ctx.Err() == nil {
 		m.log.Debug("transfers cannot be looked for", "err", err)
 	}
 }
 
-// own begins to act for a transfer, of whose log all up to a version has been told.
-func (m *Manager) own(r *Record, told int64) {
+// own begins to act for a transfer, of whose log all up to a version has been told. One in
+// doubt may not be stored; if it is, it is canceled.
+func (m *Manager) own(r *Record, told int64, doubt bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.ctx == nil {
@@ -192,7 +196,7 @@ func (m *Manager) own(r *Record, told int64) {
 	o := &owned{r: r, stop: stop, driver: m.driver(r)}
 	o.state.Store(r.State)
 	m.owned[r.ID] = o
-	o.driver.told = told
+	o.driver.told, o.driver.doubt = told, doubt
 	o.driver.seen = func(s State) {
 		o.state.Store(s)
 		m.mu.Lock()
@@ -279,10 +283,17 @@ func (m *Manager) Start(ctx context.Context, req Request) (*Record, error) {
 		return nil, ErrStopped
 	}
 	r := &Record{ID: NewID(req.Call), Request: req, Room: "vb-" + random(), Nonce: random(), Owner: m.cfg.Instance}
-	if err := m.store.Create(ctx, r); err != nil {
+	err := m.store.Create(ctx, r)
+	var busy *BusyError
+	switch {
+	case errors.As(err, &busy):
+		return nil, err
+	case err != nil: // it may be stored all the same: nobody wants it then
+		r.Begin(time.Now().UnixMilli())
+		m.own(r, 0, true)
 		return nil, err
 	}
-	m.own(r.copy(), 0)
+	m.own(r.copy(), 0, false)
 	return r, nil
 }
 

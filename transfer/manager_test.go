@@ -303,6 +303,30 @@ func TestStoreLoses(t *testing.T) {
 	}
 }
 
+// TestCreateUnsure: a transfer that is stored although that was not answered is ended: it
+// would keep its call busy.
+func TestCreateUnsure(t *testing.T) {
+	stores(t, func(t *testing.T, s Store) {
+		w := newWorld()
+		m, _ := running(t, unsure{s}, w, "a")
+		if _, err := m.Start(t.Context(), request()); !errors.Is(err, errAway) {
+			t.Fatal(err)
+		}
+		idle(t, m)
+		if id, err := s.ByCall(t.Context(), "cs_1"); id != "" || err != nil || w.dials != 0 {
+			t.Errorf("the call has the transfer %q, %v, %d calls", id, err, w.dials)
+		}
+	})
+}
+
+// unsure is a store that stores new transfers, but does not say so.
+type unsure struct{ Store }
+
+func (u unsure) Create(ctx context.Context, r *Record) error {
+	_ = u.Store.Create(ctx, r)
+	return errAway
+}
+
 // away is a store that is not there at times.
 type away struct {
 	Store

@@ -6,6 +6,7 @@ import (
 	_ "embed" // the scripts
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"sync"
@@ -58,13 +59,14 @@ type Store struct {
 
 	mu        sync.Mutex
 	owned     map[string]struct{} // by this instance
+	left      map[string]string   // that are still to be taken out of an owner's set, by id
 	failovers int                 // that the set of them was written after
 }
 
 // New makes a store in a database.
 func New(db redis.UniversalClient, prefix string, tombstone time.Duration, members *cluster.Members) *Store {
 	return &Store{db: db, prefix: prefix + "transfer:", tombstone: tombstone, members: members,
-		owned: map[string]struct{}{}}
+		owned: map[string]struct{}{}, left: map[string]string{}}
 }
 
 // tagged is an id of a transfer with the hash tag of its call.
@@ -141,15 +143,18 @@ func (s *Store) own(ctx context.Context, owner string, ids ...string) error {
 	return nil
 }
 
-// disown takes out what an instance does not act for any more. What stays in harms
-// nobody.
+// disown takes out what an instance does not act for any more, now or with the next Renew.
 func (s *Store) disown(ctx context.Context, owner, id string) {
 	s.mu.Lock()
 	if owner == s.members.Self() {
 		delete(s.owned, id)
 	}
 	s.mu.Unlock()
-	_ = s.db.SRem(ctx, s.set(owner), id)
+	if s.db.SRem(ctx, s.set(owner), id).Err() != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.left[id] = owner
+	}
 }
 
 // hash reads what HGETALL gives to a script.
@@ -265,20 +270,32 @@ func (s *Store) Step(ctx context.Context, r *transfer.Record, step string) (bool
 }
 
 // Renew implements transfer.Store: the lease is that of the instance, which the members
-// keep. After a failover it writes the set of what this instance has again.
+// keep. After a failover it writes the set of what this instance has again, and it takes
+// out of the sets what could not be taken out before.
 func (s *Store) Renew(ctx context.Context, owner string, _ time.Duration) error {
 	n := s.members.Failovers()
 	s.mu.Lock()
-	again := n != s.failovers
-	ids := make([]string, 0, len(s.owned))
+	again, left := n != s.failovers, maps.Clone(s.left)
+	ids := make([]any, 0, len(s.owned))
 	for id := range s.owned {
 		ids = append(ids, id)
 	}
+	clear(s.left)
 	s.mu.Unlock()
-	if again && len(ids) > 0 {
-		if err := s.own(ctx, owner, ids...); err != nil {
-			return err
+	for id, whose := range left {
+		s.disown(ctx, whose, id)
+	}
+	if !again {
+		return nil
+	}
+	if _, err := s.db.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		p.Del(ctx, s.set(owner))
+		if len(ids) > 0 {
+			p.SAdd(ctx, s.set(owner), ids...)
 		}
+		return nil
+	}); err != nil {
+		return fmt.Errorf("transfer: store: own: %w", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
