@@ -380,7 +380,7 @@ func (x *chaos) has(session string) *instance {
 func (x *chaos) call() (exchange *sim.SimCall, session string) {
 	rate := x.spec.Formats[0].Rate
 	exchange = x.exchange.Call("+15550001111", "+15550002222", chaosPublic+"/hooks/"+x.spec.Name+"/main/inbound",
-		sim.Phone{Voice: sim.Sine(rate, 440, time.Second), Length: 60 * time.Second})
+		sim.Phone{Voice: sim.Sine(rate, 440, time.Second), Length: 10 * time.Minute})
 	return exchange, <-x.agents.named
 }
 
@@ -658,9 +658,9 @@ func TestChaosMany(t *testing.T) {
 		}
 		t.Run(tt.name, func(t *testing.T) {
 			eachCarrier(t, long, func(t *testing.T, spec *providers.Spec) {
-				n := 30
+				n, talk := 30, 4*time.Second
 				if long {
-					n = 300
+					n, talk = 300, 15*time.Second
 				}
 				x := startChaos(t, spec, tt.kind, func(c providers.ExchangeCall) sim.Phone {
 					switch c.To {
@@ -669,7 +669,7 @@ func TestChaosMany(t *testing.T) {
 					case chaosAway:
 						return sim.Phone{Ring: time.Minute}
 					}
-					return humanPhone(spec, 4*time.Second)
+					return humanPhone(spec, talk)
 				})
 				x.exchange.Faults = tt.faults
 				x.many(n, tt.amid)

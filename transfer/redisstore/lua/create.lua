@@ -8,7 +8,7 @@ local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local busy = redis.call('GET', KEYS[2])
 -- An index whose record was evicted is in nobody's way.
 if busy and redis.call('EXISTS', ARGV[4] .. string.match(busy, '[^_]*$')) == 1 then return {busy, now} end
-for i = 5, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+redis.call('HSET', KEYS[1], unpack(ARGV, 5))
 redis.call('HSET', KEYS[1], 'created', now, 'updated', now, 'due', now + ARGV[3])
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])

@@ -6,7 +6,7 @@
 local is = redis.call('HMGET', KEYS[1], 'version', 'fence')
 if not is[1] then return 'none' end
 if is[1] ~= ARGV[2] or is[2] ~= ARGV[3] then return 'conflict' end
-for i = 11, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+if #ARGV >= 11 then redis.call('HSET', KEYS[1], unpack(ARGV, 11)) end
 redis.call('XADD', KEYS[3], ARGV[4] .. '-0', 'kind', ARGV[7], 'state', ARGV[8], 'reason', ARGV[9], 'fence', ARGV[3], 'at', ARGV[10])
 redis.call('PEXPIRE', KEYS[1], ARGV[6])
 redis.call('PEXPIRE', KEYS[3], ARGV[6])

@@ -8,7 +8,7 @@ if is[1] then
   local version, fence = tonumber(is[1]), tonumber(is[2])
   if fence > tonumber(ARGV[3]) or fence == tonumber(ARGV[3]) and version >= tonumber(ARGV[2]) then return 'conflict' end
 end
-for i = 9, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+redis.call('HSET', KEYS[1], unpack(ARGV, 9))
 redis.call('XADD', KEYS[3], ARGV[2] .. '-0', 'kind', 'restore', 'state', ARGV[5], 'reason', ARGV[6], 'fence', ARGV[3], 'at', ARGV[7])
 local index = redis.call('GET', KEYS[2])
 if ARGV[8] == '1' then
