@@ -54,7 +54,7 @@ var allowed = map[string][]string{
 	"hooks/gate":        {"providers"},
 	"hooks":             {"control", "hooks/gate", "providers", "wav"},
 	"media":             {"calls", "control", "hooks/gate", "providers", "session", "ws"},
-	"api": {"agent", "calls", "control", "control/transfers", "hooks/gate", "providers", "session",
+	"api": {"agent", "calls", "cluster", "control", "control/transfers", "hooks/gate", "providers", "session",
 		"transfer"},
 	"bridge": {"api", "calls", "cluster", "control", "control/transfers", "hooks", "hooks/gate", "media", "notify",
 		"providers", "wav"},

@@ -49,9 +49,12 @@ type accountInfo struct {
 }
 
 // accounts lists the accounts, without secrets.
-func (s *Server) accounts(*request) (reply, error) {
+func (s *Server) accounts(r *request) (reply, error) {
 	list := []accountInfo{}
 	for name, a := range s.control.Accounts() {
+		if !r.token.sees(name) {
+			continue
+		}
 		info := accountInfo{Name: name, Provider: a.Spec.Name, From: a.From, Numbers: append([]string{}, a.Numbers...),
 			Calls: a.HasCommands(), DTMFOut: "inband", Inbound: s.control.HookURL(a.Spec.Name, name, "inbound"),
 			Status: s.control.HookURL(a.Spec.Name, name, "status")}

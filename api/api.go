@@ -30,6 +30,26 @@ import (
 type Token struct {
 	Name   string
 	SHA256 [sha256.Size]byte
+	// Accounts are those whose calls it is for, May what it may do: Scopes. Empty: all.
+	Accounts, May []string
+}
+
+// What a token may do.
+const (
+	mayRead    = "read"    // see calls, transfers, events and accounts
+	mayPlace   = "place"   // place calls
+	mayControl = "control" // end, move and redirect calls, send digits, make tokens of pools
+)
+
+// Scopes are all that a token may do.
+var Scopes = []string{mayRead, mayPlace, mayControl}
+
+func (t *Token) may(scope string) bool { return len(t.May) == 0 || slices.Contains(t.May, scope) }
+
+// sees reports whether calls of an account are its business. A call of no account is of
+// those tokens that are for all.
+func (t *Token) sees(account string) bool {
+	return len(t.Accounts) == 0 || slices.Contains(t.Accounts, account)
 }
 
 // Config of a Server.
@@ -62,14 +82,21 @@ type Server struct {
 func New(cfg Config) *Server {
 	s := &Server{cfg: cfg, control: cfg.Control}
 	cfg.Control.OnRemote("api", s.remote)
+	cfg.Control.OnRemote("calls", s.remoteCalls)
 	return s
 }
 
 // request is one request to the API, and who makes it.
 type request struct {
 	*http.Request
-	token string // its name
+	token *Token
 	body  []byte
+}
+
+// route is one request of the API, and what it needs.
+type route struct {
+	needs string
+	do    func(*request) (reply, error)
 }
 
 // reply is what is answered: a status and a JSON value, or nothing.
@@ -79,22 +106,39 @@ type reply struct {
 }
 
 // routes are the requests of the API; openapi.yaml describes each.
-func (s *Server) routes() map[string]func(*request) (reply, error) {
-	return map[string]func(*request) (reply, error){
-		"POST /v1/calls":                              s.dial,
-		"GET /v1/calls":                               s.list,
-		"GET /v1/calls/{call}":                        s.get,
-		"POST /v1/calls/{call}/hangup":                s.hangup,
-		"POST /v1/calls/{call}/digits":                s.digits,
-		"POST /v1/calls/{call}/redirect":              s.redirect,
-		"POST /v1/calls/{call}/transfers":             s.beginTransfer,
-		"GET /v1/transfers/{transfer}":                s.getTransfer,
-		"DELETE /v1/transfers/{transfer}":             s.endTransfer,
-		"GET /v1/providers":                           s.providers,
-		"GET /v1/accounts":                            s.accounts,
-		"GET /v1/accounts/{account}/refused-webhooks": s.refused,
-		"POST /v1/pools/{pool}/tokens":                s.poolToken,
+func (s *Server) routes() map[string]route {
+	return map[string]route{
+		"POST /v1/calls":                              {mayPlace, s.dial},
+		"GET /v1/calls":                               {mayRead, s.list},
+		"GET /v1/calls/{call}":                        {mayRead, s.get},
+		"POST /v1/calls/{call}/hangup":                {mayControl, s.hangup},
+		"POST /v1/calls/{call}/digits":                {mayControl, s.digits},
+		"POST /v1/calls/{call}/redirect":              {mayControl, s.redirect},
+		"POST /v1/calls/{call}/transfers":             {mayControl, s.beginTransfer},
+		"GET /v1/transfers/{transfer}":                {mayRead, s.getTransfer},
+		"DELETE /v1/transfers/{transfer}":             {mayControl, s.endTransfer},
+		"GET /v1/providers":                           {mayRead, s.providers},
+		"GET /v1/accounts":                            {mayRead, s.accounts},
+		"GET /v1/accounts/{account}/refused-webhooks": {mayRead, s.refused},
+		"POST /v1/pools/{pool}/tokens":                {mayControl, s.poolToken},
 	}
+}
+
+// carryOut does what a request asks for, if its token may, and the call or account that it
+// is about is the token's business.
+func (s *Server) carryOut(r route, a *request) (reply, error) {
+	if !a.token.may(r.needs) {
+		return reply{}, &apiError{http.StatusForbidden, "forbidden", "the token may not " + r.needs, 0}
+	}
+	if id := a.PathValue("call"); id != "" {
+		if call, known := s.control.Calls().Get(id); known && !a.token.sees(call.Account) {
+			return reply{}, control.ErrNoCall
+		}
+	}
+	if name := a.PathValue("account"); name != "" && !a.token.sees(name) {
+		return reply{}, &apiError{http.StatusNotFound, "not_found", "no such account", 0}
+	}
+	return r.do(a)
 }
 
 // Doors are what the server answers, by pattern.
@@ -106,17 +150,17 @@ func (s *Server) Doors() map[string]http.HandlerFunc {
 	if len(s.cfg.Tokens) == 0 {
 		return doors
 	}
-	for pattern, do := range s.routes() {
+	for pattern, r := range s.routes() {
 		doors[pattern] = s.authorized(func(w http.ResponseWriter, a *request) {
 			if s.pass(w, a, pattern) {
 				return
 			}
-			r, err := do(a)
+			answer, err := s.carryOut(r, a)
 			if err != nil {
 				s.fail(w, a.Request, err)
 				return
 			}
-			writeJSON(w, r.status, "application/json", r.body)
+			writeJSON(w, answer.status, "application/json", answer.body)
 		})
 	}
 	doors["GET /v1/events"] = s.authorized(s.events)
@@ -134,8 +178,8 @@ func (s *Server) Doors() map[string]http.HandlerFunc {
 // authorized lets through who has a token.
 func (s *Server) authorized(next func(http.ResponseWriter, *request)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		name, ok := s.tokenName(r)
-		if !ok {
+		token := s.tokenOf(r)
+		if token == nil {
 			s.stranger(w, r, &apiError{http.StatusUnauthorized, "unauthorized",
 				"Authorization must be Bearer, with a token of api.tokens", 0})
 			return
@@ -151,21 +195,33 @@ func (s *Server) authorized(next func(http.ResponseWriter, *request)) http.Handl
 				"Content-Type must be application/json", 0})
 			return
 		}
-		next(w, &request{r, name, body})
+		next(w, &request{r, token, body})
 	}
 }
 
-// tokenName finds whose token a request shows. All are compared, so that the time
-// tells nothing.
-func (s *Server) tokenName(r *http.Request) (name string, ok bool) {
+// tokenOf finds the token that a request shows; nil: none. All are compared, so that the
+// time tells nothing.
+func (s *Server) tokenOf(r *http.Request) (found *Token) {
 	shown, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	sum := sha256.Sum256([]byte(shown))
-	for _, t := range s.cfg.Tokens {
-		if subtle.ConstantTimeCompare(sum[:], t.SHA256[:]) == 1 {
-			name, ok = t.Name, bearer
+	for i := range s.cfg.Tokens {
+		t := &s.cfg.Tokens[i]
+		if subtle.ConstantTimeCompare(sum[:], t.SHA256[:]) == 1 && bearer {
+			found = t
 		}
 	}
-	return name, ok
+	return found
+}
+
+// tokenNamed is the token of a request that another instance passes on; instances have the
+// same configuration.
+func (s *Server) tokenNamed(name string) *Token {
+	for i := range s.cfg.Tokens {
+		if s.cfg.Tokens[i].Name == name {
+			return &s.cfg.Tokens[i]
+		}
+	}
+	return &Token{Name: name, May: []string{"nothing"}}
 }
 
 // stranger answers those who show no good token, not too often.

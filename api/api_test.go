@@ -204,3 +204,47 @@ func TestJSONErrors(t *testing.T) {
 		}
 	}
 }
+
+// TestScopes: a token sees the calls of its accounts only, and does no more than it may.
+func TestScopes(t *testing.T) {
+	s, _ := newServer(t)
+	s.cfg.Tokens = []Token{
+		{Name: "all", SHA256: sha256.Sum256([]byte("all"))},
+		{Name: "reader", SHA256: sha256.Sum256([]byte("reader")), May: []string{mayRead}},
+		{Name: "placer", SHA256: sha256.Sum256([]byte("placer")), May: []string{mayPlace}},
+		{Name: "other", SHA256: sha256.Sum256([]byte("other")), Accounts: []string{"other"}},
+		{Name: "main", SHA256: sha256.Sum256([]byte("main")), Accounts: []string{"main"}},
+	}
+	mux := http.NewServeMux()
+	for pattern, h := range s.Doors() {
+		mux.HandleFunc(pattern, h)
+	}
+	call := s.control.Calls().Add(calls.Call{Account: "main", Provider: "twilio", CarrierID: "CA1",
+		Status: providers.StatusInProgress})
+	for _, tt := range []struct {
+		token, method, path string
+		want                int
+		body                string // part of it
+	}{
+		{"all", "GET", "/v1/calls/" + call.ID, 200, call.ID}, {"main", "GET", "/v1/calls/" + call.ID, 200, call.ID},
+		{"reader", "GET", "/v1/calls/" + call.ID, 200, call.ID}, {"other", "GET", "/v1/calls/" + call.ID, 404, "not_found"},
+		{"placer", "GET", "/v1/calls/" + call.ID, 403, "may not read"},
+		{"reader", "POST", "/v1/calls/" + call.ID + "/hangup", 403, "may not control"},
+		{"other", "POST", "/v1/calls/" + call.ID + "/hangup", 404, "not_found"},
+		{"reader", "POST", "/v1/calls", 403, "may not place"},
+		{"placer", "POST", "/v1/calls", 400, "bad_json"}, // it has no body
+		{"all", "GET", "/v1/calls", 200, call.ID}, {"other", "GET", "/v1/calls", 200, `{"calls":[]}`},
+		{"all", "GET", "/v1/accounts", 200, `"main"`}, {"other", "GET", "/v1/accounts", 200, `{"accounts":[]}`},
+		{"other", "GET", "/v1/accounts/main/refused-webhooks", 404, "not_found"},
+		{"other", "GET", "/v1/events?call=" + call.ID, 404, "not_found"}, {"placer", "GET", "/v1/events", 403, "may not read"},
+		{"nobody", "GET", "/v1/calls", 401, "unauthorized"},
+	} {
+		r := httptest.NewRequest(tt.method, tt.path, nil)
+		r.Header.Set("Authorization", "Bearer "+tt.token)
+		w := httptest.NewRecorder()
+		mux.ServeHTTP(w, r)
+		if w.Code != tt.want || !strings.Contains(w.Body.String(), tt.body) {
+			t.Errorf("%s: %s %s: %d %s, want %d %s", tt.token, tt.method, tt.path, w.Code, w.Body, tt.want, tt.body)
+		}
+	}
+}

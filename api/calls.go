@@ -33,7 +33,7 @@ func (s *Server) dial(a *request) (reply, error) {
 	if err := a.read(&r); err != nil {
 		return reply{}, err
 	}
-	if err := s.checkDial(&r); err != nil {
+	if err := s.checkDial(a, &r); err != nil {
 		return reply{}, err
 	}
 	return s.once(a, func() (reply, error) {
@@ -49,14 +49,14 @@ func (s *Server) dial(a *request) (reply, error) {
 }
 
 // checkDial checks a request, and chooses the caller id where none is asked for.
-func (s *Server) checkDial(r *dialRequest) error {
+func (s *Server) checkDial(a *request, r *dialRequest) error {
 	account, known := s.control.Account(r.Account)
 	if r.From == "" {
 		r.From = s.control.CallerID(&account)
 	}
 	ring := time.Duration(r.Ring) * time.Second
 	switch {
-	case !known:
+	case !known || !a.token.sees(r.Account):
 		return wrong("account: %.64q is not one of the configured accounts", r.Account)
 	case !account.HasCommands():
 		return control.ErrNoCommands
@@ -64,6 +64,9 @@ func (s *Server) checkDial(r *dialRequest) error {
 		return wrong("to: must be a number in E.164, such as +15550100123")
 	case !providers.ValidNumber(r.From):
 		return wrong("from: must be a number in E.164; it may be left out where the account has from or numbers")
+	case !account.Owns(r.From):
+		return wrong("from: %s is not one of the account's: set accounts.%s.from or numbers", calls.Mask(r.From),
+			r.Account)
 	case ring < control.MinRing || ring > control.MaxRing:
 		return wrong("ring_timeout: must be %v to %v seconds", control.MinRing.Seconds(), control.MaxRing.Seconds())
 	case !slices.Contains([]string{control.DetectOff, control.DetectReport, control.DetectHangup}, r.Detect):
@@ -103,12 +106,30 @@ func (s *Server) list(a *request) (reply, error) {
 	case !slices.Contains(begun, status) && !status.Final():
 		return reply{}, wrong("status: %.64q is none", status)
 	}
-	list := s.control.Calls().List(limit, func(c *calls.Call) bool {
-		return (q.Get("account") == "" || q.Get("account") == c.Account) &&
-			(status == "" || status == c.Status) &&
-			(live == "" || live == strconv.FormatBool(!c.Status.Final()))
-	})
+	want := &wanted{Account: q.Get("account"), Status: status, Live: live, Limit: limit, Accounts: a.token.Accounts}
+	list, err := s.everywhere(a.Context(), want)
+	if err != nil {
+		return reply{}, err
+	}
+	if list == nil {
+		list = []calls.Call{}
+	}
 	return reply{http.StatusOK, map[string]any{"calls": list}}, nil
+}
+
+// wanted are the calls that a list is of; empty fields do not matter.
+type wanted struct {
+	Account  string
+	Status   providers.Status
+	Live     string // true or false
+	Limit    int
+	Accounts []string // of the token
+}
+
+func (w *wanted) fits(c *calls.Call) bool {
+	return (w.Account == "" || w.Account == c.Account) && (w.Status == "" || w.Status == c.Status) &&
+		(w.Live == "" || w.Live == strconv.FormatBool(!c.Status.Final())) &&
+		(len(w.Accounts) == 0 || slices.Contains(w.Accounts, c.Account))
 }
 
 func (s *Server) get(a *request) (reply, error) {
@@ -188,6 +209,9 @@ func (s *Server) getTransfer(a *request) (reply, error) {
 		return reply{}, transfers.ErrNotFound
 	}
 	info, err := s.cfg.Transfers.Get(a.Context(), a.PathValue("transfer"))
+	if err == nil && !a.token.sees(info.Account) {
+		err = transfers.ErrNotFound
+	}
 	return reply{http.StatusOK, info}, err
 }
 
@@ -195,6 +219,11 @@ func (s *Server) getTransfer(a *request) (reply, error) {
 func (s *Server) endTransfer(a *request) (reply, error) {
 	if s.cfg.Transfers == nil {
 		return reply{}, transfers.ErrNotFound
+	}
+	if len(a.token.Accounts) > 0 {
+		if _, err := s.getTransfer(a); err != nil {
+			return reply{}, err
+		}
 	}
 	info, err := s.cfg.Transfers.End(a.Context(), a.PathValue("transfer"))
 	return reply{http.StatusOK, info}, err

@@ -19,9 +19,13 @@ const (
 // events is the feed as server-sent events (WHATWG HTML, section 9.2). A
 // listener that comes back with Last-Event-ID is told what it has missed.
 func (s *Server) events(w http.ResponseWriter, a *request) {
+	if !a.token.may(mayRead) {
+		s.fail(w, a.Request, &apiError{http.StatusForbidden, "forbidden", "the token may not " + mayRead, 0})
+		return
+	}
 	only := a.URL.Query().Get("call")
 	if only != "" {
-		if _, known := s.control.Calls().Get(only); !known {
+		if call, known := s.control.Calls().Get(only); !known || !a.token.sees(call.Account) {
 			s.fail(w, a.Request, control.ErrNoCall)
 			return
 		}
@@ -50,7 +54,7 @@ func (s *Server) events(w http.ResponseWriter, a *request) {
 			if !ok { // too slow: it may come back
 				return
 			}
-			if only != "" && ev.Call.ID != only {
+			if only != "" && ev.Call.ID != only || !a.token.sees(ev.Call.Account) {
 				continue
 			}
 			data, err := json.Marshal(ev)

@@ -2,7 +2,10 @@ package api
 
 import (
 	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"sync"
@@ -44,8 +47,11 @@ func (s *Server) once(a *request, do func() (reply, error)) (reply, error) {
 	case len(key) > maxKey:
 		return reply{}, wrong("Idempotency-Key: must have at most %d bytes", maxKey)
 	}
+	if other, r, err := s.elsewhere(a, key); other || err != nil {
+		return r, err
+	}
 	mine := &answer{request: sha256.Sum256(a.body), at: time.Now()}
-	before, err := s.answers.begin(a.token+"\x00"+key, mine)
+	before, err := s.answers.begin(a.token.Name+"\x00"+key, mine)
 	if err != nil {
 		return reply{}, err
 	}
@@ -53,8 +59,43 @@ func (s *Server) once(a *request, do func() (reply, error)) (reply, error) {
 		return before.reply, before.err
 	}
 	r, err := do()
-	s.answers.end(a.token+"\x00"+key, mine, r, err)
+	s.answers.end(a.token.Name+"\x00"+key, mine, r, err)
 	return r, err
+}
+
+// elsewhere has a request carried out by the instance that took the first one with its key,
+// if that was another.
+func (s *Server) elsewhere(a *request, key string) (other bool, r reply, err error) {
+	c := s.control.Cluster()
+	if c == nil {
+		return false, reply{}, nil
+	}
+	sum := sha256.Sum256([]byte(a.token.Name + "\x00" + key))
+	where, err := c.Take(a.Context(), "key:"+hex.EncodeToString(sum[:]), keepKeys)
+	if err != nil { // whether it is the first one is not known
+		return false, reply{}, &apiError{http.StatusServiceUnavailable, "unavailable",
+			"whether the Idempotency-Key has been used is not known now: " + err.Error(), time.Second}
+	}
+	if where == c.Self() {
+		return false, reply{}, nil
+	}
+	if !c.Alive(a.Context(), where) {
+		return true, reply{}, &apiError{http.StatusConflict, "lost",
+			"the instance that took the first request with this " +
+				"Idempotency-Key is gone: see whether the call was placed, and use another key", 0}
+	}
+	answer, err := s.askOther(a, where, remoteRequest{Pattern: "POST /v1/calls", Key: key})
+	if err != nil {
+		return true, reply{}, err
+	}
+	if answer.Status >= 300 {
+		var p problem
+		if err := json.Unmarshal(answer.Body, &p); err != nil {
+			return true, reply{}, fmt.Errorf("answer of another instance: %w", err)
+		}
+		return true, reply{}, &apiError{p.Status, p.Code, p.Detail, answer.Retry}
+	}
+	return true, reply{answer.Status, answer.Body}, nil
 }
 
 // begin takes a key. It gives what the request was answered before, if it was.

@@ -1,14 +1,19 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"voicebridge/calls"
+	"voicebridge/cluster"
 	"voicebridge/providers"
 )
 
@@ -19,6 +24,7 @@ type remoteRequest struct {
 	Pattern string
 	Call    string
 	Token   string
+	Key     string // Idempotency-Key
 	Body    []byte
 }
 
@@ -35,7 +41,7 @@ func (s *Server) remote(ctx context.Context, _ string, body json.RawMessage) (an
 	if err := json.Unmarshal(body, &r); err != nil {
 		return nil, err
 	}
-	do, known := s.routes()[r.Pattern]
+	route, known := s.routes()[r.Pattern]
 	if !known {
 		return nil, errors.New("api: no such request")
 	}
@@ -45,7 +51,10 @@ func (s *Server) remote(ctx context.Context, _ string, body json.RawMessage) (an
 		return nil, err
 	}
 	req.SetPathValue("call", r.Call)
-	answer, err := do(&request{req, r.Token, r.Body})
+	if r.Key != "" {
+		req.Header.Set("Idempotency-Key", r.Key)
+	}
+	answer, err := s.carryOut(route, &request{req, s.tokenNamed(r.Token), r.Body})
 	if err != nil {
 		p, retry := problemOf(err)
 		b, err := json.Marshal(p)
@@ -77,11 +86,9 @@ func (s *Server) pass(w http.ResponseWriter, a *request, pattern string) bool {
 	case where == "":
 		return false
 	}
-	var r remoteReply
-	if err := s.control.Cluster().Ask(a.Context(), where, "api", remoteRequest{pattern, id, a.token, a.body},
-		&r); err != nil {
-		s.fail(w, a.Request, &apiError{http.StatusGatewayTimeout, "unreachable",
-			"the instance that has the call does not answer: " + err.Error(), time.Second})
+	r, err := s.askOther(a, where, remoteRequest{Pattern: pattern, Call: id})
+	if err != nil {
+		s.fail(w, a.Request, err)
 		return true
 	}
 	kind := "application/json"
@@ -95,6 +102,72 @@ func (s *Server) pass(w http.ResponseWriter, a *request, pattern string) bool {
 		writeJSON(w, r.Status, kind, r.Body)
 	}
 	return true
+}
+
+// askOther has another instance carry a request out.
+func (s *Server) askOther(a *request, where string, r remoteRequest) (answer remoteReply, err error) {
+	r.Token, r.Body = a.token.Name, a.body
+	if err := s.control.Cluster().Ask(a.Context(), where, "api", r, &answer); err != nil {
+		return answer, &apiError{http.StatusGatewayTimeout, "unreachable",
+			"the instance that has the call does not answer: " + err.Error(), time.Second}
+	}
+	return answer, nil
+}
+
+// remoteCalls lists the calls of this instance for another one.
+func (s *Server) remoteCalls(_ context.Context, _ string, body json.RawMessage) (any, error) {
+	var want wanted
+	if err := json.Unmarshal(body, &want); err != nil {
+		return nil, err
+	}
+	return s.control.Calls().List(want.Limit, want.fits), nil
+}
+
+// listTime is how long other instances may take to list their calls.
+const listTime = 2 * time.Second
+
+// everywhere lists the calls of all instances, the newest first. Of one that several know
+// the record counts that has the stream, or has heard of it last.
+func (s *Server) everywhere(ctx context.Context, want *wanted) ([]calls.Call, error) {
+	list := s.control.Calls().List(want.Limit, want.fits)
+	c := s.control.Cluster()
+	if c == nil {
+		return list, nil
+	}
+	ctx, stop := context.WithTimeout(ctx, listTime)
+	defer stop()
+	var mu sync.Mutex
+	var group sync.WaitGroup
+	var failed error
+	for _, name := range c.Others() {
+		group.Go(func() {
+			var theirs []calls.Call
+			err := c.Ask(ctx, name, "calls", want, &theirs)
+			mu.Lock()
+			defer mu.Unlock()
+			list = append(list, theirs...)
+			if err != nil && !errors.Is(err, cluster.ErrNobody) {
+				failed = err
+			}
+		})
+	}
+	group.Wait()
+	if failed != nil {
+		return nil, &apiError{http.StatusServiceUnavailable, "unavailable",
+			"not all instances have listed their calls: " + failed.Error(), time.Second}
+	}
+	best := map[string]calls.Call{}
+	for _, call := range list {
+		before, known := best[call.ID]
+		if !known || call.Streaming && !before.Streaming ||
+			call.Streaming == before.Streaming && call.Status.Final() && !before.Status.Final() {
+			best[call.ID] = call
+		}
+	}
+	list = slices.SortedFunc(maps.Values(best), func(x, y calls.Call) int {
+		return cmp.Or(y.CreatedAt.Compare(x.CreatedAt), strings.Compare(x.ID, y.ID))
+	})
+	return list[:min(len(list), want.Limit)], nil
 }
 
 // A call that was answered here may have its stream elsewhere since a moment: its

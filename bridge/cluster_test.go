@@ -47,7 +47,7 @@ func TestInstances(t *testing.T) {
 		s.many = true
 		var account *providers.Account
 		member := func(o *options, name string) {
-			members := cluster.NewMembers(db, prefix, name, 2*time.Second, slog.New(slog.DiscardHandler))
+			members := cluster.NewMembers(db, prefix, name, 20*time.Second, slog.New(slog.DiscardHandler))
 			o.transfers = &transfers.Config{Store: redisstore.New(db, prefix, time.Second, members),
 				Manager: quickTimes(members.Self()), Allow: []string{"+1555010*"},
 				Ring: 20 * time.Second, Hold: transfers.HoldAgent}

@@ -292,3 +292,19 @@ func (c *Cluster) gone(err error) {
 	c.away.Store(time.Now().Add(backOff).UnixNano())
 	c.log.Warn("the database is away: for a while this instance knows only of itself", "err", err)
 }
+
+// Take makes this instance the one that deals with something, unless another one already
+// does, and returns which.
+func (c *Cluster) Take(ctx context.Context, name string, keep time.Duration) (instance string, err error) {
+	ctx, stop := context.WithTimeout(ctx, lookTime)
+	defer stop()
+	got, err := c.db.SetArgs(ctx, c.prefix+"once:{"+name+"}", c.self, redis.SetArgs{Mode: "NX", Get: true, TTL: keep}).
+		Result()
+	switch {
+	case errors.Is(err, redis.Nil):
+		return c.self, nil
+	case err != nil:
+		return "", fmt.Errorf("cluster: take: %w", err)
+	}
+	return got, nil
+}

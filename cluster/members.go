@@ -160,6 +160,19 @@ func (m *Members) alive(name string) bool {
 	return now.Before(m.until[name]) || now.Before(m.trust)
 }
 
+// Others are the other instances that live.
+func (m *Members) Others() (names []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	for _, name := range slices.Sorted(maps.Keys(m.until)) {
+		if name != m.self && now.Before(m.until[name]) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // Dead are the instances whose lease is over.
 func (m *Members) Dead() []string {
 	m.mu.Lock()

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -160,7 +161,17 @@ func (c *Config) tokens() ([]api.Token, error) {
 		if t.Name == "" {
 			return nil, fmt.Errorf("api.tokens[%d].name: must be set: it says whose token it is", i)
 		}
-		tokens = append(tokens, api.Token{Name: t.Name, SHA256: [sha256.Size]byte(b)})
+		for _, name := range t.Accounts {
+			if _, known := c.Accounts[name]; !known {
+				return nil, fmt.Errorf("api.tokens[%d].accounts: %q is not one of accounts", i, name)
+			}
+		}
+		for _, scope := range t.May {
+			if !slices.Contains(api.Scopes, scope) {
+				return nil, fmt.Errorf("api.tokens[%d].may: %q must be one of %v", i, scope, api.Scopes)
+			}
+		}
+		tokens = append(tokens, api.Token{Name: t.Name, SHA256: [sha256.Size]byte(b), Accounts: t.Accounts, May: t.May})
 	}
 	return tokens, nil
 }
@@ -248,6 +259,8 @@ func (c *Config) transfers(db redis.UniversalClient, members *cluster.Members) (
 	}
 	keep := time.Duration(c.Transfers.Keep)
 	t.Manager.Keep = keep
+	t.Limits = transfers.Limits{Call: int(c.Transfers.PerCall), Number: int(c.Transfers.PerNumber),
+		Account: int(c.Transfers.PerAccount)}
 	for name, d := range c.Transfers.Destinations {
 		t.Destinations[name] = transfers.Destination(d)
 	}

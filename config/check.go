@@ -161,6 +161,9 @@ func (c *Config) checkSizes(wrong complaint) {
 		{"limits.calls", c.Limits.Calls, 1, 1e6},
 		{"limits.header_bytes", c.Limits.Header, 4096, 1 << 20},
 		{"limits.message_bytes", c.Limits.Message, 4096, 16 << 20},
+		{"transfers.per_call", c.Transfers.PerCall, 0, 1e6},
+		{"transfers.per_number", c.Transfers.PerNumber, 0, 1e6},
+		{"transfers.per_account", c.Transfers.PerAccount, 0, 1e6},
 	} {
 		if v := int64(n.v); v < n.min || v > n.max {
 			wrong(n.name, "%d must be between %d and %d", v, n.min, n.max)

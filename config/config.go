@@ -68,8 +68,10 @@ type API struct {
 
 // Token is a token of the API, of which the file has the SHA-256 only.
 type Token struct {
-	Name   string `yaml:"name"`
-	SHA256 string `yaml:"sha256"`
+	Name     string   `yaml:"name"`
+	SHA256   string   `yaml:"sha256"`
+	Accounts []string `yaml:"accounts"`
+	May      []string `yaml:"may"`
 }
 
 type Fallback struct {
@@ -170,6 +172,9 @@ type Transfers struct {
 	Hold         string                 `yaml:"hold"`
 	Music        string                 `yaml:"music"`
 	Keep         Duration               `yaml:"keep"`
+	PerCall      Whole                  `yaml:"per_call"`
+	PerNumber    Whole                  `yaml:"per_number"`
+	PerAccount   Whole                  `yaml:"per_account"`
 }
 
 type Destination struct {
@@ -193,7 +198,7 @@ type Redis struct {
 
 // Default returns the configuration of an empty file.
 func Default() *Config {
-	m, s := bridge.Defaults, session.Defaults
+	m, s, l := bridge.Defaults, session.Defaults, transfers.DefaultLimits
 	return &Config{
 		Listen: "127.0.0.1:9001",
 		Media:  Media{Loops: Whole(runtime.GOMAXPROCS(0))},
@@ -204,7 +209,8 @@ func Default() *Config {
 			Lead: Duration(s.Lead), CallerQueue: Duration(s.CallerQueue),
 		},
 		Transfers: Transfers{Ring: Duration(transfers.DefaultRing), CallerID: "own", Hold: transfers.HoldAgent,
-			Keep: Duration(transfer.Tombstone)},
+			Keep: Duration(transfer.Tombstone), PerCall: Whole(l.Call), PerNumber: Whole(l.Number),
+			PerAccount: Whole(l.Account)},
 		Redis: Redis{Prefix: "voicebridge:", Lease: Duration(cluster.DefaultLease)},
 		Log:   Log{Level: "info", Format: "text"},
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -31,6 +32,11 @@ type Account struct {
 	// UnsignedMedia takes media connections whose handshake the carrier has not
 	// signed: their token alone must do.
 	UnsignedMedia bool
+}
+
+// Owns reports whether a number is one of the account's: what it may show as caller id.
+func (a *Account) Owns(number string) bool {
+	return number == a.From || slices.Contains(a.Numbers, number)
 }
 
 // Agent is who answers a call, and how the call is carried.

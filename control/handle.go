@@ -360,7 +360,9 @@ func (c *Controller) stepDone(ctx context.Context, t *told, token string) (Outco
 	step := Step{Number: t.Status, Returns: tk.Returns}
 	if step.Number == "" {
 		if step.Cause, step.Here = c.StreamEnded(ctx, tk.ID, tk.Returns); step.Cause == calls.Transferred {
-			c.awaitMove(ctx, tk.ID)
+			if !c.awaitMove(ctx, tk.ID) {
+				return Outcome{}, errMoving
+			}
 			return Outcome{Result: ResultOK}, nil // it has been taken elsewhere
 		}
 	}
@@ -406,20 +408,26 @@ func (c *Controller) withoutTransfer(t *told, step *Step) *providers.Answer {
 	return answer
 }
 
-// moveTime is how long a carrier may wait for an answer while it is asked to take the
-// call elsewhere: less than it gives a webhook.
-const moveTime = 10 * time.Second
+// moveTime is how long a carrier waits for an answer while it is asked to take the call
+// elsewhere: less than any gives a webhook.
+const moveTime = 3 * time.Second
 
-// awaitMove waits for the end of such a request: what is answered before would count.
-func (c *Controller) awaitMove(ctx context.Context, call string) {
+// errMoving has the carrier ask again: what is answered before it is asked to take the call
+// elsewhere would count.
+var errMoving = errors.New("the call is being taken elsewhere")
+
+// awaitMove waits for the end of such a request. It is false where that takes too long.
+func (c *Controller) awaitMove(ctx context.Context, call string) bool {
 	done, moving := c.moves.Load(call)
 	if !moving {
-		return
+		return true
 	}
 	ctx, stop := context.WithTimeout(ctx, moveTime)
 	defer stop()
 	select {
 	case <-done.(chan struct{}):
+		return true
 	case <-ctx.Done():
+		return false
 	}
 }

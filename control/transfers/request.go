@@ -62,6 +62,9 @@ func (t *Transfers) Start(ctx context.Context, id string, want *calls.TransferRe
 	if no != nil {
 		return Info{}, no
 	}
+	if what := t.tries.take(time.Now(), req, t.cfg.Limits); what != "" {
+		return Info{}, tooOften(what)
+	}
 	req.By, req.Ref, req.Returns = by, ref, int64(call.Returns)
 	req.Place = t.placeOf(ctx, account, req)
 	defer t.request(id)()
@@ -143,6 +146,11 @@ func (t *Transfers) check(call *calls.Call, want *calls.TransferRequest) (*trans
 	}
 	if no := t.checkFields(req, want.Agent); no != nil {
 		return nil, no
+	}
+	account, _ := t.control.Account(call.Account)
+	if own := []string{control.OwnNumber(call), call.From, call.To}; !account.Owns(req.From) &&
+		!slices.Contains(own, req.From) {
+		return nil, bad("from: must be a number of the account, or the caller's")
 	}
 	for reason, d := range req.OnFail {
 		if reason != "" && !slices.Contains(transfer.Reasons, reason) {

@@ -40,6 +40,8 @@ type Config struct {
 	// request says otherwise; Music is that of HoldMusic; nil: a chime.
 	Hold  string
 	Music *wav.Music
+	// Limits bound how often.
+	Limits Limits
 }
 
 // Destination is where calls may be moved to.
@@ -65,6 +67,7 @@ type Transfers struct {
 	states  *prometheus.CounterVec
 	log     *slog.Logger
 
+	tries tries
 	begun chan *entry // live transfers of calls whose session is here, to be followed
 
 	mu     sync.Mutex
@@ -197,6 +200,7 @@ func (t *Transfers) Collect(ch chan<- prometheus.Metric) {
 
 // Info is a transfer as the API tells it.
 type Info struct {
+	Account   string            `json:"-"`
 	ID        string            `json:"id"`
 	Call      string            `json:"call"`
 	Mode      string            `json:"mode"`
@@ -210,7 +214,8 @@ type Info struct {
 }
 
 func infoOf(r *transfer.Record) Info {
-	return Info{ID: r.ID, Call: r.Call, Mode: string(r.Mode), To: destination(r), State: string(r.State),
+	return Info{Account: r.Account, ID: r.ID, Call: r.Call, Mode: string(r.Mode), To: destination(r),
+		State:  string(r.State),
 		Reason: r.Reason, Detail: r.Detail,
 		Context: r.Context, CreatedAt: time.UnixMilli(r.Created).UTC(), UpdatedAt: time.UnixMilli(r.Updated).UTC()}
 }

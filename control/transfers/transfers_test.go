@@ -116,7 +116,7 @@ func TestCheck(t *testing.T) {
 		"to: ":     {{}, {To: "555"}, {To: "name:nobody"}, {To: "+16660000"}, {To: "+493012345678"}},
 		"mode: ":   {{To: human, Mode: "warm"}},
 		"agent: ":  {{To: human, Agent: "sings"}, {To: human, Agent: "stay", Mode: "blind"}},
-		"from: ":   {{To: human, From: "x"}},
+		"from: ":   {{To: human, From: "x"}, {To: human, From: "+12125550000"}},
 		"timeout_": {{To: human, Timeout: 4}, {To: human, Timeout: 121}},
 		"whisper": {{To: human, Mode: "attended", Whisper: long}, {To: human, Whisper: "x"},
 			{To: human, Accept: "digit"}},

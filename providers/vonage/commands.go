@@ -136,7 +136,7 @@ func (c *commands) Dial(ctx context.Context, d *providers.Dial) (providers.Leg, 
 		RingingTimer: int(d.Ring / time.Second),
 	}
 	if d.Detect {
-		req.Detection = &amdBehaviour{Behavior: "continue", Mode: "detect"}
+		req.Detection = &amdBehaviour{Behavior: "continue", Mode: "default"} // beside the call; detect waits
 	}
 	var reply callReply
 	if err := c.rest.Do(ctx, "dial", "POST", "/v1/calls", req, &reply); err != nil {
