@@ -211,13 +211,24 @@ func (m *Manager) own(r *Record, told int64, doubt bool) {
 			case <-ctx.Done():
 			}
 		}
-		m.mu.Lock()
-		if m.owned[r.ID] == o && m.ctx != nil && m.ctx.Err() == nil { // Run lets go of those that are left
-			delete(m.owned, r.ID)
-			m.stir()
-		}
-		m.mu.Unlock()
+		m.finished(ctx, o)
 	})
+}
+
+// finished lets a transfer go whose driver is at its end. Run lets go of those that are left.
+func (m *Manager) finished(ctx context.Context, o *owned) {
+	m.mu.Lock()
+	last := m.owned[o.r.ID] == o && ctx.Err() == nil
+	if last {
+		delete(m.owned, o.r.ID)
+		m.stir()
+	}
+	m.mu.Unlock()
+	if last {
+		ctx, stop := context.WithTimeout(ctx, storeTime)
+		defer stop()
+		m.store.Finished(ctx, m.cfg.Instance, o.r.ID)
+	}
 }
 
 // stir tells that an owned transfer has changed. It is called with mu held.

@@ -195,6 +195,9 @@ func (m *Memory) Release(_ context.Context, owner string) error {
 	return nil
 }
 
+// Finished implements Store: the owner is in the record alone.
+func (m *Memory) Finished(context.Context, string, string) {}
+
 // Claim implements Store.
 func (m *Memory) Claim(_ context.Context, owner string, limit int) ([]*Record, error) {
 	now := m.lock()

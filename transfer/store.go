@@ -34,6 +34,9 @@ type Store interface {
 	// written for a transfer at rest. Release gives it up.
 	Renew(ctx context.Context, owner string, lease time.Duration) error
 	Release(ctx context.Context, owner string) error
+	// Finished tells that an owner does not act for a transfer any more, which is over or
+	// another owner's.
+	Finished(ctx context.Context, owner, id string)
 	// Claim takes over transfers of owners whose lease is over, at most limit.
 	Claim(ctx context.Context, owner string, limit int) ([]*Record, error)
 	// Wake tells the owner of a transfer of a change that somebody else has made. It may

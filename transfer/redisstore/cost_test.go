@@ -175,7 +175,8 @@ func BenchmarkCostTransfers(b *testing.B) {
 					}
 					begun++
 					ends.Go(func() {
-						_, err := m.Wait(ctx, r.ID, func(r *transfer.Record) bool { return r.State == transfer.Bridged })
+						_, err := m.Wait(ctx, r.ID,
+							func(r *transfer.Record) bool { return r.State == transfer.Bridged })
 						if err == nil {
 							_, _, err = m.HandleEvent(ctx, r.ID, transfer.Event{Kind: transfer.LegDown})
 						}

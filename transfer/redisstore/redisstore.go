@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -60,13 +61,15 @@ type Store struct {
 	mu        sync.Mutex
 	owned     map[string]struct{} // by this instance
 	left      map[string]string   // that are still to be taken out of an owner's set, by id
-	failovers int                 // that the set of them was written after
+	unsure    map[string]struct{} // of which it is not known whether they were taken over
+	failovers int                 // that the set of them was compared after
+	compared  time.Time
 }
 
 // New makes a store in a database.
 func New(db redis.UniversalClient, prefix string, tombstone time.Duration, members *cluster.Members) *Store {
 	return &Store{db: db, prefix: prefix + "transfer:", tombstone: tombstone, members: members,
-		owned: map[string]struct{}{}, left: map[string]string{}}
+		owned: map[string]struct{}{}, left: map[string]string{}, unsure: map[string]struct{}{}}
 }
 
 // tagged is an id of a transfer with the hash tag of its call.
@@ -125,22 +128,26 @@ func (s *Store) Create(ctx context.Context, r *transfer.Record) error {
 }
 
 // own notes what an instance acts for.
-func (s *Store) own(ctx context.Context, owner string, ids ...string) error {
-	members := make([]any, len(ids))
-	for i, id := range ids {
-		members[i] = id
-	}
-	if err := s.db.SAdd(ctx, s.set(owner), members...).Err(); err != nil {
-		return fmt.Errorf("transfer: store: own: %w", err)
-	}
+func (s *Store) own(ctx context.Context, owner, id string) error {
 	if owner == s.members.Self() {
 		s.mu.Lock()
-		defer s.mu.Unlock()
-		for _, id := range ids {
-			s.owned[id] = struct{}{}
-		}
+		s.owned[id] = struct{}{}
+		s.mu.Unlock()
+	}
+	if err := s.add(ctx, owner, id); err != nil {
+		return fmt.Errorf("transfer: store: own: %w", err)
 	}
 	return nil
+}
+
+// add puts ids into the set of an owner, which is kept for as long as they.
+func (s *Store) add(ctx context.Context, owner string, ids ...any) error {
+	_, err := s.db.Pipelined(ctx, func(p redis.Pipeliner) error {
+		p.SAdd(ctx, s.set(owner), ids...)
+		p.PExpire(ctx, s.set(owner), transfer.KeepLive)
+		return nil
+	})
+	return err
 }
 
 // disown takes out what an instance does not act for any more, now or with the next Renew.
@@ -205,9 +212,6 @@ func (s *Store) Move(ctx context.Context, before, after *transfer.Record, kind t
 	if err != nil {
 		return fmt.Errorf("transfer: store: move: %w", err)
 	}
-	if final == 1 && got == "ok" {
-		s.disown(ctx, after.Owner, after.ID)
-	}
 	return answered(got)
 }
 
@@ -269,17 +273,20 @@ func (s *Store) Step(ctx context.Context, r *transfer.Record, step string) (bool
 	return got == "first", answered(got)
 }
 
+// Finished implements transfer.Store.
+func (s *Store) Finished(ctx context.Context, owner, id string) { s.disown(ctx, owner, id) }
+
+// compareTime is how often the set of what this instance has is compared with what it
+// knows, though nothing is known to have been lost.
+const compareTime = 10 * time.Minute
+
 // Renew implements transfer.Store: the lease is that of the instance, which the members
-// keep. After a failover it writes the set of what this instance has again, and it takes
-// out of the sets what could not be taken out before.
+// keep. After a failover it compares the set of what this instance has with what it knows,
+// and it takes out of the sets what could not be taken out before.
 func (s *Store) Renew(ctx context.Context, owner string, _ time.Duration) error {
 	n := s.members.Failovers()
 	s.mu.Lock()
-	again, left := n != s.failovers, maps.Clone(s.left)
-	ids := make([]any, 0, len(s.owned))
-	for id := range s.owned {
-		ids = append(ids, id)
-	}
+	again, left := n != s.failovers || time.Since(s.compared) > compareTime, maps.Clone(s.left)
 	clear(s.left)
 	s.mu.Unlock()
 	for id, whose := range left {
@@ -288,19 +295,54 @@ func (s *Store) Renew(ctx context.Context, owner string, _ time.Duration) error 
 	if !again {
 		return nil
 	}
-	if _, err := s.db.TxPipelined(ctx, func(p redis.Pipeliner) error {
-		p.Del(ctx, s.set(owner))
-		if len(ids) > 0 {
-			p.SAdd(ctx, s.set(owner), ids...)
-		}
-		return nil
-	}); err != nil {
+	if err := s.compare(ctx, owner); err != nil {
 		return fmt.Errorf("transfer: store: own: %w", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.failovers = n
+	s.failovers, s.compared = n, time.Now()
 	return nil
+}
+
+// compare makes the set of what an instance has the same as what it knows, which may
+// change meanwhile.
+func (s *Store) compare(ctx context.Context, owner string) error {
+	there, err := s.db.SMembers(ctx, s.set(owner)).Result()
+	if err != nil {
+		return err
+	}
+	members := make([]any, len(there))
+	for i, id := range there {
+		members[i] = id
+	}
+	known, stale := s.differ(members)
+	if len(known) > 0 {
+		if err := s.add(ctx, owner, known...); err != nil {
+			return err
+		}
+		_, over := s.differ(known)
+		stale = append(stale, over...)
+	}
+	if len(stale) > 0 {
+		return s.db.SRem(ctx, s.set(owner), stale...).Err()
+	}
+	return nil
+}
+
+// differ gives all that this instance has, and what it does not have of a list.
+func (s *Store) differ(list []any) (known, stale []any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id := range s.owned {
+		known = append(known, id)
+	}
+	for _, id := range list {
+		name, _ := id.(string)
+		if _, has := s.owned[name]; !has {
+			stale = append(stale, id)
+		}
+	}
+	return known, stale
 }
 
 // Release implements transfer.Store: the members give the lease up.
@@ -308,7 +350,10 @@ func (s *Store) Release(context.Context, string) error { return nil }
 
 // Claim implements transfer.Store.
 func (s *Store) Claim(ctx context.Context, owner string, limit int) ([]*transfer.Record, error) {
-	var list []*transfer.Record
+	list, err := s.reclaim(ctx, owner)
+	if err != nil {
+		return list, err
+	}
 	for _, dead := range s.members.Dead() {
 		ids, err := s.db.SRandMemberN(ctx, s.set(dead), int64(limit-len(list))).Result()
 		if err != nil {
@@ -337,21 +382,56 @@ func (s *Store) Claim(ctx context.Context, owner string, limit int) ([]*transfer
 
 // claim takes one over; nil: somebody else has, or it is over.
 func (s *Store) claim(ctx context.Context, id, dead, owner string) (*transfer.Record, error) {
+	s.mu.Lock()
+	_, had := s.owned[id]
+	s.mu.Unlock()
 	if err := s.own(ctx, owner, id); err != nil {
 		return nil, err
 	}
-	got, err := claimScript.Run(ctx, s.db, []string{s.context(id), s.events(id)}, dead, owner,
-		transfer.KeepLive.Milliseconds()).Result()
+	r, err := s.take(ctx, id, dead, owner)
 	if err != nil {
-		return nil, fmt.Errorf("transfer: store: claim: %w", err)
+		return nil, err
 	}
 	s.disown(ctx, dead, id)
-	m := hash(got)
-	if len(m) == 0 {
+	if r == nil && !had {
 		s.disown(ctx, owner, id)
-		return nil, nil
 	}
-	return transfer.Parse(m)
+	return r, nil
+}
+
+// take makes an owner that of what another one had. Where no answer comes, the owner has it
+// perhaps, and nobody else would act for it.
+func (s *Store) take(ctx context.Context, id, from, owner string) (*transfer.Record, error) {
+	got, err := claimScript.Run(ctx, s.db, []string{s.context(id), s.events(id)}, from, owner,
+		transfer.KeepLive.Milliseconds()).Result()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.unsure[id] = struct{}{}
+		return nil, fmt.Errorf("transfer: store: claim: %w", err)
+	}
+	delete(s.unsure, id)
+	if m := hash(got); len(m) > 0 {
+		return transfer.Parse(m)
+	}
+	return nil, nil
+}
+
+// reclaim gives what was taken over without an answer.
+func (s *Store) reclaim(ctx context.Context, owner string) (list []*transfer.Record, err error) {
+	s.mu.Lock()
+	unsure := slices.Collect(maps.Keys(s.unsure))
+	s.mu.Unlock()
+	for _, id := range unsure {
+		r, err := s.take(ctx, id, owner, owner)
+		if err != nil {
+			return list, err
+		}
+		if r != nil {
+			list = append(list, r)
+		}
+	}
+	return list, nil
 }
 
 // Wake implements transfer.Store. The message is sharded: in a Cluster it is for one

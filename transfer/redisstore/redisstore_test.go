@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -151,5 +153,87 @@ func TestOwnedAgain(t *testing.T) {
 	}
 	if ids := s.db.SMembers(t.Context(), s.set(r.Owner)).Val(); len(ids) != 1 || ids[0] != r.ID {
 		t.Errorf("%v", ids)
+	}
+}
+
+// TestFinished: what an instance does not act for any more leaves its set, though the store
+// was away then.
+func TestFinished(t *testing.T) {
+	s := newStore(t)
+	self := s.members.Self()
+	left := func(want ...string) {
+		t.Helper()
+		if got := s.db.SMembers(t.Context(), s.set(self)).Val(); !slices.Equal(got, want) {
+			t.Errorf("%v, want %v", got, want)
+		}
+	}
+	r := transfertest.Record("cs_1", 1)
+	r.Owner = self
+	if err := s.Create(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	gone, stop := context.WithCancel(t.Context())
+	stop()
+	s.Finished(gone, self, r.ID)
+	left(r.ID)
+	if err := s.Renew(t.Context(), self, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	left()
+	s.db.SAdd(t.Context(), s.set(self), "tr_1_stale") // a failover has brought it back
+	s.failovers--
+	if err := s.Renew(t.Context(), self, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	left()
+}
+
+// mute is a connection on which the answer to one take-over is lost.
+type mute struct{ lost atomic.Bool }
+
+func (m *mute) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (m *mute) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (m *mute) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		err := next(ctx, cmd)
+		if args := cmd.Args(); err == nil && len(args) > 1 && args[1] == claimScript.Hash() &&
+			m.lost.CompareAndSwap(false, true) {
+			err = errors.New("the answer is lost")
+			cmd.SetErr(err)
+		}
+		return err
+	}
+}
+
+// TestClaimAnswerLost: a transfer that was taken over without an answer has an owner who
+// acts for it.
+func TestClaimAnswerLost(t *testing.T) {
+	s := newStore(t)
+	r := transfertest.Record("cs_1", 1)
+	r.Owner = "dead"
+	if err := s.Create(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	self := s.members.Self()
+	if err := claimScript.Load(t.Context(), s.db).Err(); err != nil {
+		t.Fatal(err)
+	}
+	s.db.AddHook(new(mute))
+	if _, err := s.claim(t.Context(), r.ID, "dead", self); err == nil {
+		t.Fatal("the answer is not lost")
+	}
+	list, err := s.Claim(t.Context(), self, 10)
+	if err != nil || len(list) != 1 || list[0].Owner != self {
+		t.Fatalf("%v, %v", list, err)
+	}
+	if again, err := s.claim(t.Context(), r.ID, "dead", self); again != nil || err != nil {
+		t.Errorf("%v, %v", again, err)
+	}
+	if ids := s.db.SMembers(t.Context(), s.set(self)).Val(); len(ids) != 1 {
+		t.Errorf("it is not in the set of its owner: %v", ids)
 	}
 }

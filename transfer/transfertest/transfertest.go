@@ -288,6 +288,7 @@ func (t *suite) forgets() {
 		}
 		t.move(r, transfer.Event{Kind: transfer.Cancel, Reason: transfer.ReasonAPI},
 			transfer.Event{Kind: transfer.Cleared})
+		t.s.Finished(t.Context(), r.Owner, r.ID)
 	}
 	all, fading := t.Keys(t.T, t.s), t.Fading(t.T, t.s)
 	if all < 5 || fading != all {
