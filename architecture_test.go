@@ -94,7 +94,7 @@ var libraries = map[string][]string{
 	"github.com/cenkalti/backoff":    {"notify", "providers"},
 	"github.com/getkin/":             {},
 	"golang.org/x/net/http/httpguts": {"agent/link"},
-	"golang.org/x/time":              {"agent/DIALECT", "hooks/gate", "media"},
+	"golang.org/x/time":              {"agent/DIALECT", "hooks/gate", "media", "providers"},
 	"pgregory.net/rapid":             {"providers/providertest"},
 }
 

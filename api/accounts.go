@@ -96,11 +96,14 @@ func (s *Server) refused(a *request) (reply, error) {
 	return reply{http.StatusOK, map[string]any{"refused": list}}, nil
 }
 
-// tokenPart is the part of a path that holds a token.
-var tokenPart = regexp.MustCompile(`(/(?:media/[a-z]+|hooks/[a-z]+/[A-Za-z0-9_-]+/answer)/)[A-Za-z0-9_-]{20,}`)
+// secretParts are the parts of paths that hold tokens, and the nonce of a transfer.
+var secretParts = regexp.MustCompile(`(/media/[a-z]+/|/hooks/[a-z]+/[A-Za-z0-9_-]+/(?:(?:answer|next)/|` +
+	`transfer/[A-Za-z0-9_{}]+/))[A-Za-z0-9_-]{10,}`)
 
-// hide replaces tokens in URLs.
-func hide(s string) string { return tokenPart.ReplaceAllString(s, "${1}TOKEN") }
+// hide replaces tokens in URLs, and most of numbers.
+func hide(s string) string {
+	return providers.MaskNumbers(secretParts.ReplaceAllString(s, "${1}TOKEN"))
+}
 
 // hookPath is the path of a URL, without tokens.
 func hookPath(u string) string {

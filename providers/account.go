@@ -20,6 +20,7 @@ type Account struct {
 
 	commands Commands
 	digits   int // the most that one request sends; 0: any number
+	pace     pace
 }
 
 // NewAccount makes an account. Commands is nil where the configuration has no
@@ -156,7 +157,8 @@ func (a *Account) SendsDigits() bool {
 // Dial places a call. It is not tried again where the carrier may have placed the
 // call already.
 func (a *Account) Dial(ctx context.Context, d *Dial) (Leg, error) {
-	return attempt(ctx, false, func(ctx context.Context) (Leg, error) { return a.commands.Dial(ctx, d) })
+	return attempt(ctx, a.pace, newCall, false,
+		func(ctx context.Context) (Leg, error) { return a.commands.Dial(ctx, d) })
 }
 
 // Do replaces what the carrier does with a call; a media stream ends. A call that has
@@ -166,7 +168,7 @@ func (a *Account) Do(ctx context.Context, leg string, answer *Answer) error {
 	if answer.Empty() {
 		return a.Hangup(ctx, leg)
 	}
-	_, err := attempt(ctx, false, func(ctx context.Context) (struct{}, error) {
+	_, err := attempt(ctx, a.pace, command, false, func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, a.commands.Do(ctx, leg, answer)
 	})
 	return err
@@ -174,7 +176,9 @@ func (a *Account) Do(ctx context.Context, leg string, answer *Answer) error {
 
 // Hangup ends a call. One that has ended already is no error.
 func (a *Account) Hangup(ctx context.Context, leg string) error {
-	err := repeat(ctx, func(ctx context.Context) error { return a.commands.Hangup(ctx, leg) })
+	_, err := attempt(ctx, a.pace, command, true, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, a.commands.Hangup(ctx, leg)
+	})
 	if IsNoCall(err) {
 		return nil
 	}
@@ -183,7 +187,8 @@ func (a *Account) Hangup(ctx context.Context, leg string) error {
 
 // Get asks how a call is.
 func (a *Account) Get(ctx context.Context, leg string) ([]CallEvent, error) {
-	return attempt(ctx, true, func(ctx context.Context) ([]CallEvent, error) { return a.commands.Get(ctx, leg) })
+	return attempt(ctx, a.pace, question, true,
+		func(ctx context.Context) ([]CallEvent, error) { return a.commands.Get(ctx, leg) })
 }
 
 // InRoom asks whether legs are in a room. It is errors.ErrUnsupported where the carrier
@@ -191,8 +196,7 @@ func (a *Account) Get(ctx context.Context, leg string) ([]CallEvent, error) {
 func (a *Account) InRoom(ctx context.Context, room string, legs ...string) ([]bool, error) {
 	if a.HasCommands() {
 		if looker, ok := a.commands.(RoomLooker); ok {
-			return attempt(ctx, true, func(ctx context.Context) ([]bool,
-				error) {
+			return attempt(ctx, a.pace, question, true, func(ctx context.Context) ([]bool, error) {
 				return looker.InRoom(ctx, room, legs)
 			})
 		}
@@ -213,7 +217,7 @@ func (a *Account) SendDigits(ctx context.Context, leg, digits string) error {
 		if a.digits > 0 {
 			n = min(n, a.digits)
 		}
-		_, err := attempt(ctx, false, func(ctx context.Context) (struct{}, error) {
+		_, err := attempt(ctx, a.pace, command, false, func(ctx context.Context) (struct{}, error) {
 			return struct{}{}, sender.SendDigits(ctx, leg, digits[:n])
 		})
 		if err != nil {

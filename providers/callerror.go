@@ -41,7 +41,8 @@ var advice = map[CallErrorKind]string{
 	ErrUnavailable: "the carrier did not answer as it should: try again, and see its status page",
 }
 
-// Error says what was done, what came back and what to do.
+// Error says what was done, what came back and what to do. Numbers are masked, which
+// carriers repeat.
 func (e *CallError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %s", e.Op, e.Kind)
@@ -53,7 +54,7 @@ func (e *CallError) Error() string {
 		b.WriteString(")")
 	}
 	if e.Detail != "" {
-		fmt.Fprintf(&b, ": %q", e.Detail)
+		fmt.Fprintf(&b, ": %q", MaskNumbers(e.Detail))
 	}
 	if e.Err != nil {
 		why := e.Err
@@ -61,7 +62,7 @@ func (e *CallError) Error() string {
 		if errors.As(why, &u) { // without the URL, which says nothing new
 			why = u.Err
 		}
-		fmt.Fprintf(&b, ": %v", why)
+		fmt.Fprintf(&b, ": %s", MaskNumbers(why.Error()))
 	}
 	if e.Kind == ErrUnavailable && e.Status == 0 {
 		return b.String() + ": the carrier's API was not reached, or did not answer in time: check base_url and the " +

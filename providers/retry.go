@@ -1,6 +1,7 @@
 package providers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -17,12 +18,19 @@ const (
 	longestWait = 10 * time.Second // a carrier that wants to be left alone for longer is not asked again
 )
 
-// attempt carries out a request, and again, with growing and random pauses, where
-// that may help and is safe: always after ErrRate and where no connection was made,
-// and after other ErrUnavailable where the request may be repeated.
-func attempt[T any](ctx context.Context, repeats bool, do func(context.Context) (T, error)) (T, error) {
+// attempt carries out a request when its time has come, and again, with growing and random
+// pauses, where that may help and is safe: after ErrRate and where no connection was made,
+// and after other ErrUnavailable where the request may be repeated. A question that was one
+// too many is not repeated: it is asked again some time anyway.
+func attempt[T any](ctx context.Context, p pace, u urgency, repeats bool, do func(context.Context) (T, error)) (T,
+	error) {
 	var last error
 	v, err := backoff.Retry(ctx, func() (T, error) {
+		if err := p.wait(ctx, u); err != nil {
+			var none T
+			last = cmp.Or(last, err)
+			return none, backoff.Permanent(err)
+		}
 		one, cancel := context.WithTimeout(ctx, attemptTime)
 		defer cancel()
 		v, err := do(one)
@@ -31,7 +39,7 @@ func attempt[T any](ctx context.Context, repeats bool, do func(context.Context) 
 		switch {
 		case err == nil:
 			return v, nil
-		case !errors.As(err, &e), !e.again(repeats), e.Retry > longestWait:
+		case !errors.As(err, &e), !e.again(u, repeats), e.Retry > longestWait:
 			return v, backoff.Permanent(err)
 		case e.Retry > 0:
 			return v, errors.Join(&backoff.RetryAfterError{Duration: e.Retry}, err)
@@ -46,13 +54,7 @@ func attempt[T any](ctx context.Context, repeats bool, do func(context.Context) 
 	return v, err
 }
 
-// repeat is attempt for a request that may be repeated and has no result.
-func repeat(ctx context.Context, do func(context.Context) error) error {
-	_, err := attempt(ctx, true, func(ctx context.Context) (struct{}, error) { return struct{}{}, do(ctx) })
-	return err
-}
-
 // again reports whether the request may be made again.
-func (e *CallError) again(repeats bool) bool {
-	return e.Kind == ErrRate || e.Kind == ErrUnavailable && (repeats || e.Unsent())
+func (e *CallError) again(u urgency, repeats bool) bool {
+	return e.Kind == ErrRate && u != question || e.Kind == ErrUnavailable && (repeats || e.Unsent())
 }

@@ -23,10 +23,19 @@ type Config struct {
 	PrivateKey string `yaml:"private_key"`
 	Rate       int    `yaml:"rate"`     // of the audio, Hz; 0: 16000
 	BaseURL    string `yaml:"base_url"` // of the REST API, such as a region's; empty: Vonage's
+	// Calls and Requests are how many new calls, and other requests, Vonage takes from the
+	// account in a second; 0: any number.
+	Calls    int `yaml:"calls_per_second"`
+	Requests int `yaml:"requests_per_second"`
 }
 
-// defaultBaseURL is the one of all regions.
-const defaultBaseURL = "https://api.nexmo.com"
+// What holds where the configuration says nothing: the address of all regions, and what
+// Vonage takes from an account by default.
+const (
+	defaultBaseURL  = "https://api.nexmo.com"
+	defaultCalls    = 3
+	defaultRequests = 15
+)
 
 // NewAccount implements providers.Spec.
 func NewAccount(setup providers.Setup) (*providers.Account, error) {
@@ -37,12 +46,14 @@ func NewAccount(setup providers.Setup) (*providers.Account, error) {
 	if key == nil {
 		return providers.NewAccount("", abilities, w, nil), nil
 	}
-	return providers.NewAccount("", abilities, w, newCommands(w.cfg, base, key, w, setup.HTTP)), nil
+	account := providers.NewAccount("", abilities, w, newCommands(w.cfg, base, key, w, setup.HTTP))
+	account.Limit(w.cfg.Calls, w.cfg.Requests)
+	return account, nil
 }
 
 // readConfig reads and checks the configuration. key is nil where there is none.
 func readConfig(setup providers.Setup) (w *webhooks, key *rsa.PrivateKey, base *url.URL, err error) {
-	cfg := Config{Rate: 16000, BaseURL: defaultBaseURL}
+	cfg := Config{Rate: 16000, BaseURL: defaultBaseURL, Calls: defaultCalls, Requests: defaultRequests}
 	if err := setup.Decode(&cfg); err != nil {
 		return nil, nil, nil, err
 	}
@@ -59,6 +70,8 @@ func readConfig(setup providers.Setup) (w *webhooks, key *rsa.PrivateKey, base *
 		err = errors.New("application_id: must be the application's id")
 	case len(cfg.SignatureSecret) < 16:
 		err = errors.New("signature_secret: must be the account's signature secret: webhooks are signed with it")
+	case cfg.Calls < 0 || cfg.Requests < 0:
+		err = errors.New("calls_per_second, requests_per_second: must be 0, for any number, or more")
 	case w.format.Rate == 0:
 		err = fmt.Errorf("rate: %d must be 8000, 16000 or 24000", cfg.Rate)
 	default:
