@@ -1,19 +1,22 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"log/slog"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
-	"voicebridge/sim/outage"
 
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
+
+	"voicebridge/sim/outage"
 )
 
 var server *outage.Redis
@@ -284,6 +287,30 @@ func TestMembers(t *testing.T) {
 	if n := db.ZCard(t.Context(), t.Name()+":instances").Val(); n != 2 {
 		t.Errorf("%d instances are known", n)
 	}
+}
+
+// TestEvicts: a database that may throw away what it is to keep is told of, once.
+func TestEvicts(t *testing.T) {
+	db := redis.NewClient(&redis.Options{Addr: server.Addr})
+	defer db.Close()
+	var log bytes.Buffer
+	m := NewMembers(db, t.Name()+":", "a", testLease, slog.New(slog.NewTextHandler(&log, nil)))
+	renew := func(policy string, lines int) {
+		t.Helper()
+		if err := db.ConfigSet(t.Context(), "maxmemory-policy", policy).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Renew(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(log.String(), "maxmemory-policy"); n != lines {
+			t.Errorf("%s: %d lines of log: %s", policy, n, &log)
+		}
+	}
+	renew("noeviction", 0)
+	renew("allkeys-lru", 1)
+	renew("volatile-ttl", 1)
+	renew("noeviction", 1)
 }
 
 // TestWrittenAgain: what a failover may have lost of the directory is written again.

@@ -45,6 +45,7 @@ type Members struct {
 	trust     time.Time            // nobody is taken to be dead before
 	learned   time.Time            // when the others were last asked for
 	failovers int
+	warned    bool // that the database may evict keys
 }
 
 // DefaultLease is how long a dead instance is taken to live.
@@ -88,29 +89,34 @@ func (m *Members) Renew(ctx context.Context) error {
 	return nil
 }
 
-// compare looks whether a master has another history than before.
+// compare looks whether a master has another history than before, or may evict keys.
 func (m *Members) compare(ctx context.Context) {
 	var mu sync.Mutex
-	found := map[string]string{}
-	look := func(ctx context.Context, address string, info *redis.StringCmd) {
-		for line := range strings.Lines(info.Val()) {
-			if id, is := strings.CutPrefix(line, "master_replid:"); is {
-				mu.Lock()
-				found[address] = strings.TrimSpace(id)
-				mu.Unlock()
+	found, policies := map[string]string{}, map[string]string{}
+	look := func(ctx context.Context, address string, db redis.UniversalClient) error {
+		info := db.Info(ctx, "replication", "memory").Val() // nothing is known of one that does not answer
+		mu.Lock()
+		defer mu.Unlock()
+		for line := range strings.Lines(info) {
+			switch name, value, _ := strings.Cut(strings.TrimSpace(line), ":"); name {
+			case "master_replid":
+				found[address] = value
+			case "maxmemory_policy":
+				policies[address] = value
 			}
 		}
+		return nil
 	}
 	if c, is := m.db.(*redis.ClusterClient); is {
 		_ = c.ForEachMaster(ctx, func(ctx context.Context, one *redis.Client) error {
-			look(ctx, one.Options().Addr, one.Info(ctx, "replication"))
-			return nil
+			return look(ctx, one.Options().Addr, one)
 		})
 	} else {
-		look(ctx, "", m.db.Info(ctx, "replication"))
+		_ = look(ctx, "", m.db)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.warn(policies)
 	changed := false
 	for address, id := range found {
 		before, known := m.histories[address]
@@ -122,6 +128,18 @@ func (m *Members) compare(ctx context.Context) {
 		m.failovers++
 		m.trust = time.Now().Add(m.lease)
 		m.log.Warn("a failover of the database: what it may have lost is written again")
+	}
+}
+
+// warn complains once of a database that throws away what it is to keep. m.mu is held.
+func (m *Members) warn(policies map[string]string) {
+	for _, policy := range policies {
+		if policy != "noeviction" && !m.warned {
+			m.warned = true
+			m.log.Warn("the database may throw live transfers away when its memory is full: set its "+
+				"maxmemory-policy to "+
+				"noeviction", "policy", policy)
+		}
 	}
 }
 
