@@ -22,6 +22,7 @@ import (
 	"voicebridge/control"
 	"voicebridge/control/transfers"
 	"voicebridge/hooks/gate"
+	"voicebridge/journal"
 	"voicebridge/providers"
 )
 
@@ -59,6 +60,7 @@ type Config struct {
 	Providers []*providers.Spec
 	Control   *control.Controller
 	Transfers *transfers.Transfers // nil: there are none
+	Journal   *journal.Journal     // what the feed of events is of
 	Gate      *gate.Gate
 	Log       *slog.Logger
 }

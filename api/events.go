@@ -25,12 +25,18 @@ func (s *Server) events(w http.ResponseWriter, a *request) {
 	}
 	only := a.URL.Query().Get("call")
 	if only != "" {
-		if call, known := s.control.Calls().Get(only); !known || !a.token.sees(call.Account) {
+		call, known := s.control.Calls().Get(only)
+		if !known && s.control.Cluster() == nil || known && !a.token.sees(call.Account) {
 			s.fail(w, a.Request, control.ErrNoCall)
 			return
 		}
 	}
-	feed, complete := s.control.Calls().Listen(a.Header.Get("Last-Event-ID"))
+	feed, complete, err := s.cfg.Journal.Listen(a.Context(), a.Header.Get("Last-Event-ID"))
+	if err != nil {
+		s.fail(w, a.Request, &apiError{http.StatusServiceUnavailable, "unavailable",
+			"events cannot be read now: " + err.Error(), time.Second})
+		return
+	}
 	defer feed.Close()
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
@@ -50,7 +56,7 @@ func (s *Server) events(w http.ResponseWriter, a *request) {
 	defer alive.Stop()
 	for {
 		select {
-		case ev, ok := <-feed.Events():
+		case ev, ok := <-feed.Events:
 			if !ok { // too slow: it may come back
 				return
 			}

@@ -23,6 +23,7 @@ import (
 	"voicebridge/control/transfers"
 	"voicebridge/hooks"
 	"voicebridge/hooks/gate"
+	"voicebridge/journal"
 	"voicebridge/media"
 	"voicebridge/notify"
 	"voicebridge/providers"
@@ -80,6 +81,7 @@ type Bridge struct {
 	control   *control.Controller
 	transfers *transfers.Transfers // nil: none
 	media     *media.Server
+	journal   *journal.Journal
 	events    *notify.Queue // to the user's application; nil: none
 	doors     map[string]http.HandlerFunc
 	metrics   *prometheus.Registry
@@ -93,6 +95,7 @@ func New(cfg Config) *Bridge {
 		PublicURL: cfg.PublicURL, InstanceURL: cfg.InstanceURL, Secret: cfg.Secret, MaxCalls: cfg.Limits.Calls,
 		Log: cfg.Log,
 	})}
+	b.journal = b.newJournal()
 	var music *wav.Music
 	if cfg.Transfers != nil {
 		b.transfers = transfers.New(b.control, *cfg.Transfers, cfg.Log)
@@ -108,7 +111,7 @@ func New(cfg Config) *Bridge {
 		Token: cfg.Token,
 		Loops: cfg.Loops, Limits: cfg.Limits.Limits, Log: cfg.Log})
 	interfaces := api.New(api.Config{Tokens: cfg.Tokens, Providers: cfg.Providers, Control: b.control,
-		Transfers: b.transfers, Gate: checks, Log: cfg.Log})
+		Transfers: b.transfers, Journal: b.journal, Gate: checks, Log: cfg.Log})
 
 	b.doors = b.health()
 	for _, doors := range []map[string]http.HandlerFunc{webhooks.Doors(), b.media.Doors(), interfaces.Doors()} {
@@ -225,17 +228,12 @@ func (b *Bridge) work(group *sync.WaitGroup) (stop func()) {
 	if b.transfers != nil {
 		working.Go(func() { b.transfers.Run(ctx) })
 	}
-	if b.events != nil {
-		feed, _ := b.control.Calls().Listen("")
-		working.Go(func() { b.tell(ctx, feed) })
-	}
+	stopTelling := b.tell(group)
 	group.Go(working.Wait)
 	return func() {
 		cancel()
 		working.Wait()
-		if b.events != nil {
-			b.events.Close(eventsEnd)
-		}
+		stopTelling()
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"voicebridge/calls"
 	"voicebridge/cluster"
 	"voicebridge/control"
 	"voicebridge/control/transfers"
@@ -110,7 +111,9 @@ func TestInstances(t *testing.T) {
 		if out := exchange.Wait(); out.Fault != nil || out.Call.Status != providers.StatusCompleted {
 			t.Errorf("%+v", out)
 		}
-		// Transferred from the third, with the carrier's reports at the first.
+		// Transferred from the third, with the carrier's reports at the first. What becomes of
+		// the call is told at any of them, once.
+		next := third.events("")
 		exchange = a.inboundCall(callerPhone(spec, 20*time.Second))
 		agent = <-s.conn
 		status, tr := third.api("POST", "/v1/calls/"+agent.Session+"/transfers", `{"to":"`+human+`"}`)
@@ -124,6 +127,15 @@ func TestInstances(t *testing.T) {
 			t.Error("caller and human did not meet")
 		}
 		third.ends(t, tr["id"].(string), "ended", reasonOf(t, third, tr["id"].(string)))
+		types, last := until(next, agent.Session)
+		for _, once := range []string{calls.EventCreated, calls.EventAnswered, calls.EventStreamEnd, calls.EventEnded} {
+			if n := count(types, once); n != 1 {
+				t.Errorf("%s is told %d times: %v", once, n, types)
+			}
+		}
+		if last.Call.Status != providers.StatusCompleted {
+			t.Errorf("%+v", last)
+		}
 		// A token is good once on all of them.
 		used := make(chan string, 1)
 		reach := a.exchange.Reach
@@ -150,6 +162,15 @@ func TestInstances(t *testing.T) {
 		exchange.Hangup()
 		exchange.Wait()
 	})
+}
+
+func count(list []string, of string) (n int) {
+	for _, s := range list {
+		if s == of {
+			n++
+		}
+	}
+	return n
 }
 
 // reasonOf is the reason of a transfer that is over.

@@ -59,6 +59,12 @@ func New(m *Members, prefix string) *Cluster {
 		pending: map[string]chan<- []byte{}, served: map[string]*reply{}}
 }
 
+// DB is the database that the instances share.
+func (c *Cluster) DB() redis.UniversalClient { return c.db }
+
+// Prefix begins all keys.
+func (c *Cluster) Prefix() string { return c.prefix }
+
 func (c *Cluster) entry(name string) string   { return c.prefix + "call:{" + name + "}" }
 func (c *Cluster) channel(name string) string { return c.prefix + "to:{" + name + "}" }
 func (c *Cluster) token(nonce string) string  { return c.prefix + "token:{" + nonce + "}" }

@@ -91,6 +91,7 @@ type Controller struct {
 	turn      atomic.Uint64 // of the numbers of accounts, as caller ids
 	metrics   metrics
 	transfers Transfers
+	orphan    Orphan
 	remote    map[string]cluster.Handler // what other instances ask, by kind
 	// calls that the carrier is being asked to take elsewhere, with a channel that is closed then
 	moves sync.Map
@@ -107,10 +108,17 @@ type Controller struct {
 	background sync.WaitGroup // REST requests and the like, bounded by time
 }
 
-// New makes a controller. UseTransfers and OnRemote complete it before Run.
+// Orphan is told of the end of a call that no instance knows: by our id or the carrier's.
+type Orphan func(ctx context.Context, account, id string, legs []string, s providers.Status) error
+
+// OnOrphan tells of such ends.
+func (c *Controller) OnOrphan(tell Orphan) { c.orphan = tell }
+
+// New makes a controller. UseTransfers, OnRemote and OnOrphan complete it before Run.
 func New(cfg Config) *Controller {
 	c := &Controller{
 		cfg: cfg, office: ticket.New(cfg.Secret), book: calls.New(time.Now), transfers: noTransfers{},
+		orphan:  func(context.Context, string, string, []string, providers.Status) error { return nil },
 		metrics: newMetrics(cfg.Providers),
 	}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())

@@ -283,6 +283,11 @@ func (c *Controller) progress(ctx context.Context, t *told, id string) (Outcome,
 		if passed {
 			return Outcome{Result: ResultOK}, nil
 		}
+		if t.Status.Final() {
+			if err := c.orphan(ctx, t.name, id, t.ids(), t.Status); err != nil {
+				return Outcome{}, fmt.Errorf("end of a call that no instance knows: %w", err)
+			}
+		}
 	}
 	switch {
 	case !known || call.Account != t.name || call.CarrierID != "" && !slices.ContainsFunc(t.ids(), call.Is):

@@ -35,6 +35,7 @@ type Queue struct {
 type event struct {
 	id   string
 	body []byte
+	done func()
 }
 
 // Limits of a Queue.
@@ -53,8 +54,9 @@ func NewQueue(target *Target, log *slog.Logger) *Queue {
 	return q
 }
 
-// Send queues an event. The id goes into the header Voicebridge-Event.
-func (q *Queue) Send(key, id string, v any) {
+// Send queues an event. The id goes into the header Voicebridge-Event. done is called once
+// it was taken or given up; never, if the queue ends before.
+func (q *Queue) Send(key, id string, v any, done func()) {
 	body, err := json.Marshal(v)
 	if err != nil {
 		q.log.Error("event", "id", id, "err", err)
@@ -72,7 +74,7 @@ func (q *Queue) Send(key, id string, v any) {
 	q.full = q.full && q.size > maxWaiting/2
 	q.size++
 	list, running := q.waiting[key]
-	q.waiting[key] = append(list, event{id, body})
+	q.waiting[key] = append(list, event{id, body, done})
 	if !running {
 		q.workers.Go(func() { q.work(key) })
 	}
@@ -110,6 +112,11 @@ func (q *Queue) deliver(ev event) {
 	}, backoff.WithBackOff(&backoff.ExponentialBackOff{
 		InitialInterval: 500 * time.Millisecond, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: time.Minute,
 	}), backoff.WithMaxElapsedTime(giveUp))
+	if err != nil && q.ctx.Err() != nil {
+		q.lost.Add(1)
+		return
+	}
+	defer ev.done()
 	if err != nil {
 		q.lost.Add(1)
 		q.log.Warn("event was not delivered", "id", ev.id, "err", err)
