@@ -41,7 +41,7 @@ func newServer(t testing.TB) (*Server, http.Handler) {
 		Log:       slog.New(slog.DiscardHandler)})
 	s := New(Config{Tokens: []Token{{Name: "t", SHA256: sha256.Sum256([]byte("token"))}},
 		Providers: []*providers.Spec{twilio.Spec},
-		Control:   c, Gate: gate.New(), Log: slog.New(slog.DiscardHandler)})
+		Control:   c, Gate: gate.New(nil), Log: slog.New(slog.DiscardHandler)})
 	mux := http.NewServeMux()
 	for pattern, h := range s.Doors() {
 		mux.HandleFunc(pattern, h)

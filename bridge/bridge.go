@@ -104,7 +104,7 @@ func New(cfg Config) *Bridge {
 	if cfg.Events != nil {
 		b.events = notify.NewQueue(cfg.Events, cfg.Log)
 	}
-	checks := gate.New()
+	checks := gate.New(cfg.Cluster)
 	webhooks := hooks.New(hooks.Config{Providers: cfg.Providers, Control: b.control, Gate: checks, Music: music,
 		Log: cfg.Log})
 	b.media = media.New(media.Config{Providers: cfg.Providers, Control: b.control, Gate: checks, Insecure: cfg.Insecure,

@@ -288,6 +288,18 @@ func (c *Cluster) First(nonce string, until time.Time) bool {
 	return true
 }
 
+// Unused takes back that a token was used: what it was for has not been done.
+func (c *Cluster) Unused(nonce string) {
+	if c == nil || c.isAway() {
+		return
+	}
+	ctx, stop := context.WithTimeout(context.Background(), firstTime)
+	defer stop()
+	if err := c.db.Del(ctx, c.token(nonce)).Err(); err != nil {
+		c.gone(err)
+	}
+}
+
 // errAway is the error of a database that has not answered just now.
 var errAway = errors.New("cluster: the database is away")
 

@@ -198,6 +198,9 @@ func TestFirst(t *testing.T) {
 	if !a.First("one", until) || b.First("one", until) || a.First("one", until) || !b.First("two", until) {
 		t.Error("not good just once")
 	}
+	if b.Unused("one"); !a.First("one", until) {
+		t.Error("what was not used is not good")
+	}
 	proxy.Cut()
 	began := time.Now()
 	for range 100 {

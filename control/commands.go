@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"voicebridge/calls"
+	"voicebridge/control/background"
 	"voicebridge/providers"
 	"voicebridge/ticket"
 )
@@ -65,7 +66,7 @@ func (c *Controller) Dial(ctx context.Context, d *Dial) (calls.Call, error) {
 	}
 	call = c.book.Add(call)
 	token := c.office.Make(ticketOf(ticket.Answer, &call), time.Now())
-	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), restTime)
+	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), background.Time)
 	defer stop()
 	leg, err := account.Dial(ctx, &providers.Dial{
 		To: d.To, From: d.From, Ring: d.Ring, Detect: call.Detect != "", Digits: d.Digits,
@@ -114,7 +115,7 @@ func (c *Controller) Hangup(ctx context.Context, id string, afterPlayback bool) 
 			return nil
 		}
 	}
-	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), restTime)
+	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), background.Time)
 	defer stop()
 	if err := account.Hangup(ctx, call.CarrierID); err != nil {
 		return err
@@ -155,7 +156,7 @@ func (c *Controller) Digits(ctx context.Context, id, digits string) error {
 	if !account.HasCommands() || call.CarrierID == "" {
 		return ErrNotStarted
 	}
-	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), restTime)
+	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), background.Time)
 	defer stop()
 	err := account.SendDigits(ctx, call.CarrierID, digits)
 	if errors.Is(err, errors.ErrUnsupported) {
@@ -179,7 +180,7 @@ func (c *Controller) Redirect(ctx context.Context, id, say, dial string) error {
 	case call.CarrierID == "":
 		return ErrNotStarted
 	}
-	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), restTime)
+	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), background.Time)
 	defer stop()
 	if err := c.move(ctx, &call, account, Elsewhere(&call, say, dial)); err != nil {
 		return fmt.Errorf("redirect: %w", err)

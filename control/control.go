@@ -15,6 +15,7 @@ import (
 	"voicebridge/agent"
 	"voicebridge/calls"
 	"voicebridge/cluster"
+	"voicebridge/control/background"
 	"voicebridge/notify"
 	"voicebridge/providers"
 	"voicebridge/session"
@@ -83,6 +84,8 @@ type Config struct {
 // Controller decides about the calls of all accounts. Its methods may be called at
 // the same time.
 type Controller struct {
+	*background.Work // REST requests and the like, of which no call waits for the end
+
 	cfg       Config
 	office    *ticket.Office
 	events    providers.Once // what carriers have told, by account and event id
@@ -95,17 +98,14 @@ type Controller struct {
 	remote    map[string]cluster.Handler // what other instances ask, by kind
 	// calls that the carrier is being asked to take elsewhere, with a channel that is closed then
 	moves sync.Map
-	lanes lanes
 
 	ctx      context.Context // of all sessions, which no single request begins or ends
 	cancel   context.CancelCauseFunc
 	draining atomic.Bool
 
-	gate       sync.Mutex // nothing is added to the groups once they are waited for
-	closed     bool       // no session begins any more
-	stopped    bool       // nothing begins in the background any more
-	running    sync.WaitGroup
-	background sync.WaitGroup // REST requests and the like, bounded by time
+	gate    sync.Mutex // nothing is added to the groups once they are waited for
+	closed  bool       // no session begins any more
+	running sync.WaitGroup
 }
 
 // Orphan is told of the end of a call that no instance knows: by our id or the carrier's.
@@ -122,7 +122,7 @@ func New(cfg Config) *Controller {
 		metrics: newMetrics(cfg.Providers),
 	}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
-	c.lanes.guard = c.Guard
+	c.Work = background.New(c.Guard)
 	c.remote = map[string]cluster.Handler{
 		"event": handler(c.remoteEvent),
 		"move":  handler(c.remoteMove),
@@ -201,75 +201,6 @@ func (c *Controller) Full() bool { return c.sessions.Len() >= c.cfg.MaxCalls }
 
 // Crowded reports whether as many calls are known as may be live.
 func (c *Controller) Crowded() bool { return c.book.Live() >= c.cfg.MaxCalls }
-
-// restTime is how long a request to a carrier may take, all attempts together.
-const restTime = 20 * time.Second
-
-// Later does something beside the calls that is waited for when the bridge stops.
-func (c *Controller) Later(do func(ctx context.Context)) {
-	c.gate.Lock()
-	defer c.gate.Unlock()
-	if c.stopped {
-		return
-	}
-	c.background.Go(func() {
-		ctx, stop := context.WithTimeout(context.Background(), restTime)
-		defer stop()
-		defer c.Guard("background work")
-		do(ctx)
-	})
-}
-
-// InOrder is Later for what must be done one after the other: of all that has the
-// same key, each waits for the one before.
-func (c *Controller) InOrder(key string, do func(ctx context.Context)) {
-	if c.lanes.add(key, do) {
-		c.Later(func(ctx context.Context) { c.lanes.run(ctx, key) })
-	}
-}
-
-// lanes are queues of what is done in order, by key.
-type lanes struct {
-	guard func(what string)
-	mu    sync.Mutex
-	byKey map[string][]func(context.Context)
-}
-
-// add queues do. first: nobody runs the lane.
-func (l *lanes) add(key string, do func(context.Context)) (first bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.byKey == nil {
-		l.byKey = map[string][]func(context.Context){}
-	}
-	queue, running := l.byKey[key]
-	l.byKey[key] = append(queue, do)
-	return !running
-}
-
-// run does all that is in a lane, each with the time that it would have alone.
-func (l *lanes) run(ctx context.Context, key string) {
-	for {
-		l.mu.Lock()
-		queue := l.byKey[key]
-		if len(queue) == 0 {
-			delete(l.byKey, key)
-			l.mu.Unlock()
-			return
-		}
-		l.byKey[key] = queue[1:]
-		l.mu.Unlock()
-		l.one(ctx, queue[0])
-	}
-}
-
-// one does one thing of a lane. A panic in it is no reason not to do the next.
-func (l *lanes) one(ctx context.Context, do func(context.Context)) {
-	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), restTime)
-	defer stop()
-	defer l.guard("background work")
-	do(ctx)
-}
 
 // Guard is deferred where something begins that must not end the program: a panic is
 // counted and logged, with its stack.
@@ -356,10 +287,7 @@ func (c *Controller) End() {
 			j.Join()
 		}
 	}
-	c.gate.Lock()
-	c.stopped = true
-	c.gate.Unlock()
-	c.background.Wait()
+	c.Work.Stop()
 }
 
 // Stopped is closed when the sessions are being ended.

@@ -309,27 +309,3 @@ func TestHangupBesideDial(t *testing.T) {
 		t.Errorf("%d calls live on", n)
 	}
 }
-
-// TestInOrder: what has the same key is done one after the other, all else beside it.
-func TestInOrder(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newController(new(recorder), nil)
-		var mu sync.Mutex
-		var got []string
-		add := func(key, what string, takes time.Duration) {
-			c.InOrder(key, func(context.Context) {
-				time.Sleep(takes)
-				mu.Lock()
-				defer mu.Unlock()
-				got = append(got, what)
-			})
-		}
-		add("a", "a1", 2*time.Second)
-		add("b", "b1", time.Second)
-		add("a", "a2", 0)
-		c.End()
-		if fmt.Sprint(got) != "[b1 a1 a2]" {
-			t.Errorf("done: %v", got)
-		}
-	})
-}

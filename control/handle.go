@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"voicebridge/calls"
+	"voicebridge/control/background"
 	"voicebridge/providers"
 	"voicebridge/ticket"
 )
@@ -124,7 +125,7 @@ func (c *Controller) command(ctx context.Context, t *told, out *Outcome) error {
 	if !t.account.HasCommands() {
 		return fmt.Errorf("answer a call: %w", ErrNoCommands)
 	}
-	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), restTime)
+	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), background.Time)
 	defer stop()
 	err := t.account.Do(ctx, leg, out.Answer)
 	if providers.IsNoCall(err) { // it has gone meanwhile: its end is told, too

@@ -3,12 +3,10 @@ package control
 import (
 	"errors"
 	"sync"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"voicebridge/calls"
-	"voicebridge/codec"
 	"voicebridge/providers"
 	"voicebridge/session"
 	"voicebridge/session/audio"
@@ -86,32 +84,16 @@ var (
 	callsDesc  = desc("calls", "Live calls.", "provider")
 	endedDesc  = desc("calls_ended_total", "Calls that have ended, by cause.", "provider", "cause")
 	parkedDesc = desc("pool_agents", "Agents that wait for calls.", "pool")
-	framesDesc = desc("frames_total", "Audio messages: in from the carrier, agent to the agent, out to the carrier.",
-		"provider", "direction")
-	droppedDesc = desc("dropped_audio_seconds_total",
-		"Audio that was discarded: slow_agent is the caller's, overflow the agent's, missing what the carrier lost.",
-		"provider", "reason")
-	filledDesc = desc("filled_audio_seconds_total", "Silence given to agents while the carrier sent nothing.",
-		"provider")
-	badDesc = desc("bad_messages_total", "Messages that made no sense (malformed), had no meaning (unknown), or "+
-		"were refused (agent).", "provider", "kind")
-	gapsDesc    = desc("playout_gaps_total", "Holes that callers heard in the middle of speech.", "provider")
-	gapTimeDesc = desc("playout_gap_seconds_total", "Length of these holes.", "provider")
-	eventsDesc  = desc("events_total", "Digits, marks and clears.", "provider", "kind")
-	delayDesc   = desc("delay_seconds",
-		"Time from a frame's arrival to its delivery: in is caller to agent, out agent to caller for audio that can "+
-			"be played at once.",
-		"provider", "direction")
 )
 
 // Describe implements prometheus.Collector.
 func (c *Controller) Describe(ch chan<- *prometheus.Desc) {
 	c.metrics.placed.Describe(ch)
 	c.metrics.panics.Describe(ch)
-	for _, d := range []*prometheus.Desc{callsDesc, endedDesc, parkedDesc, framesDesc, droppedDesc, filledDesc,
-		badDesc, gapsDesc, gapTimeDesc, eventsDesc, delayDesc} {
+	for _, d := range []*prometheus.Desc{callsDesc, endedDesc, parkedDesc} {
 		ch <- d
 	}
+	audio.Describe(ch)
 }
 
 // Collect implements prometheus.Collector.
@@ -140,29 +122,8 @@ func (c *Controller) Collect(ch chan<- prometheus.Metric) {
 	c.metrics.mu.Unlock()
 	for name, st := range sums {
 		gauge(ch, callsDesc, float64(live[name]), name)
-		collectStats(ch, name, st)
+		st.Collect(ch, name)
 	}
-}
-
-// collectStats gives the numbers of a carrier's sessions.
-func collectStats(ch chan<- prometheus.Metric, name string, st *audio.Stats) {
-	count(ch, framesDesc, float64(st.FramesIn), name, "in")
-	count(ch, framesDesc, float64(st.AgentFrames), name, "agent")
-	count(ch, framesDesc, float64(st.FramesOut), name, "out")
-	count(ch, droppedDesc, st.Dropped.Seconds(), name, "slow_agent")
-	count(ch, droppedDesc, st.Overflow.Seconds(), name, "overflow")
-	count(ch, droppedDesc, (time.Duration(st.Missing) * codec.FrameTime).Seconds(), name, "missing")
-	count(ch, filledDesc, st.Filled.Seconds(), name)
-	count(ch, badDesc, float64(st.Malformed), name, "malformed")
-	count(ch, badDesc, float64(st.Unknown), name, "unknown")
-	count(ch, badDesc, float64(st.Faults), name, "agent")
-	count(ch, gapsDesc, float64(st.Gaps), name)
-	count(ch, gapTimeDesc, st.GapTime.Seconds(), name)
-	count(ch, eventsDesc, float64(st.Digits), name, "digit")
-	count(ch, eventsDesc, float64(st.Marks), name, "mark")
-	count(ch, eventsDesc, float64(st.Clears), name, "clear")
-	histogram(ch, &st.In, name, "in")
-	histogram(ch, &st.Out, name, "out")
 }
 
 func count(ch chan<- prometheus.Metric, d *prometheus.Desc, v float64, labels ...string) {
@@ -171,14 +132,4 @@ func count(ch chan<- prometheus.Metric, d *prometheus.Desc, v float64, labels ..
 
 func gauge(ch chan<- prometheus.Metric, d *prometheus.Desc, v float64, labels ...string) {
 	ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
-}
-
-func histogram(ch chan<- prometheus.Metric, d *audio.Delays, labels ...string) {
-	buckets := map[float64]uint64{}
-	var sum uint64
-	for i, bound := range audio.DelayBounds {
-		sum += d.Counts[i]
-		buckets[bound.Seconds()] = sum
-	}
-	ch <- prometheus.MustNewConstHistogram(delayDesc, d.Count(), d.Sum.Seconds(), buckets, labels...)
 }

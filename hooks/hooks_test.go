@@ -81,7 +81,7 @@ func (d *decider) Handle(_ context.Context, _ string, ev *providers.CallEvent) (
 }
 
 func newServer(d *decider) (*Server, http.Handler) {
-	s := New(Config{Providers: []*providers.Spec{{Name: "odd"}}, Control: d, Gate: gate.New(), Music: wav.Chime(),
+	s := New(Config{Providers: []*providers.Spec{{Name: "odd"}}, Control: d, Gate: gate.New(nil), Music: wav.Chime(),
 		Log: slog.New(slog.DiscardHandler)})
 	mux := http.NewServeMux()
 	for pattern, h := range s.Doors() {

@@ -23,6 +23,7 @@ const keepRefused = 8
 // Gate checks requests, and is the one measure of what strangers may cost: of all doors
 // together. Its methods may be called at the same time.
 type Gate struct {
+	others     Others
 	once       providers.Once
 	strangers  *rate.Limiter // of those who are told that they are wrong
 	complaints *rate.Limiter // of refused requests, in the log
@@ -31,10 +32,26 @@ type Gate struct {
 	refused map[string][]Refused // by account
 }
 
-// New makes a gate.
-func New() *Gate {
-	return &Gate{strangers: rate.NewLimiter(10, 20), complaints: rate.NewLimiter(1, 1)}
+// Others are the instances that know what was used together.
+type Others interface {
+	// First reports whether a name is used for the first time, as far as that is known.
+	First(name string, until time.Time) bool
+	// Unused takes that back.
+	Unused(name string)
 }
+
+// New makes a gate. others may be nil.
+func New(others Others) *Gate {
+	if others == nil {
+		others = nobody{}
+	}
+	return &Gate{others: others, strangers: rate.NewLimiter(10, 20), complaints: rate.NewLimiter(1, 1)}
+}
+
+type nobody struct{}
+
+func (nobody) First(string, time.Time) bool { return true }
+func (nobody) Unused(string)                {}
 
 // Stranger reports whether one more who shows no good signature or token is told so; the
 // others are told to wait.
@@ -57,7 +74,7 @@ func (g *Gate) Check(account string, w providers.Webhooks, h *providers.Hook) (f
 	now := time.Now()
 	id, err := w.Authenticate(h, now)
 	key := account + "\x00" + id
-	if err == nil && id != "" && !g.once.First(key, now, now.Add(onceTime)) {
+	if err == nil && id != "" && !g.first(key, now) {
 		err = providers.ErrReplayed
 	}
 	if err != nil {
@@ -67,8 +84,14 @@ func (g *Gate) Check(account string, w providers.Webhooks, h *providers.Hook) (f
 	return func() {
 		if id != "" {
 			g.once.Forget(key)
+			g.others.Unused(key)
 		}
 	}, nil
+}
+
+// first reports whether a key is used for the first time, here and elsewhere.
+func (g *Gate) first(key string, now time.Time) bool {
+	return g.others.First(key, now.Add(onceTime)) && g.once.First(key, now, now.Add(onceTime))
 }
 
 func (g *Gate) refuse(account string, h *providers.Hook, at time.Time, err error) {

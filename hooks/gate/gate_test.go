@@ -28,7 +28,7 @@ func hook(token string) *providers.Hook {
 // TestOnce: a token is good once for an account, unless what it was for was not done.
 func TestOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := New()
+		g := New(nil)
 		forget, err := g.Check("main", once{}, hook("a"))
 		if err != nil {
 			t.Fatal(err)
@@ -53,7 +53,7 @@ func TestOnce(t *testing.T) {
 
 // TestRefused: the last requests that were refused are kept, the newest first.
 func TestRefused(t *testing.T) {
-	g := New()
+	g := New(nil)
 	for range keepRefused + 3 {
 		_, _ = g.Check("main", once{}, hook(""))
 	}
@@ -64,5 +64,32 @@ func TestRefused(t *testing.T) {
 	if len(list) != keepRefused || list[0].Hook.Method != "GET" || !errors.Is(list[0].Err, providers.ErrSignature) ||
 		len(g.Refused("other")) != 0 {
 		t.Errorf("%d kept, first %+v", len(list), list[0])
+	}
+}
+
+// shared is what several gates know together.
+type shared struct{ once providers.Once }
+
+func (s *shared) First(name string, until time.Time) bool {
+	return s.once.First(name, time.Now(), until)
+}
+func (s *shared) Unused(name string) { s.once.Forget(name) }
+
+// TestOthers: what was used at one instance is not good at another, unless its effect has
+// failed.
+func TestOthers(t *testing.T) {
+	all := new(shared)
+	a, b := New(all), New(all)
+	h := hook("a")
+	forget, err := a.Check("main", once{}, h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Check("main", once{}, h); !errors.Is(err, providers.ErrReplayed) {
+		t.Errorf("used twice: %v", err)
+	}
+	forget()
+	if _, err := b.Check("main", once{}, h); err != nil {
+		t.Errorf("sent again after a failure: %v", err)
 	}
 }
