@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -720,9 +721,14 @@ func (x *chaos) end(o *trial) (end string) {
 	}
 	again := time.NewTicker(200 * time.Millisecond)
 	defer again.Stop()
-	for limit := time.Now().Add(90 * time.Second); time.Now().Before(limit); <-again.C {
+	for limit, silent := time.Now().Add(90*time.Second), 0; time.Now().Before(limit); <-again.C {
 		s, reason := x.state(o.id)
+		if silent++; s != "" {
+			silent = 0
+		}
 		switch {
+		case silent > 150: // longer than any database is away
+			return cmp.Or(end, "forgotten")
 		case transfer.State(s).Final():
 			return s + " " + reason
 		case s == "" && end != "": // the tombstone has gone already

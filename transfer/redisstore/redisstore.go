@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -58,18 +57,19 @@ type Store struct {
 	tombstone time.Duration
 	members   *cluster.Members
 
-	mu        sync.Mutex
-	owned     map[string]struct{} // by this instance
-	left      map[string]string   // that are still to be taken out of an owner's set, by id
-	unsure    map[string]struct{} // of which it is not known whether they were taken over
-	failovers int                 // that the set of them was compared after
+	mu    sync.Mutex
+	owned map[string]struct{} // by this instance
+	left  map[string]string   // that are still to be taken out of an owner's set, by id
+	// of which it is not known whether they were taken over: whether they were owned before
+	unsure    map[string]bool
+	failovers int // that the set of them was compared after
 	compared  time.Time
 }
 
 // New makes a store in a database.
 func New(db redis.UniversalClient, prefix string, tombstone time.Duration, members *cluster.Members) *Store {
 	return &Store{db: db, prefix: prefix + "transfer:", tombstone: tombstone, members: members,
-		owned: map[string]struct{}{}, left: map[string]string{}, unsure: map[string]struct{}{}}
+		owned: map[string]struct{}{}, left: map[string]string{}, unsure: map[string]bool{}}
 }
 
 // tagged is an id of a transfer with the hash tag of its call.
@@ -385,11 +385,15 @@ func (s *Store) claim(ctx context.Context, id, dead, owner string) (*transfer.Re
 	s.mu.Lock()
 	_, had := s.owned[id]
 	s.mu.Unlock()
-	if err := s.own(ctx, owner, id); err != nil {
-		return nil, err
+	err := s.own(ctx, owner, id)
+	var r *transfer.Record
+	if err == nil {
+		r, err = s.take(ctx, id, dead, owner)
 	}
-	r, err := s.take(ctx, id, dead, owner)
-	if err != nil {
+	if err != nil { // it is this owner's perhaps, and nobody else would act for it
+		s.mu.Lock()
+		s.unsure[id] = had
+		s.mu.Unlock()
 		return nil, err
 	}
 	s.disown(ctx, dead, id)
@@ -399,18 +403,13 @@ func (s *Store) claim(ctx context.Context, id, dead, owner string) (*transfer.Re
 	return r, nil
 }
 
-// take makes an owner that of what another one had. Where no answer comes, the owner has it
-// perhaps, and nobody else would act for it.
+// take makes an owner that of what another one had; nil: it is somebody else's, or over.
 func (s *Store) take(ctx context.Context, id, from, owner string) (*transfer.Record, error) {
 	got, err := claimScript.Run(ctx, s.db, []string{s.context(id), s.events(id)}, from, owner,
 		transfer.KeepLive.Milliseconds()).Result()
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if err != nil {
-		s.unsure[id] = struct{}{}
 		return nil, fmt.Errorf("transfer: store: claim: %w", err)
 	}
-	delete(s.unsure, id)
 	if m := hash(got); len(m) > 0 {
 		return transfer.Parse(m)
 	}
@@ -420,15 +419,21 @@ func (s *Store) take(ctx context.Context, id, from, owner string) (*transfer.Rec
 // reclaim gives what was taken over without an answer.
 func (s *Store) reclaim(ctx context.Context, owner string) (list []*transfer.Record, err error) {
 	s.mu.Lock()
-	unsure := slices.Collect(maps.Keys(s.unsure))
+	unsure := maps.Clone(s.unsure)
 	s.mu.Unlock()
-	for _, id := range unsure {
+	for id, had := range unsure {
 		r, err := s.take(ctx, id, owner, owner)
 		if err != nil {
 			return list, err
 		}
-		if r != nil {
+		s.mu.Lock()
+		delete(s.unsure, id)
+		s.mu.Unlock()
+		switch {
+		case r != nil:
 			list = append(list, r)
+		case !had:
+			s.disown(ctx, owner, id)
 		}
 	}
 	return list, nil

@@ -236,4 +236,22 @@ func TestClaimAnswerLost(t *testing.T) {
 	if ids := s.db.SMembers(t.Context(), s.set(self)).Val(); len(ids) != 1 {
 		t.Errorf("it is not in the set of its owner: %v", ids)
 	}
+	// One that is over, or somebody else's, does not stay in the set.
+	gone, stop := context.WithCancel(t.Context())
+	stop()
+	if _, err := s.claim(gone, "tr_2_x", "dead", self); err == nil {
+		t.Fatal("it was looked for")
+	}
+	if list, err := s.Claim(t.Context(), self, 10); len(list) != 0 || err != nil {
+		t.Errorf("%v, %v", list, err)
+	}
+	if ids := s.differing(); len(ids) != 1 {
+		t.Errorf("owned: %v", ids)
+	}
+}
+
+// differing is all that the store takes to be this instance's.
+func (s *Store) differing() []any {
+	known, _ := s.differ(nil)
+	return known
 }
