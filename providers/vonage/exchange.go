@@ -46,10 +46,13 @@ func NewExchange(setup providers.Setup) (providers.Exchange, error) {
 	return x, nil
 }
 
+// simulated is how many requests a simulated Vonage takes in a second.
+const simulated = 100_000
+
 // Sample implements providers.Spec.
 func Sample(baseURL string, f codec.Format) func(any) error {
 	cfg := Config{APIKey: rand.Text()[:8], ApplicationID: rand.Text(), SignatureSecret: rand.Text(), Rate: f.Rate,
-		BaseURL: baseURL}
+		BaseURL: baseURL, Calls: simulated, Requests: simulated}
 	return func(c any) error {
 		var err error
 		cfg.PrivateKey, err = sampleKey()
