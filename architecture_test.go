@@ -106,7 +106,7 @@ var libraries = map[string][]string{
 
 // mostLines is the most code, without comments and empty lines, that one room holds,
 // about: one that grows past it has two jobs.
-const mostLines = 1600
+const mostLines = 1500
 
 // roomOf is the folder of a file, with the names of carriers and dialects replaced.
 func roomOf(path string) string {

@@ -102,7 +102,7 @@ func (c *Controller) Collect(ch chan<- prometheus.Metric) {
 	c.metrics.panics.Collect(ch)
 	for name, a := range c.cfg.Agents {
 		if p, ok := a.Dialer.(interface{ Parked() int }); ok {
-			gauge(ch, parkedDesc, float64(p.Parked()), name)
+			ch <- prometheus.MustNewConstMetric(parkedDesc, prometheus.GaugeValue, float64(p.Parked()), name)
 		}
 	}
 	live, sums := map[string]int{}, map[string]*audio.Stats{}
@@ -111,7 +111,7 @@ func (c *Controller) Collect(ch chan<- prometheus.Metric) {
 		stats := totals.stats
 		sums[name], live[name] = &stats, 0
 		for cause, n := range totals.ends {
-			count(ch, endedDesc, float64(n), name, string(cause))
+			ch <- prometheus.MustNewConstMetric(endedDesc, prometheus.CounterValue, float64(n), name, string(cause))
 		}
 	}
 	for _, sess := range c.sessions.All() {
@@ -121,15 +121,7 @@ func (c *Controller) Collect(ch chan<- prometheus.Metric) {
 	}
 	c.metrics.mu.Unlock()
 	for name, st := range sums {
-		gauge(ch, callsDesc, float64(live[name]), name)
+		ch <- prometheus.MustNewConstMetric(callsDesc, prometheus.GaugeValue, float64(live[name]), name)
 		st.Collect(ch, name)
 	}
-}
-
-func count(ch chan<- prometheus.Metric, d *prometheus.Desc, v float64, labels ...string) {
-	ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
-}
-
-func gauge(ch chan<- prometheus.Metric, d *prometheus.Desc, v float64, labels ...string) {
-	ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 }

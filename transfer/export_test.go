@@ -7,9 +7,6 @@ func (m *Memory) Len() int {
 	return len(m.kept) + len(m.byCall)
 }
 
-// Kept are the fields of a record.
-func (m *Memory) Kept(id string) map[string]string { return m.kept[id].fields }
-
 // Unindex loses the index of a call.
 func (m *Memory) Unindex(call string) { delete(m.byCall, call) }
 

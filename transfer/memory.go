@@ -2,8 +2,6 @@ package transfer
 
 import (
 	"context"
-	"errors"
-	"maps"
 	"sync"
 	"time"
 )
@@ -21,13 +19,12 @@ type Memory struct {
 	wakes  map[string]chan string // by owner
 }
 
-// kept is what is kept of a transfer. Its fields are those that the Redis store
-// has, so that both treat unknown ones alike.
+// kept is what is kept of a transfer.
 type kept struct {
-	fields map[string]string
-	log    []Entry
-	steps  map[string]bool
-	until  int64 // when it is forgotten; 0: it is not over
+	r     *Record
+	log   []Entry
+	steps map[string]bool
+	until int64 // when it is forgotten; 0: it is not over
 }
 
 // NewMemory makes an empty store, which forgets final records after tombstone.
@@ -41,7 +38,7 @@ func (m *Memory) lock() int64 {
 	m.mu.Lock()
 	now := m.now().UnixMilli()
 	for len(m.over) > 0 && now >= m.over[0].until {
-		delete(m.kept, m.over[0].fields["id"])
+		delete(m.kept, m.over[0].r.ID)
 		m.over = m.over[1:]
 	}
 	return now
@@ -55,7 +52,7 @@ func (m *Memory) Create(_ context.Context, r *Record) error {
 		return &BusyError{id}
 	}
 	r.Begin(now)
-	k := &kept{fields: r.Fields(), steps: map[string]bool{}}
+	k := &kept{r: r.copy(), steps: map[string]bool{}}
 	k.log = append(k.log, r.Entry(Create))
 	m.kept[r.ID], m.byCall[r.Call] = k, r.ID
 	return nil
@@ -80,8 +77,7 @@ func (m *Memory) Load(_ context.Context, id string) (*Record, int64, error) {
 	if k == nil {
 		return nil, now, ErrNotFound
 	}
-	r, err := Parse(k.fields)
-	return r, now, err
+	return k.r.copy(), now, nil
 }
 
 // ByCall implements Store.
@@ -99,14 +95,10 @@ func (m *Memory) Move(_ context.Context, before, after *Record, kind Kind) error
 	if k == nil {
 		return ErrNotFound
 	}
-	is, err := Parse(k.fields)
-	if err != nil {
-		return err
-	}
-	if is.Version != before.Version || is.Fence != before.Fence {
+	if k.r.Version != before.Version || k.r.Fence != before.Fence {
 		return ErrConflict
 	}
-	maps.Copy(k.fields, Changes(before, after))
+	k.r = after.copy()
 	k.log = append(k.log, after.Entry(kind))
 	m.end(k, after, now)
 	return nil
@@ -130,13 +122,12 @@ func (m *Memory) Restore(_ context.Context, r *Record) error {
 	defer m.mu.Unlock()
 	k := m.kept[r.ID]
 	if k == nil {
-		k = &kept{fields: map[string]string{}, steps: map[string]bool{}}
+		k = &kept{steps: map[string]bool{}}
 		m.kept[r.ID] = k
-	} else if is, err := Parse(k.fields); err != nil || is.Fence > r.Fence ||
-		is.Fence == r.Fence && is.Version >= r.Version {
-		return errors.Join(err, ErrConflict)
+	} else if k.r.Fence > r.Fence || k.r.Fence == r.Fence && k.r.Version >= r.Version {
+		return ErrConflict
 	}
-	maps.Copy(k.fields, r.Fields())
+	k.r = r.copy()
 	k.log = append(k.log, r.Entry(Restored))
 	if _, busy := m.byCall[r.Call]; !busy && !r.State.Final() {
 		m.byCall[r.Call] = r.ID
@@ -170,7 +161,7 @@ func (m *Memory) Step(_ context.Context, r *Record, step string) (bool, error) {
 	switch {
 	case k == nil:
 		return false, ErrNotFound
-	case k.fields["fence"] != r.Fields()["fence"]:
+	case k.r.Fence != r.Fence:
 		return false, ErrConflict
 	case k.steps[step]:
 		return false, nil
@@ -207,18 +198,14 @@ func (m *Memory) Claim(_ context.Context, owner string, limit int) ([]*Record, e
 	}
 	var list []*Record
 	for _, k := range m.kept {
-		if k.until != 0 || m.leases[k.fields["owner"]] > now || len(list) >= limit {
+		if k.until != 0 || m.leases[k.r.Owner] > now || len(list) >= limit {
 			continue
 		}
-		before, err := Parse(k.fields)
-		if err != nil {
-			return list, err
-		}
-		after := before.copy()
-		after.Owner, after.Fence, after.Version, after.Updated = owner, before.Fence+1, before.Version+1, now
-		maps.Copy(k.fields, Changes(before, after))
-		k.log = append(k.log, after.Entry(Claimed))
-		list = append(list, after)
+		r := k.r.copy()
+		r.Owner, r.Fence, r.Version, r.Updated = owner, r.Fence+1, r.Version+1, now
+		k.r = r
+		k.log = append(k.log, r.Entry(Claimed))
+		list = append(list, r.copy())
 	}
 	return list, nil
 }

@@ -11,11 +11,8 @@
 package transfer
 
 import (
-	"encoding/json"
-	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"time"
 )
 
@@ -105,137 +102,6 @@ type Record struct {
 	Settled    bool
 
 	Now int64 // the time of the store's clock when the record was read; it is not kept
-}
-
-// Schema is the version of the records' fields. Fields of later versions are kept.
-const schema = "1"
-
-// field is how one field of a record is stored.
-type field struct {
-	name string
-	get  func(*Record) string
-	set  func(*Record, string) error
-}
-
-func text[T ~string](name string, at func(*Record) *T) field {
-	return field{name, func(r *Record) string { return string(*at(r)) },
-		func(r *Record, s string) error { *at(r) = T(s); return nil }}
-}
-
-func number[T ~int64](name string, at func(*Record) *T) field {
-	return field{name, func(r *Record) string { return strconv.FormatInt(int64(*at(r)), 10) },
-		func(r *Record, s string) error {
-			n, err := strconv.ParseInt(s, 10, 64)
-			*at(r) = T(n)
-			return err
-		}}
-}
-
-func flag(name string, at func(*Record) *bool) field {
-	return field{name, func(r *Record) string {
-		if *at(r) {
-			return "1"
-		}
-		return ""
-	}, func(r *Record, s string) error { *at(r) = s == "1"; return nil }}
-}
-
-func words(name string, at func(*Record) *map[string]string) field {
-	return field{name, func(r *Record) string {
-		if len(*at(r)) == 0 {
-			return ""
-		}
-		b, _ := json.Marshal(*at(r)) // strings always can
-		return string(b)
-	}, func(r *Record, s string) error {
-		if s == "" {
-			return nil
-		}
-		return json.Unmarshal([]byte(s), at(r))
-	}}
-}
-
-var fields = []field{
-	text("id", func(r *Record) *string { return &r.ID }),
-	text("call", func(r *Record) *string { return &r.Call }),
-	text("account", func(r *Record) *string { return &r.Account }),
-	text("provider", func(r *Record) *string { return &r.Provider }),
-	text("caller", func(r *Record) *string { return &r.Caller }),
-	text("to", func(r *Record) *string { return &r.To }),
-	text("from", func(r *Record) *string { return &r.From }),
-	text("name", func(r *Record) *string { return &r.Name }),
-	text("mode", func(r *Record) *Mode { return &r.Mode }),
-	text("agent", func(r *Record) *string { return &r.Agent }),
-	text("host", func(r *Record) *string { return &r.Host }),
-	text("whisper", func(r *Record) *string { return &r.Whisper }),
-	text("brief", func(r *Record) *string { return &r.Brief }),
-	text("accept", func(r *Record) *string { return &r.Accept }),
-	text("digits", func(r *Record) *string { return &r.Digits }),
-	flag("detect", func(r *Record) *bool { return &r.Detect }),
-	number("ring", func(r *Record) *time.Duration { return &r.Ring }),
-	text("hold", func(r *Record) *string { return &r.Hold }),
-	words("on_fail", func(r *Record) *map[string]string { return &r.OnFail }),
-	text("on_end", func(r *Record) *string { return &r.OnEnd }),
-	words("context", func(r *Record) *map[string]string { return &r.Context }),
-	text("by", func(r *Record) *string { return &r.By }),
-	number("returns", func(r *Record) *int64 { return &r.Returns }),
-	text("place", func(r *Record) *string { return &r.Place }),
-	text("ref", func(r *Record) *string { return &r.Ref }),
-	text("room", func(r *Record) *string { return &r.Room }),
-	text("nonce", func(r *Record) *string { return &r.Nonce }),
-	text("state", func(r *Record) *State { return &r.State }),
-	text("want", func(r *Record) *State { return &r.Want }),
-	text("reason", func(r *Record) *string { return &r.Reason }),
-	text("detail", func(r *Record) *string { return &r.Detail }),
-	number("version", func(r *Record) *int64 { return &r.Version }),
-	number("fence", func(r *Record) *int64 { return &r.Fence }),
-	text("owner", func(r *Record) *string { return &r.Owner }),
-	number("due", func(r *Record) *int64 { return &r.Due }),
-	number("created", func(r *Record) *int64 { return &r.Created }),
-	number("updated", func(r *Record) *int64 { return &r.Updated }),
-	flag("dialed", func(r *Record) *bool { return &r.Dialed }),
-	text("leg", func(r *Record) *string { return &r.Leg }),
-	number("picked", func(r *Record) *int64 { return &r.Picked }),
-	flag("leg_in", func(r *Record) *bool { return &r.LegIn }),
-	flag("leg_down", func(r *Record) *bool { return &r.LegDown }),
-	flag("human", func(r *Record) *bool { return &r.Human }),
-	text("at", func(r *Record) *Place { return &r.At }),
-	flag("caller_in", func(r *Record) *bool { return &r.CallerIn }),
-	flag("caller_gone", func(r *Record) *bool { return &r.CallerGone }),
-	flag("settled", func(r *Record) *bool { return &r.Settled }),
-}
-
-// Fields returns the record as a store keeps it.
-func (r *Record) Fields() map[string]string {
-	m := map[string]string{"schema": schema}
-	for _, f := range fields {
-		m[f.name] = f.get(r)
-	}
-	return m
-}
-
-// Parse reads a record that a store has kept. Fields that are not known are left to whoever knows them.
-func Parse(m map[string]string) (*Record, error) {
-	r := &Record{}
-	for _, f := range fields {
-		if s, there := m[f.name]; there {
-			if err := f.set(r, s); err != nil {
-				return nil, fmt.Errorf("transfer: field %s: %w", f.name, err)
-			}
-		}
-	}
-	return r, nil
-}
-
-// Changes returns the fields in which two records differ.
-func Changes(before, after *Record) map[string]string {
-	m := map[string]string{}
-	for _, f := range fields {
-		if s := f.get(after); s != f.get(before) {
-			m[f.name] = s
-		}
-	}
-	return m
 }
 
 func (r *Record) copy() *Record {

@@ -29,12 +29,6 @@ func TestMemory(t *testing.T) {
 			time.Sleep(transfertest.Tombstone)
 			return before - s.(*transfer.Memory).Len()
 		},
-		Set: func(_ *testing.T, s transfer.Store, id, field, value string) {
-			s.(*transfer.Memory).Kept(id)[field] = value
-		},
-		Get: func(_ *testing.T, s transfer.Store, id, field string) string {
-			return s.(*transfer.Memory).Kept(id)[field]
-		},
 		Unindex: func(_ *testing.T, s transfer.Store, call string) { s.(*transfer.Memory).Unindex(call) },
 		Evict:   func(_ *testing.T, s transfer.Store, id string) { s.(*transfer.Memory).Evict(id) },
 	}.Run(t, synctest.Test)

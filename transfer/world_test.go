@@ -409,7 +409,7 @@ func (m *Memory) copy() *Memory {
 	c := NewMemory(m.now, m.tombstone)
 	for id, k := range m.kept {
 		one := *k
-		one.fields, one.steps, one.log = maps.Clone(k.fields), maps.Clone(k.steps), slices.Clone(k.log)
+		one.r, one.steps, one.log = k.r.copy(), maps.Clone(k.steps), slices.Clone(k.log)
 		c.kept[id] = &one
 		if k.until != 0 {
 			c.over = append(c.over, &one)

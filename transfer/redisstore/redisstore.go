@@ -113,7 +113,7 @@ func (s *Store) Create(ctx context.Context, r *transfer.Record) error {
 	}
 	key := s.context(r.ID)
 	args := pairs([]any{r.ID, transfer.KeepLive.Milliseconds(), r.Due, key[:strings.LastIndexByte(key, '_')+1]},
-		r.Fields())
+		hashOf(r))
 	got, err := createScript.Run(ctx, s.db, s.keys(r.ID, r.Call), args...).Slice()
 	if err != nil {
 		return fmt.Errorf("transfer: store: create: %w", err)
@@ -186,7 +186,7 @@ func (s *Store) Load(ctx context.Context, id string) (*transfer.Record, int64, e
 	if len(m) == 0 {
 		return nil, now, transfer.ErrNotFound
 	}
-	r, err := transfer.Parse(m)
+	r, err := parse(m)
 	return r, now, err
 }
 
@@ -206,7 +206,7 @@ func (s *Store) Move(ctx context.Context, before, after *transfer.Record, kind t
 		final, keep = 1, s.tombstone
 	}
 	args := pairs([]any{after.ID, before.Version, before.Fence, after.Version, final, keep.Milliseconds(),
-		string(kind), string(after.State), after.Reason, after.Updated}, transfer.Changes(before, after))
+		string(kind), string(after.State), after.Reason, after.Updated}, changes(before, after))
 	keys := append(s.keys(after.ID, after.Call), s.step(after.ID, transfer.StepDial))
 	got, err := moveScript.Run(ctx, s.db, keys, args...).Text()
 	if err != nil {
@@ -224,7 +224,7 @@ func (s *Store) Restore(ctx context.Context, r *transfer.Record) error {
 		return err
 	}
 	args := pairs([]any{r.ID, r.Version, r.Fence, keep.Milliseconds(), string(r.State), r.Reason, r.Updated, final},
-		r.Fields())
+		hashOf(r))
 	got, err := restoreScript.Run(ctx, s.db, s.keys(r.ID, r.Call), args...).Text()
 	if err != nil {
 		return fmt.Errorf("transfer: store: restore: %w", err)
@@ -411,7 +411,7 @@ func (s *Store) take(ctx context.Context, id, from, owner string) (*transfer.Rec
 		return nil, fmt.Errorf("transfer: store: claim: %w", err)
 	}
 	if m := hash(got); len(m) > 0 {
-		return transfer.Parse(m)
+		return parse(m)
 	}
 	return nil, nil
 }

@@ -85,14 +85,6 @@ func TestStore(t *testing.T) {
 			}
 			return n
 		},
-		Set: func(t *testing.T, s transfer.Store, id, field, value string) {
-			if err := s.(*Store).db.HSet(t.Context(), s.(*Store).context(id), field, value).Err(); err != nil {
-				t.Fatal(err)
-			}
-		},
-		Get: func(t *testing.T, s transfer.Store, id, field string) string {
-			return s.(*Store).db.HGet(t.Context(), s.(*Store).context(id), field).Val()
-		},
 		Unindex: func(t *testing.T, s transfer.Store, call string) {
 			s.(*Store).db.Del(t.Context(), s.(*Store).byCall(call))
 		},

@@ -22,10 +22,7 @@ type Harness struct {
 	Live, Die func(t *testing.T, s transfer.Store, owner string)
 	// Keys counts what is kept; Fading is how much of it is forgotten by and by.
 	Keys, Fading func(t *testing.T, s transfer.Store) int
-	// Set and Get are a field of a record as it is kept; Unindex and Evict lose the
-	// index of a call and a record.
-	Set     func(t *testing.T, s transfer.Store, id, field, value string)
-	Get     func(t *testing.T, s transfer.Store, id, field string) string
+	// Unindex and Evict lose the index of a call and a record.
 	Unindex func(t *testing.T, s transfer.Store, call string)
 	Evict   func(t *testing.T, s transfer.Store, id string)
 }
@@ -57,7 +54,7 @@ type suite struct {
 func (h Harness) Run(t *testing.T, bubble func(t *testing.T, test func(t *testing.T))) {
 	for name, test := range map[string]func(*suite){
 		"Life": (*suite).life, "Conflict": (*suite).conflict, "Lease": (*suite).lease, "Forgets": (*suite).forgets,
-		"UnknownFields": (*suite).unknownFields, "OldRecord": (*suite).oldRecord, "Restore": (*suite).restore,
+		"OldRecord": (*suite).oldRecord, "Restore": (*suite).restore,
 		"Evicted": (*suite).evicted,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -293,19 +290,6 @@ func (t *suite) forgets() {
 	all, fading := t.Keys(t.T, t.s), t.Fading(t.T, t.s)
 	if all < 5 || fading != all {
 		t.Errorf("%d keys, of which %d are forgotten by and by", all, fading)
-	}
-}
-
-// unknownFields: fields that a newer instance has written stay (defect 10).
-func (t *suite) unknownFields() {
-	r := t.created("cs_1", 1)
-	t.Set(t.T, t.s, r.ID, "colour", "green")
-	if got, _, err := t.s.Load(t.Context(), r.ID); err != nil || got.To != r.To {
-		t.Errorf("%+v, %v", got, err)
-	}
-	t.move(r, transfer.Event{Kind: transfer.Begin})
-	if t.Get(t.T, t.s, r.ID, "colour") != "green" {
-		t.Error("a move has wiped a field that it does not know")
 	}
 }
 
