@@ -101,8 +101,8 @@ func (t *transport) fault(op string, err error) error {
 // Dial implements providers.Commands.
 func (c *commands) Dial(ctx context.Context, d *providers.Dial) (providers.Leg, error) {
 	p := &api.CreateCallParams{}
-	p.SetTo(d.To).SetFrom(d.From).SetUrl(d.Answer).SetMethod("POST")
-	p.SetStatusCallback(d.Status).SetStatusCallbackMethod("POST")
+	p.SetTo(d.To).SetFrom(d.From).SetUrl(retried(d.Answer)).SetMethod("POST")
+	p.SetStatusCallback(retried(d.Status)).SetStatusCallbackMethod("POST")
 	p.SetStatusCallbackEvent([]string{"initiated", "ringing", "answered", "completed"})
 	if d.Ring > 0 {
 		p.SetTimeout(int(d.Ring / time.Second))
@@ -112,7 +112,7 @@ func (c *commands) Dial(ctx context.Context, d *providers.Dial) (providers.Leg, 
 	}
 	if d.Detect { // beside the call: it goes on while Twilio listens
 		p.SetMachineDetection("Enable").SetAsyncAmd("true")
-		p.SetAsyncAmdStatusCallback(d.Status).SetAsyncAmdStatusCallbackMethod("POST")
+		p.SetAsyncAmdStatusCallback(retried(d.Status)).SetAsyncAmdStatusCallbackMethod("POST")
 	}
 	return request(ctx, c, "dial", func(s *api.ApiService) (providers.Leg, error) {
 		call, err := s.CreateCall(p)

@@ -213,10 +213,10 @@ func verb(a *providers.Answer, e *xmldoc.Element) error {
 		}
 		return stream(a, &e.Children[0])
 	case "Redirect":
-		if !rest.Secure(text, "https") {
+		var ok bool
+		if a.Next, ok = webhook(text); !ok {
 			return fmt.Errorf("twilio: 11100: Redirect to %.100q", text)
 		}
-		a.Next = text
 	case "Say":
 		if text == "" {
 			return errors.New("twilio: 13520: Say without text")
@@ -240,10 +240,12 @@ func gather(a *providers.Answer, e *xmldoc.Element) error {
 		e.Attr("actionOnEmptyResult") != "true":
 		return errors.New("twilio: 13321: Gather for one digit with a timeout and an action for none is all that is " +
 			"simulated")
-	case !rest.Secure(e.Attr("action"), "https"):
+	}
+	action, ok := webhook(e.Attr("action"))
+	if !ok {
 		return fmt.Errorf("twilio: 11100: Gather action %.100q", e.Attr("action"))
 	}
-	a.Ask = &providers.Question{URL: e.Attr("action"), Wait: time.Duration(wait) * time.Second}
+	a.Ask = &providers.Question{URL: action, Wait: time.Duration(wait) * time.Second}
 	for i := range e.Children {
 		if e.Children[i].Name() != "Say" {
 			return errors.New("twilio: 12200: Gather may hold Say")
@@ -256,7 +258,8 @@ func gather(a *providers.Answer, e *xmldoc.Element) error {
 }
 
 func dial(a *providers.Answer, e *xmldoc.Element, number string) error {
-	if a.Next = e.Attr("action"); a.Next != "" && !rest.Secure(a.Next, "https") {
+	var ok bool
+	if a.Next, ok = webhook(e.Attr("action")); a.Next != "" && !ok {
 		return fmt.Errorf("twilio: 11100: Dial action %.100q", a.Next)
 	}
 	for i := range e.Children {
@@ -265,12 +268,12 @@ func dial(a *providers.Answer, e *xmldoc.Element, number string) error {
 			continue
 		}
 		room := &providers.Room{Name: number, End: n.Attr("endConferenceOnExit") == "true",
-			Wait: n.Attr("startConferenceOnEnter") == "false", Events: n.Attr("statusCallback"),
-			Hold: n.Attr("waitUrl")}
+			Wait: n.Attr("startConferenceOnEnter") == "false", Hold: n.Attr("waitUrl")}
+		room.Events, ok = webhook(n.Attr("statusCallback"))
 		switch {
 		case room.Name == "" || len(room.Name) > 128:
 			return errors.New("twilio: 13233: the conference must have a name of at most 128 characters")
-		case room.Events != "" && (!rest.Secure(room.Events, "https") || n.Attr("statusCallbackEvent") != "join leave"):
+		case room.Events != "" && (!ok || n.Attr("statusCallbackEvent") != "join leave"):
 			return fmt.Errorf("twilio: 13234: statusCallback %.100q for %q", room.Events, n.Attr("statusCallbackEvent"))
 		case room.Hold != "" && !rest.Secure(room.Hold, "https"):
 			return fmt.Errorf("twilio: 13236: waitUrl %.100q", room.Hold)
@@ -381,6 +384,16 @@ func (x *exchange) change(op *providers.Operation, form url.Values) (err error) 
 }
 
 // dialParams are the parameters of a new call that are known here.
+// connection is how requests to a webhook are made, behind its '#'.
+var connection = regexp.MustCompile(`^rc=[0-5]&rp=(4xx|5xx|ct|rt|all)(,(4xx|5xx|ct|rt|all))*$`)
+
+// webhook is the URL of one without what follows '#'. It is not ok if Twilio would not take
+// it (11100, 11243).
+func webhook(s string) (u string, ok bool) {
+	u, how, has := strings.Cut(s, "#")
+	return u, rest.Secure(u, "https") && (!has || connection.MatchString(how))
+}
+
 var dialParams = []string{"To", "From", "Url", "Method", "StatusCallback", "StatusCallbackMethod",
 	"StatusCallbackEvent", "Timeout",
 	"TimeLimit", "SendDigits", "MachineDetection", "AsyncAmd", "AsyncAmdStatusCallback", "AsyncAmdStatusCallbackMethod"}
@@ -395,16 +408,18 @@ func dialForm(form url.Values) (*providers.Dial, error) {
 			return nil, fail(400, 20001, "Unknown parameter "+name)
 		}
 	}
-	d := &providers.Dial{To: form.Get("To"), From: form.Get("From"), Answer: form.Get("Url"),
-		Status: form.Get("StatusCallback"), Digits: form.Get("SendDigits")}
+	d := &providers.Dial{To: form.Get("To"), From: form.Get("From"), Digits: form.Get("SendDigits")}
+	var answers, reports bool
+	d.Answer, answers = webhook(form.Get("Url"))
+	d.Status, reports = webhook(form.Get("StatusCallback"))
 	switch {
 	case !providers.ValidNumber(d.To):
 		return nil, fail(400, 21211, "The 'To' number "+d.To+" is not a valid phone number.")
 	case !providers.ValidNumber(d.From):
 		return nil, fail(400, 21212, "The 'From' number "+d.From+" is not a valid phone number.")
-	case !rest.Secure(d.Answer, "https"):
+	case !answers:
 		return nil, fail(400, 21205, "Url is not a valid URL: "+d.Answer)
-	case d.Status != "" && !rest.Secure(d.Status, "https"):
+	case d.Status != "" && !reports:
 		return nil, fail(400, 21609, "StatusCallback is not a valid URL")
 	case !sendDigits.MatchString(d.Digits):
 		return nil, fail(400, 20001, "SendDigits is not valid")

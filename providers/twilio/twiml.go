@@ -62,6 +62,19 @@ type (
 	}
 )
 
+// retries asks Twilio to make a request again that could not be made, or was answered with
+// 5xx, as by a proxy whose bridge is started anew: up to three times. By itself it makes it
+// again once, and after failures to connect only (Twilio, "Webhook connection overrides").
+const retries = "#rc=3&rp=5xx,ct"
+
+// retried is the URL of a webhook as Twilio is given it.
+func retried(u string) string {
+	if u == "" {
+		return ""
+	}
+	return u + retries
+}
+
 // Document implements providers.Webhooks.
 func (*webhooks) Document(a *providers.Answer) (providers.Document, error) {
 	b, err := marshal(a)
@@ -74,7 +87,7 @@ func marshal(a *providers.Answer) ([]byte, error) {
 		t.Connect = &connectVerb{Stream: streamNoun{URL: a.Media}}
 	}
 	if q := a.Ask; q != nil {
-		t.Gather = &gatherVerb{Input: "dtmf", Digits: 1, Timeout: int(q.Wait / time.Second), Action: q.URL,
+		t.Gather = &gatherVerb{Input: "dtmf", Digits: 1, Timeout: int(q.Wait / time.Second), Action: retried(q.URL),
 			Method: "POST", Empty: true, Say: a.Say}
 		t.Say = ""
 	}
@@ -87,9 +100,9 @@ func marshal(a *providers.Answer) ([]byte, error) {
 	switch {
 	case a.Next == "":
 	case t.Dial != nil:
-		t.Dial.Action, t.Dial.Method = a.Next, "POST"
+		t.Dial.Action, t.Dial.Method = retried(a.Next), "POST"
 	default:
-		t.Redirect = &redirectVerb{"POST", a.Next}
+		t.Redirect = &redirectVerb{"POST", retried(a.Next)}
 	}
 	if a.Media == "" {
 		t.Hangup = &struct{}{}
@@ -104,7 +117,7 @@ func marshal(a *providers.Answer) ([]byte, error) {
 func conference(r *providers.Room) *conferenceNoun {
 	c := &conferenceNoun{Name: r.Name, Start: !r.Wait, End: r.End}
 	if r.Events != "" {
-		c.Events, c.EventNames, c.EventsMethod = r.Events, "join leave", "POST"
+		c.Events, c.EventNames, c.EventsMethod = retried(r.Events), "join leave", "POST"
 	}
 	if r.Hold != "" {
 		c.WaitURL, c.WaitMethod = r.Hold, "GET"

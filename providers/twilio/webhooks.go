@@ -131,6 +131,9 @@ func urls(s string) []string {
 	case u.Port() == port:
 		all = append(all, u.Scheme+"://"+strings.TrimSuffix(u.Host, ":"+port)+rest)
 	}
+	for _, u := range all { // nothing says whether what follows '#' is signed
+		all = append(all, u+retries)
+	}
 	return all
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -118,7 +119,7 @@ func TestDocuments(t *testing.T) {
 	w := account(t)
 	const head = `<?xml version="1.0" encoding="UTF-8"?>` + "\n"
 	for want, a := range map[string]providers.Answer{
-		`<Response><Connect><Stream url="wss://b.example/media/twilio/abc"></Stream></Connect><Redirect method="POST">https://b.example/next</Redirect></Response>`: {
+		`<Response><Connect><Stream url="wss://b.example/media/twilio/abc"></Stream></Connect><Redirect method="POST">https://b.example/next#rc=3&amp;rp=5xx,ct</Redirect></Response>`: {
 			Media: "wss://b.example/media/twilio/abc", Next: "https://b.example/next"},
 		`<Response><Say>Sorry &amp; bye.</Say><Hangup></Hangup></Response>`:                                                     {Say: "Sorry & bye."},
 		`<Response><Dial callerId="+15550100999" timeout="30"><Number>+15550100123</Number></Dial><Hangup></Hangup></Response>`: {Dial: "+15550100123", Caller: "+15550100999"},
@@ -127,6 +128,30 @@ func TestDocuments(t *testing.T) {
 		doc, err := w.Document(&a)
 		if err != nil || string(doc.Body) != head+want || doc.ContentType != "application/xml" {
 			t.Errorf("%s, %v\nwant %s", doc.Body, err, want)
+		}
+	}
+}
+
+// TestRetries: Twilio is asked to make requests again, whether or not it signs that; what
+// it would not understand it does not take.
+func TestRetries(t *testing.T) {
+	w, x := account(t).(*webhooks), &exchange{cfg: Config{AuthToken: "12345"}}
+	const u = "https://bridge.example.com/hooks/twilio/main/next/abc"
+	params, err := url.ParseQuery(form)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for signed, good := range map[string]bool{u: true, u + retries: true, u + "#rc=1": false, u + "/x": false} {
+		h := hook(u, "application/x-www-form-urlencoded", x.sign(signed+formData(params)), form)
+		if _, err := w.Authenticate(h, time.Now()); (err == nil) != good {
+			t.Errorf("signed as %s: %v", signed, err)
+		}
+	}
+	for given, want := range map[string]bool{u: true, retried(u): true, u + "#rc=9&rp=ct": false,
+		u + "#rc=3&rp=6xx": false,
+		u + "#top":         false, "http://bridge.example.com/": false} {
+		if plain, ok := webhook(given); ok != want || ok && plain != u {
+			t.Errorf("%s: %s, %v", given, plain, ok)
 		}
 	}
 }
