@@ -38,6 +38,8 @@ type Call struct {
 	// Returned says why the call has come back to an agent, Returns how often it has.
 	Returned string `json:"-"`
 	Returns  int    `json:"-"`
+	// Forward is providers.Dial.Forward for the caller's number.
+	Forward string `json:"-"`
 
 	aliases []string         // the carrier's other ids of it, former ones too
 	heard   time.Time        // when something was last heard of it, or asked

@@ -201,7 +201,7 @@ func (c *Controller) inbound(ctx context.Context, t *told) (Outcome, error) {
 		call = c.book.Add(calls.Call{
 			Account: t.name, Provider: t.account.Spec.Name, CarrierID: t.Leg, Direction: calls.Inbound,
 			Status: providers.StatusRinging,
-			From:   t.From, To: t.To, Agent: route.Agent, Metadata: route.Metadata,
+			From:   t.From, To: t.To, Forward: t.Forward, Agent: route.Agent, Metadata: route.Metadata,
 		}, t.Aliases...)
 	}
 	log.Info("call comes in", "session", call.ID, "agent", call.Agent)

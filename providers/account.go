@@ -93,8 +93,11 @@ type Leg struct {
 // Dial is a call to be placed.
 type Dial struct {
 	To, From string // E.164
-	Answer   string // URL asked what to do when the call is answered
-	Status   string // URL for reports
+	// Forward is what lets the carrier show From where that is a caller's number, as it
+	// was told with the call (CallEvent.Forward).
+	Forward string
+	Answer  string // URL asked what to do when the call is answered
+	Status  string // URL for reports
 	// Ring is how long to let it ring, in whole seconds.
 	Ring time.Duration
 	// Detect asks for answering machine detection beside the call, reported to

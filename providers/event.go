@@ -53,6 +53,7 @@ type CallEvent struct {
 	Wants bool
 
 	From, To   string // CallAsked, where they are told: E.164 where they are numbers
+	Forward    string // CallAsked: Dial.Forward for this caller's number
 	Status     Status
 	Raw        string // the carrier's own word for it
 	AnsweredBy AnsweredBy

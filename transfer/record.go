@@ -36,17 +36,20 @@ type Request struct {
 	Provider string
 	Caller   string // the carrier's id of the caller's leg
 	To, From string // E.164: the destination, and who seems to call it
-	Name     string // of the destination, if it has one
-	Mode     Mode
-	Agent    string // AgentListens, AgentStays; empty: it leaves
-	Host     string // where the destination is streamed to, if the agent does not leave
-	Whisper  string // attended: what the destination is told
-	Brief    string // attended: the agent that tells it instead of a whisper
-	Accept   string // attended: AcceptDigit, AcceptStay
-	Digits   string // sent when the destination answers: an extension
-	Detect   bool   // look out for answering machines
-	Ring     time.Duration
-	Hold     string // what the caller hears meanwhile; see media
+	// Own is the bridge's number of the call, for a carrier that does not let it seem to be
+	// somebody else's; Forward is what lets it (providers.Dial).
+	Own, Forward string
+	Name         string // of the destination, if it has one
+	Mode         Mode
+	Agent        string // AgentListens, AgentStays; empty: it leaves
+	Host         string // where the destination is streamed to, if the agent does not leave
+	Whisper      string // attended: what the destination is told
+	Brief        string // attended: the agent that tells it instead of a whisper
+	Accept       string // attended: AcceptDigit, AcceptStay
+	Digits       string // sent when the destination answers: an extension
+	Detect       bool   // look out for answering machines
+	Ring         time.Duration
+	Hold         string // what the caller hears meanwhile; see media
 	// OnFail says what becomes of the caller when the transfer fails: Resume, Hangup
 	// or a number; by reason, "" for all others. OnEnd says it for when the
 	// destination leaves first.

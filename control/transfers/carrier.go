@@ -53,9 +53,17 @@ func (c carrier) Dial(ctx context.Context, r *transfer.Record) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	leg, err := account.Dial(ctx, &providers.Dial{To: r.To, From: r.From, Answer: c.hookURL(r, "answer"),
+	d := &providers.Dial{To: r.To, From: r.From, Forward: r.Forward, Answer: c.hookURL(r, "answer"),
 		Status: c.hookURL(r, "status"),
-		Ring:   r.Ring, Detect: r.Detect, Digits: r.Digits})
+		Ring:   r.Ring, Detect: r.Detect, Digits: r.Digits}
+	leg, err := account.Dial(ctx, d)
+	var e *providers.CallError
+	if errors.As(err, &e) && e.Kind == providers.ErrRejected && r.Own != "" && r.From != r.Own &&
+		!account.Owns(r.From) {
+		c.log.Warn("the carrier does not show the caller's number: it shows the bridge's", "transfer", r.ID, "err", err)
+		d.From, d.Forward = r.Own, ""
+		leg, err = account.Dial(ctx, d)
+	}
 	if err = meaning(err); errors.Is(err, transfer.ErrGone) { // nobody can have gone yet
 		err = &transfer.DialError{Reason: transfer.ReasonCarrier, Err: err}
 	}

@@ -138,8 +138,9 @@ func (t *Transfers) check(call *calls.Call, want *calls.TransferRequest) (*trans
 	if no := t.checkDestination(req, want.To); no != nil {
 		return nil, no
 	}
+	req.Own = control.OwnNumber(call)
 	if req.From == "" {
-		req.From = control.OwnNumber(call)
+		req.From = req.Own
 		if t.cfg.ShowCaller && call.Direction == calls.Inbound && providers.ValidNumber(call.From) {
 			req.From = call.From
 		}
@@ -151,6 +152,9 @@ func (t *Transfers) check(call *calls.Call, want *calls.TransferRequest) (*trans
 	if own := []string{control.OwnNumber(call), call.From, call.To}; !account.Owns(req.From) &&
 		!slices.Contains(own, req.From) {
 		return nil, bad("from: must be a number of the account, or the caller's")
+	}
+	if call.Direction == calls.Inbound && req.From == call.From {
+		req.Forward = call.Forward
 	}
 	for reason, d := range req.OnFail {
 		if reason != "" && !slices.Contains(transfer.Reasons, reason) {

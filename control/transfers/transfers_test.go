@@ -338,3 +338,38 @@ func TestLegEvents(t *testing.T) {
 		}
 	}
 }
+
+// shy is a carrier that shows only numbers of its own.
+type shy struct {
+	fake
+	dials []providers.Dial
+}
+
+// Dial implements providers.Commands.
+func (s *shy) Dial(_ context.Context, d *providers.Dial) (providers.Leg, error) {
+	s.dials = append(s.dials, *d)
+	if d.From != own {
+		return providers.Leg{}, &providers.CallError{Op: "dial", Kind: providers.ErrRejected, Status: 400, Code: "21210"}
+	}
+	return providers.Leg{ID: "L"}, nil
+}
+
+// TestShownNumber: the caller's number is shown with what lets the carrier do that; one that
+// does not all the same shows the bridge's.
+func TestShownNumber(t *testing.T) {
+	s := new(shy)
+	tr, _, call := newTransfers(t, &s.fake)
+	call.Forward = "token"
+	req, no := tr.check(&call, &calls.TransferRequest{To: human, From: caller})
+	if no != nil {
+		t.Fatal(no)
+	}
+	account, _ := tr.control.Account("main")
+	account.Account = providers.NewAccount("AC1", twilio.Spec.Abilities, nil, s)
+	tr.control.Accounts()["main"] = account
+	leg, err := carrier{tr}.Dial(t.Context(), &transfer.Record{ID: "tr_1", Request: *req})
+	if leg != "L" || err != nil || len(s.dials) != 2 || s.dials[0].From != caller || s.dials[0].Forward != "token" ||
+		s.dials[1].From != own || s.dials[1].Forward != "" {
+		t.Errorf("%s, %v: %+v", leg, err, s.dials)
+	}
+}

@@ -104,6 +104,9 @@ func (c *commands) Dial(ctx context.Context, d *providers.Dial) (providers.Leg, 
 	p.SetTo(d.To).SetFrom(d.From).SetUrl(retried(d.Answer)).SetMethod("POST")
 	p.SetStatusCallback(retried(d.Status)).SetStatusCallbackMethod("POST")
 	p.SetStatusCallbackEvent([]string{"initiated", "ringing", "answered", "completed"})
+	if d.Forward != "" {
+		p.SetCallToken(d.Forward)
+	}
 	if d.Ring > 0 {
 		p.SetTimeout(int(d.Ring / time.Second))
 	}

@@ -395,8 +395,8 @@ func webhook(s string) (u string, ok bool) {
 }
 
 var dialParams = []string{"To", "From", "Url", "Method", "StatusCallback", "StatusCallbackMethod",
-	"StatusCallbackEvent", "Timeout",
-	"TimeLimit", "SendDigits", "MachineDetection", "AsyncAmd", "AsyncAmdStatusCallback", "AsyncAmdStatusCallbackMethod"}
+	"StatusCallbackEvent", "Timeout", "TimeLimit", "SendDigits", "CallToken", "MachineDetection", "AsyncAmd",
+	"AsyncAmdStatusCallback", "AsyncAmdStatusCallbackMethod"}
 
 // statusEvents are those that may be asked for; busy and the like come as
 // completed.
@@ -408,7 +408,8 @@ func dialForm(form url.Values) (*providers.Dial, error) {
 			return nil, fail(400, 20001, "Unknown parameter "+name)
 		}
 	}
-	d := &providers.Dial{To: form.Get("To"), From: form.Get("From"), Digits: form.Get("SendDigits")}
+	d := &providers.Dial{To: form.Get("To"), From: form.Get("From"), Digits: form.Get("SendDigits"),
+		Forward: form.Get("CallToken")}
 	var answers, reports bool
 	d.Answer, answers = webhook(form.Get("Url"))
 	d.Status, reports = webhook(form.Get("StatusCallback"))

@@ -176,7 +176,7 @@ func (w *webhooks) Read(h *providers.Hook) ([]providers.CallEvent, error) {
 	switch h.Purpose {
 	case providers.ForAnswer:
 		ev.Kind, ev.Wants = providers.CallAsked, true
-		ev.From, ev.To = caller(form.Get("From")), form.Get("To")
+		ev.From, ev.To, ev.Forward = caller(form.Get("From")), form.Get("To"), form.Get("CallToken")
 	case providers.ForNext:
 		ev.Kind, ev.Wants, ev.Raw = providers.CallStepDone, true, form.Get("DialCallStatus")
 		ev.Status = dialStatus(ev.Raw)

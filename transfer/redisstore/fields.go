@@ -64,6 +64,8 @@ var fields = []field{
 	text("caller", func(r *transfer.Record) *string { return &r.Caller }),
 	text("to", func(r *transfer.Record) *string { return &r.To }),
 	text("from", func(r *transfer.Record) *string { return &r.From }),
+	text("own", func(r *transfer.Record) *string { return &r.Own }),
+	text("forward", func(r *transfer.Record) *string { return &r.Forward }),
 	text("name", func(r *transfer.Record) *string { return &r.Name }),
 	text("mode", func(r *transfer.Record) *transfer.Mode { return &r.Mode }),
 	text("agent", func(r *transfer.Record) *string { return &r.Agent }),
