@@ -65,10 +65,6 @@ type fault struct {
 	// back tells that the caller and the human need not meet: the caller is back with the
 	// agent instead.
 	back bool
-	// twice tells that the phone of the destination may ring again: it is told to when the
-	// first call has failed.
-	body  string
-	phone sim.Phone
 }
 
 // odd loses the replies of requests of a kind, every other one.
@@ -93,23 +89,18 @@ func TestNobodyLost(t *testing.T) {
 			"the reply to the dial": {faults: sim.Faults{Lose: odd(providers.OpDial)},
 				modes: []string{"conference", "attended"}},
 			"replies to hang-ups": {faults: sim.Faults{Lose: odd(providers.OpHangup)}},
-			"all replies once": {faults: sim.Faults{Lose: func(_ providers.OperationKind,
-				n int) bool {
-				return n == 1
-			}},
+			"all replies once": {faults: sim.Faults{Lose: func(_ providers.OperationKind, n int) bool { return n == 1 }},
 				modes: []string{"conference", "attended"}},
 			"one in the room":  {faults: sim.Faults{Drop: first(providers.TellRoom, 1)}},
 			"both in the room": {faults: sim.Faults{Drop: first(providers.TellRoom, 2)}},
-			"statuses": {faults: sim.Faults{Drop: func(k providers.AskKind,
-				n int) bool {
+			"statuses": {faults: sim.Faults{Drop: func(k providers.AskKind, n int) bool {
 				return k == providers.TellStatus && n%2 == 0
 			}}},
 			"a store that is away when the human picks up": {away: 3 * time.Second,
 				modes: []string{"conference", "attended"}},
 			"the document of the destination": {modes: []string{"conference", "attended"}, back: true,
 				faults: sim.Faults{Drop: func(k providers.AskKind, n int) bool {
-					return k == providers.AskAnswer &&
-						n == 2
+					return k == providers.AskAnswer && n == 2
 				}}},
 		} {
 			modes := f.modes
