@@ -309,3 +309,33 @@ func TestHangupBesideDial(t *testing.T) {
 		t.Errorf("%d calls live on", n)
 	}
 }
+
+// TestOrphan: the end of a call that no instance knows is told of once it is stored; else the
+// carrier is to report it again. Other reports of such calls say nothing.
+func TestOrphan(t *testing.T) {
+	c := newController(new(recorder), nil)
+	var told []string
+	var fails error
+	c.OnOrphan(func(_ context.Context, account, id string, legs []string, s providers.Status) error {
+		told = append(told, fmt.Sprint(account, id, legs, s))
+		return fails
+	})
+	report := func(s providers.Status) error {
+		_, err := c.Handle(t.Context(), "main",
+			&providers.CallEvent{Kind: providers.CallProgress, Leg: "CA1", Status: s,
+				Ref: "status/cs_1"})
+		return err
+	}
+	if err := report(providers.StatusInProgress); err != nil || len(told) != 0 {
+		t.Errorf("%v, %v", told, err)
+	}
+	fails = errors.New("the store is away")
+	if err := report(providers.StatusCompleted); !errors.Is(err, fails) {
+		t.Errorf("%v", err)
+	}
+	fails = nil
+	if err := report(providers.StatusCompleted); err != nil ||
+		fmt.Sprint(told) != "[maincs_1[CA1]completed maincs_1[CA1]completed]" {
+		t.Errorf("%v, %v", told, err)
+	}
+}
