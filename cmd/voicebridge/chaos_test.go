@@ -27,6 +27,7 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/redis/go-redis/v9"
 
+	"voicebridge/calls"
 	"voicebridge/codec"
 	"voicebridge/config"
 	"voicebridge/providers"
@@ -60,6 +61,7 @@ type chaos struct {
 	token     string
 	instances []*instance
 	agents    agentDesk
+	app       appDesk
 	turn      atomic.Uint64
 }
 
@@ -134,6 +136,52 @@ func (d *agentDesk) has(session string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.live[session] > 0
+}
+
+// appDesk is the user's application, which is told what becomes of calls.
+type appDesk struct {
+	mu   sync.Mutex
+	told map[[2]string]map[string]bool // by call and type: the ids of the events
+}
+
+// ServeHTTP implements http.Handler.
+func (d *appDesk) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var ev calls.Event
+	if err := json.NewDecoder(r.Body).Decode(&ev); err != nil || ev.ID == "" {
+		http.Error(w, "no event", http.StatusBadRequest)
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	key := [2]string{ev.Call.ID, ev.Type}
+	if d.told[key] == nil {
+		d.told[key] = map[string]bool{}
+	}
+	d.told[key][ev.ID] = true
+}
+
+// times is how many different events of a type were told of a call.
+func (d *appDesk) times(call, kind string) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.told[[2]string{call, kind}])
+}
+
+// check waits until the application has been told of the ends of all calls, and that of
+// each, and its begin, was told once.
+func (x *chaos) check(all []trial) {
+	x.t.Helper()
+	limit := time.Now().Add(30 * time.Second)
+	for k := range all {
+		for x.app.times(all[k].session, calls.EventEnded) == 0 && time.Now().Before(limit) {
+			time.Sleep(50 * time.Millisecond)
+		}
+		for _, kind := range []string{calls.EventCreated, calls.EventEnded} {
+			if n := x.app.times(all[k].session, kind); n != 1 {
+				x.t.Errorf("the application is told of %s of %s %d times", kind, all[k].session, n)
+			}
+		}
+	}
 }
 
 var chaosBinary = sync.OnceValues(func() (string, error) {
@@ -239,6 +287,9 @@ func startChaos(t *testing.T, spec *providers.Spec, kind string, phone func(prov
 	t.Cleanup(func() { rest.Close(); http.DefaultClient.CloseIdleConnections() })
 	account, err := x.exchange.Settings(rest.URL, spec.Formats[0], "+15550100999")
 	must("account")
+	x.app.told = map[[2]string]map[string]bool{}
+	app := httptest.NewServer(&x.app)
+	t.Cleanup(app.Close)
 	desk := &sim.Agent{Talk: x.agents.talk, Log: config.NewLogger(io.Discard, 0, false)}
 	agents := httptest.NewServer(desk)
 	t.Cleanup(func() { agents.Close(); desk.Wait() })
@@ -266,6 +317,7 @@ func startChaos(t *testing.T, spec *providers.Spec, kind string, phone func(prov
 			"api":       map[string]any{"tokens": []any{map[string]any{"name": "t", "sha256": sum}}},
 			"transfers": map[string]any{"allow": []string{"+1555010*"}, "keep": chaosKeep.String(), "timeout": "8s"},
 			"redis":     shared,
+			"events":    map[string]any{"url": app.URL},
 			"log":       map[string]any{"level": "debug"},
 			"limits":    map[string]any{"handshakes_per_second": 1000},
 		})
@@ -514,7 +566,10 @@ func eachCarrier(t *testing.T, long bool, test func(t *testing.T, spec *provider
 func TestChaosKill(t *testing.T) {
 	long := chaosMode(t)
 	eachCarrier(t, long, func(t *testing.T, spec *providers.Spec) {
-		x := startChaos(t, spec, oneRedis, func(providers.ExchangeCall) sim.Phone { return humanPhone(spec, 6*time.Second) })
+		x := startChaos(t, spec, oneRedis, func(providers.ExchangeCall) sim.Phone {
+			return humanPhone(spec,
+				6*time.Second)
+		})
 		sums := tally{states: map[string]int{}}
 		steps := []transfer.State{transfer.Requested, transfer.Dialing, transfer.Ringing, transfer.Answered,
 			transfer.Briefing, transfer.Accepted, transfer.Bridging, transfer.Bridged}
@@ -572,7 +627,10 @@ func TestChaosKill(t *testing.T) {
 func TestChaosRedis(t *testing.T) {
 	long := chaosMode(t)
 	eachCarrier(t, long, func(t *testing.T, spec *providers.Spec) {
-		x := startChaos(t, spec, oneRedis, func(providers.ExchangeCall) sim.Phone { return humanPhone(spec, 6*time.Second) })
+		x := startChaos(t, spec, oneRedis, func(providers.ExchangeCall) sim.Phone {
+			return humanPhone(spec,
+				6*time.Second)
+		})
 		sums := tally{states: map[string]int{}}
 		for _, how := range []string{"restart", "partition"} {
 			for _, step := range []transfer.State{transfer.Dialing, transfer.Ringing, transfer.Bridged} {
@@ -792,6 +850,7 @@ func (x *chaos) many(n int, amid func(*chaos)) {
 	group.Wait()
 	sums.twice = x.dialledTwice(n)
 	x.settle(&sums)
+	x.check(all)
 	x.t.Logf("%d transfers at once: %+v", n, sums)
 }
 
