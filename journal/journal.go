@@ -89,7 +89,10 @@ func (j *Journal) Run(ctx context.Context) {
 		select {
 		case ev, ok := <-feed.Events():
 			if !ok { // it could not keep up: begin where it was
-				feed, _ = j.book.Listen(last)
+				var complete bool
+				if feed, complete = j.book.Listen(last); !complete {
+					j.log.Warn("events are lost: they could not be written for too long", "after", last)
+				}
 				continue
 			}
 			list = more(feed, ev)
