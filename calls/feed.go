@@ -1,6 +1,7 @@
 package calls
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strconv"
@@ -66,6 +67,36 @@ func (b *Book) Listen(after string) (f *Feed, complete bool) {
 	}
 	b.feeds[f] = struct{}{}
 	return f, complete
+}
+
+// Last is the id of the last event.
+func (b *Book) Last() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.id(b.serial)
+}
+
+// Follow gives each event after an id to do, one that is slow, too: until ctx ends, and then
+// what was told before.
+func (b *Book) Follow(ctx context.Context, after string, do func(ev *Event)) {
+	feed, _ := b.Listen(after)
+	for {
+		select {
+		case ev, ok := <-feed.Events():
+			if !ok { // it could not keep up: begin where it was
+				feed, _ = b.Listen(after)
+				continue
+			}
+			after = ev.ID
+			do(&ev)
+		case <-ctx.Done():
+			feed.Close()
+			for ev := range feed.Events() {
+				do(&ev)
+			}
+			return
+		}
+	}
 }
 
 // since returns the kept events after an id.

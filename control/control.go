@@ -230,9 +230,9 @@ func (c *Controller) Run(ctx context.Context) {
 		group.Go(func() { c.listen(ctx, name, a) })
 	}
 	if c.cfg.Cluster != nil {
-		feed, _ := c.book.Listen("")
+		last := c.book.Last()
 		group.Go(func() { c.cfg.Cluster.Run(ctx, c.handleRemote) })
-		group.Go(func() { c.follow(ctx, feed) })
+		group.Go(func() { c.book.Follow(ctx, last, c.directory) })
 	}
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()

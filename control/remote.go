@@ -245,25 +245,6 @@ func (c *Controller) StreamEnded(ctx context.Context, id string, returns int) (c
 	return calls.Cause(last), false
 }
 
-// follow keeps the directory of records up to date.
-func (c *Controller) follow(ctx context.Context, feed *calls.Feed) {
-	last := ""
-	for {
-		select {
-		case ev, ok := <-feed.Events():
-			if !ok { // it could not keep up
-				feed, _ = c.book.Listen(last)
-				continue
-			}
-			last = ev.ID
-			c.directory(&ev)
-		case <-ctx.Done():
-			feed.Close()
-			return
-		}
-	}
-}
-
 // directory puts a call into the directory, and takes it out at its end.
 func (c *Controller) directory(ev *calls.Event) {
 	call := &ev.Call

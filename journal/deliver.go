@@ -26,7 +26,7 @@ const (
 // goes on with what was not done.
 func (j *Journal) Deliver(ctx context.Context, send func(ev *calls.Event, done func())) {
 	if j.db == nil {
-		j.deliverOwn(ctx, send)
+		j.book.Follow(ctx, j.start, func(ev *calls.Event) { send(ev, func() {}) })
 		return
 	}
 	d := &delivery{Journal: j, send: send, with: map[string]struct{}{}}
@@ -49,29 +49,6 @@ func (j *Journal) Deliver(ctx context.Context, send func(ev *calls.Event, done f
 		defer stop()
 		_, _ = d.read(last, ">", -1)
 		d.hasDuty(last, 0)
-	}
-}
-
-// deliverOwn gives the events of this instance's book.
-func (j *Journal) deliverOwn(ctx context.Context, send func(ev *calls.Event, done func())) {
-	last := j.start
-	feed, _ := j.book.Listen(last)
-	for {
-		select {
-		case ev, ok := <-feed.Events():
-			if !ok { // it could not keep up: begin where it was
-				feed, _ = j.book.Listen(last)
-				continue
-			}
-			last = ev.ID
-			send(&ev, func() {})
-		case <-ctx.Done():
-			feed.Close()
-			for ev := range feed.Events() {
-				send(&ev, func() {})
-			}
-			return
-		}
 	}
 }
 

@@ -63,9 +63,7 @@ func New(book *calls.Book, log *slog.Logger) *Journal { return Shared(book, nil,
 
 // Shared makes the journal of several instances, of which this one is self.
 func Shared(book *calls.Book, db redis.UniversalClient, prefix, self string, log *slog.Logger) *Journal {
-	feed, _ := book.Listen("")
-	feed.Close()
-	return &Journal{book, db, prefix + "events:{all}", self, log, feed.After, 5 * time.Second}
+	return &Journal{book, db, prefix + "events:{all}", self, log, book.Last(), 5 * time.Second}
 }
 
 func (j *Journal) call(id string) string         { return j.prefix + ":call:" + id }
@@ -99,7 +97,7 @@ func (j *Journal) Run(ctx context.Context) {
 		case <-tick.C:
 		case <-ctx.Done():
 			feed.Close()
-			j.rest(ctx, feed)
+			j.rest(ctx, feed, waiting)
 			return
 		}
 		if len(list) > 0 {
@@ -133,13 +131,19 @@ func more(feed *calls.Feed, first calls.Event) []calls.Event {
 	return list
 }
 
-// rest writes what is left when the instance stops, with little patience.
-func (j *Journal) rest(ctx context.Context, feed *calls.Feed) {
+// rest writes what is left when the instance stops, with little patience: nobody will wait
+// for the ends of streams any more.
+func (j *Journal) rest(ctx context.Context, feed *calls.Feed, list []waiting) {
 	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), writeTime)
 	defer stop()
 	for ev := range feed.Events() {
-		j.write(ctx, more(feed, ev), false)
+		list = append(list, j.write(ctx, more(feed, ev), false)...)
 	}
+	var ends []calls.Event
+	for _, w := range list {
+		ends = append(ends, w.event)
+	}
+	j.write(ctx, ends, true)
 }
 
 // ends writes the ends of calls that have waited for long enough, and returns the others.

@@ -20,18 +20,12 @@ import (
 var server *outage.Redis
 
 func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "redis")
-	if err != nil {
+	var stop func()
+	var err error
+	if server, stop, err = outage.Temporary(context.Background()); err != nil {
 		panic(err)
 	}
-	if server, err = outage.StartRedis(context.Background(), dir); err != nil {
-		panic(err)
-	}
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		_ = server.Stop()
-		_ = os.RemoveAll(dir)
-		os.Exit(code)
-	}))
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) { stop(); os.Exit(code) }))
 }
 
 // instance is one of several, with a book of its own.
@@ -194,6 +188,22 @@ func TestStreamOfDead(t *testing.T) {
 	feed.await(t, 3) // also answered
 	b.die()
 	a.book.Report(call.ID, &providers.CallEvent{Kind: providers.CallProgress, Status: providers.StatusCompleted})
+	if got := feed.await(t, 4); got[3] != calls.EventEnded {
+		t.Errorf("told: %v", got)
+	}
+}
+
+// TestStopsAmidEnd: the end of a call is told though the instance that waits for that of its
+// stream stops.
+func TestStopsAmidEnd(t *testing.T) {
+	a, b := begin(t, "a"), begin(t, "b")
+	feed, _ := listen(t, b.Journal, "")
+	call := a.book.Add(calls.Call{Account: "main", Provider: "twilio", CarrierID: "CA1", Direction: calls.Inbound})
+	b.book.Add(call)
+	b.book.Began(call.ID)
+	feed.await(t, 3) // also answered
+	a.book.Report(call.ID, &providers.CallEvent{Kind: providers.CallProgress, Status: providers.StatusCompleted})
+	a.stop()
 	if got := feed.await(t, 4); got[3] != calls.EventEnded {
 		t.Errorf("told: %v", got)
 	}

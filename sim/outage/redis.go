@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -29,6 +30,22 @@ func StartRedis(ctx context.Context, dir string, args ...string) (*Redis, error)
 	}
 	r := &Redis{Addr: addr, dir: dir, args: args}
 	return r, r.Start(ctx)
+}
+
+// Temporary starts a redis-server that leaves nothing behind once it is stopped.
+func Temporary(ctx context.Context) (r *Redis, stop func(), err error) {
+	dir, err := os.MkdirTemp("", "redis")
+	if err != nil {
+		return nil, nil, fmt.Errorf("outage: redis: %w", err)
+	}
+	r, err = StartRedis(ctx, dir)
+	if err != nil {
+		return nil, nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	return r, func() {
+		_ = r.Stop() // what there is of either is of no use any more
+		_ = os.RemoveAll(dir)
+	}, nil
 }
 
 // freeAddress is one that nobody listens at.

@@ -24,18 +24,12 @@ import (
 var server *outage.Redis
 
 func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "redis")
-	if err != nil {
+	var stop func()
+	var err error
+	if server, stop, err = outage.Temporary(context.Background()); err != nil {
 		panic(err)
 	}
-	if server, err = outage.StartRedis(context.Background(), dir); err != nil {
-		panic(err)
-	}
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		_ = server.Stop()
-		_ = os.RemoveAll(dir)
-		os.Exit(code)
-	}))
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) { stop(); os.Exit(code) }))
 }
 
 // newStore makes a store in the real redis-server.
