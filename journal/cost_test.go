@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -16,23 +14,12 @@ import (
 	"voicebridge/providers"
 )
 
-// figure sums what Redis tells of itself in a section, by the names of the figures.
-func figure(b *testing.B, db *redis.Client, section string, names ...string) (sum float64) {
+// figure sums figures that Redis tells of itself.
+func figure(b *testing.B, section string, names ...string) float64 {
 	b.Helper()
-	info, err := db.Info(context.Background(), section).Result()
+	sum, err := server.Figure(section, names...)
 	if err != nil {
 		b.Fatal(err)
-	}
-	for line := range strings.Lines(info) {
-		for _, name := range names {
-			if v, is := strings.CutPrefix(line, name+":"); is {
-				n, err := strconv.ParseFloat(strings.TrimSpace(v), 64)
-				if err != nil {
-					b.Fatal(err)
-				}
-				sum += n
-			}
-		}
 	}
 	return sum
 }
@@ -60,9 +47,9 @@ func BenchmarkCost(b *testing.B) {
 			time.Sleep(time.Millisecond)
 		}
 	}
-	ops, cpu := figure(b, db, "stats", "total_commands_processed"),
-		figure(b, db, "cpu", "used_cpu_user", "used_cpu_sys")
-	memory := figure(b, db, "memory", "used_memory")
+	ops, cpu := figure(b, "stats", "total_commands_processed"),
+		figure(b, "cpu", "used_cpu_user", "used_cpu_sys")
+	memory := figure(b, "memory", "used_memory")
 	b.ResetTimer()
 	var ids []string
 	for i := range b.N {
@@ -76,7 +63,7 @@ func BenchmarkCost(b *testing.B) {
 		}
 	}
 	written(3 * b.N)
-	live := figure(b, db, "memory", "used_memory") - memory
+	live := figure(b, "memory", "used_memory") - memory
 	for i, id := range ids {
 		book.StreamEnded(id, "carrier", false)
 		book.Report(id, &providers.CallEvent{Kind: providers.CallProgress, Status: providers.StatusCompleted})
@@ -86,8 +73,8 @@ func BenchmarkCost(b *testing.B) {
 	}
 	written(5 * b.N)
 	n := float64(b.N)
-	b.ReportMetric((figure(b, db, "stats", "total_commands_processed")-ops)/n, "ops/call")
-	b.ReportMetric((figure(b, db, "cpu", "used_cpu_user", "used_cpu_sys")-cpu)/n*1000, "CPU-ms/call")
+	b.ReportMetric((figure(b, "stats", "total_commands_processed")-ops)/n, "ops/call")
+	b.ReportMetric((figure(b, "cpu", "used_cpu_user", "used_cpu_sys")-cpu)/n*1000, "CPU-ms/call")
 	b.ReportMetric(live/n, "B/call")
 	stop()
 	group.Wait()

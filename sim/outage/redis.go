@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -111,6 +112,22 @@ func (r *Redis) ask(command string) string {
 	buf := make([]byte, 16<<10)
 	n, _ := c.Read(buf) // what there is must do
 	return string(buf[:n])
+}
+
+// Figure sums what the server tells of itself in a section of INFO, by the names of the
+// figures.
+func (r *Redis) Figure(section string, names ...string) (sum float64, err error) {
+	info := r.ask("INFO " + section)
+	for _, name := range names {
+		_, rest, _ := strings.Cut(info, "\n"+name+":")
+		text, _, _ := strings.Cut(rest, "\r\n")
+		n, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			return 0, fmt.Errorf("outage: redis at %s: %s: %w", r.Addr, name, err)
+		}
+		sum += n
+	}
+	return sum, nil
 }
 
 // Stop ends the server at once.

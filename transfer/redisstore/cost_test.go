@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -23,30 +21,18 @@ import (
 //
 // docs/transfers.md has the figures, and what follows from them.
 
-// figure reads one from what Redis tells of itself.
-func figure(b *testing.B, db *redis.Client, section, name string) float64 {
+// figure sums figures that Redis tells of itself.
+func figure(b *testing.B, section string, names ...string) float64 {
 	b.Helper()
-	info, err := db.Info(context.Background(), section).Result()
+	sum, err := server.Figure(section, names...)
 	if err != nil {
 		b.Fatal(err)
 	}
-	for line := range strings.Lines(info) {
-		if v, is := strings.CutPrefix(line, name+":"); is {
-			n, err := strconv.ParseFloat(strings.TrimSpace(v), 64)
-			if err != nil {
-				b.Fatal(err)
-			}
-			return n
-		}
-	}
-	b.Fatalf("no %s", name)
-	return 0
+	return sum
 }
 
 // busy is how much CPU the database has used, in seconds.
-func busy(b *testing.B, db *redis.Client) float64 {
-	return figure(b, db, "cpu", "used_cpu_user") + figure(b, db, "cpu", "used_cpu_sys")
-}
+func busy(b *testing.B) float64 { return figure(b, "cpu", "used_cpu_user", "used_cpu_sys") }
 
 // instances are members of one cluster, at work until the end of the benchmark.
 func instances(b *testing.B, db *redis.Client, prefix string, n int) (all []*cluster.Cluster) {
@@ -74,7 +60,7 @@ func BenchmarkCostAtRest(b *testing.B) {
 				if err := db.FlushAll(context.Background()).Err(); err != nil {
 					b.Fatal(err)
 				}
-				before := figure(b, db, "memory", "used_memory")
+				before := figure(b, "memory", "used_memory")
 				all := instances(b, db, "cost:", n)
 				for i := range calls {
 					c := all[i%n]
@@ -85,13 +71,13 @@ func BenchmarkCostAtRest(b *testing.B) {
 				for db.DBSize(context.Background()).Val() < int64(3*calls) {
 					time.Sleep(100 * time.Millisecond)
 				}
-				memory := figure(b, db, "memory", "used_memory") - before
+				memory := figure(b, "memory", "used_memory") - before
 				const span = 10 * time.Second
 				for b.Loop() {
-					from, used := figure(b, db, "stats", "total_commands_processed"), busy(b, db)
+					from, used := figure(b, "stats", "total_commands_processed"), busy(b)
 					time.Sleep(span)
-					b.ReportMetric((busy(b, db)-used)/span.Seconds()*100, "CPU%")
-					done := figure(b, db, "stats", "total_commands_processed") - from
+					b.ReportMetric((busy(b)-used)/span.Seconds()*100, "CPU%")
+					done := figure(b, "stats", "total_commands_processed") - from
 					b.ReportMetric(done/span.Seconds(), "ops/s")
 					b.ReportMetric(memory/float64(calls), "B/call")
 				}
@@ -162,7 +148,7 @@ func BenchmarkCostTransfers(b *testing.B) {
 			}
 			const rate, span = 100, 10 * time.Second
 			for b.Loop() {
-				from, used := figure(b, db, "stats", "total_commands_processed"), busy(b, db)
+				from, used := figure(b, "stats", "total_commands_processed"), busy(b)
 				began := time.Now()
 				every := time.NewTicker(time.Second / rate)
 				begun := 0
@@ -190,11 +176,11 @@ func BenchmarkCostTransfers(b *testing.B) {
 				}
 				every.Stop()
 				ends.Wait()
-				done := figure(b, db, "stats", "total_commands_processed") - from
+				done := figure(b, "stats", "total_commands_processed") - from
 				b.ReportMetric(done/float64(begun), "ops/transfer")
-				b.ReportMetric((busy(b, db)-used)/float64(begun)*1000, "CPU-ms/transfer")
+				b.ReportMetric((busy(b)-used)/float64(begun)*1000, "CPU-ms/transfer")
 				b.ReportMetric(float64(begun)/span.Seconds(), "transfers/s")
-				b.ReportMetric(figure(b, db, "memory", "used_memory")/float64(begun), "B/transfer")
+				b.ReportMetric(figure(b, "memory", "used_memory")/float64(begun), "B/transfer")
 			}
 		})
 	}
