@@ -120,7 +120,7 @@ func New(cfg Config) *Bridge {
 	b.metrics = prometheus.NewRegistry()
 	b.metrics.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		b.control, webhooks, b.media)
+		b.control.Totals(), webhooks, b.media)
 	if b.transfers != nil {
 		b.metrics.MustRegister(b.transfers)
 	}

@@ -73,7 +73,7 @@ func (c *Controller) Dial(ctx context.Context, d *Dial) (calls.Call, error) {
 		Answer: c.HookURL(provider, d.Account, refAnswer+"/"+token),
 		Status: c.HookURL(provider, d.Account, refStatus+"/"+call.ID),
 	})
-	c.metrics.placedCall(provider, err)
+	c.totals.Placed(provider, err)
 	if err != nil {
 		c.book.Fail(call.ID, err)
 		if reported, _ := c.book.Get(call.ID); reported.Status.Final() && reported.CarrierID != "" {

@@ -12,10 +12,13 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"voicebridge/agent"
 	"voicebridge/calls"
 	"voicebridge/cluster"
 	"voicebridge/control/background"
+	"voicebridge/control/totals"
 	"voicebridge/notify"
 	"voicebridge/providers"
 	"voicebridge/session"
@@ -92,7 +95,7 @@ type Controller struct {
 	sessions  session.Registry
 	book      *calls.Book
 	turn      atomic.Uint64 // of the numbers of accounts, as caller ids
-	metrics   metrics
+	totals    *totals.Totals
 	transfers Transfers
 	orphan    Orphan
 	remote    map[string]cluster.Handler // what other instances ask, by kind
@@ -118,11 +121,14 @@ func (c *Controller) OnOrphan(tell Orphan) { c.orphan = tell }
 func New(cfg Config) *Controller {
 	c := &Controller{
 		cfg: cfg, office: ticket.New(cfg.Secret), book: calls.New(time.Now), transfers: noTransfers{},
-		orphan:  func(context.Context, string, string, []string, providers.Status) error { return nil },
-		metrics: newMetrics(cfg.Providers),
+		orphan: func(context.Context, string, string, []string, providers.Status) error { return nil },
 	}
+	c.totals = totals.New(cfg.Providers, &c.sessions, c.parked)
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	c.Work = background.New(c.Guard)
+	for name, a := range cfg.Accounts {
+		a.Publish(func(answer *providers.Answer) string { return c.answerURL(a.Spec.Name, name, answer) })
+	}
 	c.remote = map[string]cluster.Handler{
 		"event": handler(c.remoteEvent),
 		"move":  handler(c.remoteMove),
@@ -143,6 +149,20 @@ func (c *Controller) Sessions() *session.Registry { return &c.sessions }
 
 // Cluster returns the other instances; nil: there are none.
 func (c *Controller) Cluster() *cluster.Cluster { return c.cfg.Cluster }
+
+// Totals returns the numbers of all calls, for metrics.
+func (c *Controller) Totals() prometheus.Collector { return c.totals }
+
+// parked returns how many agents wait for calls, by pool.
+func (c *Controller) parked() map[string]int {
+	n := map[string]int{}
+	for name, a := range c.cfg.Agents {
+		if p, ok := a.Dialer.(interface{ Parked() int }); ok {
+			n[name] = p.Parked()
+		}
+	}
+	return n
+}
 
 // Account returns an account by its name.
 func (c *Controller) Account(name string) (Account, bool) {
@@ -193,6 +213,21 @@ func (c *Controller) HookURL(provider, account, ref string) string {
 	return c.PublicURL("/hooks/" + provider + "/" + account + "/" + ref)
 }
 
+// HoldURL returns what who waits in a room of an account's carrier is told to hear.
+func (c *Controller) HoldURL(provider, account string) string {
+	a := c.cfg.Accounts[account].Account
+	if a == nil {
+		return c.PublicURL(MusicPath)
+	}
+	if _, fetches := a.Webhooks.(providers.Holder); fetches {
+		return c.HookURL(provider, account, RefHold)
+	}
+	return c.PublicURL(MusicPath)
+}
+
+// MusicPath is where the audio is that callers hear who wait.
+const MusicPath = "/hold.wav"
+
 // Draining reports whether no new calls are taken any more.
 func (c *Controller) Draining() bool { return c.draining.Load() }
 
@@ -211,7 +246,7 @@ func (c *Controller) Guard(what string) {
 }
 
 func (c *Controller) panicked(what string, v any, stack []byte) {
-	c.metrics.panics.Inc()
+	c.totals.Panicked()
 	c.cfg.Log.Error("panic", "in", what, "panic", v, "stack", string(stack))
 }
 

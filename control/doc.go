@@ -34,6 +34,6 @@
 //
 // gate guards that nothing begins once it would not be waited for: sessions when closed
 // is set, background work when stopped is. It is never held over anything else. The
-// records, the sessions and the metrics have locks of their own and are asked for one
+// records, the sessions and the totals have locks of their own and are asked for one
 // after the other.
 package control

@@ -43,6 +43,8 @@ const (
 	refAnswer   = "answer"
 	refNext     = "next"
 	RefTransfer = "transfer" // the rest is read by Transfers
+	refDo       = "do"       // an answer that was decided before
+	RefHold     = "hold"     // what is heard by who waits
 )
 
 // PurposeOf returns what the URL with a ref was given to the carrier for.
@@ -141,6 +143,12 @@ func (c *Controller) decide(ctx context.Context, t *told) (Outcome, error) {
 	switch {
 	case kind == RefTransfer:
 		return c.transfers.Handle(ctx, t.name, rest, t.CallEvent)
+	case kind == refDo && t.Kind == providers.CallAsked:
+		tk, err := c.readTicket(t, ticket.Do, rest)
+		if err != nil {
+			return Outcome{}, err
+		}
+		return Outcome{Answer: tk.Do, Result: ResultOK}, nil
 	case kind == refNext && t.Kind == providers.CallStepDone:
 		return c.stepDone(ctx, t, rest)
 	case t.Kind == providers.CallAsked && kind == refAnswer:
@@ -151,6 +159,9 @@ func (c *Controller) decide(ctx context.Context, t *told) (Outcome, error) {
 		return Outcome{Result: ResultUnknown}, nil // of a step that another bridge has given
 	}
 	id := rest
+	if kind == refDo {
+		id = ""
+	}
 	if kind == refAnswer || kind == refNext { // the carrier has one URL for all events of a call
 		tk, err := c.readTicket(t, ticket.Use(kind), rest)
 		if err != nil {
@@ -254,6 +265,12 @@ func (c *Controller) Stream(call *calls.Call) *providers.Answer {
 		Media: c.SocketURL(c.MediaPath(ticketOf(ticket.Media, call))),
 		Next:  c.NextURL(call),
 	}
+}
+
+// answerURL is where an account's carrier can ask for an answer that has been decided.
+func (c *Controller) answerURL(provider, account string, a *providers.Answer) string {
+	tk := ticket.Ticket{Use: ticket.Do, Provider: provider, Account: account, Do: a}
+	return c.HookURL(provider, account, refDo+"/"+c.office.Make(tk, time.Now()))
 }
 
 // MediaPath is the path of the media connection that a ticket is for.

@@ -97,7 +97,7 @@ func (c *Controller) Begin(ctx context.Context, ad *Admission, m session.Media) 
 		defer cancel(nil)
 		defer stop()
 		cause := calls.BridgeFault // where Run panics: what it has begun may be left
-		defer func() { c.leave(sess, cause) }()
+		defer func() { c.totals.Ended(sess, cause) }()
 		defer c.Guard("the call " + sess.ID)
 		cause = sess.Run(ctx).Cause
 	}()
@@ -157,14 +157,6 @@ func (c *Controller) enter(sess *session.Session) bool {
 	}
 	c.running.Add(1)
 	return true
-}
-
-// leave moves a session's numbers to the totals in one step.
-func (c *Controller) leave(sess *session.Session, cause calls.Cause) {
-	c.metrics.mu.Lock()
-	defer c.metrics.mu.Unlock()
-	c.metrics.ended(sess, cause)
-	c.sessions.Remove(sess)
 }
 
 // ending notes the end of a stream, and ends the call at the carrier, unless it is the

@@ -86,8 +86,9 @@ func (s *Server) Collect(ch chan<- prometheus.Metric) { s.requests.Collect(ch) }
 
 // Doors are what the server answers, by pattern.
 func (s *Server) Doors() map[string]http.HandlerFunc {
-	doors := map[string]http.HandlerFunc{"GET /hold.wav": s.music}
-	for _, ref := range []string{"inbound", "status", "status/{call}", "answer/{token}", "next/{token}",
+	doors := map[string]http.HandlerFunc{"GET " + control.MusicPath: s.music}
+	doors["/hooks/{provider}/{account}/"+control.RefHold] = s.hold
+	for _, ref := range []string{"inbound", "status", "status/{call}", "answer/{token}", "next/{token}", "do/{token}",
 		"transfer/{transfer}/{nonce}/{what}"} {
 		doors["/hooks/{provider}/{account}/"+ref] = s.hook
 	}
@@ -104,6 +105,25 @@ func (s *Server) music(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "audio/wav")
 	w.Header().Set("Cache-Control", "public, max-age=3600")
 	_, _ = w.Write(s.cfg.Music.File()) // a carrier that is gone needs no audio
+}
+
+// hold tells a carrier that fetches a document what callers hear who wait. It is no
+// secret.
+func (s *Server) hold(w http.ResponseWriter, r *http.Request) {
+	account, known := s.cfg.Control.Account(r.PathValue("account"))
+	holder, fetches := account.Webhooks.(providers.Holder)
+	if !known || !fetches || s.cfg.Music == nil || account.Spec.Name != r.PathValue("provider") {
+		http.NotFound(w, r)
+		return
+	}
+	doc, err := holder.HoldDocument(s.cfg.Control.PublicURL(control.MusicPath))
+	if err != nil {
+		s.cfg.Log.Error("hold document", "err", err)
+		http.Error(w, resultError, http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", doc.ContentType)
+	_, _ = w.Write(doc.Body) // a carrier that is gone needs no audio
 }
 
 // hook takes a webhook. Nothing is read from it before its signature is known to be

@@ -29,6 +29,8 @@ type Abilities struct {
 	// The control of calls.
 	RoomAtLeg      bool `json:"room_at_leg" means:"tells who comes into a conference at the leg's own URL"`
 	RoomLeft       bool `json:"room_left" means:"tells who leaves a conference"`
+	RoomEnds       bool `json:"room_ends" means:"can end a conference when a certain leg leaves it"`
+	Detects        bool `json:"detects" means:"detects answering machines"`
 	DetectDigits   bool `json:"detect_digits" means:"machine detection and digits at the answer go together"`
 	DigitsAtOnce   int  `json:"digits_at_once" means:"sends at most so many digits in a request"` // 0: any number
 	SignsBodies    bool `json:"signs_bodies" means:"signs the body of a webhook"`

@@ -138,6 +138,21 @@ type RoomLooker interface {
 	InRoom(ctx context.Context, room string, legs []string) ([]bool, error)
 }
 
+// Publisher is a carrier that takes an answer by the URL of a document only, or one step
+// after the other: it needs a place where an answer can be asked for.
+type Publisher interface {
+	// Publish gives it that place before it is used: what is asked at the URL of an
+	// answer, or with that URL as a CallEvent's Ref, is answered with it.
+	Publish(url func(*Answer) string)
+}
+
+// Holder is Webhooks of a carrier that fetches a document for who waits in a room, where
+// others fetch the audio itself.
+type Holder interface {
+	// HoldDocument has audio played again and again.
+	HoldDocument(audioURL string) (Document, error)
+}
+
 // EventSource is a carrier that tells of calls over a connection that the bridge
 // holds, instead of webhooks.
 type EventSource interface {
@@ -147,6 +162,15 @@ type EventSource interface {
 
 // HasCommands reports whether calls of the account can be controlled.
 func (a *Account) HasCommands() bool { return a != nil && a.commands != nil }
+
+// Publish gives a carrier that needs it the place where answers can be asked for.
+func (a *Account) Publish(url func(*Answer) string) {
+	if a.HasCommands() {
+		if p, ok := a.commands.(Publisher); ok {
+			p.Publish(url)
+		}
+	}
+}
 
 // SendsDigits reports whether SendDigits can.
 func (a *Account) SendsDigits() bool {

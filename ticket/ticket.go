@@ -38,6 +38,7 @@ type Ticket struct {
 	Listen   bool              `json:"l,omitempty"` // or only listens
 	Transfer string            `json:"x,omitempty"`
 	Own      bool              `json:"w,omitempty"` // for this instance, by its own URL
+	Do       *providers.Answer `json:"s,omitempty"` // to be given to who asks
 	Expires  int64             `json:"e"`           // Unix seconds
 	nonce    string            // of the token that it was read from
 }
@@ -50,6 +51,7 @@ const (
 	Media  Use = "media"  // to connect the stream
 	Answer Use = "answer" // to ask what to do with a call that was placed
 	Next   Use = "next"   // to ask what to do once a stream or a number is over
+	Do     Use = "do"     // to ask for an answer that was decided before
 )
 
 // How long tokens are good: a carrier connects at once, but a phone may ring for
@@ -85,7 +87,7 @@ func New(secret string) *Office {
 func (o *Office) Make(t Ticket, now time.Time) string {
 	good := mediaTime
 	switch t.Use {
-	case Answer:
+	case Answer, Do:
 		good = AnswerTime
 	case Next:
 		good = NextTime

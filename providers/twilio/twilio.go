@@ -30,6 +30,8 @@ var abilities = providers.Abilities{
 	ClearMarks:     true,
 	Greets:         true,
 	RoomLeft:       true,
+	RoomEnds:       true,
+	Detects:        true,
 	SignsBodies:    true,
 	SignsHandshake: true,
 }

@@ -40,6 +40,8 @@ var abilities = providers.Abilities{
 	RoomAtLeg:      true,
 	DetectDigits:   true,
 	DigitsAtOnce:   digitsAtOnce,
+	RoomEnds:       true,
+	Detects:        true,
 	SignsBodies:    true,
 	SignsHandshake: true,
 }

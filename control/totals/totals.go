@@ -1,4 +1,6 @@
-package control
+// Package totals counts the calls of a bridge: what ended sessions leave behind, and what
+// live ones have counted so far.
+package totals
 
 import (
 	"errors"
@@ -12,13 +14,15 @@ import (
 	"voicebridge/session/audio"
 )
 
-// metrics collect what ended sessions leave behind. What live ones have counted is
+// Totals collect what ended sessions leave behind. What live ones have counted is
 // read from them when somebody asks, so that counting costs nothing.
-type metrics struct {
-	placed *prometheus.CounterVec
-	panics prometheus.Counter
+type Totals struct {
+	placed   *prometheus.CounterVec
+	panics   prometheus.Counter
+	sessions *session.Registry
+	parked   func() map[string]int
 
-	mu        *sync.Mutex
+	mu        sync.Mutex // guards byCarrier, and that a session is counted either as live or as ended
 	byCarrier map[string]*carrierTotals
 }
 
@@ -32,31 +36,32 @@ var placeResults = []string{"ok", string(providers.ErrCredentials), string(provi
 	string(providers.ErrRejected),
 	string(providers.ErrRate), string(providers.ErrUnavailable), "error"}
 
-func newMetrics(specs []*providers.Spec) metrics {
-	m := metrics{
+// New makes totals of the carriers' calls. parked tells how many agents wait, by pool.
+func New(specs []*providers.Spec, sessions *session.Registry, parked func() map[string]int) *Totals {
+	t := &Totals{
 		placed: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "voicebridge_calls_placed_total",
 			Help: "Requests to a carrier to place a call, by what became of them.",
 		}, []string{"provider", "result"}),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{Name: "voicebridge_panics_total",
 			Help: "Faults of the bridge's own that have ended one call, or one piece of work, and not the program."}),
-		mu: new(sync.Mutex), byCarrier: map[string]*carrierTotals{},
+		sessions: sessions, parked: parked, byCarrier: map[string]*carrierTotals{},
 	}
 	for _, s := range specs {
-		totals := &carrierTotals{ends: map[calls.Cause]uint64{}}
+		sum := &carrierTotals{ends: map[calls.Cause]uint64{}}
 		for _, cause := range calls.Causes {
-			totals.ends[cause] = 0
+			sum.ends[cause] = 0
 		}
-		m.byCarrier[s.Name] = totals
+		t.byCarrier[s.Name] = sum
 		for _, r := range placeResults {
-			m.placed.WithLabelValues(s.Name, r)
+			t.placed.WithLabelValues(s.Name, r)
 		}
 	}
-	return m
+	return t
 }
 
-// placedCall counts a request to place a call.
-func (m *metrics) placedCall(provider string, err error) {
+// Placed counts a request to place a call.
+func (t *Totals) Placed(provider string, err error) {
 	result := "ok"
 	var e *providers.CallError
 	switch {
@@ -65,15 +70,21 @@ func (m *metrics) placedCall(provider string, err error) {
 	case err != nil:
 		result = "error"
 	}
-	m.placed.WithLabelValues(provider, result).Inc()
+	t.placed.WithLabelValues(provider, result).Inc()
 }
 
-// ended is called with mu held.
-func (m *metrics) ended(s *session.Session, cause calls.Cause) {
+// Panicked counts a fault of the bridge's own.
+func (t *Totals) Panicked() { t.panics.Inc() }
+
+// Ended moves a session's numbers to the totals in one step, and out of the registry.
+func (t *Totals) Ended(s *session.Session, cause calls.Cause) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	stats := s.Stats()
-	c := m.byCarrier[s.Spec.Name]
+	c := t.byCarrier[s.Spec.Name]
 	c.stats.Add(&stats)
 	c.ends[cause]++
+	t.sessions.Remove(s)
 }
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -87,9 +98,9 @@ var (
 )
 
 // Describe implements prometheus.Collector.
-func (c *Controller) Describe(ch chan<- *prometheus.Desc) {
-	c.metrics.placed.Describe(ch)
-	c.metrics.panics.Describe(ch)
+func (t *Totals) Describe(ch chan<- *prometheus.Desc) {
+	t.placed.Describe(ch)
+	t.panics.Describe(ch)
 	for _, d := range []*prometheus.Desc{callsDesc, endedDesc, parkedDesc} {
 		ch <- d
 	}
@@ -97,29 +108,27 @@ func (c *Controller) Describe(ch chan<- *prometheus.Desc) {
 }
 
 // Collect implements prometheus.Collector.
-func (c *Controller) Collect(ch chan<- prometheus.Metric) {
-	c.metrics.placed.Collect(ch)
-	c.metrics.panics.Collect(ch)
-	for name, a := range c.cfg.Agents {
-		if p, ok := a.Dialer.(interface{ Parked() int }); ok {
-			ch <- prometheus.MustNewConstMetric(parkedDesc, prometheus.GaugeValue, float64(p.Parked()), name)
-		}
+func (t *Totals) Collect(ch chan<- prometheus.Metric) {
+	t.placed.Collect(ch)
+	t.panics.Collect(ch)
+	for pool, n := range t.parked() {
+		ch <- prometheus.MustNewConstMetric(parkedDesc, prometheus.GaugeValue, float64(n), pool)
 	}
 	live, sums := map[string]int{}, map[string]*audio.Stats{}
-	c.metrics.mu.Lock() // over both, so that no call is counted twice or not at all
-	for name, totals := range c.metrics.byCarrier {
-		stats := totals.stats
+	t.mu.Lock() // over both, so that no call is counted twice or not at all
+	for name, sum := range t.byCarrier {
+		stats := sum.stats
 		sums[name], live[name] = &stats, 0
-		for cause, n := range totals.ends {
+		for cause, n := range sum.ends {
 			ch <- prometheus.MustNewConstMetric(endedDesc, prometheus.CounterValue, float64(n), name, string(cause))
 		}
 	}
-	for _, sess := range c.sessions.All() {
+	for _, sess := range t.sessions.All() {
 		stats := sess.Stats()
 		sums[sess.Spec.Name].Add(&stats)
 		live[sess.Spec.Name]++
 	}
-	c.metrics.mu.Unlock()
+	t.mu.Unlock()
 	for name, st := range sums {
 		ch <- prometheus.MustNewConstMetric(callsDesc, prometheus.GaugeValue, float64(live[name]), name)
 		st.Collect(ch, name)
