@@ -34,8 +34,12 @@ var allowed = map[string][]string{
 	"providers/internal/mediajson": {},
 	"providers/internal/rest":      {"providers"},
 	"providers/internal/xmldoc":    {},
-	"providers/CARRIER": {"codec", "providers", "providers/internal/mediajson", "providers/internal/rest",
+	"providers/internal/plivolike": {"codec", "providers", "providers/internal/mediajson", "providers/internal/rest",
 		"providers/internal/xmldoc"},
+	"providers/internal/plivolike/plivoliketest": {"codec", "providers", "providers/internal/plivolike",
+		"providers/providertest"},
+	"providers/CARRIER": {"codec", "providers", "providers/internal/mediajson", "providers/internal/plivolike",
+		"providers/internal/rest", "providers/internal/xmldoc"},
 	"providers/all":          {"providers", "providers/CARRIER"},
 	"providers/providertest": {"codec", "providers"},
 

@@ -27,14 +27,15 @@ type Abilities struct {
 	Queue time.Duration `json:"queue_ns" means:"holds at most so much audio for playing"`
 
 	// The control of calls.
-	RoomAtLeg      bool `json:"room_at_leg" means:"tells who comes into a conference at the leg's own URL"`
-	RoomLeft       bool `json:"room_left" means:"tells who leaves a conference"`
-	RoomEnds       bool `json:"room_ends" means:"can end a conference when a certain leg leaves it"`
-	Detects        bool `json:"detects" means:"detects answering machines"`
-	DetectDigits   bool `json:"detect_digits" means:"machine detection and digits at the answer go together"`
-	DigitsAtOnce   int  `json:"digits_at_once" means:"sends at most so many digits in a request"` // 0: any number
-	SignsBodies    bool `json:"signs_bodies" means:"signs the body of a webhook"`
-	SignsHandshake bool `json:"signs_handshake" means:"signs the handshake of a media connection"`
+	RoomAtLeg      bool          `json:"room_at_leg" means:"tells who comes into a conference at the leg's own URL"`
+	RoomLeft       bool          `json:"room_left" means:"tells who leaves a conference"`
+	RoomEnds       bool          `json:"room_ends" means:"can end a conference when a certain leg leaves it"`
+	Detects        bool          `json:"detects" means:"detects answering machines"`
+	DetectDigits   bool          `json:"detect_digits" means:"machine detection and digits at the answer go together"`
+	DigitsAtOnce   int           `json:"digits_at_once" means:"sends at most so many digits in a request"` // 0: any number
+	KeyWait        time.Duration `json:"key_wait_ns" means:"waits at least so long for a key"`
+	SignsBodies    bool          `json:"signs_bodies" means:"signs the body of a webhook"`
+	SignsHandshake bool          `json:"signs_handshake" means:"signs the handshake of a media connection"`
 }
 
 // Ability is one of them, for people.

@@ -40,7 +40,8 @@ type ExchangeCall struct {
 	// call is in; both may be empty.
 	AnsweredBy AnsweredBy
 	Room       string
-	Moves      int // how often it was taken elsewhere
+	Members    []string // ids of all calls in that room
+	Moves      int      // how often it was taken elsewhere
 }
 
 // AskKind says what an Ask is about.

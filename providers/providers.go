@@ -132,7 +132,7 @@ type Command struct {
 	Kind   CommandKind
 	Audio  []byte // CommandAudio: one frame of 20 ms in the format Start.Out
 	Mark   string // CommandMark
-	Digits string // CommandDigits
+	Digits string // CommandDigits: without pauses
 }
 
 // Stream translates one media connection. It is used from two goroutines: one

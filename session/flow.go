@@ -1,7 +1,9 @@
 package session
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -161,12 +163,22 @@ func (s *Session) nextToCarrier() bool {
 	switch {
 	case !ok:
 		return false
-	case cmd.Kind == providers.CommandDigits && !s.Spec.Abilities.SendDigits:
+	case cmd.Kind == providers.CommandDigits && !s.streams(cmd.Digits):
 		digits := s.out.Signalled()
+		if s.Control.Digits == nil {
+			s.digitsSent(digits, errors.ErrUnsupported)
+			return true
+		}
 		s.signals.Go(func() { s.signal(digits) })
 		return true
 	}
 	return s.put(cmd, now)
+}
+
+// streams reports whether the media connection can send these digits: no carrier's knows
+// pauses.
+func (s *Session) streams(digits string) bool {
+	return s.Spec.Abilities.SendDigits && strings.Trim(digits, "0123456789*#ABCD") == ""
 }
 
 // put gives a command to the carrier's connection. It is false where that failed.

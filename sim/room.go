@@ -3,6 +3,8 @@ package sim
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"voicebridge/codec"
@@ -44,18 +46,18 @@ func (c *SimCall) setRoom(name string) {
 // inRoom returns a call that is in a room; nil: there is none.
 func (x *Exchange) inRoom(name string) *providers.ExchangeCall {
 	x.mu.Lock()
-	r := x.rooms[name]
-	var member *SimCall
-	if r != nil {
-		for c := range r.members {
-			member = c
-		}
+	var members []*SimCall
+	if r := x.rooms[name]; r != nil {
+		members = slices.Collect(maps.Keys(r.members))
 	}
 	x.mu.Unlock()
-	if member == nil {
+	if len(members) == 0 {
 		return nil
 	}
-	call := member.Call()
+	call := members[0].Call()
+	for _, c := range members {
+		call.Members = append(call.Members, c.call.ID)
+	}
 	return &call
 }
 

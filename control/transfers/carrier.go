@@ -74,7 +74,8 @@ func (c carrier) Dial(ctx context.Context, r *transfer.Record) (string, error) {
 // the destination: what becomes of the caller then is not the carrier's to say.
 func (t *Transfers) room(r *transfer.Record, caller bool) *providers.Answer {
 	return &providers.Answer{Room: &providers.Room{
-		Name: r.Room, End: caller, Wait: caller, Events: t.hookURL(r, "room"), Hold: t.control.HoldURL(r.Provider, r.Account),
+		Name: r.Room, End: caller, Wait: caller, Events: t.hookURL(r, "room"),
+		Hold: t.control.HoldURL(r.Provider, r.Account),
 	}}
 }
 

@@ -6,7 +6,9 @@ import (
 	"strings"
 
 	"voicebridge/providers"
+	"voicebridge/providers/plivo"
 	"voicebridge/providers/twilio"
+	"voicebridge/providers/vobiz"
 	"voicebridge/providers/vonage"
 )
 
@@ -14,6 +16,8 @@ import (
 var Specs = []*providers.Spec{
 	twilio.Spec,
 	vonage.Spec,
+	plivo.Spec,
+	vobiz.Spec,
 }
 
 // Table is what the carriers can do, in Markdown: a row for each ability.

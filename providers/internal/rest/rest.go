@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"voicebridge/providers"
@@ -78,7 +79,10 @@ func (c *Client) request(ctx context.Context, method, path string, body any) (*h
 			return nil, err
 		}
 	}
-	req, err := http.NewRequestWithContext(ctx, method, c.Base.JoinPath(path).String(), bytes.NewReader(b))
+	path, query, _ := strings.Cut(path, "?")
+	u := c.Base.JoinPath(path)
+	u.RawQuery = query
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(b))
 	if err != nil {
 		return nil, err
 	}
