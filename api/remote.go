@@ -33,6 +33,8 @@ type remoteReply struct {
 	Status int
 	Body   json.RawMessage
 	Retry  time.Duration
+	// Elsewhere is another instance to ask instead: it has the call's stream.
+	Elsewhere string
 }
 
 // remote answers a request that has come to another instance.
@@ -54,11 +56,17 @@ func (s *Server) remote(ctx context.Context, _ string, body json.RawMessage) (an
 	if r.Key != "" {
 		req.Header.Set("Idempotency-Key", r.Key)
 	}
-	answer, err := s.carryOut(route, &request{req, s.tokenNamed(r.Token), r.Body})
+	a := &request{req, s.tokenNamed(r.Token), r.Body}
+	if s.control.Session(r.Call) == nil {
+		if where, err := s.whereIs(a, r.Call); err == nil && where != "" && s.control.Session(r.Call) == nil {
+			return &remoteReply{Elsewhere: where}, nil
+		}
+	}
+	answer, err := s.carryOut(route, a)
 	if err != nil {
 		p, retry := problemOf(err)
 		b, err := json.Marshal(p)
-		return &remoteReply{p.Status, b, retry}, err
+		return &remoteReply{Status: p.Status, Body: b, Retry: retry}, err
 	}
 	out := &remoteReply{Status: answer.status}
 	if answer.body != nil {
@@ -87,6 +95,12 @@ func (s *Server) pass(w http.ResponseWriter, a *request, pattern string) bool {
 		return false
 	}
 	r, err := s.askOther(a, where, remoteRequest{Pattern: pattern, Call: id})
+	if err == nil && r.Elsewhere != "" { // the call's record is there, but its stream has begun on another one
+		r, err = s.askOther(a, r.Elsewhere, remoteRequest{Pattern: pattern, Call: id})
+	}
+	if err == nil && r.Status == 0 {
+		err = unreachable(errors.New("the call moves"))
+	}
 	if err != nil {
 		s.fail(w, a.Request, err)
 		return true
@@ -108,10 +122,14 @@ func (s *Server) pass(w http.ResponseWriter, a *request, pattern string) bool {
 func (s *Server) askOther(a *request, where string, r remoteRequest) (answer remoteReply, err error) {
 	r.Token, r.Body = a.token.Name, a.body
 	if err := s.control.Cluster().Ask(a.Context(), where, "api", r, &answer); err != nil {
-		return answer, &apiError{http.StatusGatewayTimeout, "unreachable",
-			"the instance that has the call does not answer: " + err.Error(), time.Second}
+		return answer, unreachable(err)
 	}
 	return answer, nil
+}
+
+func unreachable(err error) error {
+	return &apiError{http.StatusGatewayTimeout, "unreachable",
+		"the instance that has the call does not answer: " + err.Error(), time.Second}
 }
 
 // remoteCalls lists the calls of this instance for another one.

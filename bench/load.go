@@ -182,6 +182,7 @@ type loadCall struct {
 	stuck    bool
 	ended    bool
 	leaving  bool // the caller hangs up
+	voice    *markers
 	detector detector
 	reached  bool // the agent has been told of the call
 	playing  bool
@@ -203,7 +204,8 @@ func (g *Generator) dial(ctx context.Context, l *Load, i int, url func(*provider
 	c := &loadCall{
 		g: g, line: line, agent: pick(l.Agents, i), number: int(n), length: l.Length, digits: l.Digits, idle: l.Idle,
 		id: fmt.Sprintf("CA%032x", n), peer: line.Spec.NewPeer(), over: make(chan struct{}),
-		detector: newDetector(newMarkers(line.Format)), ring: rand.New(rand.NewPCG(n, 0)),
+		voice: newMarkers(line.Spec.Start(line.Format).In), detector: newDetector(newMarkers(line.Format)),
+		ring: rand.New(rand.NewPCG(n, 0)),
 	}
 	if c.agent == EchoAgent { // what a slow one does to its own call is its own doing
 		c.expected = -1
@@ -218,13 +220,12 @@ func (g *Generator) dial(ctx context.Context, l *Load, i int, url func(*provider
 		return nil, err
 	}
 	c.conn = conn
-	start := &providers.Start{
-		Account: "AC00000000000000000000000000000000", Call: c.id, Stream: fmt.Sprintf("MZ%032x", n),
-		In: line.Format, Out: line.Format, Params: map[string]string{"call": c.id},
-	}
-	for _, ev := range []providers.Event{{Kind: providers.EventConnected}, {Kind: providers.EventStart, Start: start}} {
+	start := line.Spec.Start(line.Format)
+	start.Account, start.Call, start.Stream = "AC00000000000000000000000000000000", c.id, fmt.Sprintf("MZ%032x", n)
+	start.Params = map[string]string{"call": c.id}
+	for _, e := range []providers.Event{{Kind: providers.EventConnected}, {Kind: providers.EventStart, Start: &start}} {
 		c.wire.Reset()
-		err := c.peer.Encode(&c.wire, &ev)
+		err := c.peer.Encode(&c.wire, &e)
 		for _, m := range c.wire.All() {
 			if err == nil {
 				err = conn.Write(m.Binary, m.Data)
@@ -317,7 +318,7 @@ func (c *loadCall) tick(now time.Duration) bool {
 		return true
 	}
 	stuck := c.stuck
-	payload, marker := c.detector.frame(c.frames)
+	payload, marker := c.voice.frame(c.frames)
 	at := time.Duration(c.frames) * codec.FrameTime
 	if marker >= 0 && c.expected < 0 && !stuck {
 		if len(c.detector.sent) >= markerCount/2 { // they would be taken for others

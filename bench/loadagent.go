@@ -12,7 +12,7 @@ import (
 	"voicebridge/agent/voicebridge"
 	"voicebridge/codec"
 	"voicebridge/providers"
-	"voicebridge/sim"
+	"voicebridge/sim/ear"
 	"voicebridge/ws"
 )
 
@@ -200,7 +200,7 @@ func spoken(rate int, d time.Duration) []byte {
 	spokenMu.Lock()
 	defer spokenMu.Unlock()
 	if spokenOf[rate] == nil {
-		spokenOf[rate] = codec.L16LE.AppendEncode(nil, sim.Sine(rate, 440, talkLength))
+		spokenOf[rate] = codec.L16LE.AppendEncode(nil, ear.Sine(rate, 440, talkLength))
 	}
 	return spokenOf[rate][:2*int(d*time.Duration(rate)/time.Second)]
 }

@@ -19,6 +19,7 @@ import (
 	"voicebridge/control/transfers"
 	"voicebridge/providers"
 	"voicebridge/sim"
+	"voicebridge/sim/ear"
 	"voicebridge/sim/outage"
 	"voicebridge/transfer"
 	"voicebridge/transfer/redisstore"
@@ -123,7 +124,7 @@ func TestInstances(t *testing.T) {
 		if all, _ := s.states(t, "bridging"); !slices.Contains(all, "ringing") {
 			t.Errorf("the agent is told of %v", all)
 		}
-		if out := exchange.Wait(); !sim.Hears(out.Heard, spec.Formats[0].Rate, humanHz) {
+		if out := exchange.Wait(); !ear.Hears(out.Heard, spec.Formats[0].Rate, humanHz) {
 			t.Error("caller and human did not meet")
 		}
 		third.ends(t, tr["id"].(string), "ended", reasonOf(t, third, tr["id"].(string)))

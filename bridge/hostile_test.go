@@ -23,6 +23,7 @@ import (
 	"voicebridge/calls"
 	"voicebridge/codec"
 	"voicebridge/sim"
+	"voicebridge/sim/ear"
 	"voicebridge/sim/memnet"
 )
 
@@ -594,7 +595,7 @@ func TestFrozenPeers(t *testing.T) {
 		d.thawed.Store(true)
 		r := call(t, b.caller(t, "vonage", 2*time.Second)) // the others are Twilio's
 		b.untouched(t, "vonage", r)
-		if d := sim.Quantile(r.AddedDelay(), 0.5); d >= codec.FrameTime {
+		if d := ear.Quantile(r.AddedDelay(), 0.5); d >= codec.FrameTime {
 			t.Errorf("half of the frames took %v or longer", d)
 		}
 		waitFor(t, func() bool { return b.Control().Sessions().Len() == 20 }) // the frozen ones

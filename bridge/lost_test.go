@@ -11,6 +11,7 @@ import (
 
 	"voicebridge/providers"
 	"voicebridge/sim"
+	"voicebridge/sim/ear"
 	"voicebridge/transfer"
 )
 
@@ -150,7 +151,7 @@ func survive(t *testing.T, spec *providers.Spec, mode string, f *fault) {
 			legs++
 		}
 	}
-	met := leg != nil && sim.Hears(out.Heard, rate, humanHz) && sim.Hears(leg.Heard, rate, callerHz)
+	met := leg != nil && ear.Hears(out.Heard, rate, humanHz) && ear.Hears(leg.Heard, rate, callerHz)
 	withAgent := !over && !met
 	if !met && !withAgent || met == f.back || legs > 1 {
 		t.Errorf("they met: %t, the caller is with its agent: %t, the phone rang %d times; said %q; %v", met, withAgent,

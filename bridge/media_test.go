@@ -20,6 +20,7 @@ import (
 	"voicebridge/calls"
 	"voicebridge/control"
 	"voicebridge/control/transfers"
+	"voicebridge/sim/ear"
 	"voicebridge/sim/memnet"
 
 	"github.com/gorilla/websocket"
@@ -193,9 +194,11 @@ func startAgent(t *testing.T, talk func(context.Context, *sim.AgentConn) error) 
 	return "ws" + strings.TrimPrefix(url, "http") + "/"
 }
 
-func start(f codec.Format) providers.Start {
-	return providers.Start{Account: "AC1", Call: "CA1", Stream: "MZ1", In: f, Out: f,
-		Params: map[string]string{"k": "v"}}
+func start(spec *providers.Spec, f codec.Format) providers.Start {
+	s := spec.Start(f)
+	s.Account, s.Call, s.Stream = "AC1", "CA1", "MZ1"
+	s.Params = map[string]string{"k": "v"}
+	return s
 }
 
 // caller talks for d over the carrier.
@@ -203,11 +206,11 @@ func (b *running) caller(t *testing.T, name string, d time.Duration) *sim.Caller
 	t.Helper()
 	spec := specs[slices.IndexFunc(specs, func(s *providers.Spec) bool { return s.Name == name })]
 	f := spec.Formats[0]
-	voice, err := sim.Speech(f.Rate)
+	voice, err := ear.Speech(f.Rate)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &sim.Caller{Spec: spec, Dialer: network, URL: b.url + "/media/" + name, Start: start(f), Voice: voice,
+	return &sim.Caller{Spec: spec, Dialer: network, URL: b.url + "/media/" + name, Start: start(spec, f), Voice: voice,
 		Length: d}
 }
 
@@ -258,8 +261,8 @@ func TestEcho(t *testing.T) {
 				run(t, fmt.Sprintf("%s %v %s", spec.Name, f, query), func(t *testing.T) {
 					b := startBridge(t, startAgent(t, echoAnyProfile)+query, nil)
 					c := b.caller(t, spec.Name, 900*time.Millisecond)
-					c.Start = start(f)
-					voice, err := sim.Speech(f.Rate)
+					c.Start = start(spec, f)
+					voice, err := ear.Speech(f.Rate)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -268,13 +271,13 @@ func TestEcho(t *testing.T) {
 					if lost := len(r.SentAt) - len(r.ReceivedAt); lost > 1 {
 						t.Errorf("of %d frames %d came back", len(r.SentAt), len(r.ReceivedAt))
 					}
-					lag := sim.Align(r.Said, r.Received, f.Rate/10)
+					lag := ear.Align(r.Said, r.Received, f.Rate/10)
 					n := len(r.Received) - lag - f.Rate/50
 					want := 25.0
 					if f.Rate > 8000 && strings.Contains(query, "=8000") {
 						want = 20 // the agent cannot carry what lies above its band
 					}
-					if snr := sim.SNR(r.Said[:n], r.Received, lag); snr < want {
+					if snr := ear.SNR(r.Said[:n], r.Received, lag); snr < want {
 						t.Errorf("signal to noise %.1f dB", snr)
 					}
 					b.ended(t, calls.CallerHangup)
@@ -505,7 +508,7 @@ func TestBurst(t *testing.T) {
 		}
 		wait := background(t, c)
 		a := <-s.conn
-		tone := codec.L16LE.AppendEncode(nil, sim.Sine(16000, 440, time.Minute))
+		tone := codec.L16LE.AppendEncode(nil, ear.Sine(16000, 440, time.Minute))
 		for ; len(tone) > 0; tone = tone[min(len(tone), 1<<20):] {
 			if err := a.Audio(tone[:min(len(tone), 1<<20)]); err != nil {
 				t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"voicebridge/agent/link"
 	"voicebridge/calls"
 	"voicebridge/sim"
+	"voicebridge/sim/ear"
 )
 
 // TestSockets: what all other tests do in memory and in virtual time works over TCP,
@@ -36,7 +37,7 @@ func TestSockets(t *testing.T) {
 				t.Fatalf("%d complaints %v, %d samples of %d came back", r.Complaints, r.Warnings, len(r.Received),
 					len(r.Said))
 			}
-			if snr := sim.SNR(said, r.Received, sim.Align(said, r.Received, r.Format.Rate/2)); snr < 25 {
+			if snr := ear.SNR(said, r.Received, ear.Align(said, r.Received, r.Format.Rate/2)); snr < 25 {
 				t.Errorf("the echo came back with %.1f dB", snr)
 			}
 			resp, err := http.Get(b.admin + "/metrics")

@@ -17,6 +17,7 @@ import (
 	"voicebridge/providers"
 	"voicebridge/providers/twilio"
 	"voicebridge/sim"
+	"voicebridge/sim/ear"
 	"voicebridge/transfer"
 )
 
@@ -35,7 +36,7 @@ func quickTimes(instance string) transfer.Config {
 }
 
 func voice(spec *providers.Spec, hz float64, length time.Duration) []int16 {
-	return sim.Sine(spec.Formats[0].Rate, hz, length)
+	return ear.Sine(spec.Formats[0].Rate, hz, length)
 }
 
 // callerPhone calls, and talks for so long.
@@ -132,9 +133,9 @@ func TestTransferConference(t *testing.T) {
 				out := exchange.Wait() // the human hangs up, and that ends it
 				leg := x.legTo(human).Wait()
 				rate := spec.Formats[0].Rate
-				if !sim.Hears(out.Heard, rate, humanHz) || !sim.Hears(leg.Heard, rate, callerHz) {
+				if !ear.Hears(out.Heard, rate, humanHz) || !ear.Hears(leg.Heard, rate, callerHz) {
 					t.Errorf("the caller hears the human: %v, the human the caller: %v",
-						sim.Hears(out.Heard, rate, humanHz), sim.Hears(leg.Heard, rate, callerHz))
+						ear.Hears(out.Heard, rate, humanHz), ear.Hears(leg.Heard, rate, callerHz))
 				}
 				var states []string
 				id := ""
@@ -288,7 +289,8 @@ func TestTransferAttended(t *testing.T) {
 			"agent": {`,"brief":"briefer","context":{"who":"Ann"}`, sim.Phone{}},
 		} {
 			run(t, name, func(t *testing.T) {
-				tt.phone.Voice, tt.phone.Length = voice(spec, humanHz, 5*time.Second), 5*time.Second
+				talks := 5*time.Second + spec.Abilities.KeyWait
+				tt.phone.Voice, tt.phone.Length = voice(spec, humanHz, talks), talks
 				s, agentURL := newScript(t)
 				briefer := startAgent(t, sim.Tone(1500, 300*time.Millisecond)) // tells, and hangs up
 				x := desk(t, spec, agentURL, map[string]sim.Phone{human: tt.phone}, func(o *options, _ *sim.Exchange) {
@@ -310,13 +312,13 @@ func TestTransferAttended(t *testing.T) {
 				}
 				out, leg := exchange.Wait(), x.legTo(human).Wait()
 				rate := spec.Formats[0].Rate
-				if !sim.Hears(out.Heard, rate, humanHz) || !sim.Hears(leg.Heard, rate, callerHz) ||
-					!sim.Hears(out.Heard, rate, 523.25) {
+				if !ear.Hears(out.Heard, rate, humanHz) || !ear.Hears(leg.Heard, rate, callerHz) ||
+					!ear.Hears(out.Heard, rate, 523.25) {
 					t.Errorf("caller and human do not hear each other, or there was no music: %v %v %v",
-						sim.Hears(out.Heard, rate, humanHz), sim.Hears(leg.Heard, rate, callerHz),
-						sim.Hears(out.Heard, rate, 523.25))
+						ear.Hears(out.Heard, rate, humanHz), ear.Hears(leg.Heard, rate, callerHz),
+						ear.Hears(out.Heard, rate, 523.25))
 				}
-				if told := sim.Hears(leg.Heard, rate, 1500); told != (name == "agent") {
+				if told := ear.Hears(leg.Heard, rate, 1500); told != (name == "agent") {
 					t.Errorf("the agent has told the human: %v", told)
 				}
 				if name != "agent" && (len(leg.Said) != 1 || !strings.Contains(leg.Said[0], "refund")) {
@@ -347,7 +349,7 @@ func TestTransferBlind(t *testing.T) {
 		if stop := s.wait("stop"); stop["reason"] != "transferred" {
 			t.Errorf("%v", stop)
 		}
-		if out := exchange.Wait(); !sim.Hears(out.Heard, spec.Formats[0].Rate, humanHz) ||
+		if out := exchange.Wait(); !ear.Hears(out.Heard, spec.Formats[0].Rate, humanHz) ||
 			!slices.Equal(out.Dialled, []string{human}) {
 			t.Errorf("%+v", out.Dialled)
 		}
@@ -516,7 +518,7 @@ func TestTransferAgentLeaves(t *testing.T) {
 		if err := a.Command(map[string]any{"type": "hangup"}); err != nil {
 			t.Fatal(err)
 		}
-		if out := exchange.Wait(); !sim.Hears(out.Heard, spec.Formats[0].Rate, humanHz) {
+		if out := exchange.Wait(); !ear.Hears(out.Heard, spec.Formats[0].Rate, humanHz) {
 			t.Errorf("the caller never hears the human: %+v", out.Call)
 		}
 		x.settled(t)
@@ -593,7 +595,7 @@ func TestTransferAgentStays(t *testing.T) {
 				}
 				s.states(t, "bridged")
 				if err := a.Audio(codec.L16LE.AppendEncode(nil,
-					sim.Sine(16000, agentHz, 1500*time.Millisecond))); err != nil {
+					ear.Sine(16000, agentHz, 1500*time.Millisecond))); err != nil {
 					t.Fatal(err)
 				}
 				if _, reason := s.states(t, "ended"); reason != "destination_left" {
@@ -604,27 +606,27 @@ func TestTransferAgentStays(t *testing.T) {
 				s.mu.Unlock()
 				rate := spec.Formats[0].Rate
 				leg := x.legTo(human).Wait()
-				if !sim.Hears(heard, 16000, humanHz) || !sim.Hears(leg.Heard, rate, callerHz) {
+				if !ear.Hears(heard, 16000, humanHz) || !ear.Hears(leg.Heard, rate, callerHz) {
 					t.Errorf("the agent hears the human: %v, the human the caller: %v",
-						sim.Hears(heard, 16000, humanHz), sim.Hears(leg.Heard, rate, callerHz))
+						ear.Hears(heard, 16000, humanHz), ear.Hears(leg.Heard, rate, callerHz))
 				}
-				if told := sim.Hears(leg.Heard, rate, agentHz); told != (how == "stay") {
+				if told := ear.Hears(leg.Heard, rate, agentHz); told != (how == "stay") {
 					t.Errorf("the human hears the agent: %v", told)
 				}
 				// alone again
 				if err := a.Audio(codec.L16LE.AppendEncode(nil,
-					sim.Sine(16000, 2500, 500*time.Millisecond))); err != nil {
+					ear.Sine(16000, 2500, 500*time.Millisecond))); err != nil {
 					t.Error(err)
 				}
 				s.wait("playback")
 				time.Sleep(800 * time.Millisecond) // in real time
 				exchange.Hangup()
 				out := exchange.Wait()
-				if !sim.Hears(out.Heard, rate, humanHz) || sim.Hears(out.Heard, rate, agentHz) != (how == "stay") ||
-					!sim.Hears(out.Heard, rate, 2500) || len(out.Streams) != 1 {
+				if !ear.Hears(out.Heard, rate, humanHz) || ear.Hears(out.Heard, rate, agentHz) != (how == "stay") ||
+					!ear.Hears(out.Heard, rate, 2500) || len(out.Streams) != 1 {
 					t.Errorf("the caller hears the human: %v, the agent meanwhile: %v, and after: %v",
-						sim.Hears(out.Heard, rate, humanHz), sim.Hears(out.Heard, rate, agentHz),
-						sim.Hears(out.Heard, rate, 2500))
+						ear.Hears(out.Heard, rate, humanHz), ear.Hears(out.Heard, rate, agentHz),
+						ear.Hears(out.Heard, rate, 2500))
 				}
 				x.settled(t)
 			})

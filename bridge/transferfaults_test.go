@@ -17,6 +17,7 @@ import (
 	"voicebridge/providers/twilio"
 	"voicebridge/providers/vonage"
 	"voicebridge/sim"
+	"voicebridge/sim/ear"
 	"voicebridge/transfer"
 )
 
@@ -180,7 +181,7 @@ func TestTransferAgentLeavesAtOnce(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if out := exchange.Wait(); !sim.Hears(out.Heard, spec.Formats[0].Rate, humanHz) {
+		if out := exchange.Wait(); !ear.Hears(out.Heard, spec.Formats[0].Rate, humanHz) {
 			t.Errorf("the caller never hears the human: %+v", out.Call)
 		}
 		x.settled(t)
@@ -203,7 +204,7 @@ func TestTransferBlindOnce(t *testing.T) {
 		a := <-s.conn
 		x.begin(t, a.Session, `,"mode":"blind"`)
 		if out := exchange.Wait(); !slices.Equal(out.Dialled, []string{human}) ||
-			!sim.Hears(out.Heard, spec.Formats[0].Rate, humanHz) {
+			!ear.Hears(out.Heard, spec.Formats[0].Rate, humanHz) {
 			t.Errorf("%v was called", out.Dialled)
 		}
 		x.settled(t)
@@ -261,7 +262,7 @@ func TestTransferOtherRoom(t *testing.T) {
 			t.Fatalf("%v, %v", resp, err)
 		}
 		resp.Body.Close()
-		if out := exchange.Wait(); !sim.Hears(out.Heard, spec.Formats[0].Rate, humanHz) {
+		if out := exchange.Wait(); !ear.Hears(out.Heard, spec.Formats[0].Rate, humanHz) {
 			t.Error("caller and human did not meet")
 		}
 		x.settled(t)

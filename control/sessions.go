@@ -67,6 +67,32 @@ func (c *Controller) Admit(ad *Admission) error {
 	return nil
 }
 
+// confirmPause is how long a carrier is given to know a call that it streams.
+const confirmPause = 3 * time.Second
+
+// confirm asks a carrier that does not sign what it says whether it knows a call that it
+// streams: what comes in might be made up, and costs its agent.
+func (c *Controller) confirm(call *calls.Call, a Account, sess *session.Session) {
+	if call.Direction != calls.Inbound || call.CarrierID == "" || !a.HasCommands() || a.Spec.Abilities.SignsBodies {
+		return
+	}
+	id, leg := call.ID, call.CarrierID
+	c.Later(func(ctx context.Context) {
+		for range 2 {
+			if _, err := a.Get(ctx, leg); !providers.IsNoCall(err) {
+				return
+			}
+			select {
+			case <-sess.Done():
+				return
+			case <-time.After(confirmPause):
+			}
+		}
+		c.cfg.Log.Warn("the carrier knows no such call: it is made up", "session", id, "call", leg)
+		sess.CallEnded()
+	})
+}
+
 // Begin carries the call of an admitted media connection. ctx is for what belongs to
 // the connections of the call; the call does not end with it. It is false, and
 // nothing has begun, where there is no room any more.
@@ -131,6 +157,7 @@ func (c *Controller) controlOf(ad *Admission, record *calls.Call, sess func() *s
 		Streaming: func(call *agent.Call) {
 			c.book.Bind(id, call.Start.Call)
 			c.book.Began(id)
+			c.confirm(record, account, sess())
 		},
 		Ending: func(end calls.End) { c.ending(id, leg, account, end.Cause) },
 	}

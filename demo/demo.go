@@ -29,6 +29,7 @@ import (
 	"voicebridge/providers/all"
 	"voicebridge/session"
 	"voicebridge/sim"
+	"voicebridge/sim/ear"
 	"voicebridge/wav"
 )
 
@@ -135,14 +136,14 @@ func (c *Command) format(spec *providers.Spec) (codec.Format, error) {
 func (c *Command) voice(rate int) ([]int16, error) {
 	speech, err := c.speech(rate)
 	if err == nil && c.Length > 0 {
-		speech = sim.Microphone(speech, rate, c.Length)
+		speech = ear.Microphone(speech, rate, c.Length)
 	}
 	return speech, err
 }
 
 func (c *Command) speech(rate int) ([]int16, error) {
 	if c.Input == "" {
-		return sim.Speech(rate)
+		return ear.Speech(rate)
 	}
 	s, from, err := wav.Read(c.Input)
 	if err != nil {
@@ -151,7 +152,7 @@ func (c *Command) speech(rate int) ([]int16, error) {
 	if len(s) < from/2 {
 		return nil, fmt.Errorf("--input: %s is shorter than half a second", c.Input)
 	}
-	return sim.Resample(s, from, rate), nil
+	return ear.Resample(s, from, rate), nil
 }
 
 // call runs the agent, the bridge and the carrier over TCP.
@@ -205,13 +206,12 @@ func (c *Command) call(ctx context.Context, out io.Writer, spec *providers.Spec,
 		settings.Insecure = true
 		caller := &sim.Caller{
 			Spec: spec, URL: "ws://" + l.Addr().String() + "/media/" + spec.Name,
-			Start: providers.Start{
-				Account: "AC00000000000000000000000000000000", Call: "CA00000000000000000000000000000001",
-				Stream: "MZ00000000000000000000000000000001", In: format, Out: format,
-				Params: map[string]string{"demo": "yes"},
-			},
-			Voice: voice, Length: length, Progress: show.At,
+			Start: spec.Start(format), Voice: voice, Length: length, Progress: show.At,
 		}
+		caller.Start.Account, caller.Start.Call = "AC00000000000000000000000000000000",
+			"CA00000000000000000000000000000001"
+		caller.Start.Stream, caller.Start.Params = "MZ00000000000000000000000000000001",
+			map[string]string{"demo": "yes"}
 		carry = caller.Run
 	}
 	server := bridge.New(settings)
@@ -310,12 +310,12 @@ func (c *Command) summarize(spec *providers.Spec, hears codec.Format, r *result)
 	if c.echoes() && s.FramesReceived > 0 {
 		s.FramesLost = max(0, s.FramesSent-s.FramesReceived)
 		added := r.AddedDelay()
-		s.AddedMedianMS, s.AddedP99MS = toMS(sim.Quantile(added, 0.5)), toMS(sim.Quantile(added, 0.99))
+		s.AddedMedianMS, s.AddedP99MS = toMS(ear.Quantile(added, 0.5)), toMS(ear.Quantile(added, 0.99))
 		said := r.Said[:len(r.Said)-int(after*time.Duration(r.Format.Rate)/time.Second)]
-		s.HeardLagMS = float64(sim.Align(said, r.Heard, r.Format.Rate/2)) * 1000 / float64(r.Format.Rate)
+		s.HeardLagMS = float64(ear.Align(said, r.Heard, r.Format.Rate/2)) * 1000 / float64(r.Format.Rate)
 		// In what came from the bridge, so that a gap of the carrier's playout,
 		// which is counted as such, does not spoil the comparison of all that follows.
-		s.SNR = sim.SNR(said, r.Received, sim.Align(said, r.Received, r.Format.Rate/2))
+		s.SNR = ear.SNR(said, r.Received, ear.Align(said, r.Received, r.Format.Rate/2))
 		fail(s.FramesLost <= lostFrames+int(c.Prebuffer/codec.FrameTime), "%d frames did not come back", s.FramesLost)
 		fail(s.Gaps == 0, "the caller heard %d gaps of %d ms in all", s.Gaps, s.GapMS)
 		fail(s.SNR >= intactSNR, "the audio came back with %.1f dB signal to noise, less than %d", s.SNR, intactSNR)

@@ -32,6 +32,7 @@ import (
 	"voicebridge/providers/all"
 	"voicebridge/session"
 	"voicebridge/sim"
+	"voicebridge/sim/ear"
 	"voicebridge/transfer"
 	"voicebridge/wav"
 )
@@ -80,7 +81,7 @@ func (c *Command) transfer(ctx context.Context, out io.Writer, spec *providers.S
 		return err
 	}
 	fmt.Fprintf(out, "%s, %v  ->  bridge  ->  agent, which passes the call on to a human\n", spec.Title, format)
-	heard, err := d.call(ctx, sim.Microphone(speech, format.Rate, askAfter+5*time.Second+length))
+	heard, err := d.call(ctx, ear.Microphone(speech, format.Rate, askAfter+5*time.Second+length))
 	if err != nil {
 		return err
 	}
@@ -217,8 +218,8 @@ func (d *transferDemo) judge(heard *sim.Outcome) error {
 	if err != nil {
 		return err
 	}
-	at8 := func(s []int16) []int16 { return sim.Resample(s, d.format.Rate, 8000) }
-	toCaller, toHuman := sim.Find(at8(d.human), at8(heard.Heard)), sim.Find(at8(d.speech), at8(leg.Heard))
+	at8 := func(s []int16) []int16 { return ear.Resample(s, d.format.Rate, 8000) }
+	toCaller, toHuman := ear.Find(at8(d.human), at8(heard.Heard)), ear.Find(at8(d.speech), at8(leg.Heard))
 	fmt.Fprintf(d.out, "\n  the caller heard the human  %.2f alike (1 is the same)\n", toCaller)
 	fmt.Fprintf(d.out, "  the human heard the caller  %.2f alike\n", toHuman)
 	fmt.Fprintf(d.out, "  written                     %s\n", filepath.Join(d.Out, "{heard.wav,human.wav}"))
@@ -247,7 +248,7 @@ func slower(s []int16, speed float64) []int16 {
 
 // askForHuman is an agent that greets, and passes the call on when it is asked to.
 func askForHuman(_ context.Context, c *sim.AgentConn) error {
-	if err := c.Audio(codec.L16LE.AppendEncode(nil, sim.Sine(c.Speaks.Rate, 440, time.Second))); err != nil {
+	if err := c.Audio(codec.L16LE.AppendEncode(nil, ear.Sine(c.Speaks.Rate, 440, time.Second))); err != nil {
 		return err
 	}
 	var asked time.Duration

@@ -31,6 +31,7 @@ type Abilities struct {
 	RoomLeft       bool          `json:"room_left" means:"tells who leaves a conference"`
 	RoomEnds       bool          `json:"room_ends" means:"can end a conference when a certain leg leaves it"`
 	Detects        bool          `json:"detects" means:"detects answering machines"`
+	DetectsHumans  bool          `json:"detects_humans" means:"tells of humans, not of machines only"`
 	DetectDigits   bool          `json:"detect_digits" means:"machine detection and digits at the answer go together"`
 	DigitsAtOnce   int           `json:"digits_at_once" means:"sends at most so many digits in a request"` // 0: any number
 	KeyWait        time.Duration `json:"key_wait_ns" means:"waits at least so long for a key"`

@@ -184,9 +184,20 @@ type Spec struct {
 	// NewExchange makes the carrier's own end of the account with the same
 	// configuration.
 	NewExchange func(s Setup) (Exchange, error)
+	// Heard is the format of what the caller says on a stream whose audio to the carrier
+	// has another one; nil: the same.
+	Heard func(played codec.Format) codec.Format
 	// Sample decodes a configuration with made-up credentials, whose REST API is at
 	// the URL and whose audio has the format: for simulated carriers.
 	Sample func(baseURL string, f codec.Format) func(config any) error
+}
+
+// Start is a start of a stream whose audio to the carrier has the format.
+func (s *Spec) Start(played codec.Format) Start {
+	if s.Heard == nil {
+		return Start{In: played, Out: played}
+	}
+	return Start{In: s.Heard(played), Out: played}
 }
 
 // Setup is what an account is made from.

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"math"
 	"net/http"
 	"path/filepath"
 	"regexp"
@@ -15,6 +14,7 @@ import (
 	"voicebridge/agent/link"
 	"voicebridge/agent/voicebridge"
 	"voicebridge/codec"
+	"voicebridge/sim/ear"
 	"voicebridge/wav"
 	"voicebridge/ws"
 )
@@ -143,7 +143,7 @@ func Echo(_ context.Context, c *AgentConn) error {
 // sent at once, and then hangs up.
 func Tone(hz float64, length time.Duration) func(context.Context, *AgentConn) error {
 	return func(_ context.Context, c *AgentConn) error {
-		pcm := codec.L16LE.AppendEncode(nil, Sine(c.Speaks.Rate, hz, length))
+		pcm := codec.L16LE.AppendEncode(nil, ear.Sine(c.Speaks.Rate, hz, length))
 		for len(pcm) > 0 {
 			n := min(len(pcm), voicebridge.MaxBinary)
 			if err := c.Audio(pcm[:n]); err != nil {
@@ -156,15 +156,6 @@ func Tone(hz float64, length time.Duration) func(context.Context, *AgentConn) er
 		}
 		return listen(c, func([]byte) {}, func([]byte) {})
 	}
-}
-
-// Sine is a tone at a third of full scale.
-func Sine(rate int, hz float64, length time.Duration) []int16 {
-	s := make([]int16, int(length*time.Duration(rate)/time.Second))
-	for i := range s {
-		s[i] = int16(math.Round(10000 * math.Sin(2*math.Pi*hz*float64(i)/float64(rate))))
-	}
-	return s
 }
 
 // unsafeName is what must not become part of a file's name.

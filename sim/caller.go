@@ -13,6 +13,7 @@ import (
 
 	"voicebridge/codec"
 	"voicebridge/providers"
+	"voicebridge/sim/ear"
 	"voicebridge/ws"
 )
 
@@ -34,6 +35,8 @@ type Caller struct {
 	Digits []Digit
 	// Progress, if not nil, is called about ten times a second of call time.
 	Progress func(at time.Duration)
+	// Dials, if not nil, is given the digits that are sent to the other party.
+	Dials func(digits string)
 	// Events, if not nil, sees every command that the carrier takes.
 	Events func(at time.Duration, cmd *providers.Command)
 }
@@ -306,6 +309,10 @@ func (c *call) take(m command) {
 		if err = c.echo(); err == nil && c.Spec.Abilities.Clears {
 			err = c.send(&providers.Event{Kind: providers.EventCleared})
 		}
+	case providers.CommandDigits:
+		if c.Dials != nil {
+			c.Dials(m.cmd.Digits)
+		}
 	case providers.CommandHangup:
 		c.ended = true
 	}
@@ -353,4 +360,20 @@ func (c *call) finish() {
 			r.GapTime += codec.FrameTime
 		}
 	}
+}
+
+// AddedDelay is how long each frame took from the caller through bridge, agent
+// and back to the carrier, for an agent that echoes: the time between the
+// message that carried it there and the one that carried it back, plus the
+// delay of the audio within the messages, which is that of the filters.
+func (r *Result) AddedDelay() []time.Duration {
+	lag := ear.Align(r.Said, r.Received, r.Format.Rate/50)
+	filters := time.Duration(lag) * time.Second / time.Duration(r.Format.Rate)
+	var d []time.Duration
+	for i, at := range r.ReceivedAt {
+		if i < len(r.SentAt) {
+			d = append(d, at-r.SentAt[i]+filters)
+		}
+	}
+	return d
 }

@@ -312,10 +312,15 @@ func (c *SimCall) do(op *providers.Operation) {
 		}
 		c.mu.Unlock()
 	case providers.OpDigits:
-		c.mu.Lock()
-		c.digits += op.Digits
-		c.mu.Unlock()
+		c.dials(op.Digits)
 	}
+}
+
+// dials notes the digits that the bridge sends to the other party.
+func (c *SimCall) dials(digits string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.digits += digits
 }
 
 // place begins a call that the bridge has asked for.
@@ -685,6 +690,7 @@ func (c *SimCall) stream(ctx, interrupted context.Context, a *providers.Answer) 
 		Spec: c.x.Spec, URL: c.x.reach(a.Media), Header: header, Start: *c.x.Office.Start(&call, a),
 		Dialer: c.x.Dialer, Voice: c.phone.Voice[min(c.spoken, len(c.phone.Voice)):],
 		Length: max(codec.FrameTime, time.Until(c.hangAt)), Digits: c.phone.Digits, Progress: c.x.Progress,
+		Dials: c.dials,
 	}
 	over, began := make(chan struct{}), time.Now()
 	streaming := interrupted

@@ -9,6 +9,7 @@ import (
 
 	"voicebridge/codec"
 	"voicebridge/providers"
+	"voicebridge/sim/ear"
 )
 
 // room is a conference at a simulated carrier. It mixes: each phone in it hears all
@@ -126,7 +127,7 @@ func (x *Exchange) Rooms() map[string]int {
 // mix moves a room on, frame by frame.
 func (x *Exchange) mix(r *room) {
 	size := x.format.FrameSamples()
-	hold := Sine(x.format.Rate, holdTone, time.Second)
+	hold := ear.Sine(x.format.Rate, holdTone, time.Second)
 	tick := time.NewTicker(codec.FrameTime)
 	defer tick.Stop()
 	for n := 0; ; n++ {

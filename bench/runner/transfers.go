@@ -17,6 +17,7 @@ import (
 	"voicebridge/config"
 	"voicebridge/providers"
 	"voicebridge/sim"
+	"voicebridge/sim/ear"
 	"voicebridge/transfer"
 )
 
@@ -52,7 +53,7 @@ func newTransferLoad(line bench.Line, address string) (*transferLoad, error) {
 	x := &transferLoad{line: line, token: rand.Text(), public: "http://" + address, asked: map[string]time.Time{}}
 	x.exchange = &sim.Exchange{Spec: line.Spec, Status: x.public + "/hooks/" + line.Spec.Name + "/bench/status",
 		Phone: func(providers.ExchangeCall) sim.Phone {
-			return sim.Phone{Ring: 200 * time.Millisecond, Voice: sim.Sine(line.Format.Rate, personTone, time.Minute)}
+			return sim.Phone{Ring: 200 * time.Millisecond, Voice: ear.Sine(line.Format.Rate, personTone, time.Minute)}
 		}}
 	rest, err := x.serve(x.exchange)
 	if err != nil {
@@ -123,7 +124,7 @@ func (x *transferLoad) run(ctx context.Context, perMinute float64) bench.Transfe
 		x.outcome.Begun++
 		x.mu.Unlock()
 		caller := x.exchange.Call("+12025550101", benchNumber, x.public+"/hooks/"+x.line.Spec.Name+"/bench/inbound",
-			sim.Phone{Voice: sim.Sine(x.line.Format.Rate, callerTone, benchTalk)})
+			sim.Phone{Voice: ear.Sine(x.line.Format.Rate, callerTone, benchTalk)})
 		talks.Go(func() {
 			heard := caller.Wait()
 			x.mu.Lock()
@@ -131,7 +132,7 @@ func (x *transferLoad) run(ctx context.Context, perMinute float64) bench.Transfe
 			if heard.Fault != nil {
 				x.outcome.Faults++
 			}
-			if sim.Hears(heard.Heard, x.line.Format.Rate, personTone) {
+			if ear.Hears(heard.Heard, x.line.Format.Rate, personTone) {
 				x.outcome.Talked++
 			}
 		})

@@ -33,6 +33,7 @@ import (
 	"voicebridge/providers"
 	"voicebridge/providers/all"
 	"voicebridge/sim"
+	"voicebridge/sim/ear"
 	"voicebridge/sim/outage"
 	"voicebridge/transfer"
 )
@@ -433,7 +434,7 @@ func (x *chaos) has(session string) *instance {
 func (x *chaos) call() (exchange *sim.SimCall, session string) {
 	rate := x.spec.Formats[0].Rate
 	exchange = x.exchange.Call("+15550001111", "+15550002222", chaosPublic+"/hooks/"+x.spec.Name+"/main/inbound",
-		sim.Phone{Voice: sim.Sine(rate, 440, time.Second), Length: 10 * time.Minute})
+		sim.Phone{Voice: ear.Sine(rate, 440, time.Second), Length: 10 * time.Minute})
 	return exchange, <-x.agents.named
 }
 
@@ -528,14 +529,14 @@ func (x *chaos) fate(exchange *sim.SimCall, session string) (human, agent bool) 
 		case x.agents.has(session):
 			return false, true
 		case exchange.Call().Status.Final():
-			return sim.Hears(exchange.Wait().Heard, x.spec.Formats[0].Rate, humanTone), false
+			return ear.Hears(exchange.Wait().Heard, x.spec.Formats[0].Rate, humanTone), false
 		}
 	}
 	return false, false
 }
 
 func humanPhone(spec *providers.Spec, talk time.Duration) sim.Phone {
-	return sim.Phone{Ring: 700 * time.Millisecond, Voice: sim.Sine(spec.Formats[0].Rate, humanTone, talk), Length: talk,
+	return sim.Phone{Ring: 700 * time.Millisecond, Voice: ear.Sine(spec.Formats[0].Rate, humanTone, talk), Length: talk,
 		Press: '1', After: 500 * time.Millisecond}
 }
 
@@ -873,7 +874,7 @@ func TestChaosCalls(t *testing.T) {
 	chaosMode(t)
 	spec := all.Lookup("twilio")
 	x := startChaos(t, spec, oneRedis, nil)
-	voice, err := sim.Speech(spec.Formats[0].Rate)
+	voice, err := ear.Speech(spec.Formats[0].Rate)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -892,7 +893,7 @@ func TestChaosCalls(t *testing.T) {
 			}
 			all = append(all, r.AddedDelay()...)
 		}
-		return sim.Quantile(all, 0.5), sim.Quantile(all, 0.99)
+		return ear.Quantile(all, 0.5), ear.Quantile(all, 0.99)
 	}
 	m0, p0 := delays()
 	x.cut()

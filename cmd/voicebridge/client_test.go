@@ -23,6 +23,7 @@ import (
 	"voicebridge/providers"
 	"voicebridge/providers/all"
 	"voicebridge/sim"
+	"voicebridge/sim/ear"
 )
 
 // lines is output that is read while it is written.
@@ -72,7 +73,7 @@ func TestCommands(t *testing.T) {
 }
 
 func testCommands(t *testing.T, spec *providers.Spec) {
-	voice, err := sim.Speech(spec.Formats[0].Rate)
+	voice, err := ear.Speech(spec.Formats[0].Rate)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"voicebridge/demo"
-	"voicebridge/sim"
+	"voicebridge/sim/ear"
 	"voicebridge/wav"
 )
 
@@ -64,7 +64,7 @@ func TestHelp(t *testing.T) {
 // TestDemo: for each carrier the audio comes through, and the files tell so.
 func TestDemo(t *testing.T) {
 	t.Parallel()
-	speech, err := sim.Speech(16000)
+	speech, err := ear.Speech(16000)
 	if err != nil {
 		t.Fatal(err)
 	}

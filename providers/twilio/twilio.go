@@ -32,6 +32,7 @@ var abilities = providers.Abilities{
 	RoomLeft:       true,
 	RoomEnds:       true,
 	Detects:        true,
+	DetectsHumans:  true,
 	SignsBodies:    true,
 	SignsHandshake: true,
 }

@@ -42,6 +42,7 @@ var abilities = providers.Abilities{
 	DigitsAtOnce:   digitsAtOnce,
 	RoomEnds:       true,
 	Detects:        true,
+	DetectsHumans:  true,
 	SignsBodies:    true,
 	SignsHandshake: true,
 }

@@ -107,6 +107,7 @@ func (d *Dialect) Spec(title string) *providers.Spec {
 			cfg, _, _, err := d.read(s)
 			return &Exchange{d, cfg}, err
 		},
+		Heard:  d.in,
 		Sample: d.sample,
 	}
 }

@@ -1,4 +1,6 @@
-package sim
+// Package ear hears for those who cannot: what was said, what was heard, how alike they
+// are, and tones in between.
+package ear
 
 import (
 	"math"
@@ -98,21 +100,6 @@ func SNR(said, heard []int16, lag int) float64 {
 		return 120 // as they were
 	}
 	return 10 * math.Log10(signal/noise)
-}
-
-// AddedDelay is how long each frame took from the caller through bridge, agent
-// and back to the carrier, for an agent that echoes: the time between the
-// message that carried it there and the one that carried it back, plus the
-// delay of the audio within the messages, which is that of the filters.
-func (r *Result) AddedDelay() []time.Duration {
-	filters := time.Duration(Align(r.Said, r.Received, r.Format.Rate/50)) * time.Second / time.Duration(r.Format.Rate)
-	var d []time.Duration
-	for i, at := range r.ReceivedAt {
-		if i < len(r.SentAt) {
-			d = append(d, at-r.SentAt[i]+filters)
-		}
-	}
-	return d
 }
 
 // Quantile is the q-quantile of d, 0 to 1; 0 for none.

@@ -1,4 +1,4 @@
-package sim
+package ear
 
 import (
 	_ "embed"
@@ -60,4 +60,13 @@ func Microphone(speech []int16, rate int, length time.Duration) []int16 {
 		out[i] = int16(max(-32768, min(32767, v)))
 	}
 	return out
+}
+
+// Sine is a tone at a third of full scale.
+func Sine(rate int, hz float64, length time.Duration) []int16 {
+	s := make([]int16, int(length*time.Duration(rate)/time.Second))
+	for i := range s {
+		s[i] = int16(math.Round(10000 * math.Sin(2*math.Pi*hz*float64(i)/float64(rate))))
+	}
+	return s
 }
