@@ -242,11 +242,13 @@ func (c *Cluster) look(ctx context.Context, name string) (instance, note string,
 	if c.isAway() {
 		return "", "", errAway
 	}
-	ctx, stop := context.WithTimeout(ctx, lookTime)
+	looking, stop := context.WithTimeout(ctx, lookTime)
 	defer stop()
-	v, err := c.db.Get(ctx, c.entry(name)).Result()
+	v, err := c.db.Get(looking, c.entry(name)).Result()
 	if err != nil && !errors.Is(err, redis.Nil) {
-		c.gone(err)
+		if ctx.Err() == nil { // otherwise it is who asked that has gone
+			c.gone(err)
+		}
 		return "", "", fmt.Errorf("cluster: directory: %w", err)
 	}
 	instance, note, _ = strings.Cut(v, "\n")

@@ -335,3 +335,16 @@ func FuzzEnvelope(f *testing.F) {
 		}
 	})
 }
+
+// TestAskerGone: that one request was given up says nothing of the database.
+func TestAskerGone(t *testing.T) {
+	a, _ := member(t, server.Addr, "a", nil)
+	gone, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := a.Where(gone, "x"); err == nil {
+		t.Error("an answer for nobody")
+	}
+	if _, err := a.Where(t.Context(), "x"); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+}

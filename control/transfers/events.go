@@ -185,20 +185,21 @@ func (t *Transfers) InRoom(ctx context.Context, call string, ev *providers.CallE
 
 // meeting notes that the caller has met the destination, or that this has left. A
 // caller who leaves the room may have been taken out of it: the end of its call is
-// what counts.
+// what counts. Who leaves has been there, whatever comes late.
 func (t *Transfers) meeting(ctx context.Context, r *transfer.Record, ev *providers.CallEvent) error {
-	var err error
+	in := transfer.Event{Kind: transfer.LegIn}
 	switch {
 	// Where nobody has taken it to the room, it has come into another one.
-	case ev.Joined && ev.Is(r.Caller) && r.At != transfer.AtAgent && r.At != transfer.Here:
-		if r, err = t.happen(ctx, r, transfer.Event{Kind: transfer.CallerIn}); err == nil {
-			_, err = t.meets(ctx, r)
-		}
-	case ev.Joined && ev.Is(r.Leg):
-		if r, err = t.happen(ctx, r, transfer.Event{Kind: transfer.LegIn}); err == nil {
-			_, err = t.meets(ctx, r)
-		}
-	case !ev.Joined && ev.Is(r.Leg):
+	case ev.Is(r.Caller) && r.At != transfer.AtAgent && r.At != transfer.Here:
+		in.Kind = transfer.CallerIn
+	case !ev.Is(r.Leg):
+		return nil
+	}
+	r, err := t.happen(ctx, r, in)
+	if err == nil {
+		r, err = t.meets(ctx, r)
+	}
+	if err == nil && !ev.Joined && in.Kind == transfer.LegIn {
 		_, err = t.happen(ctx, r, transfer.Event{Kind: transfer.LegDown, Reason: transfer.ReasonDestination})
 	}
 	return err
