@@ -20,6 +20,7 @@ import (
 	"voicebridge/codec"
 	"voicebridge/providers"
 	"voicebridge/providers/internal/rest"
+	"voicebridge/providers/internal/twiliomedia"
 	"voicebridge/providers/internal/xmldoc"
 )
 
@@ -156,7 +157,8 @@ func (x *exchange) Handshake(url string, _ time.Time) (http.Header, error) {
 
 // Start implements providers.Exchange.
 func (x *exchange) Start(call *providers.ExchangeCall, _ *providers.Answer) *providers.Start {
-	return &providers.Start{Account: x.cfg.AccountSID, Call: call.ID, Stream: newSID("MZ"), In: format, Out: format}
+	f := twiliomedia.Format
+	return &providers.Start{Account: x.cfg.AccountSID, Call: call.ID, Stream: newSID("MZ"), In: f, Out: f}
 }
 
 // schema has the elements of TwiML that are simulated, and their attributes.
@@ -293,7 +295,7 @@ func dial(a *providers.Answer, e *xmldoc.Element, number string) error {
 }
 
 func stream(a *providers.Answer, e *xmldoc.Element) error {
-	a.Media, a.Format = e.Attr("url"), format
+	a.Media, a.Format = e.Attr("url"), twiliomedia.Format
 	if !rest.Secure(a.Media, "wss") || strings.Contains(a.Media, "?") {
 		return fmt.Errorf("twilio: 31920: Stream url %.100q must be wss:// without query", a.Media)
 	}

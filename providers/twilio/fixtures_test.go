@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"voicebridge/providers"
+	"voicebridge/providers/internal/twiliomedia"
 	"voicebridge/providers/providertest"
 )
 
@@ -23,12 +24,12 @@ const (
 
 // TestFixturesMedia: what Twilio sends and takes on the media socket.
 func TestFixturesMedia(t *testing.T) {
-	s := &Stream{}
+	s := dialect.NewStream()
 	if ev := providertest.Decode(t, s, "media-connected.json"); ev.Kind != providers.EventConnected {
 		t.Errorf("connected: %+v", ev)
 	}
 	start := providertest.Decode(t, s, "media-start.json")
-	want := &providers.Start{Account: fixtureAccount, Call: call1, Stream: start.Start.Stream, In: format, Out: format,
+	want := &providers.Start{Account: fixtureAccount, Call: call1, Stream: start.Start.Stream, In: twiliomedia.Format, Out: twiliomedia.Format,
 		Params: map[string]string{"FirstName": "Jane", "LastName": "Doe", "RemoteParty": "Bob"}}
 	if !reflect.DeepEqual(start.Start, want) || !strings.HasPrefix(want.Stream, "MZ") {
 		t.Errorf("start: %+v", start.Start)
@@ -49,11 +50,14 @@ func TestFixturesMedia(t *testing.T) {
 	if ev := providertest.Decode(t, s, "media-stop.json"); ev.Kind != providers.EventStop {
 		t.Errorf("stop: %+v", ev)
 	}
-	if ev := providertest.Decode(t, &Stream{}, "media-start-both-tracks.json"); ev.Kind != providers.EventStart ||
+	if ev := providertest.Decode(t, dialect.NewStream(), "media-start-both-tracks.json"); ev.Kind != providers.EventStart ||
 		len(ev.Start.Params) != 0 {
 		t.Errorf("start of both tracks: %+v", ev)
 	}
-	p := &Peer{start: start.Start, quotedSid: []byte(`"` + start.Start.Stream + `"`)}
+	p := dialect.NewPeer()
+	if err := p.Encode(&providers.Messages{}, &providers.Event{Kind: providers.EventStart, Start: start.Start}); err != nil {
+		t.Fatal(err)
+	}
 	for _, name := range []string{"media-send-media.json", "media-send-mark.json", "media-send-clear.json"} {
 		var cmd providers.Command
 		text := providertest.Fixture(t, name)

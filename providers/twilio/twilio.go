@@ -6,17 +6,17 @@ package twilio
 import (
 	"voicebridge/codec"
 	"voicebridge/providers"
-	"voicebridge/providers/internal/mediajson"
+	"voicebridge/providers/internal/twiliomedia"
 )
 
 // Spec describes Twilio.
 var Spec = &providers.Spec{
 	Name:        "twilio",
 	Title:       "Twilio Media Streams",
-	Formats:     []codec.Format{format},
+	Formats:     []codec.Format{twiliomedia.Format},
 	Abilities:   abilities,
-	NewStream:   func() providers.Stream { return &Stream{} },
-	NewPeer:     func() providers.Peer { return &Peer{} },
+	NewStream:   func() providers.Stream { return dialect.NewStream() },
+	NewPeer:     func() providers.Peer { return dialect.NewPeer() },
 	NewAccount:  NewAccount,
 	NewExchange: NewExchange,
 	Sample:      Sample,
@@ -37,59 +37,4 @@ var abilities = providers.Abilities{
 	SignsHandshake: true,
 }
 
-// format is the only one that Twilio has.
-var format = codec.Format{Encoding: codec.PCMU, Rate: 8000}
-
-// mediaFormat is format as the start message writes it.
-var mediaFormat = startFormat{Encoding: "audio/x-mulaw", SampleRate: 8000, Channels: 1}
-
-// message is any message in either direction. Counters and times are decimal
-// strings on the wire.
-type message struct {
-	Event          string            `json:"event"`
-	Protocol       string            `json:"protocol,omitempty"`
-	Version        string            `json:"version,omitempty"`
-	SequenceNumber mediajson.Counter `json:"sequenceNumber,omitzero"`
-	StreamSid      string            `json:"streamSid,omitempty"`
-	Start          *start            `json:"start,omitempty"`
-	Media          *media            `json:"media,omitempty"`
-	DTMF           *dtmf             `json:"dtmf,omitempty"`
-	Mark           *mark             `json:"mark,omitempty"`
-	Stop           *stop             `json:"stop,omitempty"`
-}
-
-type start struct {
-	AccountSid       string            `json:"accountSid"`
-	StreamSid        string            `json:"streamSid"`
-	CallSid          string            `json:"callSid"`
-	Tracks           []string          `json:"tracks"`
-	CustomParameters map[string]string `json:"customParameters"`
-	MediaFormat      startFormat       `json:"mediaFormat"`
-}
-
-type startFormat struct {
-	Encoding   string `json:"encoding"`
-	SampleRate int    `json:"sampleRate"`
-	Channels   int    `json:"channels"`
-}
-
-type media struct {
-	Track     string            `json:"track,omitempty"`
-	Chunk     mediajson.Counter `json:"chunk,omitzero"`
-	Timestamp mediajson.Counter `json:"timestamp,omitzero"`
-	Payload   string            `json:"payload"`
-}
-
-type dtmf struct {
-	Track string `json:"track,omitempty"`
-	Digit string `json:"digit"`
-}
-
-type mark struct {
-	Name string `json:"name"`
-}
-
-type stop struct {
-	AccountSid string `json:"accountSid"`
-	CallSid    string `json:"callSid"`
-}
+var dialect = &twiliomedia.Dialect{Name: "twilio"}

@@ -1,4 +1,4 @@
-package twilio
+package twiliomedia
 
 import (
 	"encoding/base64"
@@ -15,10 +15,15 @@ import (
 
 // Peer is Twilio's end of one media connection.
 type Peer struct {
+	dialect   *Dialect
 	start     *providers.Start
 	quotedSid []byte
 	sequence  uint64
 	chunk     uint64
+}
+
+func (p *Peer) errorf(f string, args ...any) error {
+	return fmt.Errorf(p.dialect.Name+": "+f, args...)
 }
 
 // Encode implements providers.Peer.
@@ -29,12 +34,12 @@ func (p *Peer) Encode(out *providers.Messages, ev *providers.Event) error {
 	if ev.Kind == providers.EventStart {
 		var err error
 		if p.quotedSid, err = json.Marshal(ev.Start.Stream); err != nil {
-			return fmt.Errorf("twilio: streamSid: %w", err)
+			return p.errorf("streamSid: %w", err)
 		}
 		p.start = ev.Start
 	}
 	if p.start == nil {
-		return fmt.Errorf("twilio: %v before start", ev.Kind)
+		return p.errorf("%v before start", ev.Kind)
 	}
 	p.sequence++
 	msg := message{SequenceNumber: mediajson.Count(p.sequence), StreamSid: p.start.Stream}
@@ -53,10 +58,13 @@ func (p *Peer) Encode(out *providers.Messages, ev *providers.Event) error {
 		msg.Mark = &mark{ev.Mark}
 	case providers.EventStop:
 		msg.Event = "stop"
-		msg.Stop = &stop{p.start.Account, p.start.Call}
+		msg.Stop = &stop{AccountSid: p.start.Account, CallSid: p.start.Call}
+		if p.dialect.Session {
+			msg.Stop.Session, msg.Stop.CallSid = p.start.Call, unusable(p.start.Call)
+		}
 	default:
 		p.sequence--
-		return fmt.Errorf("twilio: %v: %w", ev.Kind, errors.ErrUnsupported)
+		return p.errorf("%v: %w", ev.Kind, errors.ErrUnsupported)
 	}
 	return addJSON(out, &msg)
 }
@@ -66,9 +74,16 @@ func (p *Peer) startObject() *start {
 	if params == nil {
 		params = map[string]string{}
 	}
-	return &start{AccountSid: p.start.Account, StreamSid: p.start.Stream, CallSid: p.start.Call,
+	s := &start{AccountSid: p.start.Account, StreamSid: p.start.Stream, CallSid: p.start.Call,
 		Tracks: []string{"inbound"}, CustomParameters: params, MediaFormat: mediaFormat}
+	if p.dialect.Session {
+		s.Session, s.CallSid, s.Context = s.CallSid, unusable(s.CallSid), "inbound"
+	}
+	return s
 }
+
+// unusable is the callSid of a session: no command knows it.
+func unusable(session string) string { return "media-" + session }
 
 func (p *Peer) audio(m *providers.Message, ev *providers.Event) {
 	m.Data = append(m.Data, `{"event":"media","sequenceNumber":"`...)
@@ -89,7 +104,7 @@ var payloadPrefix = []byte(`","payload":"`)
 func (p *Peer) Decode(m providers.Message, cmd *providers.Command) error {
 	*cmd = providers.Command{}
 	if m.Binary {
-		return errors.New("twilio: 31951: binary message")
+		return p.errorf("31951: binary message")
 	}
 	// Unlike what Twilio sends, what it takes has exactly these fields.
 	var msg struct {
@@ -101,16 +116,16 @@ func (p *Peer) Decode(m providers.Message, cmd *providers.Command) error {
 		Mark *mark `json:"mark"`
 	}
 	if err := rest.Strict(m.Data, &msg); err != nil {
-		return fmt.Errorf("twilio: 31951: %w", err)
+		return p.errorf("31951: %w", err)
 	}
 	if p.start == nil || msg.StreamSid != p.start.Stream {
-		return errors.New("twilio: 31951: wrong streamSid")
+		return p.errorf("31951: wrong streamSid")
 	}
 	switch {
 	case msg.Event == "media" && msg.Media != nil && msg.Media.Payload != nil && msg.Mark == nil:
 		audio, err := base64.StdEncoding.DecodeString(*msg.Media.Payload)
 		if err != nil {
-			return fmt.Errorf("twilio: 31951: payload: %w", err)
+			return p.errorf("31951: payload: %w", err)
 		}
 		cmd.Kind, cmd.Audio = providers.CommandAudio, audio
 	case msg.Event == "mark" && msg.Mark != nil && msg.Media == nil:
@@ -118,7 +133,7 @@ func (p *Peer) Decode(m providers.Message, cmd *providers.Command) error {
 	case msg.Event == "clear" && msg.Mark == nil && msg.Media == nil:
 		cmd.Kind = providers.CommandClear
 	default:
-		return fmt.Errorf("twilio: 31951: event %.40q with the wrong objects", msg.Event)
+		return p.errorf("31951: event %.40q with the wrong objects", msg.Event)
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-package twilio
+package twiliomedia
 
 import (
 	"encoding/base64"
@@ -13,6 +13,7 @@ import (
 
 // Stream is the bridge's end of one media connection.
 type Stream struct {
+	dialect *Dialect
 	// Set by the start message, read-only from then on.
 	started   bool
 	streamSid string
@@ -23,6 +24,10 @@ type Stream struct {
 	lost  mediajson.Lost
 }
 
+func (s *Stream) errorf(f string, args ...any) error {
+	return fmt.Errorf(s.dialect.Name+": "+f, args...)
+}
+
 // mediaKeys are the names in a media message.
 var mediaKeys = mediajson.Keys{Event: "media", Media: "media", Sequence: "sequenceNumber", Stream: "streamSid",
 	Track: "track", Chunk: "chunk", At: "timestamp", Payload: "payload"}
@@ -30,7 +35,7 @@ var mediaKeys = mediajson.Keys{Event: "media", Media: "media", Sequence: "sequen
 // Decode implements providers.Stream.
 func (s *Stream) Decode(evs []providers.Event, m providers.Message) ([]providers.Event, error) {
 	if m.Binary {
-		return evs, errors.New("twilio: binary message, all of Twilio's are text")
+		return evs, s.errorf("binary message, all are text")
 	}
 	ev := providers.Event{At: -1}
 	var f mediajson.Fields
@@ -48,7 +53,7 @@ func (s *Stream) decodeJSON(data []byte, ev *providers.Event) error {
 	*ev = providers.Event{At: -1}
 	var msg message
 	if err := json.Unmarshal(data, &msg); err != nil {
-		return fmt.Errorf("twilio: message: %w", err)
+		return s.errorf("message: %w", err)
 	}
 	switch msg.Event {
 	case "connected":
@@ -58,7 +63,7 @@ func (s *Stream) decodeJSON(data []byte, ev *providers.Event) error {
 		return s.start(&msg, ev)
 	case "media":
 		if msg.Media == nil {
-			return errors.New("twilio: media message without media object")
+			return s.errorf("media message without media object")
 		}
 		return s.media(&mediajson.Fields{
 			Stream:  []byte(msg.StreamSid),
@@ -69,18 +74,18 @@ func (s *Stream) decodeJSON(data []byte, ev *providers.Event) error {
 		}, ev)
 	case "dtmf":
 		if msg.DTMF == nil || len(msg.DTMF.Digit) != 1 || !providers.ValidDigit(msg.DTMF.Digit[0]) {
-			return errors.New("twilio: dtmf message without a digit")
+			return s.errorf("dtmf message without a digit")
 		}
 		return s.event(&msg, ev, providers.Event{Kind: providers.EventDigit, At: -1, Digit: msg.DTMF.Digit[0]})
 	case "mark":
 		if msg.Mark == nil {
-			return errors.New("twilio: mark message without mark object")
+			return s.errorf("mark message without mark object")
 		}
 		return s.event(&msg, ev, providers.Event{Kind: providers.EventMark, At: -1, Mark: msg.Mark.Name})
 	case "stop":
 		return s.event(&msg, ev, providers.Event{Kind: providers.EventStop, At: -1})
 	case "":
-		return errors.New("twilio: message without event")
+		return s.errorf("message without event")
 	}
 	return nil
 }
@@ -97,33 +102,37 @@ func (s *Stream) event(msg *message, ev *providers.Event, is providers.Event) er
 func (s *Stream) start(msg *message, ev *providers.Event) error {
 	switch {
 	case s.started:
-		return errors.New("twilio: second start message")
+		return s.errorf("second start message")
 	case msg.Start == nil:
-		return errors.New("twilio: start message without start object")
+		return s.errorf("start message without start object")
 	case msg.Start.MediaFormat != mediaFormat:
 		f := msg.Start.MediaFormat
-		return providers.FormatError("twilio", f.Encoding, f.SampleRate, f.Channels)
+		return providers.FormatError(s.dialect.Name, f.Encoding, f.SampleRate, f.Channels)
 	}
 	sid := msg.StreamSid
 	if sid == "" {
 		sid = msg.Start.StreamSid
 	}
 	if sid == "" {
-		return errors.New("twilio: start message without streamSid")
+		return s.errorf("start message without streamSid")
 	}
 	quoted, err := json.Marshal(sid)
 	if err != nil {
-		return fmt.Errorf("twilio: streamSid: %w", err)
+		return s.errorf("streamSid: %w", err)
 	}
 	s.started, s.streamSid = true, sid
 	s.prefix = fmt.Appendf(nil, `{"event":"media","streamSid":%s,"media":{"payload":"`, quoted)
+	call := msg.Start.CallSid
+	if s.dialect.Session {
+		call = msg.Start.Session
+	}
 	ev.Kind = providers.EventStart
 	ev.Start = &providers.Start{
 		Account: msg.Start.AccountSid,
-		Call:    msg.Start.CallSid,
+		Call:    call,
 		Stream:  sid,
-		In:      format,
-		Out:     format,
+		In:      Format,
+		Out:     Format,
 		Params:  msg.Start.CustomParameters,
 	}
 	return nil
@@ -142,7 +151,7 @@ func (s *Stream) media(f *mediajson.Fields, ev *providers.Event) error {
 	var err error
 	s.audio, err = base64.StdEncoding.AppendDecode(s.audio[:0], f.Payload)
 	if err != nil {
-		return fmt.Errorf("twilio: media payload: %w", err)
+		return s.errorf("media payload: %w", err)
 	}
 	ev.Kind, ev.Audio = providers.EventAudio, s.audio
 	if f.At.Set && f.At.N < maxAt {
@@ -156,10 +165,10 @@ func (s *Stream) media(f *mediajson.Fields, ev *providers.Event) error {
 // Twilio always names the stream; a message that does not is let through.
 func (s *Stream) belongs(streamSid []byte) error {
 	if !s.started {
-		return errors.New("twilio: message before start")
+		return s.errorf("message before start")
 	}
 	if len(streamSid) > 0 && string(streamSid) != s.streamSid {
-		return errors.New("twilio: message of another stream")
+		return s.errorf("message of another stream")
 	}
 	return nil
 }
@@ -176,13 +185,13 @@ func (s *Stream) Encode(out *providers.Messages, cmd *providers.Command) error {
 	case providers.CommandClear:
 		return addJSON(out, &message{Event: "clear", StreamSid: s.streamSid})
 	}
-	return fmt.Errorf("twilio: %v: %w", cmd.Kind, errors.ErrUnsupported)
+	return s.errorf("%v: %w", cmd.Kind, errors.ErrUnsupported)
 }
 
 func addJSON(out *providers.Messages, msg *message) error {
 	b, err := json.Marshal(msg)
 	if err != nil {
-		return fmt.Errorf("twilio: %w", err)
+		return err
 	}
 	m := out.Add(false)
 	m.Data = append(m.Data, b...)
