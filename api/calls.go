@@ -71,6 +71,8 @@ func (s *Server) checkDial(a *request, r *dialRequest) error {
 		return wrong("ring_timeout: must be %v to %v seconds", control.MinRing.Seconds(), control.MaxRing.Seconds())
 	case !slices.Contains([]string{control.DetectOff, control.DetectReport, control.DetectHangup}, r.Detect):
 		return wrong("machine_detection: must be off, report or hangup")
+	case r.Detect != control.DetectOff && !account.Spec.Abilities.Detects:
+		return wrong("machine_detection: the account's carrier has none")
 	case !control.ValidDialDigits(r.Digits):
 		return wrong("digits: must be at most %d of 0-9 * # w", control.MaxDialDigits)
 	case r.Digits != "" && r.Detect != control.DetectOff && !account.Spec.Abilities.DetectDigits:

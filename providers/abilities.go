@@ -30,6 +30,7 @@ type Abilities struct {
 	RoomAtLeg      bool          `json:"room_at_leg" means:"tells who comes into a conference at the leg's own URL"`
 	RoomLeft       bool          `json:"room_left" means:"tells who leaves a conference"`
 	RoomEnds       bool          `json:"room_ends" means:"can end a conference when a certain leg leaves it"`
+	RoomHold       bool          `json:"room_hold" means:"plays given audio to who waits in a conference"`
 	Detects        bool          `json:"detects" means:"detects answering machines"`
 	DetectsHumans  bool          `json:"detects_humans" means:"tells of humans, not of machines only"`
 	DetectDigits   bool          `json:"detect_digits" means:"machine detection and digits at the answer go together"`

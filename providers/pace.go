@@ -3,6 +3,7 @@ package providers
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"golang.org/x/time/rate"
 )
@@ -27,6 +28,20 @@ const (
 // any number. It is called before the account is used.
 func (a *Account) Limit(calls, others int) {
 	a.pace = pace{limiter(calls), limiter(others), limiter((others + 2) / 3)}
+}
+
+// LimitAll holds the account to so many requests of all kinds in a time, wherever in it
+// they come; 0: any number.
+func (a *Account) LimitAll(n int, in time.Duration) {
+	if n <= 0 {
+		return
+	}
+	// A bucket that is full at first, and fills again: half of each.
+	rates := func(n int) *rate.Limiter {
+		return rate.NewLimiter(rate.Limit(float64(n)/2/in.Seconds()), max(1, n/2))
+	}
+	all := rates(n)
+	a.pace = pace{all, all, rates((n + 2) / 3)}
 }
 
 func limiter(n int) *rate.Limiter {

@@ -261,6 +261,7 @@ func (t *Transfers) checkFields(req *transfer.Request, agent string) *Refusal {
 		{!slices.Contains([]string{"", transfer.AcceptDigit, transfer.AcceptStay}, req.Accept),
 			"accept: must be digit or stay", nil},
 		{!control.ValidDialDigits(req.Digits), "digits: must be at most %d of 0-9 * # w", []any{control.MaxDialDigits}},
+		{req.Detect && !account.Spec.Abilities.Detects, "machine_detection: the account's carrier has none", nil},
 		{req.Digits != "" && req.Detect && !account.Spec.Abilities.DetectDigits, "digits: not with machine_detection",
 			nil},
 		{blind && (req.Digits != "" || req.Detect), "digits and machine_detection: not with mode blind", nil},

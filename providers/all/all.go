@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"voicebridge/providers"
+	"voicebridge/providers/cloudonix"
 	"voicebridge/providers/plivo"
 	"voicebridge/providers/twilio"
 	"voicebridge/providers/vobiz"
@@ -18,6 +19,7 @@ var Specs = []*providers.Spec{
 	vonage.Spec,
 	plivo.Spec,
 	vobiz.Spec,
+	cloudonix.Spec,
 }
 
 // Table is what the carriers can do, in Markdown: a row for each ability.

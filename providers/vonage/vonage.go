@@ -41,6 +41,7 @@ var abilities = providers.Abilities{
 	DetectDigits:   true,
 	DigitsAtOnce:   digitsAtOnce,
 	RoomEnds:       true,
+	RoomHold:       true,
 	Detects:        true,
 	DetectsHumans:  true,
 	SignsBodies:    true,
