@@ -197,12 +197,14 @@ const (
 
 // whereIs returns the other instance that has a call; empty: none.
 func (s *Server) whereIs(a *request, id string) (string, error) {
-	where, err := s.control.SessionElsewhere(a.Context(), id)
+	ctx := a.Context()
+	where, err := s.control.SessionElsewhere(ctx, id)
 	call, here := s.control.Calls().Get(id)
 	if err == nil && where == "" && !here {
-		return s.control.RecordElsewhere(a.Context(), id)
+		where, err = s.control.RecordElsewhere(ctx, id)
 	}
-	begins := here && !call.Status.Final() &&
+	// A call of which nobody knows may have come in just now.
+	begins := !here && where == "" || here && !call.Status.Final() &&
 		(call.Direction == calls.Inbound || call.Status == providers.StatusInProgress)
 	if !begins || a.Method != http.MethodPost {
 		return where, err
@@ -210,10 +212,12 @@ func (s *Server) whereIs(a *request, id string) (string, error) {
 	for try := 0; try < lookTries && err == nil && where == "" && s.control.Session(id) == nil; try++ {
 		select {
 		case <-time.After(lookEvery):
-		case <-a.Context().Done():
-			return "", a.Context().Err()
+		case <-ctx.Done():
+			return "", ctx.Err()
 		}
-		where, err = s.control.SessionElsewhere(a.Context(), id)
+		if where, err = s.control.SessionElsewhere(ctx, id); err == nil && where == "" && !here {
+			where, err = s.control.RecordElsewhere(ctx, id)
+		}
 	}
 	return where, err
 }

@@ -869,6 +869,14 @@ func TestMachineDetection(t *testing.T) {
 	t.Parallel()
 	carriers(t, func(t *testing.T, spec *providers.Spec) {
 		s, agentURL := newScript(t)
+		if !spec.Abilities.Detects { // and says so
+			x := startTestbed(t, spec, agentURL, nil)
+			status, _ := x.api("POST", "/v1/calls", `{"account":"main","to":"+15550100123","machine_detection":"report"}`)
+			if status != 422 {
+				t.Errorf("%d", status)
+			}
+			return
+		}
 		x := startTestbed(t, spec, agentURL, func(_ *options, exchange *sim.Exchange) {
 			exchange.Faults.Duplicate = true
 			exchange.Phone = func(c providers.ExchangeCall) sim.Phone {

@@ -114,6 +114,9 @@ func TestTransferCancelBridged(t *testing.T) {
 func TestTransferMachineInRoom(t *testing.T) {
 	t.Parallel()
 	carriers(t, func(t *testing.T, spec *providers.Spec) {
+		if !spec.Abilities.Detects {
+			t.Skip("the carrier detects no machines")
+		}
 		s, agentURL := newScript(t)
 		s.many = true
 		x := desk(t, spec, agentURL, map[string]sim.Phone{human: {Ring: time.Second,

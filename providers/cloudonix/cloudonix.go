@@ -55,7 +55,7 @@ type Config struct {
 	BaseURL       string `yaml:"base_url"` // of the REST API; empty: Cloudonix'
 	// Requests are how many requests Cloudonix takes from the domain in ten seconds; 0:
 	// any number.
-	Requests int `yaml:"requests_per_10s"`
+	Requests int `yaml:"requests_per_ten_seconds"`
 }
 
 // What holds where the configuration says nothing.
@@ -92,7 +92,7 @@ func readConfig(setup providers.Setup) (cfg Config, base *url.URL, err error) {
 	case cfg.APIKey == "":
 		return cfg, nil, errors.New("api_key: must be the domain's API key: webhooks show it, too")
 	case cfg.Requests < 0:
-		return cfg, nil, fmt.Errorf("requests_per_10s: %d must be 0, for any number, or more", cfg.Requests)
+		return cfg, nil, fmt.Errorf("requests_per_ten_seconds: %d must be 0, for any number, or more", cfg.Requests)
 	}
 	if !strings.Contains(cfg.Domain, ".") {
 		cfg.Domain += domains
