@@ -49,7 +49,8 @@ type Cluster struct {
 	pending map[string]chan<- []byte
 	served  map[string]*reply // requests of others, by id, for those that come again
 
-	away atomic.Int64 // until when the database is taken to be away, Unix nanoseconds
+	away   atomic.Int64 // until when the database is taken to be away, Unix nanoseconds
+	failed atomic.Int32 // times in a row that it did not answer in time
 }
 
 // New makes this instance one among others.
@@ -251,6 +252,7 @@ func (c *Cluster) look(ctx context.Context, name string) (instance, note string,
 		}
 		return "", "", fmt.Errorf("cluster: directory: %w", err)
 	}
+	c.failed.Store(0)
 	instance, note, _ = strings.Cut(v, "\n")
 	return instance, note, nil
 }
@@ -283,9 +285,12 @@ func (c *Cluster) First(nonce string, until time.Time) bool {
 		redis.SetArgs{Mode: "NX", TTL: max(time.Second, time.Until(until))}).Err()
 	switch {
 	case errors.Is(err, redis.Nil):
+		c.failed.Store(0)
 		return false
 	case err != nil:
 		c.gone(err)
+	default:
+		c.failed.Store(0)
 	}
 	return true
 }
@@ -307,8 +312,12 @@ var errAway = errors.New("cluster: the database is away")
 
 func (c *Cluster) isAway() bool { return time.Now().UnixNano() < c.away.Load() }
 
-// gone takes the database to be away for a while.
+// gone takes the database to be away for a while, once it has failed twice in a row: one
+// slow answer is none.
 func (c *Cluster) gone(err error) {
+	if c.failed.Add(1) < 2 {
+		return
+	}
 	c.away.Store(time.Now().Add(backOff).UnixNano())
 	c.log.Warn("the database is away: for a while this instance knows only of itself", "err", err)
 }

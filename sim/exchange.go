@@ -484,7 +484,11 @@ func (c *SimCall) ask(ctx context.Context, a *providers.Ask) (answer *providers.
 // other side has not got it.
 func (c *SimCall) askOnce(ctx context.Context, a *providers.Ask) (answer *providers.Answer, again, unsent bool,
 	err error) {
-	ctx, stop := context.WithTimeout(ctx, hookTime)
+	patience := hookTime
+	if p, ok := c.x.Office.(interface{ Patience() time.Duration }); ok {
+		patience = p.Patience()
+	}
+	ctx, stop := context.WithTimeout(ctx, patience)
 	defer stop()
 	signed, err := c.x.Office.Ask(a, time.Now())
 	if errors.Is(err, providers.ErrNotAsked) {

@@ -8,6 +8,7 @@ import (
 	"voicebridge/providers"
 	"voicebridge/providers/cloudonix"
 	"voicebridge/providers/plivo"
+	"voicebridge/providers/telnyx"
 	"voicebridge/providers/twilio"
 	"voicebridge/providers/vobiz"
 	"voicebridge/providers/vonage"
@@ -17,6 +18,7 @@ import (
 var Specs = []*providers.Spec{
 	twilio.Spec,
 	vonage.Spec,
+	telnyx.Spec,
 	plivo.Spec,
 	vobiz.Spec,
 	cloudonix.Spec,

@@ -161,6 +161,9 @@ func (c Control) testDocuments(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, err := x.Answer(doc.ContentType, doc.Body)
+		if err == nil && got == nil && len(doc.Body) == 0 { // replies say nothing: commands do, see testCalls
+			continue
+		}
 		if err != nil || !c.same(got, &want) {
 			t.Errorf("%s\nis read as %+v, %v\nwant %+v", doc.Body, got, err, want)
 		}
@@ -170,11 +173,11 @@ func (c Control) testDocuments(t *testing.T) {
 	}
 	for _, bad := range []string{"", "{}", "[", "<Response>", "<Response><Nonsense/></Response>",
 		`[{"action":"hangup"}]`, "OK"} {
-		if got, err := x.Answer(doc.ContentType, []byte(bad)); err == nil && !got.Empty() {
+		if got, err := x.Answer(doc.ContentType, []byte(bad)); err == nil && got != nil && !got.Empty() {
 			t.Errorf("the carrier took %q for %+v", bad, got)
 		}
 	}
-	if _, err := x.Answer("text/plain", doc.Body); err == nil {
+	if _, err := x.Answer("text/plain", doc.Body); err == nil && len(doc.Body) > 0 {
 		t.Error("the carrier took text/plain")
 	}
 }

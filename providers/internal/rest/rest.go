@@ -23,7 +23,7 @@ import (
 // MaxReply bounds what is read of a carrier's reply, in bytes.
 const MaxReply = 1 << 20
 
-// Client makes requests to one account's REST API. Every field but HTTP must be set.
+// Client makes requests to one account's REST API. Every field but HTTP and Gone must be set.
 type Client struct {
 	Carrier string // begins what errors say
 	Base    *url.URL
@@ -34,6 +34,9 @@ type Client struct {
 	// Fault reads an error's body: the carrier's code, and its words. It may be
 	// given anything; whatever it makes of it, the HTTP status counts.
 	Fault func(status int, body []byte) (code, detail string)
+	// Gone reports whether a code means that there is no such live call, whatever the HTTP
+	// status; nil: none does.
+	Gone func(code string) bool
 }
 
 // Do makes a request with body as JSON, if it is not nil, and reads the reply into
@@ -59,6 +62,9 @@ func (c *Client) Do(ctx context.Context, op, method, path string, body, reply an
 	switch kind := providers.KindOf(resp.StatusCode); {
 	case kind != "":
 		code, detail := c.Fault(resp.StatusCode, data)
+		if c.Gone != nil && c.Gone(code) {
+			kind = providers.ErrNoCall
+		}
 		return fail(providers.CallError{Kind: kind, Status: resp.StatusCode, Code: clip(code), Detail: clip(detail),
 			Retry: RetryAfter(resp.Header)})
 	case err == nil && reply != nil:
