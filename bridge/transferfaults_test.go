@@ -232,7 +232,7 @@ func TestFallbackWithoutStore(t *testing.T) {
 		began := time.Now()
 		out := x.inboundCall(callerPhone(spec, 20*time.Second)).Wait()
 		if d := time.Since(began); len(out.Said) != 1 || d > 400*time.Millisecond {
-			t.Errorf("the caller is told %q after %v", out.Said, d)
+			t.Errorf("the caller is told %q after %v: %v", out.Said, d, out.Fault)
 		}
 	})
 }

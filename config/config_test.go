@@ -276,6 +276,9 @@ func FuzzConfig(f *testing.F) {
 func keys(v reflect.Type, prefix string) (all []string) {
 	for i := range v.NumField() {
 		f := v.Field(i)
+		if !f.IsExported() { // of a simulated carrier
+			continue
+		}
 		name := prefix + f.Tag.Get("yaml")
 		if f.Type.Kind() == reflect.Struct {
 			all = append(all, keys(f.Type, name+".")...)

@@ -473,7 +473,7 @@ func (c *SimCall) ask(ctx context.Context, a *providers.Ask) (answer *providers.
 	for try := 0; ; try++ {
 		var again, unsent bool
 		answer, again, unsent, err = c.askOnce(ctx, a)
-		if !again || try+1 >= tries && !(unsent && try == 0) {
+		if !again || ctx.Err() != nil || try+1 >= tries && !(unsent && try == 0) {
 			return answer, err
 		}
 		time.Sleep(100 * time.Millisecond << try)

@@ -41,6 +41,7 @@ var abilities = providers.Abilities{
 	Greets:     true,
 	RoomLeft:   true,
 	RoomEnds:   true,
+	Rings:      true,
 }
 
 // Config is an account's block of the configuration.

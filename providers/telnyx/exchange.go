@@ -60,11 +60,10 @@ func newUUID() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-// NewCall implements providers.Exchange. The aliases are the leg's other id, which all
-// events tell, and the call_control_id in the reply to a dial, which is not that of its
-// events: in rare cases it changes.
+// NewCall implements providers.Exchange. The alias is the leg's other id, which all events
+// tell.
 func (*exchange) NewCall() providers.Leg {
-	return providers.Leg{ID: "v3:" + rand.Text(), Aliases: []string{newUUID(), "v3:" + rand.Text()}}
+	return providers.Leg{ID: "v3:" + rand.Text(), Aliases: []string{newUUID()}}
 }
 
 // Tries is how often an event is sent that is not answered with 2xx.
@@ -496,11 +495,8 @@ func (x *exchange) Reply(w http.ResponseWriter, op *providers.Operation, c *prov
 // leg is a leg, for JSON.
 func (x *exchange) leg(op *providers.Operation, c *providers.ExchangeCall) map[string]any {
 	leg := map[string]any{"record_type": "call", "call_control_id": c.ID, "is_alive": false, "call_duration": 0}
-	if len(c.Aliases) > 1 {
+	if len(c.Aliases) > 0 {
 		leg["call_leg_id"] = c.Aliases[0]
-		if op.Kind == providers.OpDial {
-			leg["call_control_id"] = c.Aliases[1]
-		}
 	}
 	if op.Kind == providers.OpDial {
 		return leg

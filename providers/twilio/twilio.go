@@ -31,6 +31,7 @@ var abilities = providers.Abilities{
 	Greets:         true,
 	RoomLeft:       true,
 	RoomEnds:       true,
+	Rings:          true,
 	RoomHold:       true,
 	Detects:        true,
 	DetectsHumans:  true,

@@ -26,6 +26,7 @@ var dialect = &plivolike.Dialect{
 
 		RoomLeft:     true,
 		RoomEnds:     true,
+		Rings:        true,
 		RoomHold:     true,
 		Detects:      true,
 		DetectDigits: true,

@@ -41,6 +41,7 @@ var abilities = providers.Abilities{
 	DetectDigits:   true,
 	DigitsAtOnce:   digitsAtOnce,
 	RoomEnds:       true,
+	Rings:          true,
 	RoomHold:       true,
 	Detects:        true,
 	DetectsHumans:  true,
