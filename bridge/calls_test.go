@@ -33,7 +33,6 @@ import (
 	"voicebridge/control"
 	"voicebridge/notify"
 	"voicebridge/providers"
-	"voicebridge/providers/providertest/commanded"
 	"voicebridge/providers/twilio"
 	"voicebridge/providers/vonage"
 	"voicebridge/sim"
@@ -1244,7 +1243,7 @@ func TestRedirectBesideEnd(t *testing.T) {
 				s, agentURL := newScript(t)
 				left := make(chan struct{})
 				redirect := 1 // the first command, unless it answers the call
-				if spec == commanded.Spec {
+				if spec.Abilities.Commanded {
 					redirect = 2
 				}
 				x := startTestbed(t, spec, agentURL, func(_ *options, exchange *sim.Exchange) {

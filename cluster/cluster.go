@@ -27,7 +27,7 @@ const (
 	// firstTime bounds a question that a call waits for; backOff is how long none is
 	// asked after one that failed.
 	firstTime = 150 * time.Millisecond
-	lookTime  = 500 * time.Millisecond
+	lookTime  = time.Second
 	backOff   = 5 * time.Second
 )
 

@@ -27,6 +27,7 @@ type Abilities struct {
 	Queue time.Duration `json:"queue_ns" means:"holds at most so much audio for playing"`
 
 	// The control of calls.
+	Commanded      bool          `json:"commanded" means:"takes commands, not answers"`
 	Rings          bool          `json:"rings" means:"tells that a placed call rings"`
 	RoomAtLeg      bool          `json:"room_at_leg" means:"tells who comes into a conference at the leg's own URL"`
 	RoomLeft       bool          `json:"room_left" means:"tells who leaves a conference"`

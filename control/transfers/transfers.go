@@ -377,15 +377,26 @@ func (t *Transfers) tellOther(ch change) {
 		return
 	}
 	t.control.InOrder("change:"+ch.Info.ID, func(ctx context.Context) {
-		where, err := t.control.SessionElsewhere(ctx, ch.Call)
-		if err != nil || where == "" {
-			return
-		}
-		if err := t.control.Cluster().Ask(ctx, where, "change", ch, nil); err != nil {
-			t.log.Warn("the instance that has the call is not told of its transfer", "transfer", ch.Info.ID, "err", err)
+		tries := 0
+		err := again(ctx, func() error {
+			where, err := t.control.SessionElsewhere(ctx, ch.Call)
+			if err == nil && where != "" {
+				err = t.control.Cluster().Ask(ctx, where, "change", ch, nil)
+			}
+			if tries++; tries == tellTries && err != nil {
+				t.log.Warn("the instance that has the call is not told of its transfer", "transfer", ch.Info.ID, "err", err)
+				return nil
+			}
+			return err
+		})
+		if err != nil {
+			t.log.Debug("a change is not told", "transfer", ch.Info.ID, "err", err) // the program ends
 		}
 	})
 }
+
+// tellTries is how often another instance is told of a change, a second apart.
+const tellTries = 3
 
 // changed tells the agent how a transfer of its call is, and holds the call
 // meanwhile.

@@ -276,16 +276,41 @@ func (c *commands) Get(ctx context.Context, leg string) ([]providers.CallEvent, 
 		ev.Status = providers.StatusInProgress
 	case reply.Data.Alive:
 		ev.Status = providers.StatusRinging
-	case reply.Data.Ended != "":
+	case reply.Data.Ended != "" && reply.Data.Duration > 0:
 		ev.Status = providers.StatusCompleted
+	case reply.Data.Ended != "": // why it was not answered is told by its event only
+		ev.Status = providers.StatusNoAnswer
 	}
 	return []providers.CallEvent{ev}, nil
 }
 
 func (c *commands) get(ctx context.Context, leg string) (*legReply, error) {
 	var reply legReply
-	err := c.rest.Do(ctx, "get", "GET", "/calls/"+url.PathEscape(leg), nil, &reply)
+	err := c.ask(ctx, "get", "/calls/"+url.PathEscape(leg), &reply)
 	return &reply, err
+}
+
+// asks is how often a question is asked that is not answered, askPause how long is waited
+// in between: a command may hang on it.
+const (
+	asks     = 3
+	askPause = 200 * time.Millisecond
+)
+
+// ask asks the API something, which changes nothing: it may be asked again.
+func (c *commands) ask(ctx context.Context, op, path string, reply any) (err error) {
+	for try := 1; ; try++ {
+		err = c.rest.Do(ctx, op, "GET", path, nil, reply)
+		var e *providers.CallError
+		if try == asks || !errors.As(err, &e) || e.Kind != providers.ErrUnavailable {
+			return err
+		}
+		select {
+		case <-time.After(askPause):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // SendDigits implements providers.DigitSender.

@@ -20,7 +20,7 @@ type conferenceReply struct {
 func (c *commands) conference(ctx context.Context, name string) (id string, err error) {
 	query := url.Values{"filter[name]": {name}, "filter[status]": {"in_progress"}}
 	var reply conferenceReply
-	if err := c.rest.Do(ctx, "conference", "GET", "/conferences?"+query.Encode(), nil, &reply); err != nil ||
+	if err := c.ask(ctx, "conference", "/conferences?"+query.Encode(), &reply); err != nil ||
 		len(reply.Data) == 0 {
 		return "", err
 	}
@@ -35,7 +35,7 @@ func (c *commands) InRoom(ctx context.Context, room string, legs []string) ([]bo
 		return in, err
 	}
 	var reply conferenceReply
-	err = c.rest.Do(ctx, "participants", "GET", conferencePath(id)+"/participants", nil, &reply)
+	err = c.ask(ctx, "participants", conferencePath(id)+"/participants", &reply)
 	if err != nil && !providers.IsNoCall(err) {
 		return in, err
 	}

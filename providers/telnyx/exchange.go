@@ -67,7 +67,7 @@ func (*exchange) NewCall() providers.Leg {
 }
 
 // Tries is how often an event is sent that is not answered with 2xx.
-func (*exchange) Tries(*providers.Ask) int { return 5 }
+func (*exchange) Tries(*providers.Ask) int { return 6 }
 
 // Patience is how long it waits for an answer before it sends an event again.
 func (*exchange) Patience() time.Duration { return 2 * time.Second }
@@ -506,13 +506,20 @@ func (x *exchange) leg(op *providers.Operation, c *providers.ExchangeCall) map[s
 	leg["client_state"] = x.states[op.Call]
 	switch {
 	case c.Status.Final():
-		leg["end_time"] = "2026-01-01T00:00:50.521992Z"
+		leg["end_time"], leg["call_duration"] = "2026-01-01T00:00:50.521992Z", btoi(c.Status == providers.StatusCompleted)
 	case c.Status == providers.StatusInProgress:
 		leg["is_alive"], leg["call_duration"] = true, 1
 	case c.Status == providers.StatusRinging:
 		leg["is_alive"] = true
 	}
 	return leg
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // room lists the conference that a call is in, or who is in it.

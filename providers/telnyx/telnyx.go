@@ -41,6 +41,7 @@ var abilities = providers.Abilities{
 	Reorders:    true,
 	StreamStays: true,
 
+	Commanded:     true,
 	RoomLeft:      true,
 	RoomHold:      true,
 	Detects:       true,
