@@ -384,7 +384,8 @@ func (t *Transfers) tellOther(ch change) {
 				err = t.control.Cluster().Ask(ctx, where, "change", ch, nil)
 			}
 			if tries++; tries == tellTries && err != nil {
-				t.log.Warn("the instance that has the call is not told of its transfer", "transfer", ch.Info.ID, "err", err)
+				t.log.Warn("the instance that has the call is not told of its transfer", "transfer", ch.Info.ID, "err",
+					err)
 				return nil
 			}
 			return err

@@ -13,6 +13,7 @@ import (
 	"voicebridge/codec"
 	"voicebridge/providers"
 	"voicebridge/providers/internal/rest"
+	"voicebridge/providers/internal/telnyxmedia"
 )
 
 // commands is the REST API of one Call Control application. What a call is to do is one
@@ -77,7 +78,8 @@ type streaming struct {
 
 // stream is the one to a URL. Of L16 both directions are the same.
 func (c *commands) stream(a *providers.Answer) streaming {
-	s := streaming{URL: streamURL(a.Media, a.Next), Track: "inbound_track", Mode: "rtp", Out: names[c.format.Encoding]}
+	s := streaming{URL: streamURL(a.Media, a.Next), Track: "inbound_track", Mode: "rtp",
+		Out: telnyxmedia.Names[c.format.Encoding]}
 	if c.format.Encoding == codec.L16BE {
 		s.Codec, s.Rate = s.Out, c.format.Rate
 	}
@@ -171,10 +173,8 @@ func (c *commands) Do(ctx context.Context, leg string, a *providers.Answer) erro
 		}
 		return c.action(ctx, leg, "speak", speakBody{a.Say, c.cfg.Voice, c.cfg.Language, g})
 	case a.Media != "":
-		st := state{Next: a.Next}
-		if c.format != formats[0] {
-			st.Format = c.format.String()
-		}
+		st := stateOf(c.format)
+		st.Next = a.Next
 		return c.action(ctx, leg, "streaming_start", struct {
 			streaming
 			given
@@ -200,10 +200,8 @@ type answerBody struct {
 func (c *commands) pickUp(ctx context.Context, leg string, a *providers.Answer) error {
 	body := answerBody{Silence: true}
 	if a.Media != "" && a.Say == "" && c.format.Encoding != codec.L16BE {
-		st := state{Next: a.Next}
-		if c.format != formats[0] {
-			st.Format = c.format.String()
-		}
+		st := stateOf(c.format)
+		st.Next = a.Next
 		body.streaming, body.given = c.stream(a), with(st)
 	} else {
 		rest := *a

@@ -19,6 +19,7 @@ import (
 	"voicebridge/codec"
 	"voicebridge/providers"
 	"voicebridge/providers/internal/rest"
+	"voicebridge/providers/internal/telnyxmedia"
 )
 
 // exchange is Telnyx' own end of an account.
@@ -41,29 +42,20 @@ func NewExchange(setup providers.Setup) (providers.Exchange, error) {
 func Sample(baseURL string, f codec.Format) func(any) error {
 	public, private, err := ed25519.GenerateKey(nil)
 	cfg := Config{APIKey: "KEY" + rand.Text(), PublicKey: base64.StdEncoding.EncodeToString(public),
-		ConnectionID: "7267000000000000001", Rate: f.Rate, Voice: "female", Language: "en-US", BaseURL: baseURL,
-		signer: private}
-	for name, e := range encodings {
-		if e == f.Encoding {
-			cfg.Encoding = name
-		}
-	}
+		ConnectionID: "7267000000000000001",
+		Encoding:     strings.ToLower(telnyxmedia.Names[f.Encoding]), Rate: f.Rate, Voice: "female", Language: "en-US",
+		BaseURL: baseURL,
+		signer:  private}
 	return func(c any) error {
 		*c.(*Config) = cfg
 		return err
 	}
 }
 
-func newUUID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
-}
-
 // NewCall implements providers.Exchange. The alias is the leg's other id, which all events
 // tell.
 func (*exchange) NewCall() providers.Leg {
-	return providers.Leg{ID: "v3:" + rand.Text(), Aliases: []string{newUUID()}}
+	return providers.Leg{ID: "v3:" + rand.Text(), Aliases: []string{rand.Text()}}
 }
 
 // Tries is how often an event is sent that is not answered with 2xx.
@@ -86,9 +78,9 @@ func (x *exchange) Ask(a *providers.Ask, now time.Time) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	p["call_control_id"], p["connection_id"], p["call_session_id"] = legOf(p, a), x.cfg.ConnectionID, "session"
-	if len(a.Call.Aliases) > 0 && p["call_control_id"] == a.Call.ID {
-		p["call_leg_id"] = a.Call.Aliases[0]
+	p["connection_id"], p["call_session_id"] = x.cfg.ConnectionID, "session"
+	if _, other := p["call_control_id"]; !other {
+		p["call_control_id"], p["call_leg_id"] = a.Call.ID, strings.Join(a.Call.Aliases, "")
 	}
 	said, err := json.Marshal(p)
 	if err != nil {
@@ -118,14 +110,6 @@ func (x *exchange) Ask(a *providers.Ask, now time.Time) (*http.Request, error) {
 		req.Header.Set(signatureHeader, base64.StdEncoding.EncodeToString(ed25519.Sign(x.cfg.signer, signed(at, body))))
 	}
 	return req, nil
-}
-
-// legOf is the leg that an event is of: that of the call, unless it is a number's own.
-func legOf(p map[string]any, a *providers.Ask) string {
-	if leg, ok := p["call_control_id"].(string); ok {
-		return leg
-	}
-	return a.Call.ID
 }
 
 // says returns the type and the payload of an event.
@@ -230,7 +214,7 @@ func (x *exchange) Start(c *providers.ExchangeCall, a *providers.Answer) *provid
 	if in.Encoding == codec.PCMU {
 		in.Encoding = codec.PCMA
 	}
-	return &providers.Start{Account: newUUID(), Call: c.ID, Stream: strings.ToUpper(newUUID()), In: in, Out: a.Format}
+	return &providers.Start{Account: rand.Text(), Call: c.ID, Stream: rand.Text(), In: in, Out: a.Format}
 }
 
 func fail(status int, code, title string) error {
@@ -347,8 +331,8 @@ func (x *exchange) action(op *providers.Operation, what string, body []byte) err
 }
 
 func (x *exchange) pickedUp(op *providers.Operation, body []byte) error {
-	var b answerBody
-	if err := rest.Strict(body, &b); err != nil {
+	b, err := rest.Read[answerBody](body)
+	if err != nil {
 		return err
 	}
 	if b.URL != "" {
@@ -367,8 +351,8 @@ func (x *exchange) pickedUp(op *providers.Operation, body []byte) error {
 }
 
 func (x *exchange) speak(op *providers.Operation, body []byte) error {
-	var b speakBody
-	if err := rest.Strict(body, &b); err != nil {
+	b, err := rest.Read[speakBody](body)
+	if err != nil {
 		return err
 	}
 	if b.Text == "" || b.Voice == "" {
@@ -383,8 +367,8 @@ func (x *exchange) speak(op *providers.Operation, body []byte) error {
 }
 
 func (x *exchange) gather(op *providers.Operation, body []byte) error {
-	var b gatherBody
-	if err := rest.Strict(body, &b); err != nil {
+	b, err := rest.Read[gatherBody](body)
+	if err != nil {
 		return err
 	}
 	if b.Least != 1 || b.Most != 1 || b.Wait < 1000 {
@@ -397,7 +381,7 @@ func (x *exchange) gather(op *providers.Operation, body []byte) error {
 }
 
 func (x *exchange) stream(op *providers.Operation, s *streaming, g given) error {
-	f, err := formatOf(s.Out, max(s.Rate, 8000), 1)
+	f, err := telnyxmedia.FormatOf(s.Out, max(s.Rate, 8000), 1)
 	switch {
 	case err != nil:
 		return err
@@ -415,8 +399,8 @@ func (x *exchange) stream(op *providers.Operation, s *streaming, g given) error 
 }
 
 func (x *exchange) transfer(op *providers.Operation, body []byte) error {
-	var b transferBody
-	if err := rest.Strict(body, &b); err != nil {
+	b, err := rest.Read[transferBody](body)
+	if err != nil {
 		return err
 	}
 	st, err := x.remember(op.Call, b.given)
@@ -506,20 +490,15 @@ func (x *exchange) leg(op *providers.Operation, c *providers.ExchangeCall) map[s
 	leg["client_state"] = x.states[op.Call]
 	switch {
 	case c.Status.Final():
-		leg["end_time"], leg["call_duration"] = "2026-01-01T00:00:50.521992Z", btoi(c.Status == providers.StatusCompleted)
+		if leg["end_time"] = "2026-01-01T00:00:50.521992Z"; c.Status == providers.StatusCompleted {
+			leg["call_duration"] = 50
+		}
 	case c.Status == providers.StatusInProgress:
 		leg["is_alive"], leg["call_duration"] = true, 1
 	case c.Status == providers.StatusRinging:
 		leg["is_alive"] = true
 	}
 	return leg
-}
-
-func btoi(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 // room lists the conference that a call is in, or who is in it.

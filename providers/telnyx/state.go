@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"voicebridge/codec"
+	"voicebridge/providers/internal/telnyxmedia"
 )
 
 // state is what Telnyx gives back with the events of a leg, as client_state: the URLs of
@@ -79,4 +81,22 @@ func nextOf(stream string) (media, next string) {
 		}
 	}
 	return stream, ""
+}
+
+// stateOf is the state of a stream of a format: the usual one needs none.
+func stateOf(f codec.Format) (st state) {
+	if f != telnyxmedia.Formats[0] {
+		st.Format = f.String()
+	}
+	return st
+}
+
+// format of a stream, as its state tells.
+func (st *state) format() codec.Format {
+	for _, f := range telnyxmedia.Formats {
+		if st.Format == f.String() {
+			return f
+		}
+	}
+	return telnyxmedia.Formats[0]
 }

@@ -11,23 +11,34 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"slices"
+	"strings"
 
 	"voicebridge/codec"
 	"voicebridge/providers"
 	"voicebridge/providers/internal/rest"
+	"voicebridge/providers/internal/telnyxmedia"
 )
 
 // Spec describes Telnyx.
 var Spec = &providers.Spec{
 	Name: "telnyx", Title: "Telnyx Call Control",
-	Formats:     formats,
+	Formats:     telnyxmedia.Formats,
 	Abilities:   abilities,
-	NewStream:   func() providers.Stream { return &Stream{} },
-	NewPeer:     func() providers.Peer { return &Peer{} },
+	NewStream:   func() providers.Stream { return media.NewStream() },
+	NewPeer:     func() providers.Peer { return media.NewPeer() },
 	NewAccount:  NewAccount,
 	NewExchange: NewExchange,
 	Sample:      Sample,
+}
+
+// media is the media connection. The format of the audio to the caller is told in the state
+// that is given with the stream.
+var media = &telnyxmedia.Media{
+	Format: func(clientState string) codec.Format {
+		st, _ := decodeState(clientState) // whatever else it may be, it is not ours
+		return st.format()
+	},
+	State: func(f codec.Format) string { return stateOf(f).encode() },
 }
 
 // abilities are what Telnyx can do. Only who joins a conference can end it, not the one
@@ -50,29 +61,6 @@ var abilities = providers.Abilities{
 	SignsBodies:   true,
 }
 
-// formats are those of the streams, the usual one first. The order of the bytes of L16 is
-// nowhere said: see Stream.
-var formats = []codec.Format{
-	{Encoding: codec.PCMU, Rate: 8000},
-	{Encoding: codec.PCMA, Rate: 8000},
-	{Encoding: codec.L16BE, Rate: 16000},
-	{Encoding: codec.L16BE, Rate: 8000},
-	{Encoding: codec.L16BE, Rate: 24000},
-}
-
-// names of the encodings.
-var names = map[codec.Encoding]string{codec.PCMU: "PCMU", codec.PCMA: "PCMA", codec.L16BE: "L16"}
-
-// formatOf returns the format with a name.
-func formatOf(encoding string, rate, channels int) (codec.Format, error) {
-	for _, f := range formats {
-		if names[f.Encoding] == encoding && f.Rate == rate && channels <= 1 {
-			return f, nil
-		}
-	}
-	return codec.Format{}, providers.FormatError("telnyx", encoding, rate, channels)
-}
-
 // Config is an account's block of the configuration.
 type Config struct {
 	APIKey string `yaml:"api_key"`
@@ -92,9 +80,6 @@ type Config struct {
 
 const defaultBaseURL = "https://api.telnyx.com/v2"
 
-// encodings, as the configuration names them.
-var encodings = map[string]codec.Encoding{"pcmu": codec.PCMU, "pcma": codec.PCMA, "l16": codec.L16BE}
-
 // NewAccount implements providers.Spec.
 func NewAccount(setup providers.Setup) (*providers.Account, error) {
 	cfg, f, key, base, err := readConfig(setup)
@@ -111,7 +96,7 @@ func readConfig(setup providers.Setup) (cfg Config, f codec.Format, key ed25519.
 		return cfg, f, nil, nil, err
 	}
 	key, err = base64.StdEncoding.DecodeString(cfg.PublicKey)
-	f = codec.Format{Encoding: encodings[cfg.Encoding], Rate: cmp.Or(cfg.Rate, 8000)}
+	f, unknown := telnyxmedia.FormatOf(strings.ToUpper(cfg.Encoding), cmp.Or(cfg.Rate, 8000), 1)
 	switch {
 	case cfg.APIKey == "":
 		err = errors.New("api_key: must be an API key of the account")
@@ -119,10 +104,9 @@ func readConfig(setup providers.Setup) (cfg Config, f codec.Format, key ed25519.
 		err = errors.New("public_key: must be the account's public key, base64 of 32 bytes: it checks webhooks")
 	case cfg.ConnectionID == "":
 		err = errors.New("connection_id: must be the id of the Call Control application")
-	case encodings[cfg.Encoding] == 0 && cfg.Encoding != "pcmu":
-		err = fmt.Errorf("encoding: %.40q must be pcmu, pcma or l16", cfg.Encoding)
-	case !slices.Contains(formats, f):
-		err = fmt.Errorf("rate: %d must be 8000, or 8000, 16000 or 24000 with encoding l16", cfg.Rate)
+	case unknown != nil:
+		err = fmt.Errorf("encoding, rate: %.40q at %d Hz must be pcmu or pcma at 8000, or l16 at 8000, 16000 or 24000",
+			cfg.Encoding, cfg.Rate)
 	default:
 		base, err = rest.CheckBaseURL(cmp.Or(cfg.BaseURL, defaultBaseURL))
 	}

@@ -146,6 +146,12 @@ func Strict(data []byte, into any) error {
 	return nil
 }
 
+// Read is Strict for a value of its own.
+func Read[T any](data []byte) (v T, err error) {
+	err = Strict(data, &v)
+	return v, err
+}
+
 // WriteJSON writes a simulated carrier's reply.
 func WriteJSON(w http.ResponseWriter, v any) {
 	_ = json.NewEncoder(w).Encode(v) // a client that is gone needs no reply

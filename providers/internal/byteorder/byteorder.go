@@ -1,15 +1,16 @@
-package telnyx
+// Package byteorder finds out in which order the bytes of 16-bit samples come, where a
+// carrier does not say.
+package byteorder
 
 import (
 	"sync/atomic"
-
-	"voicebridge/codec"
 )
 
-// byteOrder finds out in which order the bytes of 16-bit samples come. Speech changes
+// Finder listens to samples. They are taken to be in the order of the network, as RFC 3551
+// has it, until some have been heard that show another one. Speech changes
 // little from one sample to the next; read in the wrong order it jumps.
-type byteOrder struct {
-	measures bool // what comes are such samples
+type Finder struct {
+	Measures bool // what comes are such samples
 	little   atomic.Bool
 	// What has been measured so far: samples, and how far they jump in either order.
 	heard      int
@@ -26,10 +27,10 @@ const (
 	clearly = 4
 )
 
-// in takes audio that has come, measures it until the order is found, and puts it into the
+// In takes audio that has come, measures it until the order is found, and puts it into the
 // order of the network.
-func (o *byteOrder) in(audio []byte) {
-	if !o.measures {
+func (o *Finder) In(audio []byte) {
+	if !o.Measures {
 		return
 	}
 	if o.heard < enoughHeard {
@@ -39,11 +40,15 @@ func (o *byteOrder) in(audio []byte) {
 		}
 	}
 	if o.little.Load() {
-		swap(audio)
+		Swap(audio)
 	}
 }
 
-func (o *byteOrder) measure(audio []byte) {
+// Little reports whether the samples have turned out to be little-endian. It may be asked
+// while others come in.
+func (o *Finder) Little() bool { return o.little.Load() }
+
+func (o *Finder) measure(audio []byte) {
 	for i := 0; i+1 < len(audio); i += 2 {
 		now := [2]byte{audio[i], audio[i+1]}
 		be, le := int64(int16(now[0])<<8|int16(now[1])), int64(int16(now[1])<<8|int16(now[0]))
@@ -59,19 +64,9 @@ func (o *byteOrder) measure(audio []byte) {
 
 func distance(a, b int64) int64 { return max(a-b, b-a) }
 
-// swap turns the bytes of each sample round.
-func swap(audio []byte) {
+// Swap turns the bytes of each sample round.
+func Swap(audio []byte) {
 	for i := 0; i+1 < len(audio); i += 2 {
 		audio[i], audio[i+1] = audio[i+1], audio[i]
 	}
-}
-
-// format of a stream is told in the state that is given with it.
-func (st *state) format() codec.Format {
-	for _, f := range formats {
-		if st.Format == f.String() {
-			return f
-		}
-	}
-	return formats[0]
 }

@@ -1,4 +1,4 @@
-package telnyx
+package telnyxmedia
 
 import (
 	"encoding/base64"
@@ -10,6 +10,7 @@ import (
 
 	"voicebridge/codec"
 	"voicebridge/providers"
+	"voicebridge/providers/internal/byteorder"
 	"voicebridge/providers/internal/mediajson"
 )
 
@@ -74,32 +75,21 @@ type complaint struct {
 var mediaKeys = mediajson.Keys{Event: "media", Media: "media", Sequence: "sequence_number", Stream: "stream_id",
 	Track: "track", Chunk: "chunk", At: "timestamp", Payload: "payload"}
 
-// window is how many frames are waited for one that comes late.
-const window = 5
-
-// frame is one that has come. Its audio is used again.
-type frame struct {
-	chunk uint64 // 0: none
-	at    time.Duration
-	audio []byte
-}
-
 // Stream is the bridge's end of one media connection. It puts the frames in order, and
 // finds out the order of the bytes of L16, which is disputed: until the caller has spoken
 // for a while it is taken to be that of the network, as RFC 3551 has it.
 type Stream struct {
+	media *Media
 	// Set by the start message, read-only from then on.
 	started bool
 	id      string
 	l16     bool
 
-	order byteOrder // found by Decode, used by Encode as well
+	order byteorder.Finder // found by Decode, used by Encode as well
 
 	// Owned by Decode.
-	next    uint64 // chunk
-	missing int    // frames before it that will not come
-	early   [window]frame
-	spare   []byte // audio of a message without a number
+	frames mediajson.Order
+	spare  []byte // audio of a message without a number
 
 	// Owned by Encode.
 	swapped []byte
@@ -112,7 +102,7 @@ func (s *Stream) Decode(evs []providers.Event, m providers.Message) ([]providers
 	}
 	var f mediajson.Fields
 	if mediaKeys.Scan(m.Data, &f) {
-		if out, err := s.media(evs, &f); err == nil {
+		if out, err := s.audio(evs, &f); err == nil {
 			return out, nil
 		}
 	}
@@ -145,7 +135,7 @@ func (s *Stream) decodeJSON(evs []providers.Event, data []byte) ([]providers.Eve
 		if msg.Media == nil {
 			return evs, errors.New("telnyx: media message without media object")
 		}
-		return s.media(evs, &mediajson.Fields{Stream: []byte(msg.Stream), Track: []byte(msg.Media.Track),
+		return s.audio(evs, &mediajson.Fields{Stream: []byte(msg.Stream), Track: []byte(msg.Media.Track),
 			Chunk: msg.Media.Chunk, At: msg.Media.At, Payload: []byte(msg.Media.Payload)})
 	case "dtmf":
 		if msg.DTMF == nil || len(msg.DTMF.Digit) != 1 || !providers.ValidDigit(msg.DTMF.Digit[0]) {
@@ -177,15 +167,14 @@ func (s *Stream) start(msg *message, ev *providers.Event) error {
 	case msg.Start == nil || msg.Start.Leg == "":
 		return errors.New("telnyx: start message without call_control_id")
 	}
-	in, err := formatOf(msg.Start.Format.Encoding, msg.Start.Format.Rate, msg.Start.Format.Channels)
+	in, err := FormatOf(msg.Start.Format.Encoding, msg.Start.Format.Rate, msg.Start.Format.Channels)
 	if err != nil {
 		return err
 	}
-	st, _ := decodeState(msg.Start.State) // whatever else it may be, it is not ours
-	out := st.format()
+	out := s.media.Format(msg.Start.State)
 	s.started, s.id = true, msg.Stream
 	s.l16 = in.Encoding == codec.L16BE || out.Encoding == codec.L16BE
-	s.order.measures = in.Encoding == codec.L16BE
+	s.order.Measures = in.Encoding == codec.L16BE
 	ev.Kind = providers.EventStart
 	ev.Start = &providers.Start{Account: msg.Start.User, Call: msg.Start.Leg, Stream: s.id, In: in, Out: out,
 		Params: msg.Start.Params}
@@ -204,16 +193,12 @@ func (s *Stream) belongs(id string) error {
 	return nil
 }
 
-// maxAt bounds the times that are believed, in milliseconds; maxLost the frames that may
-// be lost at once: more than a minute is another numbering.
-const (
-	maxAt   = 1 << 40
-	maxLost = 3000
-)
+// maxAt bounds the times that are believed, in milliseconds.
+const maxAt = 1 << 40
 
-// media takes a frame and returns those that are due: this one, those that have waited for
+// audio takes a frame and returns those that are due: this one, those that have waited for
 // it, or none where one before it is still to come.
-func (s *Stream) media(evs []providers.Event, f *mediajson.Fields) ([]providers.Event, error) {
+func (s *Stream) audio(evs []providers.Event, f *mediajson.Fields) ([]providers.Event, error) {
 	if err := s.belongs(string(f.Stream)); err != nil {
 		return evs, err
 	}
@@ -224,64 +209,20 @@ func (s *Stream) media(evs []providers.Event, f *mediajson.Fields) ([]providers.
 	if f.At.Set && f.At.N < maxAt {
 		at = time.Duration(f.At.N) * time.Millisecond
 	}
-	if n := f.Chunk.N; f.Chunk.Set && n > 0 {
-		return s.ordered(evs, n, at, f.Payload)
+	buffer := s.spare[:0]
+	if f.Chunk.N > 0 {
+		buffer = s.frames.Buffer()
 	}
-	audio, err := base64.StdEncoding.AppendDecode(s.spare[:0], f.Payload)
+	audio, err := base64.StdEncoding.AppendDecode(buffer, f.Payload)
 	if err != nil {
 		return evs, fmt.Errorf("telnyx: media payload: %w", err)
+	}
+	s.order.In(audio)
+	if f.Chunk.N > 0 {
+		return s.frames.Take(evs, f.Chunk.N, at, audio), nil
 	}
 	s.spare = audio
-	s.order.in(audio)
 	return append(evs, providers.Event{Kind: providers.EventAudio, Audio: audio, At: at}), nil
-}
-
-// ordered puts frame n in its place.
-func (s *Stream) ordered(evs []providers.Event, n uint64, at time.Duration, payload []byte) ([]providers.Event, error) {
-	switch {
-	case s.next == 0 && n <= window: // the first ones may have been overtaken
-		s.next = 1
-	case s.next == 0:
-		s.next = n
-	case n < s.next: // twice, or too late
-		if _, err := base64.StdEncoding.AppendDecode(s.spare[:0], payload); err != nil {
-			return evs, fmt.Errorf("telnyx: media payload: %w", err)
-		}
-		return evs, nil
-	case n >= s.next+maxLost: // another numbering
-		s.next, s.missing = n, 0
-		for i := range s.early {
-			s.early[i].chunk = 0
-		}
-	}
-	audio, err := base64.StdEncoding.AppendDecode(s.spare[:0], payload)
-	if err != nil {
-		return evs, fmt.Errorf("telnyx: media payload: %w", err)
-	}
-	s.order.in(audio)
-	for n >= s.next+window { // those before are given up: they would be waited for too long
-		evs = s.due(evs, true)
-	}
-	// The audio that the place had may be given out just now: it is used again later.
-	slot := &s.early[n%window]
-	s.spare = slot.audio
-	*slot = frame{n, at, audio}
-	for s.early[s.next%window].chunk == s.next {
-		evs = s.due(evs, false)
-	}
-	return evs, nil
-}
-
-// due appends the next frame, if it is there, and goes on to the one behind it.
-func (s *Stream) due(evs []providers.Event, givenUp bool) []providers.Event {
-	if f := &s.early[s.next%window]; f.chunk == s.next {
-		evs = append(evs, providers.Event{Kind: providers.EventAudio, Audio: f.audio, At: f.at, Missing: s.missing})
-		s.missing = 0
-	} else if givenUp {
-		s.missing++
-	}
-	s.next++
-	return evs
 }
 
 // audioPrefix is an audio command up to its payload.
@@ -298,9 +239,9 @@ func (s *Stream) Encode(out *providers.Messages, cmd *providers.Command) error {
 	switch cmd.Kind {
 	case providers.CommandAudio:
 		audio := cmd.Audio
-		if s.l16 && s.order.little.Load() {
+		if s.l16 && s.order.Little() {
 			s.swapped = append(s.swapped[:0], audio...)
-			swap(s.swapped)
+			byteorder.Swap(s.swapped)
 			audio = s.swapped
 		}
 		m := out.Add(false)

@@ -1,4 +1,4 @@
-package telnyx
+package telnyxmedia
 
 import (
 	"encoding/base64"
@@ -15,6 +15,7 @@ import (
 
 // Peer is Telnyx' end of one media connection.
 type Peer struct {
+	media    *Media
 	start    *providers.Start
 	quotedID []byte
 	sequence uint64
@@ -40,12 +41,8 @@ func (p *Peer) Encode(out *providers.Messages, ev *providers.Event) error {
 	msg := message{Sequence: mediajson.Count(p.sequence), Stream: p.start.Stream}
 	switch ev.Kind {
 	case providers.EventStart:
-		st := state{}
-		if p.start.Out != formats[0] {
-			st.Format = p.start.Out.String()
-		}
 		msg.Event, msg.Start = "start", &start{User: p.start.Account, Leg: p.start.Call, Params: p.start.Params,
-			State: st.encode(), Format: mediaFormat{names[p.start.In.Encoding], p.start.In.Rate, 1}}
+			State: p.media.State(p.start.Out), Format: mediaFormat{Names[p.start.In.Encoding], p.start.In.Rate, 1}}
 	case providers.EventAudio:
 		p.chunk += 1 + uint64(ev.Missing)
 		p.audio(out.Add(false), ev)
