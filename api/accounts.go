@@ -67,6 +67,19 @@ func (s *Server) accounts(r *request) (reply, error) {
 	return reply{http.StatusOK, map[string]any{"accounts": list}}, nil
 }
 
+// numbers lists the numbers that an account has at its carrier.
+func (s *Server) numbers(a *request) (reply, error) {
+	account, known := s.control.Account(a.PathValue("account"))
+	if !known {
+		return reply{}, &apiError{http.StatusNotFound, "not_found", "no such account", 0}
+	}
+	list, err := account.Account.Numbers(a.Context())
+	if errors.Is(err, errors.ErrUnsupported) {
+		return reply{}, &apiError{http.StatusConflict, "unsupported", err.Error(), 0}
+	}
+	return reply{http.StatusOK, map[string]any{"numbers": list}}, err
+}
+
 type refusedInfo struct {
 	Time        time.Time `json:"time"`
 	Method      string    `json:"method"`
@@ -97,7 +110,7 @@ func (s *Server) refused(a *request) (reply, error) {
 }
 
 // secretParts are the parts of paths that hold tokens, and the nonce of a transfer.
-var secretParts = regexp.MustCompile(`(/media/[a-z]+/|/hooks/[a-z]+/[A-Za-z0-9_-]+/(?:(?:answer|next)/|` +
+var secretParts = regexp.MustCompile(`(/media/[a-z]+/|/hooks/[a-z]+/[A-Za-z0-9_-]+/(?:(?:answer|next|do)/|` +
 	`transfer/[A-Za-z0-9_{}]+/))[A-Za-z0-9_-]{10,}`)
 
 // hide replaces tokens in URLs, and most of numbers.

@@ -122,6 +122,7 @@ func (s *Server) routes() map[string]route {
 		"GET /v1/providers":                           {mayRead, s.providers},
 		"GET /v1/accounts":                            {mayRead, s.accounts},
 		"GET /v1/accounts/{account}/refused-webhooks": {mayRead, s.refused},
+		"GET /v1/accounts/{account}/numbers":          {mayRead, s.numbers},
 		"POST /v1/pools/{pool}/tokens":                {mayControl, s.poolToken},
 	}
 }

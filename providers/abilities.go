@@ -36,6 +36,7 @@ type Abilities struct {
 	Detects        bool          `json:"detects" means:"detects answering machines"`
 	DetectsHumans  bool          `json:"detects_humans" means:"tells of humans, not of machines only"`
 	DetectDigits   bool          `json:"detect_digits" means:"machine detection and digits at the answer go together"`
+	PressesDigits  bool          `json:"presses_digits" means:"sends digits to the other party on request"`
 	DigitsAtOnce   int           `json:"digits_at_once" means:"sends at most so many digits in a request"` // 0: any number
 	KeyWait        time.Duration `json:"key_wait_ns" means:"waits at least so long for a key"`
 	SignsBodies    bool          `json:"signs_bodies" means:"signs the body of a webhook"`

@@ -85,6 +85,7 @@ const (
 	OpDigits
 	OpRoom   // whether a room is there
 	OpMember // whether Call is in a room
+	OpNumbers
 )
 
 // Operation is a REST request.
@@ -95,4 +96,17 @@ type Operation struct {
 	Answer *Answer // OpDo
 	Digits string  // OpDigits
 	Room   string  // OpRoom: its name; OpMember: the carrier's id of it
+	// Numbers are all of the account's, for the reply to OpNumbers; Page is the one that is
+	// asked for, and Size how many it has at most. What the carrier says of an application
+	// comes with Page -1, and its id in Call.
+	Numbers    []Number
+	Page, Size int
+}
+
+// PageOf returns the numbers of the page that is asked for, counted from 0, and whether
+// there are more.
+func (op *Operation) PageOf(page int) (list []Number, more bool) {
+	from := min(max(page, 0)*op.Size, len(op.Numbers))
+	to := min(from+op.Size, len(op.Numbers))
+	return op.Numbers[from:to], to < len(op.Numbers)
 }

@@ -33,8 +33,10 @@ type Exchange struct {
 	// those at which they are reached here; nil leaves them.
 	Reach  func(url string) string
 	Faults Faults
-	Dialer ws.Dialer    // of media connections
-	Log    *slog.Logger // may be nil
+	// Numbers are the account's.
+	Numbers []providers.Number
+	Dialer  ws.Dialer    // of media connections
+	Log     *slog.Logger // may be nil
 	// Progress, if not nil, is told how far the audio of a call is.
 	Progress func(at time.Duration)
 
@@ -248,6 +250,10 @@ func (x *Exchange) carryOut(w http.ResponseWriter, op *providers.Operation) {
 	case providers.OpDial:
 		call := x.place(op.Dial).Call()
 		x.Office.Reply(w, op, &call, nil)
+		return
+	case providers.OpNumbers:
+		op.Numbers = x.Numbers
+		x.Office.Reply(w, op, nil, nil)
 		return
 	case providers.OpRoom:
 		x.Office.Reply(w, op, x.inRoom(op.Room), nil)

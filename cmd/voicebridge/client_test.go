@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -189,7 +190,7 @@ func testCommands(t *testing.T, spec *providers.Spec) {
 		}
 	}
 
-	if out, err := command(t, "providers", "--accounts"); err != nil || !strings.Contains(out, spec.Name+"   true") ||
+	if out, err := command(t, "providers", "--accounts"); err != nil || !regexp.MustCompile(spec.Name+` +true`).MatchString(out) ||
 		!strings.Contains(out, address+"/hooks/"+spec.Name+"/main/status") {
 		t.Errorf("%s, %v", out, err)
 	}
@@ -232,11 +233,15 @@ func testCommands(t *testing.T, spec *providers.Spec) {
 	for _, args := range [][]string{{}, {"--config", file, "--request", saved}} {
 		out, err := command(t, append([]string{"check", "webhook", "--account", "main"}, args...)...)
 		if refused := (exitCode)(0); (len(args) > 0) != errors.As(err, &refused) || err != nil && refused != 1 ||
-			!strings.Contains(out, "Refused:") || !strings.Contains(out, "is of a") {
+			!strings.Contains(out, "Refused:") || strings.Count(out, "\n") < 2 { // and what to do about it
 			t.Errorf("%v: %s, %v", args, out, err)
 		}
 	}
 
+	exchange.Numbers = []providers.Number{{Number: "+15550100001", Can: []string{"voice"}, Webhook: "https://b.example/x"}}
+	if out, err := command(t, "numbers", "main"); err != nil || !strings.Contains(out, "+15550100001  voice") {
+		t.Errorf("%s, %v", out, err)
+	}
 	for want, args := range map[string][]string{
 		"to: must be a number": {"call", "--account", "main", "--to", "5550100"},
 		"no such call":         {"hangup", "cs_nobody"},
@@ -272,7 +277,7 @@ func TestDemoOutbound(t *testing.T) {
 			}
 			for _, kind := range []string{calls.EventCreated, calls.EventRinging, calls.EventAnswered,
 				calls.EventStreaming, calls.EventStreamEnd, calls.EventEnded} {
-				if !strings.Contains(out, kind) {
+				if (kind != calls.EventRinging || spec.Abilities.Rings) && !strings.Contains(out, kind) {
 					t.Errorf("no %s:\n%s", kind, out)
 				}
 			}

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/url"
 	"strings"
 	"text/tabwriter"
 
@@ -37,13 +39,22 @@ func (c *providersCmd) Run(ctx context.Context, out output) error {
 		return listJSON(out)
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NAME\tCARRIER\tAUDIO\tMEDIA\tCONTROL")
+	fmt.Fprintln(w, "NAME\tCARRIER\tAUDIO")
 	for _, s := range all.Specs {
-		hooks := "no"
-		if s.NewAccount != nil {
-			hooks = "webhooks,calls"
+		fmt.Fprintf(w, "%s\t%s\t%v\n", s.Name, s.Title, s.Formats)
+	}
+	fmt.Fprintln(w)
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	w = tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	for i, row := range all.Matrix() {
+		switch {
+		case i == 0:
+			fmt.Fprintf(w, "ABILITY\t%s\tMEANING\n", strings.ReplaceAll(strings.ToUpper(carriers()), ",", "\t"))
+		case i > 1: // the formats are above
+			fmt.Fprintf(w, "%s\t%s\t%s\n", row[0], strings.Join(row[2:], "\t"), row[1])
 		}
-		fmt.Fprintf(w, "%s\t%s\t%v\t%v\t%s\n", s.Name, s.Title, s.Formats, s.Abilities, hooks)
 	}
 	return w.Flush()
 }
@@ -68,6 +79,33 @@ func listJSON(out io.Writer) error {
 	e := json.NewEncoder(out)
 	e.SetIndent("", "  ")
 	return e.Encode(list)
+}
+
+type numbersCmd struct {
+	client.Client
+	Account string `arg:"" help:"Account: a name of accounts in the bridge's configuration."`
+	JSON    bool   `help:"As JSON." name:"json"`
+}
+
+// Run lists the numbers that an account has at its carrier.
+func (c *numbersCmd) Run(ctx context.Context, out output) error {
+	var list struct {
+		Numbers []providers.Number `json:"numbers"`
+	}
+	if err := c.Do(ctx, "GET", "/v1/accounts/"+url.PathEscape(c.Account)+"/numbers", nil, &list); err != nil {
+		return err
+	}
+	if c.JSON {
+		e := json.NewEncoder(out)
+		e.SetIndent("", "  ")
+		return e.Encode(list.Numbers)
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "NUMBER\tCAN\tITS CALLS ARE TOLD OF AT")
+	for _, n := range list.Numbers {
+		fmt.Fprintf(w, "%s\t%s\t%s\n", n.Number, strings.Join(n.Can, ","), cmp.Or(n.Webhook, "nowhere"))
+	}
+	return w.Flush()
 }
 
 // accounts lists those of a running bridge.

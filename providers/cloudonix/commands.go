@@ -1,6 +1,7 @@
 package cloudonix
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -91,6 +92,28 @@ func (c *commands) Do(ctx context.Context, leg string, a *providers.Answer) erro
 	}
 	return c.rest.Do(ctx, "switch application", "POST", c.calls()+session(leg)+"/application", switchBody{string(doc)},
 		nil)
+}
+
+// Numbers implements providers.NumberLister: all come at once.
+func (c *commands) Numbers(ctx context.Context) ([]providers.Number, error) {
+	var reply []struct {
+		Number      string `json:"dnid"`
+		Source      string `json:"source"`
+		Application struct {
+			URL  string `json:"url"`
+			Name string `json:"name"`
+		} `json:"application"`
+	}
+	path := "/customers/self/domains/" + url.PathEscape(c.cfg.Domain) + "/dnids"
+	if err := c.rest.Do(ctx, "numbers", "GET", path, nil, &reply); err != nil {
+		return nil, err
+	}
+	numbers := []providers.Number{}
+	for _, n := range reply {
+		numbers = append(numbers, providers.Number{Number: e164(cmp.Or(n.Number, n.Source)),
+			Can: providers.Can(true, false, false, false), Webhook: cmp.Or(n.Application.URL, n.Application.Name)})
+	}
+	return numbers, nil
 }
 
 // Get implements providers.Commands.

@@ -273,6 +273,10 @@ func fail(status int, detail string) error {
 // Operation implements providers.Exchange.
 func (x *exchange) Operation(r *http.Request, body []byte, _ time.Time) (op *providers.Operation, err error) {
 	key := []byte("Bearer " + x.cfg.APIKey)
+	if r.URL.Path == "/customers/self/domains/"+x.cfg.Domain+"/dnids" && r.Method == "GET" &&
+		r.Header.Get("Authorization") == string(key) {
+		return &providers.Operation{Kind: providers.OpNumbers}, nil
+	}
 	m := apiPath.FindStringSubmatch(r.URL.Path)
 	switch {
 	case subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), key) != 1:
@@ -339,6 +343,13 @@ func (x *exchange) Reply(w http.ResponseWriter, op *providers.Operation, c *prov
 		return
 	}
 	switch op.Kind {
+	case providers.OpNumbers:
+		list := []any{}
+		for _, n := range op.Numbers {
+			list = append(list, map[string]any{"dnid": strings.TrimPrefix(n.Number, "+"),
+				"application": map[string]any{"url": n.Webhook}})
+		}
+		rest.WriteJSON(w, list)
 	case providers.OpHangup:
 		w.WriteHeader(http.StatusNoContent)
 	case providers.OpDo:

@@ -12,6 +12,7 @@ import (
 	"voicebridge/codec"
 	"voicebridge/providers"
 	"voicebridge/providers/internal/plivolike"
+	"voicebridge/providers/internal/plivomedia"
 )
 
 // Spec describes Plivo.
@@ -32,6 +33,7 @@ var dialect = &plivolike.Dialect{
 		RoomEnds:       true,
 		Rings:          true,
 		RoomHold:       true,
+		PressesDigits:  true,
 		Detects:        true,
 		DetectDigits:   true,
 		DigitsAtOnce:   50,
@@ -47,7 +49,8 @@ var dialect = &plivolike.Dialect{
 	},
 	Signature: "X-Plivo-Signature",
 	Signed:    signed,
-	L16In:     codec.L16LE,
+	Media:     plivomedia.Dialect{Name: "plivo", L16In: codec.L16LE, SendsDigits: true},
+	Numbers:   plivolike.NumberList{Path: "Number/", Page: "offset", Size: "limit", Offset: true},
 	Question:  "GetInput",
 	Quiet:     plivolike.Quiet{EnterSound: &silent, ExitSound: &silent},
 }

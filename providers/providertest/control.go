@@ -5,10 +5,12 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -37,6 +39,7 @@ func RunControl(t *testing.T, c Control) {
 	t.Run("Calls", c.testCalls)
 	t.Run("CallErrors", c.testCallErrors)
 	t.Run("Retries", c.testRetries)
+	t.Run("Numbers", c.testNumbers)
 }
 
 const anyURL = "https://127.0.0.1:1"
@@ -501,6 +504,9 @@ func (c Control) testCalls(t *testing.T) {
 	if err := a.Do(ctx, "CA1", &providers.Answer{}); err != nil || s.last().Kind != providers.OpHangup {
 		t.Errorf("nothing to do: %v, %+v", err, s.last())
 	}
+	if a.SendsDigits() != c.Spec.Abilities.PressesDigits {
+		t.Errorf("sends digits: %v, but the abilities say %v", a.SendsDigits(), c.Spec.Abilities.PressesDigits)
+	}
 	n := s.count()
 	switch err := a.SendDigits(ctx, "CA1", "1w#"); {
 	case a.SendsDigits() && (err != nil || s.last().Kind != providers.OpDigits || s.last().Digits != "1w#"):
@@ -512,6 +518,46 @@ func (c Control) testCalls(t *testing.T) {
 		if err := a.SendDigits(ctx, "CA1", digits); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 			t.Errorf("%s: %v", digits, err)
 		}
+	}
+}
+
+// testNumbers: all numbers of the account are listed, page after page.
+func (c Control) testNumbers(t *testing.T) {
+	a, s := c.serve(t)
+	var want []providers.Number
+	for i := range 230 {
+		n := providers.Number{Number: fmt.Sprintf("+1555%07d", i), Can: providers.Can(true, i%2 == 0, false, false)}
+		if i%3 > 0 {
+			n.Webhook = anyNext
+		}
+		want = append(want, n)
+	}
+	s.answer = func(_ int, op *providers.Operation) error {
+		op.Numbers = want
+		return nil
+	}
+	got, err := a.Numbers(testCtx(t))
+	if errors.Is(err, errors.ErrUnsupported) {
+		return
+	}
+	if err != nil || len(got) != len(want) {
+		t.Fatalf("%d numbers, %v", len(got), err)
+	}
+	for i := range got {
+		if got[i].Number != want[i].Number || !slices.Contains(got[i].Can, "voice") ||
+			(got[i].Webhook != "") != (want[i].Webhook != "") {
+			t.Errorf("%+v, want %+v", got[i], want[i])
+		}
+	}
+	s.answer = func(n int, op *providers.Operation) error {
+		if n%2 == 0 {
+			return &providers.CallError{Kind: providers.ErrCredentials, Status: 401, Code: "20003"}
+		}
+		op.Numbers = want
+		return nil
+	}
+	if list, err := a.Numbers(testCtx(t)); err == nil {
+		t.Errorf("half a list: %d", len(list))
 	}
 }
 

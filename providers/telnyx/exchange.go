@@ -232,6 +232,16 @@ func (x *exchange) Operation(r *http.Request, body []byte, _ time.Time) (op *pro
 	}
 	op = &providers.Operation{Call: parts[1]}
 	switch what := r.Method + " " + parts[0]; {
+	case what == "GET phone_numbers":
+		q := r.URL.Query()
+		op.Kind = providers.OpNumbers
+		op.Page, _ = strconv.Atoi(q.Get("page[number]"))
+		op.Size, _ = strconv.Atoi(q.Get("page[size]"))
+		if op.Page < 1 || op.Size < 1 || op.Size > 250 {
+			err = errors.New("page")
+		}
+	case what == "GET call_control_applications":
+		op.Kind, op.Page = providers.OpNumbers, -1
 	case what == "POST calls" && parts[1] == "":
 		op.Kind = providers.OpDial
 		op.Dial, err = x.dialled(body)
@@ -467,6 +477,8 @@ func (x *exchange) Reply(w http.ResponseWriter, op *providers.Operation, c *prov
 		return
 	}
 	switch op.Kind {
+	case providers.OpNumbers:
+		replyNumbers(w, op)
 	case providers.OpRoom:
 		rest.WriteJSON(w, map[string]any{"data": x.room(op, c)})
 	case providers.OpDial, providers.OpGet:
@@ -499,6 +511,35 @@ func (x *exchange) leg(op *providers.Operation, c *providers.ExchangeCall) map[s
 		leg["is_alive"] = true
 	}
 	return leg
+}
+
+// replyNumbers lists a page of the account's numbers, each with an application of its own,
+// or tells where one has its webhooks.
+func replyNumbers(w http.ResponseWriter, op *providers.Operation) {
+	if op.Page < 0 {
+		n, err := strconv.Atoi(op.Call)
+		if err != nil || n >= len(op.Numbers) {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
+		rest.WriteJSON(w, map[string]any{"data": map[string]any{"webhook_event_url": op.Numbers[n].Webhook}})
+		return
+	}
+	list, more := op.PageOf(op.Page - 1)
+	data := []any{}
+	for i, n := range list {
+		one := map[string]any{"phone_number": n.Number, "status": "active"}
+		if n.Webhook != "" {
+			one["connection_id"] = strconv.Itoa((op.Page-1)*op.Size + i)
+		}
+		data = append(data, one)
+	}
+	pages := op.Page
+	if more {
+		pages++
+	}
+	rest.WriteJSON(w, map[string]any{"data": data,
+		"meta": map[string]any{"total_pages": pages, "page_number": op.Page}})
 }
 
 // room lists the conference that a call is in, or who is in it.

@@ -55,6 +55,7 @@ var abilities = providers.Abilities{
 	Commanded:     true,
 	RoomLeft:      true,
 	RoomHold:      true,
+	PressesDigits: true,
 	Detects:       true,
 	DetectsHumans: true,
 	DetectDigits:  true,

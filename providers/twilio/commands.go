@@ -1,6 +1,7 @@
 package twilio
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -191,6 +192,33 @@ func (c *commands) InRoom(ctx context.Context, room string, legs []string) ([]bo
 		in[i] = err == nil
 	}
 	return in, nil
+}
+
+// Numbers implements providers.NumberLister.
+func (c *commands) Numbers(ctx context.Context) ([]providers.Number, error) {
+	list, err := request(ctx, c, "numbers", func(s *api.ApiService) ([]api.ApiV2010IncomingPhoneNumber, error) {
+		return s.ListIncomingPhoneNumber((&api.ListIncomingPhoneNumberParams{}).SetPageSize(numbersPage))
+	})
+	numbers := []providers.Number{}
+	for _, n := range list {
+		one := providers.Number{Number: deref(n.PhoneNumber), Can: []string{},
+			Webhook: cmp.Or(deref(n.VoiceApplicationSid), deref(n.VoiceUrl))}
+		if can := n.Capabilities; can != nil {
+			one.Can = providers.Can(can.Voice, can.Sms, can.Mms, can.Fax)
+		}
+		numbers = append(numbers, one)
+	}
+	return numbers, err
+}
+
+// numbersPage is how many numbers are asked for at once.
+const numbersPage = 100
+
+func deref(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
 }
 
 func (c *commands) roundTripper() http.RoundTripper {

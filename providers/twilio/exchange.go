@@ -305,6 +305,7 @@ func stream(a *providers.Answer, e *xmldoc.Element) error {
 var (
 	sendDigits = regexp.MustCompile(`^[0-9A-D*#wW]{0,32}$`)
 	roomPath   = regexp.MustCompile(`^/2010-04-01/Accounts/([^/]+)/Conferences(?:/(CF[^/]+)/Participants/([^/]+))?\.json$`)
+	numberPath = regexp.MustCompile(`^/2010-04-01/Accounts/([^/]+)/IncomingPhoneNumbers\.json$`)
 	callPath   = regexp.MustCompile(`^/2010-04-01/Accounts/([^/]+)/Calls(?:/([^/]+))?\.json$`)
 )
 
@@ -324,6 +325,12 @@ func (x *exchange) Operation(r *http.Request, body []byte, _ time.Time) (*provid
 		return nil, fail(401, 20003, "Authenticate")
 	}
 	if op := x.conference(r); op != nil {
+		return op, nil
+	}
+	if m := numberPath.FindStringSubmatch(r.URL.Path); m != nil && m[1] == x.cfg.AccountSID && r.Method == "GET" {
+		op := &providers.Operation{Kind: providers.OpNumbers}
+		op.Page, _ = strconv.Atoi(r.URL.Query().Get("Page"))
+		op.Size, _ = strconv.Atoi(r.URL.Query().Get("PageSize"))
 		return op, nil
 	}
 	m := callPath.FindStringSubmatch(r.URL.Path)
@@ -469,6 +476,9 @@ func (x *exchange) Reply(w http.ResponseWriter, op *providers.Operation, call *p
 		return
 	}
 	switch op.Kind {
+	case providers.OpNumbers:
+		x.replyNumbers(w, op)
+		return
 	case providers.OpRoom:
 		x.replyConferences(w, call)
 		return
@@ -495,6 +505,25 @@ func (x *exchange) Reply(w http.ResponseWriter, op *providers.Operation, call *p
 		"duration": nil, "answered_by": by,
 		"uri": "/2010-04-01/Accounts/" + x.cfg.AccountSID + "/Calls/" + call.ID + ".json",
 	})
+}
+
+// replyNumbers lists a page of the account's numbers.
+func (x *exchange) replyNumbers(w http.ResponseWriter, op *providers.Operation) {
+	list, more := op.PageOf(op.Page)
+	numbers := []any{}
+	for _, n := range list {
+		can := map[string]bool{}
+		for _, what := range []string{"voice", "sms", "mms", "fax"} {
+			can[what] = slices.Contains(n.Can, what)
+		}
+		numbers = append(numbers, map[string]any{"phone_number": n.Number, "voice_url": n.Webhook, "capabilities": can})
+	}
+	reply := map[string]any{"incoming_phone_numbers": numbers, "page": op.Page, "page_size": op.Size}
+	if more {
+		reply["next_page_uri"] = fmt.Sprintf("/2010-04-01/Accounts/%s/IncomingPhoneNumbers.json?Page=%d&PageSize=%d",
+			x.cfg.AccountSID, op.Page+1, op.Size)
+	}
+	rest.WriteJSON(w, reply)
 }
 
 // answeredWord is who has answered, in Twilio's words.

@@ -11,6 +11,7 @@ import (
 	"voicebridge/codec"
 	"voicebridge/providers"
 	"voicebridge/providers/internal/plivolike"
+	"voicebridge/providers/internal/plivomedia"
 )
 
 // Spec describes Vobiz.
@@ -24,14 +25,15 @@ var dialect = &plivolike.Dialect{
 		Clears: true,
 		Digits: true, // known from peers' code only
 
-		RoomLeft:     true,
-		RoomEnds:     true,
-		Rings:        true,
-		RoomHold:     true,
-		Detects:      true,
-		DetectDigits: true,
-		DigitsAtOnce: 50,
-		KeyWait:      plivolike.KeyWait,
+		RoomLeft:      true,
+		RoomEnds:      true,
+		Rings:         true,
+		RoomHold:      true,
+		PressesDigits: true,
+		Detects:       true,
+		DetectDigits:  true,
+		DigitsAtOnce:  50,
+		KeyWait:       plivolike.KeyWait,
 	},
 	BaseURL: "https://api.vobiz.ai/api/v1",
 	Authorize: func(r *http.Request, id, token string) {
@@ -42,15 +44,16 @@ var dialect = &plivolike.Dialect{
 		return subtle.ConstantTimeCompare([]byte(r.Header.Get("X-Auth-ID")+":"+r.Header.Get("X-Auth-Token")),
 			[]byte(id+":"+token)) == 1
 	},
-	Signature:   "X-Vobiz-Signature",
-	Signed:      signed,
-	L16In:       codec.L16BE, // what is played is little-endian all the same
-	NamesStream: true,
-	Plus:        true,
-	Question:    "Gather",
-	Quiet:       plivolike.Quiet{Beep: "false"}, // announces everybody otherwise
-	DialActs:    true,
-	HidesRooms:  true,
+	Signature: "X-Vobiz-Signature",
+	Signed:    signed,
+	Media: plivomedia.Dialect{Name: "vobiz", NamesStream: true,
+		L16In: codec.L16BE}, // what is played is little-endian all the same
+	Plus:       true,
+	Numbers:    plivolike.NumberList{Path: "numbers", Page: "page", Size: "per_page"},
+	Question:   "Gather",
+	Quiet:      plivolike.Quiet{Beep: "false"}, // announces everybody otherwise
+	DialActs:   true,
+	HidesRooms: true,
 }
 
 // signed is the URL without its query: neither that nor the body is signed.

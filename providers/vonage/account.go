@@ -21,8 +21,10 @@ type Config struct {
 	// PrivateKey is that of the application, in PEM: without it no calls are
 	// placed or ended over the REST API.
 	PrivateKey string `yaml:"private_key"`
-	Rate       int    `yaml:"rate"`     // of the audio, Hz; 0: 16000
-	BaseURL    string `yaml:"base_url"` // of the REST API, such as a region's; empty: Vonage's
+	// APISecret is that of the account: without it its numbers are not listed.
+	APISecret string `yaml:"api_secret"`
+	Rate      int    `yaml:"rate"`     // of the audio, Hz; 0: 16000
+	BaseURL   string `yaml:"base_url"` // of the REST API, such as a region's; empty: Vonage's
 	// Calls and Requests are how many new calls, and other requests, Vonage takes from the
 	// account in a second; 0: any number.
 	Calls    int `yaml:"calls_per_second"`
@@ -32,7 +34,8 @@ type Config struct {
 // What holds where the configuration says nothing: the address of all regions, and what
 // Vonage takes from an account by default.
 const (
-	defaultBaseURL  = "https://api.nexmo.com"
+	vonageHost      = "api.nexmo.com"
+	defaultBaseURL  = "https://" + vonageHost
 	defaultCalls    = 3
 	defaultRequests = 15
 )

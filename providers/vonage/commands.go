@@ -1,6 +1,7 @@
 package vonage
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
@@ -9,6 +10,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -199,6 +201,57 @@ func (c *commands) InRoom(ctx context.Context, _ string, legs []string) ([]bool,
 		}
 	}
 	return in, nil
+}
+
+// numbersHost has the numbers of accounts; where base_url is not Vonage's, that has them, too.
+const numbersHost = "rest.nexmo.com"
+
+// numbersPage is how many numbers are asked for at once: no more are given.
+const numbersPage = 100
+
+// Numbers implements providers.NumberLister, after Vonage's "Numbers API": it takes the
+// account's key and secret, not the application's token.
+func (c *commands) Numbers(ctx context.Context) ([]providers.Number, error) {
+	if c.hooks.cfg.APISecret == "" {
+		return nil, fmt.Errorf("vonage: numbers: api_secret must be set: %w", errors.ErrUnsupported)
+	}
+	client, base := c.rest, *c.rest.Base
+	if base.Host == vonageHost {
+		base.Host = numbersHost
+	}
+	client.Base = &base
+	client.Authorize = func(r *http.Request) error {
+		r.SetBasicAuth(c.hooks.cfg.APIKey, c.hooks.cfg.APISecret)
+		return nil
+	}
+	numbers := []providers.Number{}
+	err := providers.Pages(1, func(n int) (bool, error) {
+		var reply struct {
+			Count   int `json:"count"`
+			Numbers []struct {
+				Number   string   `json:"msisdn"`
+				Features []string `json:"features"`
+				Kind     string   `json:"voiceCallbackType"`
+				Where    string   `json:"voiceCallbackValue"`
+				App      string   `json:"app_id"`
+			} `json:"numbers"`
+		}
+		path := fmt.Sprintf("/account/numbers?size=%d&index=%d", numbersPage, n)
+		if err := client.Do(ctx, "numbers", "GET", path, nil, &reply); err != nil {
+			return false, err
+		}
+		for _, one := range reply.Numbers {
+			where := cmp.Or(one.App, one.Where)
+			if where != "" {
+				where = strings.TrimSpace(cmp.Or(one.Kind, "app") + " " + where)
+			}
+			has := func(what string) bool { return slices.Contains(one.Features, what) }
+			numbers = append(numbers, providers.Number{Number: e164(one.Number), Webhook: where,
+				Can: providers.Can(has("VOICE"), has("SMS"), has("MMS"), false)})
+		}
+		return len(reply.Numbers) < numbersPage || len(numbers) >= reply.Count, nil
+	})
+	return numbers, err
 }
 
 // digitsAtOnce is how many digits and pauses a request takes for sure: a long pause

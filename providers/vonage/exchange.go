@@ -51,8 +51,10 @@ const simulated = 100_000
 
 // Sample implements providers.Spec.
 func Sample(baseURL string, f codec.Format) func(any) error {
-	cfg := Config{APIKey: rand.Text()[:8], ApplicationID: rand.Text(), SignatureSecret: rand.Text(), Rate: f.Rate,
-		BaseURL: baseURL, Calls: simulated, Requests: simulated}
+	cfg := Config{APIKey: rand.Text()[:8], ApplicationID: rand.Text(), SignatureSecret: rand.Text(),
+		APISecret: rand.Text(),
+		Rate:      f.Rate,
+		BaseURL:   baseURL, Calls: simulated, Requests: simulated}
 	return func(c any) error {
 		var err error
 		cfg.PrivateKey, err = sampleKey()
@@ -256,6 +258,19 @@ func fail(status int, title, detail string) error {
 
 // Operation implements providers.Exchange.
 func (x *exchange) Operation(r *http.Request, body []byte, now time.Time) (*providers.Operation, error) {
+	if r.URL.Path == "/account/numbers" {
+		user, password, _ := r.BasicAuth()
+		if user != x.cfg.APIKey || password != x.cfg.APISecret {
+			return nil, fail(401, "Unauthorized", "key and secret")
+		}
+		op := &providers.Operation{Kind: providers.OpNumbers}
+		op.Page, _ = strconv.Atoi(r.URL.Query().Get("index"))
+		op.Size, _ = strconv.Atoi(r.URL.Query().Get("size"))
+		if op.Page < 1 || op.Size < 1 || op.Size > numbersPage {
+			return nil, fail(400, "Bad Request", "index, size")
+		}
+		return op, nil
+	}
 	if err := x.authorized(r, now); err != nil {
 		return nil, fail(401, "Unauthorized", err.Error())
 	}
@@ -368,6 +383,24 @@ func conversationOf(call *providers.ExchangeCall) string {
 	return fmt.Sprintf("CON-%s-%d", call.ID, call.Moves)
 }
 
+// replyNumbers lists a page of the account's numbers.
+func replyNumbers(w http.ResponseWriter, op *providers.Operation) {
+	list, _ := op.PageOf(op.Page - 1)
+	numbers := []any{}
+	for _, n := range list {
+		features := []string{}
+		for _, what := range n.Can {
+			features = append(features, strings.ToUpper(what))
+		}
+		one := map[string]any{"country": "US", "msisdn": national(n.Number), "type": "mobile-lvn", "features": features}
+		if n.Webhook != "" {
+			one["voiceCallbackType"], one["voiceCallbackValue"] = "app", n.Webhook
+		}
+		numbers = append(numbers, one)
+	}
+	rest.WriteJSON(w, map[string]any{"count": len(op.Numbers), "numbers": numbers})
+}
+
 // Reply implements providers.Exchange.
 func (x *exchange) Reply(w http.ResponseWriter, op *providers.Operation, call *providers.ExchangeCall, err error) {
 	var e *providers.CallError
@@ -383,6 +416,9 @@ func (x *exchange) Reply(w http.ResponseWriter, op *providers.Operation, call *p
 	}
 	w.Header().Set("Content-Type", "application/json")
 	switch op.Kind {
+	case providers.OpNumbers:
+		replyNumbers(w, op)
+		return
 	case providers.OpHangup, providers.OpDo:
 		w.WriteHeader(http.StatusNoContent)
 		return

@@ -43,6 +43,7 @@ var abilities = providers.Abilities{
 	RoomEnds:       true,
 	Rings:          true,
 	RoomHold:       true,
+	PressesDigits:  true,
 	Detects:        true,
 	DetectsHumans:  true,
 	SignsBodies:    true,

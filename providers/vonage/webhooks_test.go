@@ -190,8 +190,8 @@ var testKey = sync.OnceValue(func() string {
 func config(base string) func(any) error {
 	return func(c any) error {
 		*c.(*Config) = Config{APIKey: "a1b2c3d4", ApplicationID: "aaaaaaaa-bbbb-cccc-dddd-0123456789ab",
-			SignatureSecret: secret,
-			PrivateKey:      strings.ReplaceAll(testKey(), "\n", `\n`), Rate: 16000, BaseURL: base}
+			SignatureSecret: secret, APISecret: "an API secret",
+			PrivateKey: strings.ReplaceAll(testKey(), "\n", `\n`), Rate: 16000, BaseURL: base}
 		return nil
 	}
 }

@@ -1,6 +1,7 @@
 package plivolike
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -167,6 +168,74 @@ func (c *Commands) InRoom(ctx context.Context, room string, legs []string) ([]bo
 
 // notFound is said of a conference that nobody is in.
 const notFound = "conference not found"
+
+// number is one of the account's, in the words of all carriers of this kind.
+type number struct {
+	Number      string `json:"number"`
+	E164        string `json:"e164"`
+	Voice       *bool  `json:"voice_enabled"`
+	SMS         bool   `json:"sms_enabled"`
+	MMS         bool   `json:"mms_enabled"`
+	Application string `json:"application"`
+	AppID       string `json:"application_id"`
+}
+
+// numbersPage is how many numbers are asked for at once: no more are given.
+const numbersPage = 20
+
+// Numbers implements providers.NumberLister. Of the application that a number has, the
+// answer URL is looked up.
+func (c *Commands) Numbers(ctx context.Context) ([]providers.Number, error) {
+	numbers, webhooks := []providers.Number{}, map[string]string{"": ""}
+	err := providers.Pages(0, func(n int) (bool, error) {
+		page := n * numbersPage
+		if !c.Dialect.Numbers.Offset {
+			page = n + 1
+		}
+		var reply struct {
+			Objects []number `json:"objects"`
+			Items   []number `json:"items"`
+		}
+		path := fmt.Sprintf("%s?%s=%d&%s=%d", c.Dialect.Numbers.Path, c.Dialect.Numbers.Size, numbersPage,
+			c.Dialect.Numbers.Page, page)
+		if err := c.do(ctx, "numbers", "GET", path, nil, &reply); err != nil {
+			return false, err
+		}
+		list := append(reply.Objects, reply.Items...)
+		for _, n := range list {
+			u, err := c.webhook(ctx, cmp.Or(lastPart(n.Application), n.AppID), webhooks)
+			if err != nil {
+				return false, err
+			}
+			numbers = append(numbers, providers.Number{Number: e164(cmp.Or(n.Number, n.E164)), Webhook: u,
+				Can: providers.Can(n.Voice == nil || *n.Voice, n.SMS, n.MMS, false)})
+		}
+		return len(list) < numbersPage, nil
+	})
+	return numbers, err
+}
+
+// lastPart is the id at the end of a path.
+func lastPart(path string) string {
+	parts := strings.Split(strings.Trim(path, "/"), "/")
+	return parts[len(parts)-1]
+}
+
+// webhook returns the answer URL of an application; the id where it has gone.
+func (c *Commands) webhook(ctx context.Context, id string, known map[string]string) (string, error) {
+	if u, is := known[id]; is {
+		return u, nil
+	}
+	var reply struct {
+		URL string `json:"answer_url"`
+	}
+	err := c.do(ctx, "application", "GET", "Application/"+url.PathEscape(id)+"/", nil, &reply)
+	if err != nil && !providers.IsNoCall(err) {
+		return "", err
+	}
+	known[id] = cmp.Or(reply.URL, "application "+id)
+	return known[id], nil
+}
 
 // SendDigits implements providers.DigitSender: 0-9 * #, w and W for pauses.
 func (c *Commands) SendDigits(ctx context.Context, leg, digits string) error {

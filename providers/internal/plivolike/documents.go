@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"voicebridge/providers"
+	"voicebridge/providers/internal/plivomedia"
 	"voicebridge/providers/internal/xmldoc"
 )
 
@@ -81,7 +82,7 @@ func (w *Webhooks) Document(a *providers.Answer) (providers.Document, error) {
 	}
 	switch {
 	case a.Media != "":
-		r.Stream = &streamElement{Both: true, Alive: true, Type: contentType(w.format), URL: a.Media}
+		r.Stream = &streamElement{Both: true, Alive: true, Type: plivomedia.ContentType(w.format), URL: a.Media}
 	case a.Room != nil:
 		r.Room = w.room(a.Room)
 	case a.Dial != "":

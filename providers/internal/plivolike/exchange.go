@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -204,7 +205,7 @@ func (x *Exchange) Handshake(url string, _ time.Time) (http.Header, error) {
 
 // Start implements providers.Exchange. The account's id is a number here.
 func (x *Exchange) Start(c *providers.ExchangeCall, a *providers.Answer) *providers.Start {
-	s := x.Dialect.Start(a.Format)
+	s := x.Media.Start(a.Format)
 	s.Account, s.Call, s.Stream = "500025", c.ID, newUUID("2")
 	return s
 }
@@ -307,7 +308,7 @@ func (x *Exchange) question(a *providers.Answer, e *xmldoc.Element) (err error) 
 func (x *Exchange) stream(a *providers.Answer, e *xmldoc.Element, url string) error {
 	encoding, params, _ := strings.Cut(e.Attr("contentType"), ";rate=")
 	rate, _ := strconv.Atoi(params)
-	f, err := x.formatOf(encoding, rate)
+	f, err := x.Media.FormatOf(encoding, rate)
 	switch {
 	case err != nil:
 		return err
@@ -360,7 +361,7 @@ func (x *Exchange) dial(a *providers.Answer, e *xmldoc.Element) (err error) {
 
 var (
 	digitsSent = regexp.MustCompile(`^[0-9*#wW]{1,64}$`)
-	apiPath    = regexp.MustCompile(`^/Account/([^/]+)/(Call|Request|Conference)/(?:([^/]+)/(DTMF/)?)?$`)
+	apiPath    = regexp.MustCompile(`^/Account/([^/]+)/(Call|Request|Conference|Application|Number)/(?:([^/]+)/(DTMF/)?)?$`)
 )
 
 func fail(status int, detail string) error {
@@ -369,12 +370,19 @@ func fail(status int, detail string) error {
 
 // Operation implements providers.Exchange.
 func (x *Exchange) Operation(r *http.Request, body []byte, _ time.Time) (op *providers.Operation, err error) {
-	m := apiPath.FindStringSubmatch(r.URL.Path)
+	path := r.URL.Path
+	if strings.HasSuffix(path, "/numbers") { // the one that has no slash
+		path = strings.TrimSuffix(path, "numbers") + "Number/"
+	}
+	m := apiPath.FindStringSubmatch(path)
 	switch {
 	case !x.Authorized(r, x.cfg.AuthID, x.cfg.AuthToken) || m == nil: // a path in another form is as bad
 		return nil, fail(401, "unauthorized")
 	case m[1] != x.cfg.AuthID:
 		return nil, fail(404, "not found")
+	}
+	if op := x.listing(r, m[2], m[3]); op != nil {
+		return op, nil
 	}
 	op = &providers.Operation{Call: m[3]}
 	isRequest := strings.HasPrefix(op.Call, requestMark)
@@ -407,6 +415,68 @@ func (x *Exchange) Operation(r *http.Request, body []byte, _ time.Time) (op *pro
 		return nil, fail(405, "method not allowed")
 	}
 	return op, err
+}
+
+// listing reads a request for the account's numbers, or for an application; nil: it is for
+// something else.
+func (x *Exchange) listing(r *http.Request, what, id string) *providers.Operation {
+	op := &providers.Operation{Kind: providers.OpNumbers, Call: id, Page: -1}
+	switch list := x.Dialect.Numbers; {
+	case r.Method != "GET":
+		return nil
+	case what == "Application" && id != "":
+		return op
+	case !strings.HasSuffix(r.URL.Path, list.Path) || id != "":
+		return nil
+	default:
+		q := r.URL.Query()
+		op.Page, _ = strconv.Atoi(q.Get(list.Page))
+		op.Size, _ = strconv.Atoi(q.Get(list.Size))
+		if op.Size < 1 || op.Size > numbersPage {
+			op.Size = numbersPage
+		}
+		if list.Offset {
+			op.Page /= op.Size
+		} else {
+			op.Page--
+		}
+	}
+	return op
+}
+
+// replyNumbers lists a page of the account's numbers, each with an application of its own,
+// or tells where one has its webhooks.
+func (x *Exchange) replyNumbers(w http.ResponseWriter, op *providers.Operation) {
+	if op.Page < 0 {
+		n, err := strconv.Atoi(op.Call)
+		if err != nil || n >= len(op.Numbers) {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
+		rest.WriteJSON(w, map[string]any{"app_id": op.Call, "answer_url": op.Numbers[n].Webhook})
+		return
+	}
+	list, _ := op.PageOf(op.Page)
+	objects := []any{}
+	for i, n := range list {
+		one := map[string]any{"number": national(n.Number), "sms_enabled": slices.Contains(n.Can, "sms")}
+		if n.Webhook != "" {
+			one["application"] = fmt.Sprintf("/v1/Account/%s/Application/%d/", x.cfg.AuthID, op.Page*op.Size+i)
+		}
+		if !x.Dialect.Numbers.Offset {
+			one["e164"], one["application_id"] = n.Number, lastPart(fmt.Sprint(one["application"]))
+			if delete(one, "number"); n.Webhook == "" {
+				delete(one, "application_id")
+			}
+			delete(one, "application")
+		}
+		objects = append(objects, one)
+	}
+	name := "items"
+	if x.Dialect.Numbers.Offset {
+		name = "objects"
+	}
+	rest.WriteJSON(w, map[string]any{name: objects})
 }
 
 func (x *Exchange) dialled(body []byte) (*providers.Dial, error) {
@@ -451,6 +521,9 @@ func (x *Exchange) Reply(w http.ResponseWriter, op *providers.Operation, c *prov
 	w.Header().Set("Content-Type", "application/json")
 	reply := map[string]any{"api_id": newUUID("0")}
 	switch op.Kind {
+	case providers.OpNumbers:
+		x.replyNumbers(w, op)
+		return
 	case providers.OpDial:
 		w.WriteHeader(http.StatusCreated)
 		reply["message"], reply["request_uuid"] = "call fired", request(c)

@@ -10,10 +10,12 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"voicebridge/codec"
 	"voicebridge/providers"
+	"voicebridge/providers/internal/plivomedia"
 	"voicebridge/providers/internal/rest"
 )
 
@@ -32,24 +34,28 @@ type Dialect struct {
 	// Signed are the texts of which one is signed, followed by "." and the nonce.
 	Signed func(method, url string, body []byte) []string
 
-	// L16In is the order of the bytes of what the caller says; what is played to it is
-	// little-endian.
-	L16In codec.Encoding
-	// NamesStream puts the stream's id into audio that is sent, and leaves it out of the
-	// marks that come back.
-	NamesStream bool
+	Media plivomedia.Dialect
 	// Plus writes numbers in documents with their plus.
 	Plus bool
 	// Question is the element that asks for a key, Quiet what keeps a conference from
 	// announcing who comes and goes.
 	Question string
 	Quiet    Quiet
+	// Numbers is where the account's numbers are listed.
+	Numbers NumberList
 	// DialActs is true where word of the end of a Dial does not name the call, but only
 	// its leg.
 	DialActs bool
 	// HidesRooms is true where the REST API does not tell of a running conference; for its
 	// simulated end.
 	HidesRooms bool
+}
+
+// NumberList is how numbers are listed: the path, what the parameter of a page is called,
+// and whether it says how many numbers are left out rather than which page it is.
+type NumberList struct {
+	Path, Page, Size string
+	Offset           bool
 }
 
 // Quiet are the attributes of a conference that is not to announce anybody.
@@ -79,20 +85,12 @@ const (
 	l16   = "l16"
 )
 
-// Formats are those of the streams, the usual one first. Those of 16 bits are named by
-// how they are sent to the carrier.
-var Formats = []codec.Format{
-	{Encoding: codec.PCMU, Rate: 8000},
-	{Encoding: codec.L16LE, Rate: 8000},
-	{Encoding: codec.L16LE, Rate: 16000},
-}
-
 // Spec describes the carrier.
 func (d *Dialect) Spec(title string) *providers.Spec {
 	return &providers.Spec{
-		Name: d.Name, Title: title, Formats: Formats, Abilities: d.Abilities,
-		NewStream: func() providers.Stream { return d.NewStream() },
-		NewPeer:   func() providers.Peer { return d.NewPeer() },
+		Name: d.Name, Title: title, Formats: plivomedia.Formats, Abilities: d.Abilities,
+		NewStream: func() providers.Stream { return d.Media.NewStream() },
+		NewPeer:   func() providers.Peer { return d.Media.NewPeer() },
 		NewAccount: func(s providers.Setup) (*providers.Account, error) {
 			cfg, f, base, err := d.read(s)
 			if err != nil {
@@ -107,7 +105,7 @@ func (d *Dialect) Spec(title string) *providers.Spec {
 			cfg, _, _, err := d.read(s)
 			return &Exchange{d, cfg}, err
 		},
-		Heard:  d.in,
+		Heard:  d.Media.Heard,
 		Sample: d.sample,
 	}
 }
@@ -129,7 +127,7 @@ func (d *Dialect) read(s providers.Setup) (cfg Config, f codec.Format, base *url
 		err = errors.New("auth_token: must be the account's auth token: webhooks are signed with it")
 	case cfg.Encoding != mulaw && cfg.Encoding != l16:
 		err = fmt.Errorf("encoding: %.40q must be %s or %s", cfg.Encoding, mulaw, l16)
-	case !known(f):
+	case !slices.Contains(plivomedia.Formats, f):
 		err = fmt.Errorf("rate: %d must be 8000, or 16000 with encoding %s", cfg.Rate, l16)
 	case cfg.Calls < 0 || cfg.Requests < 0:
 		err = errors.New("calls_per_second, requests_per_second: must be 0, for any number, or more")
@@ -137,51 +135,6 @@ func (d *Dialect) read(s providers.Setup) (cfg Config, f codec.Format, base *url
 		base, err = rest.CheckBaseURL(cmp.Or(cfg.BaseURL, d.BaseURL))
 	}
 	return cfg, f, base, err
-}
-
-func known(f codec.Format) bool {
-	for _, k := range Formats {
-		if f == k {
-			return true
-		}
-	}
-	return false
-}
-
-// encodingName is how the carrier names an encoding.
-func encodingName(e codec.Encoding) string {
-	if e == codec.PCMU {
-		return "audio/x-mulaw"
-	}
-	return "audio/x-l16"
-}
-
-// contentType is how a document names a format.
-func contentType(f codec.Format) string {
-	return fmt.Sprintf("%s;rate=%d", encodingName(f.Encoding), f.Rate)
-}
-
-// formatOf returns the format that a carrier names.
-func (d *Dialect) formatOf(encoding string, rate int) (codec.Format, error) {
-	for _, f := range Formats {
-		if encodingName(f.Encoding) == encoding && f.Rate == rate {
-			return f, nil
-		}
-	}
-	return codec.Format{}, providers.FormatError(d.Name, encoding, rate, 1)
-}
-
-// in is the format of what the caller says.
-func (d *Dialect) in(f codec.Format) codec.Format {
-	if f.Encoding == codec.L16LE {
-		f.Encoding = d.L16In
-	}
-	return f
-}
-
-// Start is a start of a stream whose audio to the carrier has the format.
-func (d *Dialect) Start(f codec.Format) *providers.Start {
-	return &providers.Start{In: d.in(f), Out: f}
 }
 
 // national leaves the plus of a number out.

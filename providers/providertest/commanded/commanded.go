@@ -48,7 +48,7 @@ var Spec = &providers.Spec{
 var (
 	format    = codec.Format{Encoding: codec.PCMA, Rate: 8000}
 	abilities = providers.Abilities{Marks: true, Clear: true, ClearMarks: true, Digits: true, Greets: true,
-		Reorders: true, RoomLeft: true, RoomEnds: true, Commanded: true,
+		Reorders: true, RoomLeft: true, RoomEnds: true, PressesDigits: true, Commanded: true,
 		Rings: true, RoomHold: true, Detects: true, DetectsHumans: true,
 		SignsBodies: true, DetectDigits: true}
 )

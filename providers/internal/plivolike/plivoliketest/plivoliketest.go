@@ -15,6 +15,7 @@ import (
 	"voicebridge/codec"
 	"voicebridge/providers"
 	"voicebridge/providers/internal/plivolike"
+	"voicebridge/providers/internal/plivomedia"
 	"voicebridge/providers/providertest"
 )
 
@@ -63,7 +64,7 @@ func (c Carrier) account(t *testing.T, rt http.RoundTripper) *providers.Account 
 }
 
 func (c Carrier) start(f codec.Format) *providers.Start {
-	s := c.Dialect.Start(f)
+	s := c.Dialect.Media.Start(f)
 	s.Account, s.Call, s.Stream = "500025", c.Inbound, "S1"
 	return s
 }
@@ -71,7 +72,7 @@ func (c Carrier) start(f codec.Format) *providers.Start {
 func (c Carrier) conformance(t *testing.T) {
 	text := providertest.Text
 	start := providertest.Event(providers.EventStart)
-	start.Start = c.Dialect.Start(plivolike.Formats[0])
+	start.Start = c.Dialect.Media.Start(plivomedia.Formats[0])
 	start.Start.Account, start.Start.Call, start.Start.Stream = "100", "C1", "S1"
 	audio := providertest.Event(providers.EventAudio)
 	audio.Audio, audio.At = []byte{0xff, 0xff, 0xff}, 0
@@ -141,7 +142,7 @@ func (c Carrier) media(t *testing.T) {
 		}
 	}
 	p := c.Spec.NewPeer()
-	for _, ev := range []providers.Event{{Kind: providers.EventStart, Start: c.start(plivolike.Formats[0])},
+	for _, ev := range []providers.Event{{Kind: providers.EventStart, Start: c.start(plivomedia.Formats[0])},
 		{Kind: providers.EventAudio, Audio: []byte{1}}, {Kind: providers.EventDigit, Digit: '1'},
 		{Kind: providers.EventMark, Mark: "m"}, {Kind: providers.EventCleared}} {
 		var out providers.Messages
@@ -155,7 +156,7 @@ func (c Carrier) media(t *testing.T) {
 // audio: each fixture holds 20 ms of a tone of 400 Hz, whatever its format.
 func (c Carrier) audio(t *testing.T, s providers.Stream, p providers.Peer, start *providers.Start) {
 	pattern := map[codec.Encoding]string{codec.PCMU: "media-media.json",
-		c.Dialect.L16In: fmt.Sprintf("media-media-l16-%d-*.json", start.In.Rate)}[start.In.Encoding]
+		c.Dialect.Media.L16In: fmt.Sprintf("media-media-l16-%d-*.json", start.In.Rate)}[start.In.Encoding]
 	for _, name := range providertest.FixtureNames(t, pattern) {
 		ev := providertest.Decode(t, s, name)
 		samples := start.In.Encoding.AppendDecode(nil, ev.Audio)

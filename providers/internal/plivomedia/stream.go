@@ -1,4 +1,4 @@
-package plivolike
+package plivomedia
 
 import (
 	"encoding/base64"
@@ -68,9 +68,6 @@ type Stream struct {
 	lost  mediajson.Lost
 }
 
-// NewStream makes a stream.
-func (d *Dialect) NewStream() *Stream { return &Stream{dialect: d} }
-
 func (s *Stream) errorf(format string, args ...any) error {
 	return fmt.Errorf(s.dialect.Name+": "+format, args...)
 }
@@ -78,7 +75,7 @@ func (s *Stream) errorf(format string, args ...any) error {
 // Decode implements providers.Stream.
 func (s *Stream) Decode(evs []providers.Event, m providers.Message) ([]providers.Event, error) {
 	if m.Binary {
-		return evs, s.errorf("binary message, all of %s's are text", s.dialect.Title)
+		return evs, s.errorf("binary message, all are text")
 	}
 	ev := providers.Event{At: -1}
 	var f mediajson.Fields
@@ -135,7 +132,7 @@ func (s *Stream) start(msg *message, ev *providers.Event) error {
 	case msg.Start == nil || msg.Start.Stream == "":
 		return s.errorf("start message without streamId")
 	}
-	f, err := s.dialect.formatOf(msg.Start.Format.Encoding, msg.Start.Format.Rate)
+	f, err := s.dialect.FormatOf(msg.Start.Format.Encoding, msg.Start.Format.Rate)
 	if err != nil {
 		return err
 	}
@@ -149,7 +146,7 @@ func (s *Stream) start(msg *message, ev *providers.Event) error {
 		s.prefix = fmt.Appendf(s.prefix, `"streamId":%s,`, id)
 	}
 	s.prefix = fmt.Appendf(s.prefix, `"media":{"contentType":%q,"sampleRate":%d,"payload":"`,
-		encodingName(f.Encoding), f.Rate)
+		EncodingName(f.Encoding), f.Rate)
 	ev.Kind, ev.Start = providers.EventStart, s.dialect.Start(f)
 	ev.Start.Account, ev.Start.Call, ev.Start.Stream = msg.Start.Account, msg.Start.Call, s.id
 	return nil
@@ -213,7 +210,7 @@ func (s *Stream) Encode(out *providers.Messages, cmd *providers.Command) error {
 	case providers.CommandClear:
 		return addJSON(out, &command{Event: "clearAudio", Stream: s.id})
 	case providers.CommandDigits:
-		if s.dialect.Abilities.SendDigits && strings.Trim(cmd.Digits, "0123456789*#") == "" {
+		if s.dialect.SendsDigits && strings.Trim(cmd.Digits, "0123456789*#") == "" {
 			return addJSON(out, &command{Event: "sendDTMF", DTMF: cmd.Digits})
 		}
 	}

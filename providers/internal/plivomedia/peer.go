@@ -1,4 +1,4 @@
-package plivolike
+package plivomedia
 
 import (
 	"encoding/base64"
@@ -22,9 +22,6 @@ type Peer struct {
 	sequence uint64
 	chunk    uint64
 }
-
-// NewPeer makes a peer.
-func (d *Dialect) NewPeer() *Peer { return &Peer{dialect: d} }
 
 // epoch is when simulated streams begin, in Unix ms.
 const epoch = 1_767_225_600_000
@@ -66,7 +63,7 @@ func (p *Peer) Encode(out *providers.Messages, ev *providers.Event) error {
 }
 
 func (p *Peer) begin(s *providers.Start) (err error) {
-	if want := p.dialect.in(s.Out); s.In != want {
+	if want := p.dialect.Heard(s.Out); s.In != want {
 		return fmt.Errorf("%s: what the caller says comes as %v with %v", p.dialect.Name, want, s.Out)
 	}
 	if p.quotedID, err = json.Marshal(s.Stream); err != nil {
@@ -78,7 +75,7 @@ func (p *Peer) begin(s *providers.Start) (err error) {
 
 func (p *Peer) startObject() *start {
 	s := &start{Call: p.start.Call, Stream: p.start.Stream, Account: p.start.Account, Tracks: []string{"inbound"}}
-	s.Format.Encoding, s.Format.Rate = encodingName(p.start.Out.Encoding), p.start.Out.Rate
+	s.Format.Encoding, s.Format.Rate = EncodingName(p.start.Out.Encoding), p.start.Out.Rate
 	return s
 }
 
@@ -118,7 +115,7 @@ func (p *Peer) Decode(m providers.Message, cmd *providers.Command) error {
 	}
 	switch {
 	case msg.Event == "playAudio" && msg.Media != nil && msg.Media.Payload != nil:
-		f, err := p.dialect.formatOf(msg.Media.Type, msg.Media.Rate)
+		f, err := p.dialect.FormatOf(msg.Media.Type, msg.Media.Rate)
 		audio, wrong := base64.StdEncoding.DecodeString(*msg.Media.Payload)
 		if err = errors.Join(err, wrong); err != nil || f != p.start.Out {
 			return fmt.Errorf("%s: playAudio of %v instead of %v: %w", p.dialect.Name, f, p.start.Out, err)
@@ -133,7 +130,7 @@ func (p *Peer) Decode(m providers.Message, cmd *providers.Command) error {
 		cmd.Kind, cmd.Mark = providers.CommandMark, msg.Name
 	case msg.Event == "clearAudio" && msg.Stream != "":
 		cmd.Kind = providers.CommandClear
-	case msg.Event == "sendDTMF" && msg.DTMF != "" && p.dialect.Abilities.SendDigits:
+	case msg.Event == "sendDTMF" && msg.DTMF != "" && p.dialect.SendsDigits:
 		cmd.Kind, cmd.Digits = providers.CommandDigits, msg.DTMF
 	default:
 		return fmt.Errorf("%s: event %.40q", p.dialect.Name, msg.Event)
