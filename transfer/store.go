@@ -64,6 +64,10 @@ func (e *BusyError) Error() string { return "the call has a transfer already: " 
 const (
 	// KeepLive is how long a record outlives its last change: longer than any call.
 	KeepLive = 26 * time.Hour
+	// KeepNew is how long a record is kept that nothing has ever happened to. An owner that
+	// got no answer to its Create, and finds none, is done with it; a network may carry the
+	// request out after that.
+	KeepNew = 30 * time.Second
 	// Tombstone is how long a final record is kept, so that what comes late is told
 	// from what is unknown.
 	Tombstone = 10 * time.Minute

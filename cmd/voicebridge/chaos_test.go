@@ -490,7 +490,7 @@ func (x *chaos) settle(sums *tally) {
 	if rooms := x.exchange.Rooms(); len(rooms) > 0 {
 		x.t.Errorf("rooms are left: %v", rooms)
 	}
-	for limit := time.Now().Add(chaosKeep + 10*time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for limit := time.Now().Add(chaosKeep + transfer.KeepNew + 10*time.Second); ; time.Sleep(100 * time.Millisecond) {
 		keys, err := x.keys()
 		if err == nil && len(keys) == 0 {
 			break

@@ -112,7 +112,7 @@ func (s *Store) Create(ctx context.Context, r *transfer.Record) error {
 		return err
 	}
 	key := s.context(r.ID)
-	args := pairs([]any{r.ID, transfer.KeepLive.Milliseconds(), r.Due, key[:strings.LastIndexByte(key, '_')+1]},
+	args := pairs([]any{r.ID, transfer.KeepNew.Milliseconds(), r.Due, key[:strings.LastIndexByte(key, '_')+1]},
 		hashOf(r))
 	got, err := createScript.Run(ctx, s.db, s.keys(r.ID, r.Call), args...).Slice()
 	if err != nil {

@@ -124,6 +124,31 @@ func TestAway(t *testing.T) {
 	}
 }
 
+// TestUntouched: what nobody takes up, because the request came to the database after its owner
+// had given it up, is gone soon, and in no other transfer's way.
+func TestUntouched(t *testing.T) {
+	s := newStore(t)
+	r := transfertest.Record("cs_1", 1)
+	if err := s.Create(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	kept := func(least, most time.Duration) {
+		t.Helper()
+		for _, key := range s.keys(r.ID, r.Call) {
+			if ttl := s.db.PTTL(t.Context(), key).Val(); ttl <= least || ttl > most {
+				t.Errorf("%s is kept for %v", key, ttl)
+			}
+		}
+	}
+	kept(0, transfer.KeepNew)
+	after := *r
+	after.State, after.Version = transfer.Dialing, r.Version+1
+	if err := s.Move(t.Context(), r, &after, transfer.Begin); err != nil {
+		t.Fatal(err)
+	}
+	kept(transfer.KeepLive-time.Minute, transfer.KeepLive)
+}
+
 // TestOwnedAgain: after a failover the set of what an instance has is written again.
 func TestOwnedAgain(t *testing.T) {
 	s := newStore(t)

@@ -10,8 +10,11 @@ if #ARGV >= 11 then redis.call('HSET', KEYS[1], unpack(ARGV, 11)) end
 redis.call('XADD', KEYS[3], ARGV[4] .. '-0', 'kind', ARGV[7], 'state', ARGV[8], 'reason', ARGV[9], 'fence', ARGV[3], 'at', ARGV[10])
 redis.call('PEXPIRE', KEYS[1], ARGV[6])
 redis.call('PEXPIRE', KEYS[3], ARGV[6])
+local indexed = redis.call('GET', KEYS[2]) == ARGV[1]
 if ARGV[5] == '1' then
   redis.call('PEXPIRE', KEYS[4], ARGV[6])
-  if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
+  if indexed then redis.call('DEL', KEYS[2]) end
+elseif indexed then
+  redis.call('PEXPIRE', KEYS[2], ARGV[6])
 end
 return 'ok'
