@@ -42,8 +42,8 @@ func TestHelp(t *testing.T) {
 			t.Errorf("--help does not show %s:\n%s", c, out)
 		}
 	}
-	if out, err := command(t, "providers"); err != nil || !strings.Contains(out, "vonage") ||
-		!strings.Contains(out, "marks,clear,digits") {
+	if out, err := command(t, "providers"); err != nil || !strings.Contains(out, "Vonage Voice API WebSocket") ||
+		!strings.Contains(out, "clear_marks      yes     no") {
 		t.Errorf("providers: %s, %v", out, err)
 	}
 	if out, err := command(t, "version"); err != nil || !strings.HasPrefix(out, "voicebridge ") {
