@@ -1495,3 +1495,39 @@ func TestUnwantedCall(t *testing.T) {
 		}
 	})
 }
+
+// TestMadeUp: an inbound call whose webhook anybody could have written, since its body is not
+// signed, ends where the carrier's REST API does not know it; the others are not asked for.
+func TestMadeUp(t *testing.T) {
+	t.Parallel()
+	for name, known := range map[string]bool{"known": true, "made up": false} {
+		t.Run(name, func(t *testing.T) {
+			carriers(t, func(t *testing.T, spec *providers.Spec) {
+				s, agentURL := newScript(t)
+				x := startTestbed(t, spec, agentURL, nil)
+				asked := make(chan struct{}, 10)
+				x.exchange.Faults.Fail = func(kind providers.OperationKind, _ int) error {
+					if kind != providers.OpGet {
+						return nil
+					}
+					asked <- struct{}{}
+					if known {
+						return nil
+					}
+					return &providers.CallError{Kind: providers.ErrNoCall, Status: 404}
+				}
+				exchange := x.inboundCall(sim.Phone{Voice: phone(spec).Voice, Length: 10 * time.Second})
+				<-s.conn
+				attrs := x.ended(t, calls.CallerHangup)
+				exchange.Hangup()
+				lasted, unsigned := attrs["duration"].Duration(), !spec.Abilities.SignsBodies
+				if short := lasted < 5*time.Second; short != (unsigned && !known) {
+					t.Errorf("the call lasted %v", lasted)
+				}
+				if (len(asked) > 0) != unsigned {
+					t.Errorf("the carrier was asked %d times", len(asked))
+				}
+			})
+		})
+	}
+}

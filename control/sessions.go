@@ -78,15 +78,20 @@ func (c *Controller) confirm(call *calls.Call, a Account, sess *session.Session)
 	}
 	id, leg := call.ID, call.CarrierID
 	c.Later(func(ctx context.Context) {
-		for range 2 {
-			if _, err := a.Get(ctx, leg); !providers.IsNoCall(err) {
-				return
-			}
-			select {
-			case <-sess.Done():
-				return
-			case <-time.After(confirmPause):
-			}
+		unknown := func() bool {
+			_, err := a.Get(ctx, leg)
+			return providers.IsNoCall(err)
+		}
+		if !unknown() {
+			return
+		}
+		select {
+		case <-sess.Done():
+			return
+		case <-time.After(confirmPause):
+		}
+		if !unknown() {
+			return
 		}
 		c.cfg.Log.Warn("the carrier knows no such call: it is made up", "session", id, "call", leg)
 		sess.CallEnded()
