@@ -1531,3 +1531,22 @@ func TestMadeUp(t *testing.T) {
 		})
 	}
 }
+
+// TestAnsweredOnce: a call is streamed once where the reply to the command is lost, and the
+// carrier tells of it again.
+func TestAnsweredOnce(t *testing.T) {
+	t.Parallel()
+	carriers(t, func(t *testing.T, spec *providers.Spec) {
+		s, agentURL := newScript(t)
+		x := startTestbed(t, spec, agentURL, nil)
+		x.exchange.Faults = sim.Faults{Duplicate: true, Lose: func(kind providers.OperationKind, n int) bool {
+			return kind == providers.OpDo && n == 1
+		}}
+		exchange := x.inboundCall(sim.Phone{Voice: phone(spec).Voice, Length: 2 * time.Second})
+		<-s.conn
+		x.ended(t, calls.CallerHangup)
+		if out := exchange.Wait(); len(out.Streams) != 1 || out.Fault != nil {
+			t.Errorf("%d streams, %v", len(out.Streams), out.Fault)
+		}
+	})
+}

@@ -101,6 +101,10 @@ type Operation struct {
 	// comes with Page -1, and its id in Call.
 	Numbers    []Number
 	Page, Size int
+	// Once is the request's own id, for carriers that do not carry out again what comes a
+	// second time; Done, which may be nil, is called when it is carried out.
+	Once string
+	Done func() `json:"-"`
 }
 
 // PageOf returns the numbers of the page that is asked for, counted from 0, and whether

@@ -47,6 +47,7 @@ type Exchange struct {
 	told   map[providers.AskKind]int       // webhooks so far
 	asked  map[providers.OperationKind]int // requests so far
 	placed []time.Time                     // calls taken within the last second
+	once   providers.Once                  // ids of requests that have been carried out
 	live   sync.WaitGroup
 }
 
@@ -270,9 +271,25 @@ func (x *Exchange) carryOut(w http.ResponseWriter, op *providers.Operation) {
 			Detail: "the call is not in progress"})
 		return
 	}
-	c.do(op)
+	if x.firstTime(op) {
+		c.do(op)
+	}
 	call = c.Call()
 	x.Office.Reply(w, op, &call, nil)
+}
+
+// onceTime is how long the ids of requests are kept.
+const onceTime = time.Minute
+
+// firstTime reports whether a request is to be carried out, and has its carrier note that it is.
+func (x *Exchange) firstTime(op *providers.Operation) bool {
+	if now := time.Now(); op.Once != "" && !x.once.First(op.Call+" "+op.Once, now, now.Add(onceTime)) {
+		return false
+	}
+	if op.Done != nil {
+		op.Done()
+	}
+	return true
 }
 
 // fail is the fault that is due.

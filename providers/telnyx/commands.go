@@ -3,6 +3,8 @@ package telnyx
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -211,6 +213,9 @@ func (c *commands) pickUp(ctx context.Context, leg string, a *providers.Answer) 
 			return err
 		}
 	}
+	// Whoever else has been told of the call, or is told again, must not begin another stream.
+	sum := sha256.Sum256([]byte(leg))
+	body.ID = "answer-" + hex.EncodeToString(sum[:16])
 	return c.action(ctx, leg, "answer", body)
 }
 

@@ -268,15 +268,18 @@ func (x *exchange) Operation(r *http.Request, body []byte, _ time.Time) (op *pro
 	return op, nil
 }
 
-// remember keeps the state that a command gives a leg.
-func (x *exchange) remember(leg string, g given) (state, error) {
+// remember reads the state that a command gives a leg, which is kept once it is carried out.
+func (x *exchange) remember(op *providers.Operation, leg string, g given) (state, error) {
 	st, err := decodeState(g.State)
 	if err == nil && g.ID == "" {
 		err = errors.New("command_id: must be there")
 	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.states[leg] = g.State
+	op.Once = g.ID
+	op.Done = func() {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		x.states[leg] = g.State
+	}
 	return st, err
 }
 
@@ -355,7 +358,7 @@ func (x *exchange) pickedUp(op *providers.Operation, body []byte) error {
 		}
 		return err
 	}
-	st, err := x.remember(op.Call, b.given)
+	st, err := x.remember(op, op.Call, b.given)
 	op.Answer = &providers.Answer{Unanswered: true, Next: st.Do}
 	return err
 }
@@ -368,7 +371,7 @@ func (x *exchange) speak(op *providers.Operation, body []byte) error {
 	if b.Text == "" || b.Voice == "" {
 		return errors.New("payload, voice: must be there")
 	}
-	st, err := x.remember(op.Call, b.given)
+	st, err := x.remember(op, op.Call, b.given)
 	op.Answer = &providers.Answer{Say: b.Text, Next: st.Do}
 	x.mu.Lock()
 	x.spoken[st.Do] = true
@@ -384,7 +387,7 @@ func (x *exchange) gather(op *providers.Operation, body []byte) error {
 	if b.Least != 1 || b.Most != 1 || b.Wait < 1000 {
 		return errors.New("only one digit is simulated")
 	}
-	st, err := x.remember(op.Call, b.given)
+	st, err := x.remember(op, op.Call, b.given)
 	op.Answer = &providers.Answer{Say: b.Text,
 		Ask: &providers.Question{URL: st.Key, Wait: time.Duration(b.Wait) * time.Millisecond}}
 	return err
@@ -400,7 +403,7 @@ func (x *exchange) stream(op *providers.Operation, s *streaming, g given) error 
 	case !rest.Secure(s.URL, "wss"):
 		return fmt.Errorf("stream_url: %.100q must be wss://", s.URL)
 	}
-	if _, err := x.remember(op.Call, g); err != nil {
+	if _, err := x.remember(op, op.Call, g); err != nil {
 		return err
 	}
 	op.Answer = &providers.Answer{Format: f}
@@ -413,7 +416,7 @@ func (x *exchange) transfer(op *providers.Operation, body []byte) error {
 	if err != nil {
 		return err
 	}
-	st, err := x.remember(op.Call, b.given)
+	st, err := x.remember(op, op.Call, b.given)
 	target, bad := decodeState(b.Target)
 	if err = errors.Join(err, bad); err != nil {
 		return err
@@ -435,7 +438,7 @@ func (x *exchange) conference(op *providers.Operation, id, what string, body []b
 		if err := rest.Strict(body, &b); err != nil {
 			return err
 		}
-		st, err := x.remember(b.Leg, b.given)
+		st, err := x.remember(op, b.Leg, b.given)
 		op.Call = b.Leg
 		op.Answer = &providers.Answer{Next: st.Next, Room: &providers.Room{Name: b.Name, Wait: !b.Start, Hold: b.Hold,
 			Events: st.Room}}
@@ -445,7 +448,7 @@ func (x *exchange) conference(op *providers.Operation, id, what string, body []b
 		if err := rest.Strict(body, &b); err != nil {
 			return err
 		}
-		st, err := x.remember(b.Leg, b.given)
+		st, err := x.remember(op, b.Leg, b.given)
 		op.Call = b.Leg
 		op.Answer = &providers.Answer{Next: st.Next, Room: &providers.Room{Name: nameOf(id), End: b.End, Wait: !b.Start,
 			Events: st.Room}}
