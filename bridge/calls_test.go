@@ -1539,14 +1539,14 @@ func TestAnsweredOnce(t *testing.T) {
 	carriers(t, func(t *testing.T, spec *providers.Spec) {
 		s, agentURL := newScript(t)
 		x := startTestbed(t, spec, agentURL, nil)
-		x.exchange.Faults = sim.Faults{Duplicate: true, Lose: func(kind providers.OperationKind, n int) bool {
+		x.exchange.Faults = sim.Faults{Lose: func(kind providers.OperationKind, n int) bool {
 			return kind == providers.OpDo && n == 1
 		}}
 		exchange := x.inboundCall(sim.Phone{Voice: phone(spec).Voice, Length: 2 * time.Second})
 		<-s.conn
 		x.ended(t, calls.CallerHangup)
-		if out := exchange.Wait(); len(out.Streams) != 1 || out.Fault != nil {
-			t.Errorf("%d streams, %v", len(out.Streams), out.Fault)
+		if out := exchange.Wait(); out.Call.Moves > 1 || out.Fault != nil {
+			t.Errorf("it was told %d times what to do; %v", out.Call.Moves, out.Fault)
 		}
 	})
 }

@@ -136,7 +136,9 @@ func (x *exchange) Operation(r *http.Request, body []byte, _ time.Time) (*provid
 		op.Kind, op.Digits = providers.OpDigits, digits.Digits
 	case what == "POST do":
 		op.Kind = providers.OpDo
-		op.Answer, err = readCommands(body)
+		if op.Answer, err = readCommands(body); err == nil && op.Answer.Unanswered {
+			op.Once = "answer" // a call is picked up once
+		}
 	default:
 		return nil, refuse(404, "no such path")
 	}
