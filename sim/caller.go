@@ -123,7 +123,8 @@ type call struct {
 	result   *Result
 
 	wire   providers.Messages
-	late   []providers.Message // sent behind the next message
+	late   []providers.Message // sent behind one of the next messages
+	hold   int                 // which one
 	buffer []byte              // to be played
 	heard  []byte
 	said   []byte
@@ -172,10 +173,16 @@ func (c *call) send(ev *providers.Event) error {
 		for _, m := range c.wire.All() {
 			c.late = append(c.late, providers.Message{Binary: m.Binary, Data: bytes.Clone(m.Data)})
 		}
+		if c.hold = 1; ev.At == 0 {
+			c.hold = 2
+		}
 		return nil
 	}
-	all := append(c.wire.All(), c.late...)
-	c.late = nil
+	all := c.wire.All()
+	if c.hold--; c.hold <= 0 {
+		all = append(all, c.late...)
+		c.late = nil
+	}
 	for _, m := range all {
 		if err := c.conn.Write(m.Binary, m.Data); err != nil {
 			return err
@@ -184,7 +191,9 @@ func (c *call) send(ev *providers.Event) error {
 	return nil
 }
 
-// lateEvery is how often a carrier that reorders sends a frame behind the next one.
+// lateEvery is how often a carrier that reorders sends a frame behind the next one. The first
+// one comes behind two: whoever sends it back at once begins with the longest delay there is,
+// and does not run dry by chance later on.
 const lateEvery = 100 * time.Millisecond
 
 func (c *call) run(ctx context.Context) error {
