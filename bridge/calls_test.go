@@ -111,6 +111,9 @@ func startTestbed(t *testing.T, spec *providers.Spec, agentURL string, change fu
 	if x.router, err = openAPI(); err != nil {
 		t.Fatal(err)
 	}
+	if err := exchange.Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	return x
 }
 

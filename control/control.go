@@ -289,13 +289,35 @@ func (c *Controller) listen(ctx context.Context, name string, a Account) {
 	err := a.Listen(ctx, func(_ context.Context, ev *providers.CallEvent) {
 		told := *ev // its owner may use it again
 		c.InOrder("event:"+name+":"+ev.Leg, func(ctx context.Context) {
-			if _, err := c.Handle(ctx, name, &told); err != nil {
+			if err := c.heard(ctx, name, &told); err != nil {
 				c.cfg.Log.Warn("call event", "account", name, "event", told.Kind, "call", told.Leg, "err", err)
 			}
 		})
 	})
 	if err != nil && ctx.Err() == nil && !errors.Is(err, errors.ErrUnsupported) {
 		c.cfg.Log.Error("the carrier's events are not heard any more", "account", name, "err", err)
+	}
+}
+
+// How often an event is tried again that nobody tells a second time, and after what time,
+// which doubles up to a second.
+const (
+	heardTries = 12
+	heardPause = 100 * time.Millisecond
+)
+
+// heard handles an event of a carrier that tells each of them once.
+func (c *Controller) heard(ctx context.Context, account string, ev *providers.CallEvent) error {
+	for try := 0; ; try++ {
+		_, err := c.Handle(ctx, account, ev)
+		if err == nil || final(err) || try == heardTries {
+			return err
+		}
+		select {
+		case <-time.After(min(heardPause<<try, time.Second)):
+		case <-ctx.Done():
+			return err
+		}
 	}
 }
 

@@ -176,6 +176,9 @@ func (d *transferDemo) call(ctx context.Context, voice []int16) (*sim.Outcome, e
 	case err := <-told:
 		return nil, err
 	}
+	if err := d.exchange.Ready(ctx); err != nil {
+		return nil, err
+	}
 	caller := d.exchange.Call(calledNumber, callerNumber, d.hooks("inbound"), sim.Phone{Voice: voice})
 	if err := <-told; err != nil {
 		return nil, err

@@ -122,7 +122,11 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, no)
 		return
 	}
-	c, err := ws.Accept(w, r, nil, ws.Limits{
+	var subprotocols []string
+	if p := ad.Spec.Subprotocol; p != "" {
+		subprotocols = []string{p}
+	}
+	c, err := ws.Accept(w, r, subprotocols, ws.Limits{
 		Text: s.cfg.Limits.Message, Binary: s.cfg.Limits.Message,
 		Idle: s.cfg.Limits.Idle, Write: s.cfg.Limits.Write,
 	})
@@ -168,7 +172,11 @@ func (s *Server) admit(r *http.Request) (*control.Admission, *refusal) {
 		return nil, &refusal{http.StatusNotFound, "provider"}
 	}
 	ad, unsign := &control.Admission{Spec: spec}, func() {}
-	if token := r.PathValue("token"); !s.cfg.Insecure && !sameToken(token, s.cfg.Token) {
+	token := r.PathValue("token")
+	if token == "" { // of a carrier whose URL is the same for all calls
+		token = r.URL.Query().Get("token")
+	}
+	if !s.cfg.Insecure && !sameToken(token, s.cfg.Token) {
 		var err error
 		if ad, err = s.cfg.Control.ReadMedia(spec, token); err != nil {
 			s.cfg.Log.Debug("token refused", "provider", spec.Name, "err", err)

@@ -29,6 +29,17 @@ type Exchange interface {
 	Reply(w http.ResponseWriter, op *Operation, call *ExchangeCall, err error)
 }
 
+// Teller is an Exchange of a carrier that has no webhooks, but tells all over a connection
+// that the bridge has made, and is told by commands what to do.
+type Teller interface {
+	// Tell tells what others ask and tell by webhooks. The URL may be empty.
+	Tell(a *Ask) error
+	// Feed serves a connection for events, and reports whether a request is for one.
+	Feed(w http.ResponseWriter, r *http.Request) bool
+	// Heard reports whether somebody is connected.
+	Heard() bool
+}
+
 // ExchangeCall is a call as the carrier sees it.
 type ExchangeCall struct {
 	ID       string
@@ -86,6 +97,7 @@ const (
 	OpRoom   // whether a room is there
 	OpMember // whether Call is in a room
 	OpNumbers
+	OpOther // something that the Exchange does by itself; for a live call, where Call is set
 )
 
 // Operation is a REST request.
@@ -93,6 +105,7 @@ type Operation struct {
 	Kind   OperationKind
 	Call   string  // all but OpDial: one of its ids
 	Dial   *Dial   // OpDial
+	Leg    string  // OpDial: the id, where the bridge chooses it; Call is to be connected to it then
 	Answer *Answer // OpDo
 	Digits string  // OpDigits
 	Room   string  // OpRoom: its name; OpMember: the carrier's id of it
@@ -105,6 +118,7 @@ type Operation struct {
 	// second time; Done, which may be nil, is called when it is carried out.
 	Once string
 	Done func() `json:"-"`
+	Note any    // of the Exchange's own, for its reply
 }
 
 // PageOf returns the numbers of the page that is asked for, counted from 0, and whether

@@ -177,8 +177,10 @@ type Spec struct {
 	Title     string // for people
 	Formats   []codec.Format
 	Abilities Abilities
-	NewStream func() Stream
-	NewPeer   func() Peer
+	// Subprotocol is that of its WebSockets (RFC 6455 section 1.9); empty: none.
+	Subprotocol string
+	NewStream   func() Stream
+	NewPeer     func() Peer
 	// NewAccount makes an account from its configuration. Errors name the field.
 	NewAccount func(s Setup) (*Account, error)
 	// NewExchange makes the carrier's own end of the account with the same

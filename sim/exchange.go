@@ -210,6 +210,9 @@ func (x *Exchange) reach(url string) string {
 
 // ServeHTTP is the REST API.
 func (x *Exchange) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if t, is := x.Office.(providers.Teller); is && t.Feed(w, r) {
+		return
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
 	if err != nil {
 		http.Error(w, "too large", http.StatusRequestEntityTooLarge)
@@ -229,13 +232,22 @@ func (x *Exchange) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.Office.Reply(w, op, nil, err)
 		return
 	}
-	if x.loses(op.Kind) {
+	if x.loses(kindOf(op)) {
 		lost := httptest.NewRecorder()
 		x.carryOut(lost, op)
 		http.Error(w, "lost", http.StatusInternalServerError)
 		return
 	}
 	x.carryOut(w, op)
+}
+
+// kindOf is what a request is as to faults: connecting a call to a number is something done
+// with the call, also where the number is dialled for that by itself.
+func kindOf(op *providers.Operation) providers.OperationKind {
+	if op.Kind == providers.OpDial && op.Call != "" {
+		return providers.OpDo
+	}
+	return op.Kind
 }
 
 // loses reports whether the reply to a request is to be lost.
@@ -249,7 +261,10 @@ func (x *Exchange) loses(kind providers.OperationKind) bool {
 func (x *Exchange) carryOut(w http.ResponseWriter, op *providers.Operation) {
 	switch op.Kind {
 	case providers.OpDial:
-		call := x.place(op.Dial).Call()
+		if op.Done != nil {
+			op.Done()
+		}
+		call := x.place(op).Call()
 		x.Office.Reply(w, op, &call, nil)
 		return
 	case providers.OpNumbers:
@@ -259,6 +274,12 @@ func (x *Exchange) carryOut(w http.ResponseWriter, op *providers.Operation) {
 	case providers.OpRoom:
 		x.Office.Reply(w, op, x.inRoom(op.Room), nil)
 		return
+	case providers.OpOther:
+		if op.Call == "" {
+			x.firstTime(op)
+			x.Office.Reply(w, op, nil, nil)
+			return
+		}
 	}
 	c := x.Find(op.Call)
 	if c == nil {
@@ -299,9 +320,10 @@ func (x *Exchange) fail(op *providers.Operation) error {
 	if x.asked == nil {
 		x.asked = map[providers.OperationKind]int{}
 	}
-	x.asked[op.Kind]++
+	kind := kindOf(op)
+	x.asked[kind]++
 	if x.Faults.Fail != nil {
-		if err := x.Faults.Fail(op.Kind, x.asked[op.Kind]); err != nil {
+		if err := x.Faults.Fail(kind, x.asked[kind]); err != nil {
 			return err
 		}
 	}
@@ -347,12 +369,35 @@ func (c *SimCall) dials(digits string) {
 }
 
 // place begins a call that the bridge has asked for.
-func (x *Exchange) place(d *providers.Dial) *SimCall {
+func (x *Exchange) place(op *providers.Operation) *SimCall {
+	d := op.Dial
 	c := x.newCall(providers.ExchangeCall{From: d.From, To: d.To, Status: providers.StatusInitiated})
+	if op.Leg != "" {
+		c.call.ID = op.Leg
+	}
+	if other := x.Find(op.Call); other != nil {
+		other.mu.Lock()
+		other.dialled = append(other.dialled, d.To)
+		other.mu.Unlock()
+	}
 	c.dial = d
 	c.phone = x.Phone(c.call)
 	x.begin(c, c.ring)
 	return c
+}
+
+// Ready returns once calls can be made: where the carrier tells of them over a connection of
+// the bridge's, once it is there.
+func (x *Exchange) Ready(ctx context.Context) error {
+	t, is := x.Office.(providers.Teller)
+	for is && !t.Heard() {
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("sim: nobody listens for calls: %w", ctx.Err())
+		}
+	}
+	return nil
 }
 
 // Call makes a call to the bridge, whose inbound webhook is given.
@@ -412,7 +457,7 @@ func (c *SimCall) become(s providers.Status) {
 	if c.dial != nil {
 		url = c.dial.Status
 	}
-	if url != "" {
+	if url != "" || c.x.tells() {
 		c.reports <- report{providers.Ask{Kind: providers.TellStatus, URL: url, Call: call, Sequence: n}}
 	}
 }
@@ -513,6 +558,9 @@ func (c *SimCall) askOnce(ctx context.Context, a *providers.Ask) (answer *provid
 	}
 	ctx, stop := context.WithTimeout(ctx, patience)
 	defer stop()
+	if t, is := c.x.Office.(providers.Teller); is {
+		return nil, false, false, t.Tell(a)
+	}
 	signed, err := c.x.Office.Ask(a, time.Now())
 	if errors.Is(err, providers.ErrNotAsked) {
 		return &providers.Answer{}, false, false, nil
@@ -542,6 +590,12 @@ func (c *SimCall) askOnce(ctx context.Context, a *providers.Ask) (answer *provid
 	}
 	answer, err = c.x.Office.Answer(resp.Header.Get("Content-Type"), body)
 	return answer, false, false, err
+}
+
+// tells reports whether the carrier tells by itself what others tell at URLs.
+func (x *Exchange) tells() bool {
+	_, is := x.Office.(providers.Teller)
+	return is
 }
 
 // lost reports whether a webhook is to be lost.
@@ -598,7 +652,7 @@ func (c *SimCall) converse(ctx context.Context, hook string) {
 	}
 	c.hangAt = time.Now().Add(length)
 	ask := &providers.Ask{Kind: providers.AskAnswer, URL: hook}
-	for ask != nil && ask.URL != "" && ctx.Err() == nil {
+	for ask != nil && (ask.URL != "" || c.x.tells()) && ctx.Err() == nil {
 		ask.Call = c.Call()
 		answer, err := c.ask(ctx, ask)
 		if err != nil {

@@ -69,7 +69,7 @@ func (c *SimCall) tellRoom(r *providers.Room, joined bool) {
 			url = c.dial.Status
 		}
 	}
-	if url != "" {
+	if url != "" || c.x.tells() {
 		n := c.inRooms
 		c.inRooms++
 		c.reports <- report{providers.Ask{Kind: providers.TellRoom, URL: url, Call: c.Call(), Sequence: n,

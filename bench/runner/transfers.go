@@ -120,6 +120,9 @@ func (x *transferLoad) run(ctx context.Context, perMinute float64) bench.Transfe
 	every := time.NewTicker(time.Duration(float64(time.Minute) / perMinute))
 	defer every.Stop()
 	for ctx.Err() == nil {
+		if x.exchange.Ready(ctx) != nil { // it is over
+			break
+		}
 		x.mu.Lock()
 		x.outcome.Begun++
 		x.mu.Unlock()

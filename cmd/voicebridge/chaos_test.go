@@ -433,6 +433,9 @@ func (x *chaos) has(session string) *instance {
 // call makes a call; it is with its agent when this returns.
 func (x *chaos) call() (exchange *sim.SimCall, session string) {
 	rate := x.spec.Formats[0].Rate
+	if err := x.exchange.Ready(x.t.Context()); err != nil {
+		x.t.Fatal(err)
+	}
 	exchange = x.exchange.Call("+15550001111", "+15550002222", chaosPublic+"/hooks/"+x.spec.Name+"/main/inbound",
 		sim.Phone{Voice: ear.Sine(rate, 440, time.Second), Length: 10 * time.Minute})
 	return exchange, <-x.agents.named

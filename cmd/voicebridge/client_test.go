@@ -206,6 +206,9 @@ func testCommands(t *testing.T, spec *providers.Spec) {
 	hook := "/hooks/" + spec.Name + "/main/inbound"
 	req, err := other.Ask(&providers.Ask{Kind: providers.AskAnswer, URL: "http://" + address + hook,
 		Call: providers.ExchangeCall{ID: "x"}}, time.Now())
+	if errors.Is(err, providers.ErrNotAsked) { // it has no webhooks
+		return
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"voicebridge/providers"
+	"voicebridge/providers/asterisk"
 	"voicebridge/providers/cloudonix"
 	"voicebridge/providers/plivo"
 	"voicebridge/providers/telnyx"
@@ -22,6 +23,7 @@ var Specs = []*providers.Spec{
 	plivo.Spec,
 	vobiz.Spec,
 	cloudonix.Spec,
+	asterisk.Spec,
 }
 
 // Matrix is what the carriers can do: a row for each ability, with its name and its meaning,

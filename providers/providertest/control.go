@@ -32,10 +32,12 @@ type Control struct {
 // RunControl runs the suite: webhooks against the carrier's own end of them, and
 // REST requests over TCP.
 func RunControl(t *testing.T, c Control) {
-	t.Run("Documents", c.testDocuments)
-	t.Run("Longest", c.testLongest)
-	t.Run("Webhooks", c.testWebhooks)
-	t.Run("Signatures", c.testSignatures)
+	if a, _ := c.pair(t, anyURL); a.Webhooks != nil { // otherwise it tells over a connection of its own
+		t.Run("Documents", c.testDocuments)
+		t.Run("Longest", c.testLongest)
+		t.Run("Webhooks", c.testWebhooks)
+		t.Run("Signatures", c.testSignatures)
+	}
 	t.Run("Calls", c.testCalls)
 	t.Run("CallErrors", c.testCallErrors)
 	t.Run("Retries", c.testRetries)
@@ -112,6 +114,7 @@ func (c Control) same(got, want *providers.Answer) bool {
 // possible is an answer without what the carrier cannot do.
 func (c Control) possible(a *providers.Answer) *providers.Answer {
 	p := *c.patient(a)
+	p.Media = strings.Replace(p.Media, "?token=", "/", 1) // where the carrier has one URL for all calls
 	if p.Room != nil {
 		r := *p.Room
 		r.End = r.End && c.Spec.Abilities.RoomEnds
@@ -422,6 +425,9 @@ func (c Control) serve(t *testing.T) (*providers.Account, *api) {
 			s.ops = append(s.ops, op)
 			err = s.answer(len(s.ops), op)
 			s.mu.Unlock()
+			if err == nil && op.Done != nil {
+				op.Done()
+			}
 		}
 		if garbage, ok := err.(garbage); ok {
 			w.WriteHeader(garbage.status)
@@ -450,10 +456,27 @@ type garbage struct {
 
 func (garbage) Error() string { return "garbage" }
 
+// last is the last request that was about a call.
 func (s *api) last() *providers.Operation {
+	return s.find(func(op *providers.Operation) bool { return op.Kind != providers.OpOther })
+}
+
+// done is the last request that had something done with a call.
+func (s *api) done() *providers.Operation {
+	return s.find(func(op *providers.Operation) bool {
+		return op.Kind == providers.OpDo || op.Kind == providers.OpDial && op.Call != "" // for the call
+	})
+}
+
+func (s *api) find(fits func(*providers.Operation) bool) *providers.Operation {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.ops[len(s.ops)-1]
+	for _, op := range slices.Backward(s.ops) {
+		if fits(op) {
+			return op
+		}
+	}
+	return &providers.Operation{}
 }
 
 func (s *api) count() int {
@@ -483,7 +506,8 @@ func (c Control) testCalls(t *testing.T) {
 	} {
 		want.Detect = want.Detect && c.Spec.Abilities.Detects
 		leg, err := a.Dial(ctx, &want)
-		if err != nil || leg.ID != "CA1" || s.last().Kind != providers.OpDial || *s.last().Dial != want {
+		if err != nil || leg.ID != cmp.Or(s.last().Leg, "CA1") || s.last().Kind != providers.OpDial ||
+			*s.last().Dial != want {
 			t.Errorf("%+v, %v\nbecame %+v\nwant %+v", leg, err, s.last().Dial, want)
 		}
 	}
@@ -496,9 +520,10 @@ func (c Control) testCalls(t *testing.T) {
 		t.Errorf("%+v, %v, %+v", evs, err, s.last())
 	}
 	for _, answer := range answers {
-		if err := a.Do(ctx, "CA1", &answer); err != nil || s.last().Kind != providers.OpDo ||
-			!c.same(s.whole(t, s.last().Answer), &answer) {
-			t.Errorf("%v, %+v\nwant %+v", err, s.last().Answer, answer)
+		before := s.done()
+		if err := a.Do(ctx, "CA1", &answer); err != nil || s.done() == before ||
+			!c.same(s.whole(t, s.done().Answer), &answer) {
+			t.Errorf("%v, %+v\nwant %+v", err, s.done().Answer, answer)
 		}
 	}
 	if err := a.Do(ctx, "CA1", &providers.Answer{}); err != nil || s.last().Kind != providers.OpHangup {

@@ -224,7 +224,9 @@ func (h Harness) audio(b []byte, at time.Duration) providers.Event {
 	ev := providers.Event{Kind: providers.EventAudio, Audio: b, At: at}
 	s, p := h.Spec.NewStream(), h.Spec.NewPeer()
 	var got providers.Event
-	for _, e := range []*providers.Event{{Kind: providers.EventStart, Start: h.Start(h.Spec.Formats[0])}, &ev} {
+	first := h.Spec.Formats[0]
+	for _, e := range []*providers.Event{{Kind: providers.EventStart, Start: h.Start(first)},
+		{Kind: providers.EventAudio, Audio: make([]byte, first.FrameBytes()), At: at}} {
 		m, err := encode(p, e)
 		if err == nil {
 			got, err = decode(s, m)

@@ -1,0 +1,453 @@
+package asterisk
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"voicebridge/providers"
+	"voicebridge/providers/internal/asteriskmedia"
+	"voicebridge/providers/internal/rest"
+)
+
+// commands are those of an account.
+type commands struct {
+	cfg     Config
+	rest    rest.Client
+	dial    dialer
+	publish func(*providers.Answer) string
+
+	mu     sync.Mutex
+	states map[string]state // of channels, as this instance has set them, until they end
+}
+
+func newCommands(cfg Config, base *url.URL, transport http.RoundTripper) *commands {
+	c := &commands{cfg: cfg, dial: dialer{Net: dialFunc(transport)}, states: map[string]state{}}
+	c.rest = rest.Client{Carrier: "asterisk", Base: base, HTTP: transport,
+		Fault:     fault,
+		Authorize: func(r *http.Request) error { r.SetBasicAuth(cfg.Username, cfg.Password); return nil }}
+	return c
+}
+
+// fault reads what ARI says of an error.
+func fault(_ int, body []byte) (code, detail string) {
+	var said struct{ Message, Error string }
+	_ = json.Unmarshal(body, &said) // whatever it is, the status counts
+	return "", said.Message + said.Error
+}
+
+// Publish implements providers.Publisher.
+func (c *commands) Publish(url func(*providers.Answer) string) { c.publish = url }
+
+// variables goes with what makes a channel.
+type variables struct {
+	Variables map[string]string `json:"variables"`
+}
+
+// keep remembers the state of a channel, and returns it as variables.
+func (c *commands) keep(channel string, st state) variables {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.states[channel] = st
+	return variables{map[string]string{variable: st.encode()}}
+}
+
+// forget drops the state of a channel that has ended, and returns it.
+func (c *commands) forget(channel string) state {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	st := c.states[channel]
+	delete(c.states, channel)
+	return st
+}
+
+// stateOf asks for the state of a channel.
+func (c *commands) stateOf(ctx context.Context, channel string) (state, error) {
+	var v struct {
+		Value string `json:"value"`
+	}
+	err := c.rest.Do(ctx, "state", "GET", path("channels", channel, "variable")+query("variable", variable), nil, &v)
+	var known *providers.CallError
+	if errors.As(err, &known) && known.Status == http.StatusNotFound &&
+		known.Detail == "Provided variable was not found" {
+		return state{}, nil
+	}
+	return decodeState(v.Value), err
+}
+
+// setState writes the state of a channel.
+func (c *commands) setState(ctx context.Context, channel string, st state) error {
+	c.keep(channel, st)
+	return c.rest.Do(ctx, "state", "POST", path("channels", channel, "variable")+query("variable", variable, "value",
+		st.encode()), nil, nil)
+}
+
+// path joins what stands in one, query what goes with it.
+func path(parts ...string) string {
+	var b strings.Builder
+	for _, p := range parts {
+		b.WriteString("/" + url.PathEscape(p))
+	}
+	return b.String()
+}
+
+func query(pairs ...string) string {
+	q := url.Values{}
+	for i := 0; i < len(pairs); i += 2 {
+		if pairs[i+1] != "" {
+			q.Set(pairs[i], pairs[i+1])
+		}
+	}
+	return "?" + q.Encode()
+}
+
+// channel is one as ARI tells it.
+type channel struct {
+	ID     string `json:"id"`
+	Name   string `json:"name"`
+	State  string `json:"state"`
+	Caller struct {
+		Number string `json:"number"`
+	} `json:"caller"`
+	Dialplan struct {
+		Exten string `json:"exten"`
+	} `json:"dialplan"`
+	Vars map[string]string `json:"channelvars,omitempty"`
+}
+
+// Dial implements providers.Commands. The id of the channel is chosen here, so that what is
+// told of it before the reply is known.
+func (c *commands) Dial(ctx context.Context, d *providers.Dial) (providers.Leg, error) {
+	id := "vb-" + strings.ToLower(rand.Text())
+	st := state{Answer: d.Answer, Status: d.Status, Digits: d.Digits}
+	return providers.Leg{ID: id}, c.originate(ctx, id, d.To, d.From, d.Ring, st)
+}
+
+func (c *commands) originate(ctx context.Context, id, to, from string, ring time.Duration, st state) error {
+	if c.cfg.Endpoint == "" {
+		return &providers.CallError{Op: "asterisk: dial", Kind: providers.ErrRejected,
+			Detail: "the account has no endpoint to dial"}
+	}
+	var made channel
+	err := c.rest.Do(ctx, "dial", "POST", path("channels")+query("endpoint", c.cfg.endpoint(to), "app", c.cfg.App,
+		"channelId", id, "callerId", from, "timeout", strconv.Itoa(int(ring/time.Second))), c.keep(id, st), &made)
+	if err == nil && made.ID != id {
+		err = &providers.CallError{Op: "asterisk: dial", Kind: providers.ErrUnavailable,
+			Err: errors.New("the reply is not about the channel")}
+	}
+	if err != nil && !unanswered(err) {
+		c.forget(id)
+	}
+	return err
+}
+
+// Hangup implements providers.Commands.
+func (c *commands) Hangup(ctx context.Context, leg string) error {
+	return c.rest.Do(ctx, "hangup", "DELETE", path("channels", leg)+query("reason_code", "16"), nil, nil)
+}
+
+// Get implements providers.Commands.
+func (c *commands) Get(ctx context.Context, leg string) ([]providers.CallEvent, error) {
+	var ch channel
+	if err := c.rest.Do(ctx, "get", "GET", path("channels", leg), nil, &ch); err != nil {
+		return nil, err
+	}
+	status := statuses[ch.State]
+	if status == "" {
+		status = providers.StatusError
+	}
+	ev := providers.CallEvent{Kind: providers.CallProgress, Leg: leg, Raw: ch.State, Status: status}
+	st, err := c.stateOf(ctx, leg)
+	if err != nil {
+		return nil, err
+	}
+	ev.Place = st.Bridge
+	return []providers.CallEvent{ev}, nil
+}
+
+// SendDigits implements providers.DigitSender: w waits half a second.
+func (c *commands) SendDigits(ctx context.Context, leg, digits string) error {
+	return c.rest.Do(ctx, "digits", "POST", path("channels", leg, "dtmf")+query("dtmf", digits, "between", "100",
+		"duration", "100"), nil, nil)
+}
+
+// InRoom implements providers.RoomLooker.
+func (c *commands) InRoom(ctx context.Context, room string, legs []string) ([]bool, error) {
+	members, err := c.members(ctx, roomOf(room))
+	in := make([]bool, len(legs))
+	for i, leg := range legs {
+		in[i] = slices.Contains(members, leg)
+	}
+	return in, err
+}
+
+// members are the channels in a bridge; none where there is no such bridge.
+func (c *commands) members(ctx context.Context, bridge string) ([]string, error) {
+	var b struct {
+		Channels []string `json:"channels"`
+	}
+	err := c.rest.Do(ctx, "room", "GET", path("bridges", bridge), nil, &b)
+	if providers.IsNoCall(err) {
+		err = nil
+	}
+	return b.Channels, err
+}
+
+// dialedMark stands in the id of the channel to a number, behind that of the leg that is to be
+// connected to it.
+const dialedMark = ".to-"
+
+// Bridges are named after what they are for: a call and its media, or a room.
+func bridgeOf(leg string) string { return leg + ".call" }
+func roomOf(room string) string  { return "room-" + room }
+func roomName(b string) string   { return strings.TrimPrefix(b, "room-") }
+func isRoom(bridge string) bool  { return strings.HasPrefix(bridge, "room-") }
+
+// put makes a bridge, if it is not there, and puts a channel into it.
+func (c *commands) put(ctx context.Context, bridge, channel string) error {
+	if err := c.rest.Do(ctx, "bridge", "POST", path("bridges", bridge)+query("type", "mixing"), nil, nil); err != nil {
+		return err
+	}
+	return c.rest.Do(ctx, "join", "POST", path("bridges", bridge, "addChannel")+query("channel", channel), nil, nil)
+}
+
+// surely repeats what may be done twice while Asterisk does not answer.
+func surely(ctx context.Context, do func() error) error {
+	for try := 0; ; try++ {
+		err := do()
+		if err == nil || try == surelyTries || !unanswered(err) {
+			return err
+		}
+		select {
+		case <-time.After(surelyPause << try):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// unanswered reports whether nobody knows if what was asked for has been done.
+func unanswered(err error) bool {
+	known := new(providers.CallError)
+	return errors.As(err, &known) && known.Kind == providers.ErrUnavailable
+}
+
+// putSurely is put for what is not tried again by others.
+func (c *commands) putSurely(ctx context.Context, bridge, channel string) error {
+	first := true
+	return surely(ctx, func() error {
+		if members, err := c.members(ctx, bridge); !first && err == nil && slices.Contains(members, channel) {
+			return nil
+		}
+		first = false
+		return c.put(ctx, bridge, channel)
+	})
+}
+
+// How often, and after what time, something is tried again that Asterisk did not answer.
+const (
+	surelyTries = 4
+	surelyPause = 100 * time.Millisecond
+)
+
+// Do implements providers.Commands. The new state is written first: it tells what comes by
+// itself from what the bridge has done.
+func (c *commands) Do(ctx context.Context, leg string, a *providers.Answer) error {
+	before, err := c.stateOf(ctx, leg)
+	if err != nil {
+		return err
+	}
+	if a.Unanswered {
+		if err := c.rest.Do(ctx, "answer", "POST", path("channels", leg, "answer"), nil, nil); err != nil {
+			return err
+		}
+	}
+	if a.Unanswered && before.Media != "" { // whoever else has been told of the call has begun
+		return nil
+	}
+	next := state{Answer: before.Answer, Status: before.Status, Left: before.Room}
+	do := c.perform(&next, leg, a)
+	if do == nil {
+		return c.Hangup(ctx, leg)
+	}
+	if err := c.setState(ctx, leg, next); err != nil {
+		return err
+	}
+	if next.Play != "" { // it is heard outside of bridges only
+		if err := c.leave(ctx, leg, &before, &next); err != nil {
+			return err
+		}
+		return do(ctx)
+	}
+	if err := do(ctx); err != nil {
+		if !unanswered(err) {
+			err = errors.Join(err, c.setState(ctx, leg, before)) // it goes on as it was
+		}
+		return err
+	}
+	// It is done: what is left of the step before is ended with the call at the latest.
+	_ = surely(ctx, func() error { return c.leave(ctx, leg, &before, &next) })
+	return nil
+}
+
+// perform completes the state for an answer and returns what does it; nil: there is nothing
+// to be done.
+func (c *commands) perform(st *state, leg string, a *providers.Answer) func(context.Context) error {
+	sound := ""
+	if a.Say != "" {
+		sound = c.cfg.sound(a.Say)
+	}
+	switch {
+	case a.Ask != nil:
+		st.Key = a.Ask.URL
+		return c.play(st, leg, append([]string{sound}, silences(a.Ask.Wait)...)...)
+	case sound != "":
+		rest := *a
+		rest.Say, rest.Unanswered = "", false
+		if !rest.Empty() {
+			st.Do = c.publish(&rest)
+		}
+		return c.play(st, leg, sound)
+	case a.Media != "":
+		st.Media, st.Next, st.Bridge = asteriskmedia.ChannelOf(leg), a.Next, bridgeOf(leg)
+		return func(ctx context.Context) error { return c.stream(ctx, st, leg, a.Media) }
+	case a.Room != nil:
+		st.Room, st.Next, st.Bridge, st.Wait = a.Room.Events, a.Next, roomOf(a.Room.Name), a.Room.Wait
+		return func(ctx context.Context) error { return c.join(ctx, st, leg) }
+	case a.Dial != "":
+		st.Dialed, st.Next = leg+dialedMark+strings.ToLower(rand.Text()[:12]), a.Next
+		return func(ctx context.Context) error {
+			return c.made(ctx, st.Dialed, func() error {
+				return c.originate(ctx, st.Dialed, a.Dial, a.Caller, time.Duration(a.RingSeconds())*time.Second,
+					state{For: leg})
+			})
+		}
+	}
+	return nil
+}
+
+// leave ends what a channel was doing.
+func (c *commands) leave(ctx context.Context, leg string, before, next *state) error {
+	if before.Play != "" {
+		if err := c.gone(c.rest.Do(ctx, "stop", "DELETE", path("playbacks", before.Play), nil, nil)); err != nil {
+			return err
+		}
+	}
+	if before.Media != "" {
+		if err := c.endMedia(ctx, before.Media); err != nil {
+			return err
+		}
+	}
+	if before.Dialed != "" {
+		if err := c.gone(c.Hangup(ctx, before.Dialed)); err != nil {
+			return err
+		}
+	}
+	if before.Bridge == "" || next.Bridge != "" { // which takes it out of the one before
+		return nil
+	}
+	err := c.rest.Do(ctx, "leave", "POST", path("bridges", before.Bridge, "removeChannel")+query("channel", leg), nil,
+		nil)
+	var known *providers.CallError
+	if errors.As(err, &known) && known.Status == http.StatusUnprocessableEntity { // it is not there any more
+		err = nil
+	}
+	return c.gone(err)
+}
+
+// gone drops the error of what is not there any more.
+func (c *commands) gone(err error) error {
+	if providers.IsNoCall(err) {
+		return nil
+	}
+	return err
+}
+
+// endMedia ends the channel with a leg's audio. Nobody is to be told of that.
+func (c *commands) endMedia(ctx context.Context, media string) error {
+	c.keep(media, state{})
+	if err := c.gone(c.setState(ctx, media, state{})); err != nil {
+		return err
+	}
+	return c.gone(c.Hangup(ctx, media))
+}
+
+// silences are sounds of Asterisk's that last as long, in whole seconds.
+func silences(wait time.Duration) (list []string) {
+	for left := max(1, int(wait/time.Second)); left > 0; left -= 10 {
+		list = append(list, silence+strconv.Itoa(min(left, 10)))
+	}
+	return list
+}
+
+// silence and a number, 1 to 10, are a sound that lasts so many seconds.
+const silence = "sound:silence/"
+
+// play plays sounds, one after the other; their end is told.
+func (c *commands) play(st *state, leg string, sounds ...string) func(context.Context) error {
+	st.Play = "vb-" + strings.ToLower(rand.Text())
+	var list []string
+	for _, s := range sounds {
+		if s != "" {
+			list = append(list, s)
+		}
+	}
+	return func(ctx context.Context) error {
+		return c.rest.Do(ctx, "play", "POST", path("channels", leg, "play", st.Play)+query("media",
+			strings.Join(list, ",")), nil, nil)
+	}
+}
+
+// stream makes a channel with the audio of a leg, which Asterisk connects to the bridge. It
+// comes into the leg's bridge once it is up.
+func (c *commands) stream(ctx context.Context, st *state, leg, media string) error {
+	if err := c.putSurely(ctx, st.Bridge, leg); err != nil {
+		return err
+	}
+	token := media[strings.LastIndexByte(media, '/')+1:]
+	of := state{For: leg, Next: st.Next, Bridge: st.Bridge, URL: media}
+	return c.made(ctx, st.Media, func() error {
+		return c.rest.Do(ctx, "stream", "POST", path("channels", "externalMedia")+query("app", c.cfg.App,
+			"channelId", st.Media, "external_host", c.cfg.Media, "format", c.cfg.Format, "encapsulation", "none",
+			"transport", "websocket", "connection_type", "client",
+			"transport_data", "f(json)v("+tokenParam+"="+token+")"), c.keep(st.Media, of), nil)
+	})
+}
+
+// made makes a channel with an id. Where Asterisk does not answer, it is asked whether there
+// is one.
+func (c *commands) made(ctx context.Context, id string, do func() error) error {
+	err := do()
+	if !unanswered(err) {
+		return err
+	}
+	asked := surely(ctx, func() error { return c.rest.Do(ctx, "look", "GET", path("channels", id), nil, nil) })
+	if asked == nil {
+		return nil
+	}
+	return err
+}
+
+// tokenParam is the parameter of the media connection's URL with its token.
+const tokenParam = "token"
+
+// join puts a channel into a room. Who is alone there, and waits, hears music.
+func (c *commands) join(ctx context.Context, st *state, leg string) error {
+	if err := c.putSurely(ctx, st.Bridge, leg); err != nil {
+		return err
+	}
+	method := "DELETE"
+	if members, err := c.members(ctx, st.Bridge); err == nil && len(members) < 2 && st.Wait {
+		method = "POST"
+	}
+	_ = c.rest.Do(ctx, "music", method, path("bridges", st.Bridge, "moh"), nil, nil) // the call goes on without, too
+	return nil
+}
