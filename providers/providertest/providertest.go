@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -428,7 +429,16 @@ func (h Harness) testRetention(t *testing.T) {
 // testAllocations: audio allocates nothing, once the buffers have grown.
 func (h Harness) testAllocations(t *testing.T) {
 	for _, f := range h.Spec.Formats {
-		s, p := h.connect(t, f)
+		s, p := h.Spec.NewStream(), h.Spec.NewPeer()
+		start := *h.Start(f)
+		start.Stream = strings.Repeat("an id as long as those of carriers ", 3)
+		first, err := encode(p, &providers.Event{Kind: providers.EventStart, At: -1, Start: &start})
+		if err == nil {
+			_, err = s.Decode(nil, first)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 		const runs = 100
 		var in [runs + 12]providers.Message // each its own, since they are numbered
 		for i := range in {

@@ -22,8 +22,12 @@ func (p *Peer) Encode(out *providers.Messages, ev *providers.Event) error {
 	switch ev.Kind {
 	case providers.EventStart:
 		p.format = ev.Start.In
+		id := ev.Start.Stream
+		if LegOf(id) != ev.Start.Call {
+			id = ev.Start.Call + mediaMark + id
+		}
 		msg = message{Event: eventStart, Connection: "bridge", Channel: "WebSocket/bridge/0x7f79ac006da0",
-			ChannelID: ev.Start.Stream, Format: NameOf(p.format), FrameSize: p.format.FrameBytes(), Ptime: 20,
+			ChannelID: id, Format: NameOf(p.format), FrameSize: p.format.FrameBytes(), Ptime: 20,
 			Variables: map[string]string{"MEDIA_WEBSOCKET_CONNECTION_ID": "bridge"}}
 	case providers.EventAudio:
 		m := out.Add(true)

@@ -98,7 +98,7 @@ func (s *Stream) decodeJSON(data []byte, ev *providers.Event) error {
 	if msg.Event == "start" {
 		return s.start(&msg, ev)
 	}
-	if err := s.belongs(msg.Stream); err != nil {
+	if err := s.belongs([]byte(msg.Stream)); err != nil {
 		return err
 	}
 	switch msg.Event {
@@ -156,7 +156,7 @@ func (s *Stream) start(msg *message, ev *providers.Event) error {
 const maxAt = 1 << 48
 
 func (s *Stream) media(f *mediajson.Fields, ev *providers.Event) error {
-	if err := s.belongs(string(f.Stream)); err != nil {
+	if err := s.belongs(f.Stream); err != nil {
 		return err
 	}
 	if len(f.Track) > 0 && string(f.Track) != "inbound" {
@@ -180,11 +180,11 @@ func (s *Stream) media(f *mediajson.Fields, ev *providers.Event) error {
 
 // belongs checks that a message comes after the start and is of this stream. Not all
 // name it.
-func (s *Stream) belongs(id string) error {
+func (s *Stream) belongs(id []byte) error {
 	if !s.started {
 		return s.errorf("message before start")
 	}
-	if id != "" && id != s.id {
+	if len(id) > 0 && string(id) != s.id {
 		return s.errorf("message of another stream")
 	}
 	return nil

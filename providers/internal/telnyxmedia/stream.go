@@ -127,7 +127,7 @@ func (s *Stream) decodeJSON(evs []providers.Event, data []byte) ([]providers.Eve
 		}
 		return append(evs, ev), nil
 	}
-	if err := s.belongs(msg.Stream); err != nil {
+	if err := s.belongs([]byte(msg.Stream)); err != nil {
 		return evs, err
 	}
 	switch msg.Event {
@@ -183,11 +183,11 @@ func (s *Stream) start(msg *message, ev *providers.Event) error {
 
 // belongs checks that a message comes after the start and is of this stream, whose id may
 // be written in capitals.
-func (s *Stream) belongs(id string) error {
+func (s *Stream) belongs(id []byte) error {
 	if !s.started {
 		return errors.New("telnyx: message before start")
 	}
-	if id != "" && s.id != "" && !strings.EqualFold(id, s.id) {
+	if len(id) > 0 && s.id != "" && string(id) != s.id && !strings.EqualFold(string(id), s.id) {
 		return errors.New("telnyx: message of another stream")
 	}
 	return nil
@@ -199,7 +199,7 @@ const maxAt = 1 << 40
 // audio takes a frame and returns those that are due: this one, those that have waited for
 // it, or none where one before it is still to come.
 func (s *Stream) audio(evs []providers.Event, f *mediajson.Fields) ([]providers.Event, error) {
-	if err := s.belongs(string(f.Stream)); err != nil {
+	if err := s.belongs(f.Stream); err != nil {
 		return evs, err
 	}
 	if len(f.Track) > 0 && string(f.Track) != "inbound" {
