@@ -2,7 +2,6 @@ package control
 
 import (
 	"context"
-	"errors"
 	"io"
 	"log/slog"
 	"runtime/debug"
@@ -283,21 +282,36 @@ func (c *Controller) Run(ctx context.Context) {
 	}
 }
 
-// listen takes the events of a carrier that tells them over a connection of its own,
-// those of each leg in order.
+// listen takes the events of a carrier that tells them over a connection of its own, those of
+// each leg in order. One instance at a time does.
 func (c *Controller) listen(ctx context.Context, name string, a Account) {
-	err := a.Listen(ctx, func(_ context.Context, ev *providers.CallEvent) {
-		told := *ev // its owner may use it again
-		c.InOrder("event:"+name+":"+ev.Leg, func(ctx context.Context) {
-			if err := c.heard(ctx, name, &told); err != nil {
-				c.cfg.Log.Warn("call event", "account", name, "event", told.Kind, "call", told.Leg, "err", err)
-			}
-		})
-	})
-	if err != nil && ctx.Err() == nil && !errors.Is(err, errors.ErrUnsupported) {
-		c.cfg.Log.Error("the carrier's events are not heard any more", "account", name, "err", err)
+	if !a.TellsItself() {
+		return
 	}
+	c.cfg.Cluster.Hold(ctx, "events:"+name, func(ctx context.Context) {
+		for ctx.Err() == nil {
+			err := a.Listen(ctx, func(_ context.Context, ev *providers.CallEvent) {
+				told := *ev // its owner may use it again
+				c.InOrder("event:"+name+":"+ev.Leg, func(ctx context.Context) {
+					if err := c.heard(ctx, name, &told); err != nil {
+						c.cfg.Log.Warn("call event", "account", name, "event", told.Kind, "call", told.Leg, "err", err)
+					}
+				})
+			})
+			if ctx.Err() != nil {
+				return
+			}
+			c.cfg.Log.Error("the carrier's events are not heard", "account", name, "err", err)
+			select {
+			case <-time.After(listenAgain):
+			case <-ctx.Done():
+			}
+		}
+	})
 }
+
+// listenAgain is after what time a carrier's events are listened to again that it refuses.
+const listenAgain = 10 * time.Second
 
 // How often an event is tried again that nobody tells a second time, and after what time,
 // which doubles up to a second.

@@ -255,6 +255,15 @@ func (a *Account) SendDigits(ctx context.Context, leg, digits string) error {
 	return nil
 }
 
+// TellsItself reports whether the carrier tells of calls over a connection of its own.
+func (a *Account) TellsItself() bool {
+	if !a.HasCommands() {
+		return false
+	}
+	_, is := a.commands.(EventSource)
+	return is
+}
+
 // Listen gives the events of a carrier that tells them over a connection of its own
 // to handle, until ctx ends. It is errors.ErrUnsupported, at once, for other carriers.
 func (a *Account) Listen(ctx context.Context, handle func(context.Context, *CallEvent)) error {

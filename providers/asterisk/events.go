@@ -73,7 +73,7 @@ func (c *commands) Listen(ctx context.Context, handle func(context.Context, *pro
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if errors.Is(err, errCredentials) {
+		if errors.Is(err, errCredentials) || errors.Is(err, errReplaced) {
 			return err
 		}
 		if time.Since(began) > retryMost {
@@ -87,7 +87,10 @@ func (c *commands) Listen(ctx context.Context, handle func(context.Context, *pro
 	}
 }
 
-var errCredentials = errors.New("asterisk: ARI does not take username and password")
+var (
+	errCredentials = errors.New("asterisk: ARI does not take username and password")
+	errReplaced    = errors.New("asterisk: another program has taken the Stasis application: give each bridge an app")
+)
 
 // listener is the connection for events.
 type listener struct {
@@ -126,9 +129,14 @@ func (l *listener) listen(ctx context.Context) error {
 			return err
 		}
 		var ev event
-		if json.Unmarshal(data, &ev) == nil {
-			l.take(ctx, &ev)
+		if json.Unmarshal(data, &ev) != nil {
+			continue // whatever it is, it is no event of ARI's
 		}
+		if ev.Type == "ApplicationReplaced" {
+			conn.Close(ws.CloseNormal, "")
+			return errReplaced
+		}
+		l.take(ctx, &ev)
 	}
 }
 

@@ -377,7 +377,7 @@ func (x *exchange) originate(op *providers.Operation, q url.Values, body []byte)
 	seconds, bad := strconv.Atoi(q.Get("timeout"))
 	switch {
 	case !a || !b || !providers.ValidNumber(number):
-		return errors.New("Invalid endpoint specified") //nolint:staticcheck // Asterisk's own words
+		return errors.New("no endpoint of the trunk")
 	case q.Get("app") != x.cfg.App || bad != nil:
 		return errors.New("app, timeout: must be there")
 	}
@@ -527,7 +527,7 @@ func (x *exchange) play(op *providers.Operation, playback, media string) error {
 				return err
 			}
 		default:
-			return fmt.Errorf("Media not found: %.60s", m) //nolint:staticcheck // Asterisk's own words
+			return fmt.Errorf("no media %.60s", m)
 		}
 	}
 	if playback == "" || playback != st.Play {

@@ -209,12 +209,12 @@ func verb(a *providers.Answer, e *xmldoc.Element) error {
 		return gather(a, e)
 	case "Connect":
 		if len(e.Children) != 1 || !rest.Secure(e.Children[0].Attr("url"), "wss") {
-			return errors.New("Connect must hold one Stream to wss://")
+			return errors.New("a Connect must hold one Stream to wss://")
 		}
 		a.Media, a.Format = e.Children[0].Attr("url"), twiliomedia.Format
 	case "Redirect":
 		if !rest.Secure(text, "https") {
-			return fmt.Errorf("Redirect to %.100q", text)
+			return fmt.Errorf("a Redirect to %.100q", text)
 		}
 		a.Next = text
 	case "Dial":
@@ -229,7 +229,7 @@ func verb(a *providers.Answer, e *xmldoc.Element) error {
 func gather(a *providers.Answer, e *xmldoc.Element) error {
 	wait, err := strconv.Atoi(e.Attr("timeout"))
 	if err != nil || wait < 1 || e.Attr("numDigits") != "1" || !rest.Secure(e.Attr("action"), "https") {
-		return errors.New("Gather for one digit with a timeout and an action is all that is simulated")
+		return errors.New("a Gather for one digit with a timeout and an action is all that is simulated")
 	}
 	a.Ask = &providers.Question{URL: e.Attr("action"), Wait: time.Duration(wait) * time.Second}
 	for i := range e.Children {
@@ -249,7 +249,7 @@ func dial(a *providers.Answer, e *xmldoc.Element) error {
 			Wait: n.Attr("startConferenceOnEnter") == "false", Events: n.Attr("statusCallback")}
 		if text == "" || a.Room.Events != "" && (!rest.Secure(a.Room.Events, "https") ||
 			n.Attr("statusCallbackEvent") != "join leave") {
-			return errors.New("Conference without a name, or with a bad statusCallback")
+			return errors.New("a Conference without a name, or with a bad statusCallback")
 		}
 		return nil
 	}

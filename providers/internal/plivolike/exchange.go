@@ -260,7 +260,7 @@ func (x *Exchange) element(a *providers.Answer, e *xmldoc.Element) (err error) {
 	switch e.Name() {
 	case "Speak":
 		if a.Say = text; text == "" {
-			return errors.New("Speak without text")
+			return errors.New("a Speak without text")
 		}
 	case x.Question:
 		return x.question(a, e)
@@ -313,7 +313,7 @@ func (x *Exchange) stream(a *providers.Answer, e *xmldoc.Element, url string) er
 	case err != nil:
 		return err
 	case !rest.Secure(url, "wss"):
-		return fmt.Errorf("Stream to %.100q must be wss://", url)
+		return fmt.Errorf("a Stream to %.100q must be wss://", url)
 	case e.Attr("bidirectional") != "true" || e.Attr("keepCallAlive") != "true":
 		return errors.New("a Stream that does not go both ways and keep the call is not simulated")
 	case e.Attr("audioTrack") != "" && e.Attr("audioTrack") != "inbound":
@@ -333,7 +333,7 @@ func conferenceOf(a *providers.Answer, e *xmldoc.Element, name string) (err erro
 	case err != nil:
 		return err
 	case name == "" || strings.ContainsAny(name, " ;/?&"):
-		return errors.New("Conference without a good name")
+		return errors.New("a Conference without a good name")
 	case r.Hold != "" && !rest.Secure(r.Hold, "https"):
 		return fmt.Errorf("waitSound %.100q", r.Hold)
 	case e.Attr("stayAlone") != "true": // a lone member would be thrown out
