@@ -25,7 +25,7 @@ import (
 type Limits struct {
 	Handshakes float64       // a second
 	Message    int64         // bytes of a carrier's message
-	Idle       time.Duration // until the carrier's next message
+	Idle       time.Duration // until the carrier's next message, or sign of life
 	Write      time.Duration // for a message to be taken by the carrier
 }
 
@@ -128,7 +128,8 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request) {
 	}
 	c, err := ws.Accept(w, r, subprotocols, ws.Limits{
 		Text: s.cfg.Limits.Message, Binary: s.cfg.Limits.Message,
-		Idle: s.cfg.Limits.Idle, Write: s.cfg.Limits.Write,
+		// A caller who is muted, or silent, is still there.
+		Idle: s.cfg.Limits.Idle, Signs: true, Write: s.cfg.Limits.Write,
 	})
 	if err != nil { // answered by Accept
 		s.refused.WithLabelValues("handshake").Inc()

@@ -21,6 +21,7 @@ type Abilities struct {
 	FixedFrames bool `json:"fixed_frames" means:"audio messages hold exactly 20 ms"`
 	Greets      bool `json:"greets" means:"greets before the start"`    // with an EventConnected
 	Reorders    bool `json:"reorders" means:"audio comes in any order"` // the Stream puts it in order
+	Silent      bool `json:"silent" means:"sends nothing while the caller is silent"`
 	StreamStays bool `json:"stream_stays" means:"the stream goes on when its call is taken elsewhere"`
 	// Queue is how much audio the carrier holds for playing before it discards
 	// what comes; 0 where no limit is known.

@@ -254,8 +254,10 @@ func (c *call) tick(n int, at time.Duration) error {
 	payload := c.Start.In.Encoding.AppendEncode(nil, frame)
 	c.said = append(c.said, payload...)
 	c.result.SentAt = append(c.result.SentAt, c.now())
-	if err := c.send(&providers.Event{Kind: providers.EventAudio, Audio: payload, At: at}); err != nil {
-		return err
+	if !c.Spec.Abilities.Silent || n*size < len(c.Voice) {
+		if err := c.send(&providers.Event{Kind: providers.EventAudio, Audio: payload, At: at}); err != nil {
+			return err
+		}
 	}
 	out := min(c.format.FrameBytes(), len(c.buffer))
 	c.heard = append(c.heard, c.buffer[:out]...)

@@ -36,6 +36,8 @@ type Limits struct {
 	Binary int64         // bytes of a binary message
 	Idle   time.Duration // until a whole message has come; a slow one does not extend it; 0: any time
 	Write  time.Duration // for what was written to be taken by the other side
+	// Signs tells that pings and pongs count for Idle as messages do; they are asked for.
+	Signs bool
 	// AnyOrigin lets web pages connect: for sockets that ask for a token which a
 	// foreign page does not have.
 	AnyOrigin bool
@@ -129,24 +131,46 @@ func newConn(conn net.Conn, l *line, client bool, early []byte, limits Limits) *
 	if limits.Idle > 0 {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.idle = time.AfterFunc(limits.Idle, c.checkIdle)
+		first := limits.Idle
+		if limits.Signs {
+			first /= 3
+		}
+		c.idle = time.AfterFunc(first, c.checkIdle)
 	}
 	return c
 }
 
-// checkIdle ends a connection from which no message has come in time.
+// checkIdle ends a connection from which no message, or no sign of life, has come in time.
 func (c *Conn) checkIdle() {
+	if c.checkedIdle() {
+		_ = c.Ping() // a failure shows where it is read
+	}
+}
+
+// checkedIdle reports whether a sign of life is to be asked for.
+func (c *Conn) checkedIdle() (ask bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ending {
-		return
+		return false
 	}
-	if rest := c.limits.Idle - time.Duration(time.Now().UnixNano()-c.heard.Load()); rest > 0 {
-		c.idle.Reset(rest)
-		return
+	last, every := c.heard.Load(), c.limits.Idle
+	if c.limits.Signs {
+		last, every = c.alive.Load(), c.limits.Idle/3
 	}
-	c.line.interrupt(c)
-	c.idle.Reset(idleRetry) // it may not be served yet
+	quiet := time.Duration(time.Now().UnixNano() - last)
+	switch rest := c.limits.Idle - quiet; {
+	case rest <= 0:
+		c.line.interrupt(c)
+		c.idle.Reset(idleRetry) // it may not be served yet
+		return false
+	case quiet < every:
+		c.idle.Reset(every - quiet)
+		return false
+	default:
+		c.idle.Reset(min(rest, every))
+		return true
+	}
 }
 
 // idled ends a connection in an event loop from which no message has come in time.

@@ -42,6 +42,7 @@ var abilities = providers.Abilities{
 	Clear:         true,
 	Digits:        true,
 	FixedFrames:   true,
+	Silent:        true,
 	Queue:         asteriskmedia.MaxQueue,
 	Commanded:     true,
 	Rings:         true,

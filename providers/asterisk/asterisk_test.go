@@ -1,7 +1,19 @@
 package asterisk
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"voicebridge/codec"
 	"voicebridge/providers"
@@ -57,4 +69,251 @@ func TestControl(t *testing.T) {
 				return nil
 			}
 		}})
+}
+
+// server is ARI, as far as a test tells.
+type server struct {
+	mu     sync.Mutex
+	asked  []*http.Request
+	bodies [][]byte
+	reply  func(r *http.Request) (status int, body string)
+}
+
+// RoundTrip implements http.RoundTripper.
+func (s *server) RoundTrip(r *http.Request) (*http.Response, error) {
+	var body []byte
+	if r.Body != nil {
+		body, _ = io.ReadAll(r.Body)
+	}
+	s.mu.Lock()
+	s.asked, s.bodies = append(s.asked, r), append(s.bodies, body)
+	s.mu.Unlock()
+	status, text := 404, `{"message":"Channel not found"}`
+	if s.reply != nil {
+		status, text = s.reply(r)
+	}
+	return &http.Response{StatusCode: status, Header: http.Header{}, Request: r,
+		Body: io.NopCloser(strings.NewReader(text))}, nil
+}
+
+func (s *server) commands(t testing.TB) *commands {
+	t.Helper()
+	cfg, base, err := readConfig(providers.Setup{Decode: func(c any) error {
+		*c.(*Config) = Config{URL: "http://127.0.0.1:8088/ari", Username: "asterisk", Password: "asterisk",
+			App: "voicebridge", Media: "bridge", Endpoint: "PJSIP/{digits}@trunk"}
+		return nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newCommands(cfg, base, s)
+}
+
+const hooks = "https://b.example/hooks/asterisk/main/"
+
+// TestFixturesEvents: what each of ARI's events means.
+func TestFixturesEvents(t *testing.T) {
+	human := state{Answer: hooks + "answer/a", Status: hooks + "status/s"}
+	caller := state{Key: hooks + "key/k", Play: "pb-1"}
+	progress := func(leg, raw string, s providers.Status) []providers.CallEvent {
+		return []providers.CallEvent{{Kind: providers.CallProgress, Ref: "status/s", Leg: leg, Raw: raw, Status: s}}
+	}
+	for name, want := range map[string][]providers.CallEvent{
+		"StasisStart-pjsip-inbound": {{Kind: providers.CallAsked, ID: "start-caller-1", Leg: "caller-1", Raw: "Ring",
+			From: "+12025550101", To: "+12025550102"}},
+		"StasisStart-human": {
+			{Kind: providers.CallProgress, Ref: "status/s", Leg: "human-1", Raw: "Up",
+				Status: providers.StatusInProgress},
+			{Kind: providers.CallAsked, ID: "start-human-1", Ref: "answer/a", Leg: "human-1", Raw: "Up", To: "echo"}},
+		"ChannelStateChange-ringing": progress("human-1", "Ringing", providers.StatusRinging),
+		"ChannelStateChange-up":      nil,
+		"ChannelDestroyed-busy":      progress("human-1", "User busy", providers.StatusBusy),
+		"ChannelDestroyed-no-answer": progress("human-1", "User alerting, no answer",
+			providers.StatusNoAnswer),
+		"ChannelDestroyed-no-user-responding": progress("human-1", "No user responding", providers.StatusNoAnswer),
+		"ChannelDestroyed-rejected":           progress("human-1", "Call Rejected", providers.StatusBusy),
+		"ChannelDestroyed-unallocated": progress("human-1", "Unallocated (unassigned) number",
+			providers.StatusFailed),
+		"ChannelDestroyed-congestion":   progress("human-1", "Circuit/channel congestion", providers.StatusFailed),
+		"ChannelDestroyed-interworking": progress("human-1", "Interworking, unspecified", providers.StatusNoAnswer),
+		"ChannelDtmfReceived": {{Kind: providers.CallKey, ID: "pb-1", Ref: "key/k", Leg: "caller-1",
+			Raw: "ChannelDtmfReceived", Digit: "5"}},
+		"ChannelHangupRequest-cause": nil,
+		"ChannelHold":                nil,
+		"Dial-ringing":               nil,
+		"ApplicationRegistered":      nil,
+		"BridgeCreated":              nil,
+		"BridgeDestroyed":            nil,
+		"PlaybackStarted":            nil,
+		"RecordingFinished":          nil,
+		"StasisEnd":                  nil,
+	} {
+		s := &server{}
+		var got []providers.CallEvent
+		var mu sync.Mutex
+		l := &listener{commands: s.commands(t), live: map[string]state{}, up: map[string]bool{},
+			handle: func(_ context.Context, ev *providers.CallEvent) {
+				mu.Lock()
+				defer mu.Unlock()
+				got = append(got, *ev)
+			}}
+		if strings.Contains(name, "human") || strings.Contains(name, "Change") || strings.Contains(name, "Destroyed") {
+			l.keep("human-1", human)
+		}
+		if name == "ChannelDtmfReceived" {
+			l.keep("caller-1", caller)
+		}
+		var ev event
+		if err := json.Unmarshal(providertest.Fixture(t, "ari-"+name+".json"), &ev); err != nil {
+			t.Fatal(err)
+		}
+		l.take(t.Context(), &ev)
+		l.group.Wait()
+		if strings.HasPrefix(name, "ChannelDestroyed") && len(got) == 1 && len(want) == 1 {
+			want[0].Raw = got[0].Raw // in Asterisk's words
+		}
+		if len(got)+len(want) > 0 && !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v\nwant %+v", name, got, want)
+		}
+	}
+}
+
+// TestFixturesRequests: what is asked of ARI has its names, and the simulated one takes what
+// the fixtures ask.
+func TestFixturesRequests(t *testing.T) {
+	fixture := func(name string) (*http.Request, string) {
+		r, body := providertest.FixtureRequest(t, name)
+		return r, string(body)
+	}
+	alone := true
+	s := &server{reply: func(r *http.Request) (int, string) {
+		switch {
+		case alone && r.Method == "GET" && strings.Contains(r.URL.Path, "/bridges/"):
+			return 200, `{"channels":["caller-1"]}`
+		case r.Method == "GET" && strings.HasSuffix(r.URL.Path, "/variable"):
+			return 404, string(providertest.Fixture(t, "rest-variable-missing-response.json"))
+		case r.Method == "GET" && strings.Contains(r.URL.Path, "/bridges/"):
+			return 200, string(providertest.Fixture(t, "rest-bridge-get-response.json"))
+		case r.Method == "POST" && r.URL.Path == "/ari/channels":
+			return 200, fmt.Sprintf(`{"id":%q}`, r.URL.Query().Get("channelId"))
+		case r.Method == "GET":
+			return 200, string(providertest.Fixture(t, "rest-channel-get-response.json"))
+		}
+		return 200, "{}"
+	}}
+	c := s.commands(t)
+	c.publish = func(*providers.Answer) string { return hooks + "do/d" }
+	ctx := t.Context()
+	if _, err := c.Dial(ctx, &providers.Dial{To: "+12025550103", From: "+12025550102",
+		Ring: 30 * time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range []providers.Answer{{Media: "wss://b.example/media/asterisk/TOKEN", Unanswered: true},
+		{Room: &providers.Room{Name: "x", Wait: true}}} {
+		if err := c.Do(ctx, "caller-1", &a); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if evs, err := c.Get(ctx, "media-1"); err != nil || len(evs) != 1 || evs[0].Status != providers.StatusInProgress {
+		t.Errorf("%+v, %v", evs, err)
+	}
+	alone = false
+	if in, err := c.InRoom(ctx, "x", []string{"human-1", "other"}); err != nil || !in[0] || in[1] {
+		t.Errorf("%v, %v", in, err)
+	}
+	if err := errors.Join(c.SendDigits(ctx, "caller-1", "12#"), c.Hangup(ctx, "caller-1")); err != nil {
+		t.Error(err)
+	}
+	seen := map[string]bool{}
+	for i, r := range s.asked {
+		if user, password, _ := r.BasicAuth(); user != "asterisk" || password != "asterisk" {
+			t.Errorf("%s: %s, %s", r.URL, user, password)
+		}
+		// each path, with ids left out, and each parameter, is in a fixture
+		for _, name := range providertest.FixtureNames(t, "rest-*.http") {
+			like, body := fixture(name)
+			if like.Method != r.Method || shape(like.URL.Path) != shape(r.URL.Path) {
+				continue
+			}
+			known := true
+			for p := range r.URL.Query() {
+				known = known && (like.URL.Query().Has(p) || p == "timeout" || p == "callerId" || p == "channelId")
+			}
+			seen[name] = seen[name] || known && (len(s.bodies[i]) == 0) == (body == "")
+		}
+	}
+	for _, name := range []string{"rest-originate-pjsip.http", "rest-external-media-websocket.http", "rest-answer.http",
+		"rest-bridge-add-channel.http", "rest-bridge-moh.http", "rest-bridge-get.http", "rest-channel-get.http",
+		"rest-channel-hangup.http", "rest-send-dtmf.http", "rest-variable-missing.http"} {
+		if !seen[name] {
+			t.Errorf("nothing was asked like %s", name)
+		}
+	}
+	for name, want := range map[string]string{"rest-error-409-not-in-stasis.json": "Channel not in Stasis application",
+		"rest-error-401.json": "Authentication required", "rest-error-422.json": "Channel not in this bridge"} {
+		if _, detail := fault(0, providertest.Fixture(t, name)); detail != want {
+			t.Errorf("%s: %q", name, detail)
+		}
+	}
+}
+
+// shape is a path without ids.
+func shape(path string) string {
+	parts := strings.Split(path, "/")
+	for i, p := range parts {
+		if i > 2 && p != "externalMedia" && (i == 3 || strings.HasPrefix(p, "vb-")) {
+			parts[i] = "ID"
+		}
+	}
+	return strings.Join(parts, "/")
+}
+
+// TestConfig: what is wrong is said with the field's name.
+func TestConfig(t *testing.T) {
+	for field, change := range map[string]func(*Config){
+		"url": func(c *Config) { c.URL = "127.0.0.1:8088" }, "username": func(c *Config) { c.Username = "" },
+		"app": func(c *Config) { c.App = "a,b" }, "format": func(c *Config) { c.Format = "opus" },
+		"endpoint": func(c *Config) { c.Endpoint = "PJSIP/trunk" },
+		"speech":   func(c *Config) { c.Speech = "http://tts.example/{text}" },
+		"":         func(c *Config) { c.Speech = "https://tts.example/say?text={text}" },
+	} {
+		_, err := NewAccount(providers.Setup{Decode: func(c any) error {
+			cfg := c.(*Config)
+			*cfg = Config{URL: "http://127.0.0.1:8088/ari", Username: "u", Password: "p", Endpoint: "PJSIP/{number}@t"}
+			change(cfg)
+			return nil
+		}})
+		if (err == nil) != (field == "") || err != nil && !strings.HasPrefix(err.Error(), field) {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+}
+
+// FuzzEvent: whatever Asterisk says is taken or left, and whatever is asked of the simulated
+// one.
+func FuzzEvent(f *testing.F) {
+	names, _ := filepath.Glob(filepath.Join("testdata", "fixtures", "ari-*.json"))
+	for _, name := range names {
+		f.Add(providertest.Fixture(f, filepath.Base(name)))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		l := &listener{commands: (&server{}).commands(t), live: map[string]state{}, up: map[string]bool{},
+			handle: func(_ context.Context, ev *providers.CallEvent) {
+				if ev.Kind == 0 || ev.Leg == "" {
+					t.Errorf("%q: %+v", data, ev)
+				}
+			}}
+		var ev event
+		if json.Unmarshal(data, &ev) == nil {
+			l.take(t.Context(), &ev)
+			l.group.Wait()
+		}
+		x, err := NewExchange(providers.Setup{Decode: Sample("http://127.0.0.1", Spec.Formats[0])})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := httptest.NewRequest("POST", "/ari/channels", nil)
+		r.SetBasicAuth("asterisk", x.(*exchange).cfg.Password)
+		_, _ = x.Operation(r, data, time.Now())
+	})
 }

@@ -266,12 +266,12 @@ func (c *commands) Do(ctx context.Context, leg string, a *providers.Answer) erro
 		return err
 	}
 	if a.Unanswered {
+		if before != (state{}) { // whoever else has been told of the call has begun
+			return nil
+		}
 		if err := c.rest.Do(ctx, "answer", "POST", path("channels", leg, "answer"), nil, nil); err != nil {
 			return err
 		}
-	}
-	if a.Unanswered && before.Media != "" { // whoever else has been told of the call has begun
-		return nil
 	}
 	next := state{Answer: before.Answer, Status: before.Status, Left: before.Room}
 	do := c.perform(&next, leg, a)

@@ -361,7 +361,7 @@ func (l *listener) destroyed(ctx context.Context, ev *event, st *state) {
 	id := ev.Channel.ID
 	l.forget(id)
 	l.mu.Lock()
-	up := l.up[id] || ev.Channel.State == "Up"
+	up := l.up[id] || ev.Channel.State == "Up" && ev.Cause == 16 // of Local channels even one that was not answered is Up
 	delete(l.live, id)
 	delete(l.up, id)
 	l.mu.Unlock()
