@@ -361,7 +361,8 @@ func (l *listener) destroyed(ctx context.Context, ev *event, st *state) {
 	id := ev.Channel.ID
 	l.forget(id)
 	l.mu.Lock()
-	up := l.up[id] || ev.Channel.State == "Up" && ev.Cause == 16 // of Local channels even one that was not answered is Up
+	// A Local channel is Up although nobody has answered.
+	up := l.up[id] || ev.Channel.State == "Up" && ev.Cause == 16
 	delete(l.live, id)
 	delete(l.up, id)
 	l.mu.Unlock()
