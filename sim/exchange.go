@@ -48,7 +48,44 @@ type Exchange struct {
 	asked  map[providers.OperationKind]int // requests so far
 	placed []time.Time                     // calls taken within the last second
 	once   providers.Once                  // ids of requests that have been carried out
-	live   sync.WaitGroup
+	live   tasks
+}
+
+// tasks are what goes on. Unlike those of a sync.WaitGroup, more may begin while somebody
+// waits: calls come when they like.
+type tasks struct {
+	mu    sync.Mutex
+	n     int
+	ended *sync.Cond // made when it is waited for
+}
+
+// Go begins one.
+func (t *tasks) Go(do func()) {
+	t.mu.Lock()
+	t.n++
+	t.mu.Unlock()
+	go func() {
+		defer func() {
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			if t.n--; t.ended != nil {
+				t.ended.Broadcast()
+			}
+		}()
+		do()
+	}()
+}
+
+// Wait returns once nothing goes on.
+func (t *tasks) Wait() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ended == nil {
+		t.ended = sync.NewCond(&t.mu)
+	}
+	for t.n > 0 {
+		t.ended.Wait()
+	}
 }
 
 // Phone is a simulated party.
