@@ -119,7 +119,7 @@ func TestNobodyLost(t *testing.T) {
 func survive(t *testing.T, spec *providers.Spec, mode string, f *fault) {
 	s, agentURL := newScript(t)
 	s.many = true
-	phone := sim.Phone{Ring: time.Second, Voice: voice(spec, humanHz, 30*time.Second), Length: 30 * time.Second,
+	phone := sim.Phone{Ring: time.Second, Voice: voice(spec, humanHz, 15*time.Second), Length: 15 * time.Second,
 		Press: '1', After: time.Second}
 	store := &awayStore{}
 	x := desk(t, spec, agentURL, map[string]sim.Phone{human: phone}, func(o *options, exchange *sim.Exchange) {
@@ -135,7 +135,7 @@ func survive(t *testing.T, spec *providers.Spec, mode string, f *fault) {
 	if f.away > 0 {
 		store.leave(f.away)
 	}
-	time.Sleep(80 * time.Second) // the human has hung up
+	time.Sleep(45 * time.Second) // the human has hung up
 	rate := spec.Formats[0].Rate
 	_, tr := x.api("GET", "/v1/transfers/"+id, "")
 	over := caller.Call().Status.Final()
