@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -386,7 +387,7 @@ func background(t *testing.T, c *sim.Caller) func() *sim.Result {
 
 // TestProtocol walks through the agent's protocol over real sockets.
 func TestProtocol(t *testing.T) {
-	for _, carrier := range []string{"twilio", "vonage"} {
+	for _, carrier := range []string{"twilio", "vonage", "asterisk"} {
 		run(t, carrier, func(t *testing.T) {
 			s, url := newScript(t)
 			b := startBridge(t, url, nil)
@@ -749,4 +750,63 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("metrics on the public listener: %d", code)
 		}
 	})
+}
+
+// TestLongAnswer: an agent says a minute at once, with marks, and is interrupted near its end: the
+// caller hears all of it up to there without a gap, silence within two frames then, and each
+// mark is told of once.
+func TestLongAnswer(t *testing.T) {
+	for _, spec := range specs {
+		run(t, spec.Name, func(t *testing.T) {
+			s, url := newScript(t)
+			b := startBridge(t, url, func(o *options) { o.session.AgentQueue = 90 * time.Second })
+			c := b.caller(t, spec.Name, 70*time.Second)
+			wait := background(t, c)
+			a := <-s.conn
+			const rate, said, until = 16000, 60 * time.Second, 55 * time.Second
+			tone := codec.L16LE.AppendEncode(nil, ear.Sine(rate, 440, said))
+			step := len(tone) / 12
+			for i := range 12 { // in messages of five seconds
+				if err := a.Audio(tone[i*step : (i+1)*step]); err != nil {
+					t.Fatal(err)
+				}
+				if err := a.Command(map[string]any{"type": "mark", "name": strconv.Itoa(i)}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(until)
+			if err := a.Command(map[string]any{"type": "clear", "id": "c"}); err != nil {
+				t.Fatal(err)
+			}
+			r := wait()
+			heard := r.Heard[:len(r.Heard)]
+			first := slices.IndexFunc(heard, func(s int16) bool { return s > 1000 })
+			last := len(heard) - 1
+			for last >= 0 && heard[last] < 1000 {
+				last--
+			}
+			length := time.Duration(last-first) * time.Second / time.Duration(r.Format.Rate)
+			if late := length - until; late.Abs() > 2*codec.FrameTime+30*time.Millisecond || r.Gaps > 0 || r.Complaints > 0 {
+				t.Errorf("%v were heard before the interruption after %v, with %d gaps; complaints %v", length, until, r.Gaps,
+					r.Warnings)
+			}
+			told := map[string][]string{}
+			for len(told) < 12 {
+				m := s.wait("mark")
+				name, _ := m["name"].(string)
+				status, _ := m["status"].(string)
+				told[name] = append(told[name], status)
+			}
+			s.wait("stop")
+			for i := range 12 {
+				want := "played"
+				if time.Duration(i+1)*5*time.Second > until {
+					want = "cleared"
+				}
+				if got := told[strconv.Itoa(i)]; len(got) != 1 || got[0] != want && (i+1)*5 != 55 {
+					t.Errorf("mark %d: %v, want %s", i, got, want)
+				}
+			}
+		})
+	}
 }
