@@ -97,6 +97,7 @@ const (
 	OpRoom   // whether a room is there
 	OpMember // whether Call is in a room
 	OpNumbers
+	OpCalls // all calls: Calls
 	OpOther // something that the Exchange does by itself; for a live call, where Call is set
 )
 
@@ -114,6 +115,7 @@ type Operation struct {
 	// comes with Page -1, and its id in Call.
 	Numbers    []Number
 	Page, Size int
+	Calls      []ExchangeCall // for the reply to OpCalls
 	// Once is the request's own id, for carriers that do not carry out again what comes a
 	// second time; Done, which may be nil, is called when it is carried out.
 	Once string

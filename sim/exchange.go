@@ -311,6 +311,12 @@ func (x *Exchange) carryOut(w http.ResponseWriter, op *providers.Operation) {
 	case providers.OpRoom:
 		x.Office.Reply(w, op, x.inRoom(op.Room), nil)
 		return
+	case providers.OpCalls:
+		for _, c := range x.Calls() {
+			op.Calls = append(op.Calls, c.Call())
+		}
+		x.Office.Reply(w, op, nil, nil)
+		return
 	case providers.OpOther:
 		if op.Call == "" {
 			x.firstTime(op)

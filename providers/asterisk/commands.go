@@ -119,6 +119,8 @@ type channel struct {
 	} `json:"caller"`
 	Dialplan struct {
 		Exten string `json:"exten"`
+		App   string `json:"app_name"`
+		Data  string `json:"app_data"`
 	} `json:"dialplan"`
 	Vars map[string]string `json:"channelvars,omitempty"`
 }

@@ -121,7 +121,9 @@ func (l *listener) listen(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { conn.Close(ws.CloseNormal, "") })
 	defer conn.Release()
 	defer stop()
-	l.begin(ctx)
+	looking, end := context.WithCancel(ctx)
+	defer end()
+	l.group.Go(func() { l.watch(looking) })
 	for {
 		_, data, err := conn.Read()
 		if err != nil {
@@ -137,35 +139,6 @@ func (l *listener) listen(ctx context.Context) error {
 			return errReplaced
 		}
 		l.take(ctx, &ev)
-	}
-}
-
-// begin looks at what is there, of which nobody has told.
-func (l *listener) begin(ctx context.Context) {
-	l.act(ctx, func(ctx context.Context) { l.look(ctx) })
-}
-
-// look compares the channels that there are with those that were heard of: the ends of calls
-// may have been missed, and calls that came in.
-func (l *listener) look(ctx context.Context) {
-	var all []channel
-	if l.rest.Do(ctx, "channels", "GET", "/channels", nil, &all) != nil {
-		return // the connection will tell
-	}
-	there := map[string]bool{}
-	for _, ch := range all {
-		there[ch.ID] = true
-	}
-	l.mu.Lock()
-	var gone []string
-	for id := range l.live {
-		if !there[id] {
-			gone = append(gone, id)
-		}
-	}
-	l.mu.Unlock()
-	for _, id := range gone {
-		l.take(ctx, &event{Type: "ChannelDestroyed", Channel: channel{ID: id}, Cause: 16})
 	}
 }
 

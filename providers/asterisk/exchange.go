@@ -30,7 +30,6 @@ type exchange struct {
 
 	mu      sync.Mutex
 	vars    map[string]string // the variable of each channel
-	legs    map[string]providers.ExchangeCall
 	media   map[string]*mediaChannel
 	bridges map[string]map[string]bool
 	feed    *ws.Conn // of the application's events; nil: nobody listens
@@ -46,7 +45,7 @@ type mediaChannel struct {
 // NewExchange implements providers.Spec.
 func NewExchange(setup providers.Setup) (providers.Exchange, error) {
 	cfg, _, err := readConfig(setup)
-	return &exchange{cfg: cfg, vars: map[string]string{}, legs: map[string]providers.ExchangeCall{},
+	return &exchange{cfg: cfg, vars: map[string]string{},
 		media: map[string]*mediaChannel{}, bridges: map[string]map[string]bool{}}, err
 }
 
@@ -172,7 +171,6 @@ func (x *exchange) Tell(a *providers.Ask) error {
 
 func (x *exchange) tell(a *providers.Ask) error {
 	x.mu.Lock()
-	x.legs[a.Call.ID] = a.Call
 	st := decodeState(x.vars[a.Call.ID])
 	x.mu.Unlock()
 	switch a.Kind {
@@ -316,7 +314,7 @@ func (x *exchange) Operation(r *http.Request, body []byte, _ time.Time) (op *pro
 	case what == "POST channels" && m[2] == "":
 		err = x.originate(op, q, body)
 	case what == "GET channels" && m[2] == "":
-		op.Note = x.channels()
+		op.Kind, op.Note = providers.OpCalls, listing(x.channels)
 	case what == "POST channels" && m[2] == "externalMedia":
 		err = x.externalMedia(op, q, body)
 	case m[1] == "channels" && asteriskmedia.IsChannel(m[2]):
@@ -327,6 +325,8 @@ func (x *exchange) Operation(r *http.Request, body []byte, _ time.Time) (op *pro
 		err = x.bridgeOperation(op, what, m[2], q)
 	case what == "DELETE playbacks":
 		op.Call = ""
+	case what == "GET playbacks": // none is so long that it is asked for
+		op.Call, op.Note = "", fail(404, "Playback not found")
 	default:
 		return nil, fail(404, "Resource not found")
 	}
@@ -338,26 +338,47 @@ func (x *exchange) Operation(r *http.Request, body []byte, _ time.Time) (op *pro
 }
 
 // channels are those that there are.
-func (x *exchange) channels() []any {
+func (x *exchange) channels(calls []providers.ExchangeCall) any {
+	all := []any{}
+	for _, c := range calls {
+		if !c.Status.Final() {
+			all = append(all, x.channel(&c, stateNames[c.Status]))
+		}
+	}
 	x.mu.Lock()
-	legs, media := slices.Collect(maps.Values(x.legs)), []string{}
+	var media []string
 	for id, m := range x.media {
 		if !m.over {
 			media = append(media, id)
 		}
 	}
 	x.mu.Unlock()
-	all := []any{}
-	for _, c := range legs {
-		if !c.Status.Final() {
-			all = append(all, x.channel(&c, "Up"))
-		}
-	}
 	for _, id := range media {
 		all = append(all, x.channel(&providers.ExchangeCall{ID: id}, "Up"))
 	}
 	return all
 }
+
+// rooms are the bridges, with those who are in rooms.
+func (x *exchange) rooms(calls []providers.ExchangeCall) any {
+	members := map[string][]string{}
+	for _, c := range calls {
+		if c.Room != "" && !c.Status.Final() {
+			members[bridgeID(c.Room)] = append(members[bridgeID(c.Room)], c.ID)
+		}
+	}
+	x.mu.Lock()
+	ids := slices.Collect(maps.Keys(x.bridges))
+	x.mu.Unlock()
+	all := []any{}
+	for _, id := range ids {
+		all = append(all, x.bridge(id, members[id]))
+	}
+	return all
+}
+
+// listing makes the reply to a question for all that there is.
+type listing func(calls []providers.ExchangeCall) any
 
 // given reads the variables of a new channel.
 func given(body []byte) (string, error) {
@@ -542,6 +563,10 @@ func (x *exchange) play(op *providers.Operation, playback, media string) error {
 // bridgeOperation is one with a bridge.
 func (x *exchange) bridgeOperation(op *providers.Operation, what, id string, q url.Values) error {
 	op.Call = ""
+	if what == "GET bridges" && id == "" {
+		op.Kind, op.Note = providers.OpCalls, listing(x.rooms)
+		return nil
+	}
 	x.mu.Lock()
 	_, there := x.bridges[id]
 	x.mu.Unlock()
@@ -618,7 +643,10 @@ func (x *exchange) Reply(w http.ResponseWriter, op *providers.Operation, c *prov
 		rest.WriteJSON(w, map[string]string{"message": cmp.Or(e.Detail, "Channel not found")})
 		return
 	}
+	list, all := op.Note.(listing)
 	switch {
+	case all:
+		rest.WriteJSON(w, list(op.Calls))
 	case op.Note != nil:
 		rest.WriteJSON(w, op.Note)
 	case op.Kind == providers.OpRoom:
