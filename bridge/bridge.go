@@ -114,6 +114,9 @@ func New(cfg Config) *Bridge {
 		Transfers: b.transfers, Journal: b.journal, Gate: checks, Log: cfg.Log})
 
 	b.doors = b.health()
+	for _, a := range cfg.Accounts {
+		a.Opens(b.media.Take)
+	}
 	for _, doors := range []map[string]http.HandlerFunc{webhooks.Doors(), b.media.Doors(), interfaces.Doors()} {
 		maps.Copy(b.doors, doors)
 	}

@@ -4,12 +4,17 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
 	"voicebridge/agent/link"
 	"voicebridge/calls"
+	"voicebridge/codec"
+	"voicebridge/control"
+	"voicebridge/providers/asterisk"
+	"voicebridge/providers/asterisk/ari"
 	"voicebridge/sim"
 	"voicebridge/sim/ear"
 )
@@ -49,6 +54,67 @@ func TestSockets(t *testing.T) {
 			want := `voicebridge_calls_ended_total{cause="caller_hangup",provider="` + spec.Name + `"} 1`
 			if err != nil || !strings.Contains(string(text), want) {
 				t.Errorf("metrics do not say %s: %v", want, err)
+			}
+		})
+	}
+}
+
+// TestAsteriskTransports: the audio of an Asterisk comes over a WebSocket that the bridge opens,
+// and over RTP, as it comes over one that Asterisk opens.
+func TestAsteriskTransports(t *testing.T) {
+	for _, tt := range []struct {
+		transport string
+		format    codec.Format
+	}{{"dial", asterisk.Spec.Formats[0]}, {"rtp", asterisk.Spec.Formats[0]}, {"rtp", asterisk.Spec.Formats[1]},
+		{"audiosocket", asterisk.Spec.Formats[0]}} {
+		t.Run(tt.transport+" "+tt.format.String(), func(t *testing.T) {
+			t.Parallel()
+			spec := *asterisk.Spec
+			spec.Sample = func(base string, f codec.Format) func(any) error {
+				decode := asterisk.Spec.Sample(base, f)
+				return func(c any) error {
+					cfg := c.(*ari.Config)
+					defer func() { cfg.Transport, cfg.Address = tt.transport, "127.0.0.1" }()
+					return decode(c)
+				}
+			}
+			voice, err := ear.Speech(tt.format.Rate)
+			if err != nil {
+				t.Fatal(err)
+			}
+			x := &sim.Exchange{Spec: &spec}
+			rest := httptest.NewServer(x)
+			account, err := x.Open(rest.URL, tt.format)
+			if err != nil {
+				t.Fatal(err)
+			}
+			agents := &sim.Agent{Talk: sim.Echo, Log: slog.New(slog.DiscardHandler)}
+			srv := httptest.NewServer(agents)
+			b := startBridge(t, "", func(o *options) {
+				o.sockets, o.public = true, publicURL
+				o.dialer = dialer(t, link.Config{URL: "ws" + strings.TrimPrefix(srv.URL, "http") + "/"})
+				o.session.Prebuffer = 400 * time.Millisecond
+				o.accounts = map[string]control.Account{"main": {Spec: &spec, Account: account}}
+			})
+			t.Cleanup(func() {
+				x.Wait()
+				rest.Close()
+				agents.Wait()
+				srv.Close()
+			})
+			if err := x.Ready(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			said := voice[:2*tt.format.Rate]
+			out := x.Call("+15550001111", "+15550002222", "", sim.Phone{Voice: said, Length: 3500 * time.Millisecond}).Wait()
+			b.ended(t, calls.CallerHangup)
+			if out.Fault != nil || len(out.Streams) != 1 || out.Streams[0].Complaints > 0 {
+				t.Fatalf("%d streams, %v", len(out.Streams), out.Fault)
+			}
+			r := out.Streams[0]
+			if snr := ear.SNR(r.Said[:tt.format.Rate], r.Received, ear.Align(r.Said[:tt.format.Rate], r.Received,
+				tt.format.Rate)); snr < 20 {
+				t.Errorf("the echo came back with %.1f dB", snr)
 			}
 		})
 	}

@@ -111,7 +111,7 @@ type Dial struct {
 // Commands control an account's calls over the carrier's REST API. Each method makes
 // one request, which Account repeats where that is safe, and returns when ctx ends.
 // Errors are *CallError. Methods may be called at the same time. More abilities are
-// found by type assertion: DigitSender, RoomLooker, EventSource.
+// found by type assertion: DigitSender, RoomLooker, EventSource, Opener.
 type Commands interface {
 	// Dial places a call.
 	Dial(ctx context.Context, d *Dial) (Leg, error)
@@ -160,6 +160,38 @@ type EventSource interface {
 	Listen(ctx context.Context, handle func(context.Context, *CallEvent)) error
 }
 
+// Opener is a carrier whose media connections do not come to the bridge's media server by
+// themselves: the account makes them, or takes them elsewhere.
+type Opener interface {
+	// Opens gives it where they are handed over before it is used, with the Media of the
+	// Answer that each is for. An error means that the connection is not wanted.
+	Opens(take func(media string, c MediaConn) error)
+}
+
+// MediaConn is such a connection: the messages of the carrier's Stream, whatever carries them.
+// Its life has three steps: Serve, Close, Release.
+type MediaConn interface {
+	// Serve gives what comes from now on to h.
+	Serve(h MediaHandler)
+	// Put sends a message without waiting; m.Data may be used again once it returns. Where
+	// more is false, h's Writable tells when more can be sent.
+	Put(m Message) (more bool, err error)
+	// Close ends the connection; code and why are those of a WebSocket (RFC 6455 section
+	// 7.4). It may be called before Serve, and more than once.
+	Close(code int, why string)
+	// Release returns when the connection has ended.
+	Release()
+}
+
+// MediaHandler is given what comes over a media connection. Message and Closed are called one
+// at a time.
+type MediaHandler interface {
+	Message(m Message)
+	Writable()
+	// Closed is the last call; err is nil where the connection has ended in good order.
+	Closed(err error)
+}
+
 // HasCommands reports whether calls of the account can be controlled.
 func (a *Account) HasCommands() bool { return a != nil && a.commands != nil }
 
@@ -168,6 +200,15 @@ func (a *Account) Publish(url func(*Answer) string) {
 	if a.HasCommands() {
 		if p, ok := a.commands.(Publisher); ok {
 			p.Publish(url)
+		}
+	}
+}
+
+// Opens gives a carrier that makes media connections where they are handed over.
+func (a *Account) Opens(take func(media string, c MediaConn) error) {
+	if a.HasCommands() {
+		if o, ok := a.commands.(Opener); ok {
+			o.Opens(take)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package providers
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"time"
@@ -38,6 +39,22 @@ type Teller interface {
 	Feed(w http.ResponseWriter, r *http.Request) bool
 	// Heard reports whether somebody is connected.
 	Heard() bool
+}
+
+// Streamer is an Exchange of a carrier whose media connections are not all made to the media
+// server of the bridge.
+type Streamer interface {
+	// Stream returns the carrier's end of the connection for an Answer's Media; nil: it is
+	// made to that URL.
+	Stream(ctx context.Context, media string) (PeerConn, error)
+}
+
+// PeerConn is the carrier's end of a media connection: the messages of its Peer.
+type PeerConn interface {
+	Read() (binary bool, data []byte, err error)
+	Write(binary bool, data []byte) error
+	Close(code int, why string)
+	Release()
 }
 
 // ExchangeCall is a call as the carrier sees it.

@@ -29,6 +29,8 @@ type Caller struct {
 	URL    string // of the bridge's media socket
 	Header http.Header
 	Dialer ws.Dialer
+	// Open, if not nil, makes the media connection; nil without an error: the Dialer does.
+	Open   func(ctx context.Context) (providers.PeerConn, error)
 	Start  providers.Start // what the carrier tells of the call; In and Out choose the format
 	Voice  []int16         // what the caller says, at the format's rate; silence follows
 	Length time.Duration   // of the call; 0: as long as Voice
@@ -84,8 +86,7 @@ const maxCall = time.Hour
 // Run makes the call and returns when it is over. An error means that the call
 // could not be made; what went wrong during the call is in the Result.
 func (c *Caller) Run(ctx context.Context) (*Result, error) {
-	limits := ws.Limits{Text: 1 << 20, Binary: 1 << 20, Write: 5 * time.Second}
-	conn, _, err := c.Dialer.Dial(ctx, c.URL, nil, c.Header, limits)
+	conn, err := c.connect(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("sim: call %s: %w", c.Spec.Name, err)
 	}
@@ -112,10 +113,26 @@ func (c *Caller) Run(ctx context.Context) (*Result, error) {
 	return call.result, err
 }
 
+// connect makes the media connection, or takes the one that is made otherwise.
+func (c *Caller) connect(ctx context.Context) (providers.PeerConn, error) {
+	if c.Open != nil {
+		if conn, err := c.Open(ctx); conn != nil || err != nil {
+			return conn, err
+		}
+	}
+	var subprotocols []string
+	if p := c.Spec.Subprotocol; p != "" {
+		subprotocols = []string{p}
+	}
+	conn, _, err := c.Dialer.Dial(ctx, c.URL, subprotocols, c.Header,
+		ws.Limits{Text: 1 << 20, Binary: 1 << 20, Write: 5 * time.Second})
+	return conn, err
+}
+
 // call is a Caller under way. All but read belongs to one goroutine.
 type call struct {
 	*Caller
-	conn     *ws.Conn
+	conn     providers.PeerConn
 	peer     providers.Peer
 	began    time.Time
 	format   codec.Format

@@ -816,6 +816,9 @@ func (c *SimCall) stream(ctx, interrupted context.Context, a *providers.Answer) 
 		Length: max(codec.FrameTime, time.Until(c.hangAt)), Digits: c.phone.Digits, Progress: c.x.Progress,
 		Dials: c.dials,
 	}
+	if st, is := c.x.Office.(providers.Streamer); is {
+		caller.Open = func(ctx context.Context) (providers.PeerConn, error) { return st.Stream(ctx, a.Media) }
+	}
 	over, began := make(chan struct{}), time.Now()
 	streaming := interrupted
 	if c.x.Spec.Abilities.StreamStays {

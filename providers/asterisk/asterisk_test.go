@@ -17,6 +17,7 @@ import (
 
 	"voicebridge/codec"
 	"voicebridge/providers"
+	"voicebridge/providers/asterisk/ari"
 	"voicebridge/providers/providertest"
 )
 
@@ -58,14 +59,14 @@ func TestConformance(t *testing.T) {
 }
 
 func TestControl(t *testing.T) {
-	sample := Sample("http://127.0.0.1", Spec.Formats[0])
+	sample := Spec.Sample("http://127.0.0.1", Spec.Formats[0])
 	providertest.RunControl(t, providertest.Control{Spec: Spec, Secret: "the secret",
 		Config: func(base string) func(any) error {
 			return func(c any) error {
 				if err := sample(c); err != nil {
 					return err
 				}
-				c.(*Config).URL, c.(*Config).Password = base+"/ari", "the secret"
+				c.(*ari.Config).URL, c.(*ari.Config).Password = base+"/ari", "the secret"
 				return nil
 			}
 		}})
@@ -98,8 +99,8 @@ func (s *server) RoundTrip(r *http.Request) (*http.Response, error) {
 
 func (s *server) commands(t testing.TB) *commands {
 	t.Helper()
-	cfg, base, err := readConfig(providers.Setup{Decode: func(c any) error {
-		*c.(*Config) = Config{URL: "http://127.0.0.1:8088/ari", Username: "asterisk", Password: "asterisk",
+	cfg, base, err := ari.ReadConfig(providers.Setup{Decode: func(c any) error {
+		*c.(*ari.Config) = ari.Config{URL: "http://127.0.0.1:8088/ari", Username: "asterisk", Password: "asterisk",
 			App: "voicebridge", Media: "bridge", Endpoint: "PJSIP/{digits}@trunk"}
 		return nil
 	}})
@@ -113,8 +114,8 @@ const hooks = "https://b.example/hooks/asterisk/main/"
 
 // TestFixturesEvents: what each of ARI's events means.
 func TestFixturesEvents(t *testing.T) {
-	human := state{Answer: hooks + "answer/a", Status: hooks + "status/s"}
-	caller := state{Key: hooks + "key/k", Play: "pb-1"}
+	human := ari.State{Answer: hooks + "answer/a", Status: hooks + "status/s"}
+	caller := ari.State{Key: hooks + "key/k", Play: "pb-1"}
 	progress := func(leg, raw string, s providers.Status) []providers.CallEvent {
 		return []providers.CallEvent{{Kind: providers.CallProgress, Ref: "status/s", Leg: leg, Raw: raw, Status: s}}
 	}
@@ -151,7 +152,7 @@ func TestFixturesEvents(t *testing.T) {
 		s := &server{}
 		var got []providers.CallEvent
 		var mu sync.Mutex
-		l := &listener{commands: s.commands(t), live: map[string]state{}, up: map[string]bool{},
+		l := &listener{commands: s.commands(t), live: map[string]ari.State{}, up: map[string]bool{},
 			handle: func(_ context.Context, ev *providers.CallEvent) {
 				mu.Lock()
 				defer mu.Unlock()
@@ -270,16 +271,17 @@ func shape(path string) string {
 
 // TestConfig: what is wrong is said with the field's name.
 func TestConfig(t *testing.T) {
-	for field, change := range map[string]func(*Config){
-		"url": func(c *Config) { c.URL = "127.0.0.1:8088" }, "username": func(c *Config) { c.Username = "" },
-		"app": func(c *Config) { c.App = "a,b" }, "format": func(c *Config) { c.Format = "opus" },
-		"endpoint": func(c *Config) { c.Endpoint = "PJSIP/trunk" },
-		"speech":   func(c *Config) { c.Speech = "http://tts.example/{text}" },
-		"":         func(c *Config) { c.Speech = "https://tts.example/say?text={text}" },
+	for field, change := range map[string]func(*ari.Config){
+		"url": func(c *ari.Config) { c.URL = "127.0.0.1:8088" }, "username": func(c *ari.Config) { c.Username = "" },
+		"app": func(c *ari.Config) { c.App = "a,b" }, "format": func(c *ari.Config) { c.Format = "opus" },
+		"endpoint": func(c *ari.Config) { c.Endpoint = "PJSIP/trunk" },
+		"speech":   func(c *ari.Config) { c.Speech = "http://tts.example/{text}" },
+		"":         func(c *ari.Config) { c.Speech = "https://tts.example/say?text={text}" },
 	} {
 		_, err := NewAccount(providers.Setup{Decode: func(c any) error {
-			cfg := c.(*Config)
-			*cfg = Config{URL: "http://127.0.0.1:8088/ari", Username: "u", Password: "p", Endpoint: "PJSIP/{number}@t"}
+			cfg := c.(*ari.Config)
+			*cfg = ari.Config{URL: "http://127.0.0.1:8088/ari", Username: "u", Password: "p",
+				Endpoint: "PJSIP/{number}@t"}
 			change(cfg)
 			return nil
 		}})
@@ -297,7 +299,7 @@ func FuzzEvent(f *testing.F) {
 		f.Add(providertest.Fixture(f, filepath.Base(name)))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		l := &listener{commands: (&server{}).commands(t), live: map[string]state{}, up: map[string]bool{},
+		l := &listener{commands: (&server{}).commands(t), live: map[string]ari.State{}, up: map[string]bool{},
 			handle: func(_ context.Context, ev *providers.CallEvent) {
 				if ev.Kind == 0 || ev.Leg == "" {
 					t.Errorf("%q: %+v", data, ev)
@@ -308,12 +310,17 @@ func FuzzEvent(f *testing.F) {
 			l.take(t.Context(), &ev)
 			l.group.Wait()
 		}
-		x, err := NewExchange(providers.Setup{Decode: Sample("http://127.0.0.1", Spec.Formats[0])})
+		var cfg ari.Config
+		sample := Spec.Sample("http://127.0.0.1", Spec.Formats[0])
+		if err := sample(&cfg); err != nil {
+			t.Fatal(err)
+		}
+		x, err := Spec.NewExchange(providers.Setup{Decode: sample})
 		if err != nil {
 			t.Fatal(err)
 		}
 		r := httptest.NewRequest("POST", "/ari/channels", nil)
-		r.SetBasicAuth("asterisk", x.(*exchange).cfg.Password)
+		r.SetBasicAuth("asterisk", cfg.Password)
 		_, _ = x.Operation(r, data, time.Now())
 	})
 }

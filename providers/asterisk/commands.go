@@ -14,23 +14,25 @@ import (
 	"time"
 
 	"voicebridge/providers"
+	"voicebridge/providers/asterisk/ari"
 	"voicebridge/providers/internal/asteriskmedia"
 	"voicebridge/providers/internal/rest"
 )
 
 // commands are those of an account.
 type commands struct {
-	cfg     Config
+	cfg     ari.Config
 	rest    rest.Client
 	dial    dialer
 	publish func(*providers.Answer) string
+	take    func(media string, c providers.MediaConn) error
 
 	mu     sync.Mutex
-	states map[string]state // of channels, as this instance has set them, until they end
+	states map[string]ari.State // of channels, as this instance has set them, until they end
 }
 
-func newCommands(cfg Config, base *url.URL, transport http.RoundTripper) *commands {
-	c := &commands{cfg: cfg, dial: dialer{Net: dialFunc(transport)}, states: map[string]state{}}
+func newCommands(cfg ari.Config, base *url.URL, transport http.RoundTripper) *commands {
+	c := &commands{cfg: cfg, dial: dialer{Net: dialFunc(transport)}, states: map[string]ari.State{}}
 	c.rest = rest.Client{Carrier: "asterisk", Base: base, HTTP: transport,
 		Fault:     fault,
 		Authorize: func(r *http.Request) error { r.SetBasicAuth(cfg.Username, cfg.Password); return nil }}
@@ -47,21 +49,19 @@ func fault(_ int, body []byte) (code, detail string) {
 // Publish implements providers.Publisher.
 func (c *commands) Publish(url func(*providers.Answer) string) { c.publish = url }
 
-// variables goes with what makes a channel.
-type variables struct {
-	Variables map[string]string `json:"variables"`
-}
+// Opens implements providers.Opener.
+func (c *commands) Opens(take func(media string, c providers.MediaConn) error) { c.take = take }
 
 // keep remembers the state of a channel, and returns it as variables.
-func (c *commands) keep(channel string, st state) variables {
+func (c *commands) keep(channel string, st ari.State) ari.Variables {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.states[channel] = st
-	return variables{map[string]string{variable: st.encode()}}
+	return ari.Variables{Variables: map[string]string{ari.Variable: st.Encode()}}
 }
 
 // forget drops the state of a channel that has ended, and returns it.
-func (c *commands) forget(channel string) state {
+func (c *commands) forget(channel string) ari.State {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	st := c.states[channel]
@@ -70,24 +70,24 @@ func (c *commands) forget(channel string) state {
 }
 
 // stateOf asks for the state of a channel.
-func (c *commands) stateOf(ctx context.Context, channel string) (state, error) {
+func (c *commands) stateOf(ctx context.Context, channel string) (ari.State, error) {
 	var v struct {
 		Value string `json:"value"`
 	}
-	err := c.rest.Do(ctx, "state", "GET", path("channels", channel, "variable")+query("variable", variable), nil, &v)
+	err := c.again(ctx, "state", "GET", path("channels", channel, "variable")+query("variable", ari.Variable), &v)
 	var known *providers.CallError
 	if errors.As(err, &known) && known.Status == http.StatusNotFound &&
 		known.Detail == "Provided variable was not found" {
-		return state{}, nil
+		return ari.State{}, nil
 	}
-	return decodeState(v.Value), err
+	return ari.DecodeState(v.Value), err
 }
 
 // setState writes the state of a channel.
-func (c *commands) setState(ctx context.Context, channel string, st state) error {
+func (c *commands) setState(ctx context.Context, channel string, st ari.State) error {
 	c.keep(channel, st)
-	return c.rest.Do(ctx, "state", "POST", path("channels", channel, "variable")+query("variable", variable, "value",
-		st.encode()), nil, nil)
+	return c.again(ctx, "state", "POST", path("channels", channel, "variable")+query("variable", ari.Variable, "value",
+		st.Encode()), nil)
 }
 
 // path joins what stands in one, query what goes with it.
@@ -109,37 +109,21 @@ func query(pairs ...string) string {
 	return "?" + q.Encode()
 }
 
-// channel is one as ARI tells it.
-type channel struct {
-	ID     string `json:"id"`
-	Name   string `json:"name"`
-	State  string `json:"state"`
-	Caller struct {
-		Number string `json:"number"`
-	} `json:"caller"`
-	Dialplan struct {
-		Exten string `json:"exten"`
-		App   string `json:"app_name"`
-		Data  string `json:"app_data"`
-	} `json:"dialplan"`
-	Vars map[string]string `json:"channelvars,omitempty"`
-}
-
 // Dial implements providers.Commands. The id of the channel is chosen here, so that what is
 // told of it before the reply is known.
 func (c *commands) Dial(ctx context.Context, d *providers.Dial) (providers.Leg, error) {
 	id := "vb-" + strings.ToLower(rand.Text())
-	st := state{Answer: d.Answer, Status: d.Status, Digits: d.Digits}
+	st := ari.State{Answer: d.Answer, Status: d.Status, Digits: d.Digits}
 	return providers.Leg{ID: id}, c.originate(ctx, id, d.To, d.From, d.Ring, st)
 }
 
-func (c *commands) originate(ctx context.Context, id, to, from string, ring time.Duration, st state) error {
+func (c *commands) originate(ctx context.Context, id, to, from string, ring time.Duration, st ari.State) error {
 	if c.cfg.Endpoint == "" {
 		return &providers.CallError{Op: "asterisk: dial", Kind: providers.ErrRejected,
 			Detail: "the account has no endpoint to dial"}
 	}
-	var made channel
-	err := c.rest.Do(ctx, "dial", "POST", path("channels")+query("endpoint", c.cfg.endpoint(to), "app", c.cfg.App,
+	var made ari.Channel
+	err := c.rest.Do(ctx, "dial", "POST", path("channels")+query("endpoint", c.cfg.EndpointOf(to), "app", c.cfg.App,
 		"channelId", id, "callerId", from, "timeout", strconv.Itoa(int(ring/time.Second))), c.keep(id, st), &made)
 	if err == nil && made.ID != id {
 		err = &providers.CallError{Op: "asterisk: dial", Kind: providers.ErrUnavailable,
@@ -158,7 +142,7 @@ func (c *commands) Hangup(ctx context.Context, leg string) error {
 
 // Get implements providers.Commands.
 func (c *commands) Get(ctx context.Context, leg string) ([]providers.CallEvent, error) {
-	var ch channel
+	var ch ari.Channel
 	if err := c.rest.Do(ctx, "get", "GET", path("channels", leg), nil, &ch); err != nil {
 		return nil, err
 	}
@@ -183,7 +167,7 @@ func (c *commands) SendDigits(ctx context.Context, leg, digits string) error {
 
 // InRoom implements providers.RoomLooker.
 func (c *commands) InRoom(ctx context.Context, room string, legs []string) ([]bool, error) {
-	members, err := c.members(ctx, roomOf(room))
+	members, err := c.members(ctx, ari.RoomOf(room))
 	in := make([]bool, len(legs))
 	for i, leg := range legs {
 		in[i] = slices.Contains(members, leg)
@@ -196,26 +180,16 @@ func (c *commands) members(ctx context.Context, bridge string) ([]string, error)
 	var b struct {
 		Channels []string `json:"channels"`
 	}
-	err := c.rest.Do(ctx, "room", "GET", path("bridges", bridge), nil, &b)
+	err := c.again(ctx, "room", "GET", path("bridges", bridge), &b)
 	if providers.IsNoCall(err) {
 		err = nil
 	}
 	return b.Channels, err
 }
 
-// dialedMark stands in the id of the channel to a number, behind that of the leg that is to be
-// connected to it.
-const dialedMark = ".to-"
-
-// Bridges are named after what they are for: a call and its media, or a room.
-func bridgeOf(leg string) string { return leg + ".call" }
-func roomOf(room string) string  { return "room-" + room }
-func roomName(b string) string   { return strings.TrimPrefix(b, "room-") }
-func isRoom(bridge string) bool  { return strings.HasPrefix(bridge, "room-") }
-
 // put makes a bridge, if it is not there, and puts a channel into it.
 func (c *commands) put(ctx context.Context, bridge, channel string) error {
-	if err := c.rest.Do(ctx, "bridge", "POST", path("bridges", bridge)+query("type", "mixing"), nil, nil); err != nil {
+	if err := c.again(ctx, "bridge", "POST", path("bridges", bridge)+query("type", "mixing"), nil); err != nil {
 		return err
 	}
 	return c.rest.Do(ctx, "join", "POST", path("bridges", bridge, "addChannel")+query("channel", channel), nil, nil)
@@ -234,6 +208,16 @@ func surely(ctx context.Context, do func() error) error {
 			return err
 		}
 	}
+}
+
+// again makes a request that may be made twice until it is answered.
+func (c *commands) again(ctx context.Context, op, method, path string, reply any) error {
+	return surely(ctx, func() error { return c.rest.Do(ctx, op, method, path, nil, reply) })
+}
+
+// end hangs a channel up, if it is there.
+func (c *commands) end(ctx context.Context, channel string) {
+	_ = surely(ctx, func() error { return c.gone(c.Hangup(ctx, channel)) }) // otherwise it is found by whoever looks
 }
 
 // unanswered reports whether nobody knows if what was asked for has been done.
@@ -268,14 +252,14 @@ func (c *commands) Do(ctx context.Context, leg string, a *providers.Answer) erro
 		return err
 	}
 	if a.Unanswered {
-		if before != (state{}) { // whoever else has been told of the call has begun
+		if before != (ari.State{}) { // whoever else has been told of the call has begun
 			return nil
 		}
-		if err := c.rest.Do(ctx, "answer", "POST", path("channels", leg, "answer"), nil, nil); err != nil {
+		if err := c.again(ctx, "answer", "POST", path("channels", leg, "answer"), nil); err != nil {
 			return err
 		}
 	}
-	next := state{Answer: before.Answer, Status: before.Status, Left: before.Room}
+	next := ari.State{Answer: before.Answer, Status: before.Status, Left: before.Room}
 	do := c.perform(&next, leg, a)
 	if do == nil {
 		return c.Hangup(ctx, leg)
@@ -302,10 +286,10 @@ func (c *commands) Do(ctx context.Context, leg string, a *providers.Answer) erro
 
 // perform completes the state for an answer and returns what does it; nil: there is nothing
 // to be done.
-func (c *commands) perform(st *state, leg string, a *providers.Answer) func(context.Context) error {
+func (c *commands) perform(st *ari.State, leg string, a *providers.Answer) func(context.Context) error {
 	sound := ""
 	if a.Say != "" {
-		sound = c.cfg.sound(a.Say)
+		sound = c.cfg.Sound(a.Say)
 	}
 	switch {
 	case a.Ask != nil:
@@ -319,17 +303,17 @@ func (c *commands) perform(st *state, leg string, a *providers.Answer) func(cont
 		}
 		return c.play(st, leg, sound)
 	case a.Media != "":
-		st.Media, st.Next, st.Bridge = asteriskmedia.ChannelOf(leg), a.Next, bridgeOf(leg)
+		st.Media, st.Next, st.Bridge = asteriskmedia.ChannelOf(leg), a.Next, ari.BridgeOf(leg)
 		return func(ctx context.Context) error { return c.stream(ctx, st, leg, a.Media) }
 	case a.Room != nil:
-		st.Room, st.Next, st.Bridge, st.Wait = a.Room.Events, a.Next, roomOf(a.Room.Name), a.Room.Wait
+		st.Room, st.Next, st.Bridge, st.Wait = a.Room.Events, a.Next, ari.RoomOf(a.Room.Name), a.Room.Wait
 		return func(ctx context.Context) error { return c.join(ctx, st, leg) }
 	case a.Dial != "":
-		st.Dialed, st.Next = leg+dialedMark+strings.ToLower(rand.Text()[:12]), a.Next
+		st.Dialed, st.Next = leg+ari.DialedMark+strings.ToLower(rand.Text()[:12]), a.Next
 		return func(ctx context.Context) error {
 			return c.made(ctx, st.Dialed, func() error {
 				return c.originate(ctx, st.Dialed, a.Dial, a.Caller, time.Duration(a.RingSeconds())*time.Second,
-					state{For: leg})
+					ari.State{For: leg})
 			})
 		}
 	}
@@ -337,9 +321,9 @@ func (c *commands) perform(st *state, leg string, a *providers.Answer) func(cont
 }
 
 // leave ends what a channel was doing.
-func (c *commands) leave(ctx context.Context, leg string, before, next *state) error {
+func (c *commands) leave(ctx context.Context, leg string, before, next *ari.State) error {
 	if before.Play != "" {
-		if err := c.gone(c.rest.Do(ctx, "stop", "DELETE", path("playbacks", before.Play), nil, nil)); err != nil {
+		if err := c.gone(c.again(ctx, "stop", "DELETE", path("playbacks", before.Play), nil)); err != nil {
 			return err
 		}
 	}
@@ -356,8 +340,7 @@ func (c *commands) leave(ctx context.Context, leg string, before, next *state) e
 	if before.Bridge == "" || next.Bridge != "" { // which takes it out of the one before
 		return nil
 	}
-	err := c.rest.Do(ctx, "leave", "POST", path("bridges", before.Bridge, "removeChannel")+query("channel", leg), nil,
-		nil)
+	err := c.again(ctx, "leave", "POST", path("bridges", before.Bridge, "removeChannel")+query("channel", leg), nil)
 	var known *providers.CallError
 	if errors.As(err, &known) && known.Status == http.StatusUnprocessableEntity { // it is not there any more
 		err = nil
@@ -375,8 +358,8 @@ func (c *commands) gone(err error) error {
 
 // endMedia ends the channel with a leg's audio. Nobody is to be told of that.
 func (c *commands) endMedia(ctx context.Context, media string) error {
-	c.keep(media, state{})
-	if err := c.gone(c.setState(ctx, media, state{})); err != nil {
+	c.keep(media, ari.State{})
+	if err := c.gone(c.setState(ctx, media, ari.State{})); err != nil {
 		return err
 	}
 	return c.gone(c.Hangup(ctx, media))
@@ -385,16 +368,13 @@ func (c *commands) endMedia(ctx context.Context, media string) error {
 // silences are sounds of Asterisk's that last as long, in whole seconds.
 func silences(wait time.Duration) (list []string) {
 	for left := max(1, int(wait/time.Second)); left > 0; left -= 10 {
-		list = append(list, silence+strconv.Itoa(min(left, 10)))
+		list = append(list, ari.Silence+strconv.Itoa(min(left, 10)))
 	}
 	return list
 }
 
-// silence and a number, 1 to 10, are a sound that lasts so many seconds.
-const silence = "sound:silence/"
-
 // play plays sounds, one after the other; their end is told.
-func (c *commands) play(st *state, leg string, sounds ...string) func(context.Context) error {
+func (c *commands) play(st *ari.State, leg string, sounds ...string) func(context.Context) error {
 	st.Play = "vb-" + strings.ToLower(rand.Text())
 	var list []string
 	for _, s := range sounds {
@@ -403,25 +383,46 @@ func (c *commands) play(st *state, leg string, sounds ...string) func(context.Co
 		}
 	}
 	return func(ctx context.Context) error {
-		return c.rest.Do(ctx, "play", "POST", path("channels", leg, "play", st.Play)+query("media",
-			strings.Join(list, ",")), nil, nil)
+		first := true
+		return surely(ctx, func() error {
+			if !first && c.rest.Do(ctx, "playback", "GET", path("playbacks", st.Play), nil, nil) == nil {
+				return nil // it plays
+			}
+			first = false
+			return c.rest.Do(ctx, "play", "POST", path("channels", leg, "play", st.Play)+query("media",
+				strings.Join(list, ",")), nil, nil)
+		})
 	}
 }
 
 // stream makes a channel with the audio of a leg, which Asterisk connects to the bridge. It
 // comes into the leg's bridge once it is up.
-func (c *commands) stream(ctx context.Context, st *state, leg, media string) error {
+func (c *commands) stream(ctx context.Context, st *ari.State, leg, media string) error {
 	if err := c.putSurely(ctx, st.Bridge, leg); err != nil {
 		return err
 	}
+	of := ari.State{For: leg, Next: st.Next, Bridge: st.Bridge, URL: media}
+	switch c.cfg.Transport {
+	case ari.OverDialed:
+		return c.openSocket(ctx, st.Media, of)
+	case ari.OverRTP:
+		return c.openRTP(ctx, st.Media, of)
+	case ari.OverAudioSocket:
+		return c.openAudioSocket(ctx, st.Media, of)
+	}
 	token := media[strings.LastIndexByte(media, '/')+1:]
-	of := state{For: leg, Next: st.Next, Bridge: st.Bridge, URL: media}
 	return c.made(ctx, st.Media, func() error {
-		return c.rest.Do(ctx, "stream", "POST", path("channels", "externalMedia")+query("app", c.cfg.App,
-			"channelId", st.Media, "external_host", c.cfg.Media, "format", c.cfg.Format, "encapsulation", "none",
-			"transport", "websocket", "connection_type", "client",
-			"transport_data", "f(json)v("+tokenParam+"="+token+")"), c.keep(st.Media, of), nil)
+		_, err := c.external(ctx, st.Media, of, "external_host", c.cfg.Media, "encapsulation", "none", "transport",
+			"websocket", "connection_type", "client", "transport_data", "f(json)v("+ari.TokenParam+"="+token+")")
+		return err
 	})
+}
+
+// external makes a channel with audio.
+func (c *commands) external(ctx context.Context, id string, st ari.State, how ...string) (ch ari.Channel, err error) {
+	how = append(how, "app", c.cfg.App, "channelId", id, "format", c.cfg.Format)
+	err = c.rest.Do(ctx, "stream", "POST", path("channels", "externalMedia")+query(how...), c.keep(id, st), &ch)
+	return ch, err
 }
 
 // made makes a channel with an id. Where Asterisk does not answer, it is asked whether there
@@ -431,18 +432,14 @@ func (c *commands) made(ctx context.Context, id string, do func() error) error {
 	if !unanswered(err) {
 		return err
 	}
-	asked := surely(ctx, func() error { return c.rest.Do(ctx, "look", "GET", path("channels", id), nil, nil) })
-	if asked == nil {
+	if c.again(ctx, "look", "GET", path("channels", id), nil) == nil {
 		return nil
 	}
 	return err
 }
 
-// tokenParam is the parameter of the media connection's URL with its token.
-const tokenParam = "token"
-
 // join puts a channel into a room. Who is alone there, and waits, hears music.
-func (c *commands) join(ctx context.Context, st *state, leg string) error {
+func (c *commands) join(ctx context.Context, st *ari.State, leg string) error {
 	if err := c.putSurely(ctx, st.Bridge, leg); err != nil {
 		return err
 	}

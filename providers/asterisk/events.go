@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"voicebridge/providers"
+	"voicebridge/providers/asterisk/ari"
 	"voicebridge/providers/internal/asteriskmedia"
 	"voicebridge/ws"
 )
@@ -21,10 +22,10 @@ type dialer = ws.Dialer
 
 // event is one of ARI's, as far as it matters.
 type event struct {
-	Type        string  `json:"type"`
-	Application string  `json:"application"`
-	Timestamp   string  `json:"timestamp"`
-	Channel     channel `json:"channel"`
+	Type        string      `json:"type"`
+	Application string      `json:"application"`
+	Timestamp   string      `json:"timestamp"`
+	Channel     ari.Channel `json:"channel"`
 	Bridge      struct {
 		ID       string   `json:"id"`
 		Channels []string `json:"channels"`
@@ -65,7 +66,7 @@ const (
 // Listen implements providers.EventSource. What goes on at Asterisk while nothing is heard is
 // looked for each time that the connection is made.
 func (c *commands) Listen(ctx context.Context, handle func(context.Context, *providers.CallEvent)) error {
-	l := &listener{commands: c, handle: handle, live: map[string]state{}, up: map[string]bool{}}
+	l := &listener{commands: c, handle: handle, live: map[string]ari.State{}, up: map[string]bool{}}
 	defer l.group.Wait()
 	for pause := retryFirst; ; pause = min(2*pause, retryMost) {
 		began := time.Now()
@@ -99,8 +100,8 @@ type listener struct {
 	group  sync.WaitGroup // what is done about events
 
 	mu   sync.Mutex
-	live map[string]state // channels that have been heard of, with what they did last
-	up   map[string]bool  // that have been answered
+	live map[string]ari.State // channels that have been heard of, with what they did last
+	up   map[string]bool      // that have been answered
 }
 
 // listen connects, and gives events until the connection ends.
@@ -153,10 +154,10 @@ func (l *listener) act(ctx context.Context, do func(context.Context)) {
 
 // known returns the state of an event's channel: as the event has it, as this instance has
 // set it, or as it was last.
-func (l *listener) known(ch *channel) state {
-	st, told := state{}, false
-	if v, has := ch.Vars[variable]; has {
-		st, told = decodeState(v), true
+func (l *listener) known(ch *ari.Channel) ari.State {
+	st, told := ari.State{}, false
+	if v, has := ch.Vars[ari.Variable]; has {
+		st, told = ari.DecodeState(v), true
 	}
 	if !told {
 		l.commands.mu.Lock()
@@ -189,12 +190,12 @@ func (l *listener) take(ctx context.Context, ev *event) {
 		l.changed(ctx, ev, &st)
 	case "ChannelDtmfReceived":
 		if st.Key != "" {
-			l.handle(ctx, &providers.CallEvent{Kind: providers.CallKey, ID: st.Play, Ref: refOf(st.Key),
+			l.handle(ctx, &providers.CallEvent{Kind: providers.CallKey, ID: st.Play, Ref: ari.RefOf(st.Key),
 				Leg: ev.Channel.ID, Raw: ev.Type, Digit: ev.Digit})
 		}
 	case "ChannelEnteredBridge":
-		if isRoom(ev.Bridge.ID) && st.Room != "" {
-			l.handle(ctx, &providers.CallEvent{Kind: providers.CallRoom, Ref: refOf(st.Room), Leg: ev.Channel.ID,
+		if ari.IsRoom(ev.Bridge.ID) && st.Room != "" {
+			l.handle(ctx, &providers.CallEvent{Kind: providers.CallRoom, Ref: ari.RefOf(st.Room), Leg: ev.Channel.ID,
 				Raw: ev.Type, Joined: true})
 		}
 	case "ChannelLeftBridge":
@@ -205,7 +206,7 @@ func (l *listener) take(ctx context.Context, ev *event) {
 }
 
 // started: a channel has come to the application.
-func (l *listener) started(ctx context.Context, ev *event, st *state) {
+func (l *listener) started(ctx context.Context, ev *event, st *ari.State) {
 	id := ev.Channel.ID
 	l.mu.Lock()
 	l.live[id], l.up[id] = *st, ev.Channel.State == "Up"
@@ -221,9 +222,9 @@ func (l *listener) started(ctx context.Context, ev *event, st *state) {
 		if st.Digits != "" {
 			l.act(ctx, func(ctx context.Context) { _ = l.SendDigits(ctx, id, st.Digits) })
 		}
-		l.handle(ctx, &providers.CallEvent{Kind: providers.CallProgress, Ref: refOf(st.Status), Leg: id,
+		l.handle(ctx, &providers.CallEvent{Kind: providers.CallProgress, Ref: ari.RefOf(st.Status), Leg: id,
 			Raw: ev.Channel.State, Status: providers.StatusInProgress})
-		asked.Ref = refOf(st.Answer)
+		asked.Ref = ari.RefOf(st.Answer)
 		l.handle(ctx, asked)
 	default:
 		l.handle(ctx, asked)
@@ -231,40 +232,40 @@ func (l *listener) started(ctx context.Context, ev *event, st *state) {
 }
 
 // joinMedia puts the channel with a leg's audio into the leg's bridge.
-func (l *listener) joinMedia(ctx context.Context, id string, st *state) {
+func (l *listener) joinMedia(ctx context.Context, id string, st *ari.State) {
 	if st.Bridge == "" { // of another instance, or ended meanwhile
 		var err error
 		if *st, err = l.stateOf(ctx, id); err != nil || st.Bridge == "" {
-			_ = l.Hangup(ctx, id)
+			l.end(ctx, id)
 			return
 		}
 	}
 	if l.putSurely(ctx, st.Bridge, id) != nil {
-		_ = l.Hangup(ctx, id) // the end of it is told
+		l.end(ctx, id) // the end of it is told
 	}
 }
 
 // connect connects a leg to the number that has answered.
 func (l *listener) connect(ctx context.Context, id, leg string) {
-	bridge := bridgeOf(id)
+	bridge := ari.BridgeOf(id)
 	err := l.putSurely(ctx, bridge, leg)
 	if err == nil {
 		err = l.putSurely(ctx, bridge, id)
 	}
 	if err != nil {
-		_ = l.Hangup(ctx, id)
+		l.end(ctx, id)
 	}
 }
 
 // changed: a channel rings, or is up.
-func (l *listener) changed(ctx context.Context, ev *event, st *state) {
+func (l *listener) changed(ctx context.Context, ev *event, st *ari.State) {
 	if ev.Channel.State == "Up" {
 		l.mu.Lock()
 		l.up[ev.Channel.ID] = true
 		l.mu.Unlock()
 	}
 	if st.Status != "" && ev.Channel.State == "Ringing" {
-		l.handle(ctx, &providers.CallEvent{Kind: providers.CallProgress, Ref: refOf(st.Status), Leg: ev.Channel.ID,
+		l.handle(ctx, &providers.CallEvent{Kind: providers.CallProgress, Ref: ari.RefOf(st.Status), Leg: ev.Channel.ID,
 			Raw: ev.Channel.State, Status: providers.StatusRinging})
 	}
 }
@@ -280,21 +281,21 @@ func (l *listener) played(ctx context.Context, ev *event) {
 		switch {
 		case err != nil || st.Play != ev.Playback.ID: // the channel does something else now
 		case st.Key != "":
-			l.handle(ctx, &providers.CallEvent{Kind: providers.CallKey, ID: st.Play, Ref: refOf(st.Key), Leg: leg,
+			l.handle(ctx, &providers.CallEvent{Kind: providers.CallKey, ID: st.Play, Ref: ari.RefOf(st.Key), Leg: leg,
 				Raw: ev.Type})
 		case st.Do != "":
-			l.handle(ctx, &providers.CallEvent{Kind: providers.CallAsked, ID: st.Play, Ref: refOf(st.Do), Leg: leg,
+			l.handle(ctx, &providers.CallEvent{Kind: providers.CallAsked, ID: st.Play, Ref: ari.RefOf(st.Do), Leg: leg,
 				Raw: ev.Type})
 		default:
-			_ = l.Hangup(ctx, leg)
+			l.end(ctx, leg)
 		}
 	})
 }
 
 // left: a channel has left a bridge: it has been taken out, or the room is over.
-func (l *listener) left(ctx context.Context, ev *event, st *state) {
+func (l *listener) left(ctx context.Context, ev *event, st *ari.State) {
 	id := ev.Channel.ID
-	if !isRoom(ev.Bridge.ID) {
+	if !ari.IsRoom(ev.Bridge.ID) {
 		return
 	}
 	room, byItself := st.Room, st.Bridge == ev.Bridge.ID
@@ -302,12 +303,12 @@ func (l *listener) left(ctx context.Context, ev *event, st *state) {
 		room = st.Left
 	}
 	if room != "" {
-		l.handle(ctx, &providers.CallEvent{Kind: providers.CallRoom, Ref: refOf(room), Leg: id, Raw: ev.Type})
+		l.handle(ctx, &providers.CallEvent{Kind: providers.CallRoom, Ref: ari.RefOf(room), Leg: id, Raw: ev.Type})
 	}
 	next := st.Next
 	l.act(ctx, func(ctx context.Context) {
 		if len(ev.Bridge.Channels) == 0 {
-			_ = l.rest.Do(ctx, "end room", "DELETE", path("bridges", ev.Bridge.ID), nil, nil)
+			_ = l.again(ctx, "end room", "DELETE", path("bridges", ev.Bridge.ID), nil)
 		}
 		if !byItself {
 			return
@@ -322,15 +323,16 @@ func (l *listener) left(ctx context.Context, ev *event, st *state) {
 // over tells that the step of a leg is over; without next, the call ends.
 func (l *listener) over(ctx context.Context, leg, next string, status providers.Status) {
 	if next == "" {
-		_ = l.Hangup(ctx, leg)
+		l.end(ctx, leg)
 		return
 	}
-	l.handle(ctx, &providers.CallEvent{Kind: providers.CallStepDone, Ref: refOf(next), Leg: leg, Raw: string(status),
+	l.handle(ctx, &providers.CallEvent{Kind: providers.CallStepDone, Ref: ari.RefOf(next), Leg: leg,
+		Raw:    string(status),
 		Status: status})
 }
 
 // destroyed: a channel has ended.
-func (l *listener) destroyed(ctx context.Context, ev *event, st *state) {
+func (l *listener) destroyed(ctx context.Context, ev *event, st *ari.State) {
 	id := ev.Channel.ID
 	l.forget(id)
 	l.mu.Lock()
@@ -357,37 +359,33 @@ func (l *listener) destroyed(ctx context.Context, ev *event, st *state) {
 		return
 	case st.For != "":
 		l.act(ctx, func(ctx context.Context) {
-			_ = l.rest.Do(ctx, "end", "DELETE", path("bridges", bridgeOf(id)), nil, nil)
+			_ = l.again(ctx, "end", "DELETE", path("bridges", ari.BridgeOf(id)), nil)
 			if now, err := l.stateOf(ctx, st.For); err == nil && now.Dialed == id {
 				l.over(ctx, st.For, now.Next, status)
 			}
 		})
 		return
 	}
-	l.handle(ctx, &providers.CallEvent{Kind: providers.CallProgress, Ref: refOf(st.Status), Leg: id, Raw: ev.CauseTxt,
+	l.handle(ctx, &providers.CallEvent{Kind: providers.CallProgress, Ref: ari.RefOf(st.Status), Leg: id,
+		Raw:    ev.CauseTxt,
 		Status: status})
 	l.act(ctx, func(ctx context.Context) { l.tidy(ctx, id, st) })
 }
 
 // tidy ends what belonged to a call: Asterisk leaves it.
-func (l *listener) tidy(ctx context.Context, leg string, st *state) {
+func (l *listener) tidy(ctx context.Context, leg string, st *ari.State) {
 	media := map[string]bool{st.Media: st.Media != ""}
-	_ = surely(ctx, func() error {
-		members, err := l.members(ctx, bridgeOf(leg))
-		for _, m := range members {
-			media[m] = asteriskmedia.IsChannel(m)
-		}
-		return err
-	})
+	members, _ := l.members(ctx, ari.BridgeOf(leg))
+	for _, m := range members {
+		media[m] = asteriskmedia.IsChannel(m)
+	}
 	for id, is := range media {
 		if is {
 			_ = surely(ctx, func() error { return l.endMedia(ctx, id) })
 		}
 	}
 	if st.Dialed != "" {
-		_ = surely(ctx, func() error { return l.gone(l.Hangup(ctx, st.Dialed)) })
+		l.end(ctx, st.Dialed)
 	}
-	_ = surely(ctx, func() error {
-		return l.gone(l.rest.Do(ctx, "end", "DELETE", path("bridges", bridgeOf(leg)), nil, nil))
-	})
+	_ = l.again(ctx, "end", "DELETE", path("bridges", ari.BridgeOf(leg)), nil)
 }

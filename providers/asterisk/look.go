@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"voicebridge/providers"
+	"voicebridge/providers/asterisk/ari"
 	"voicebridge/providers/internal/asteriskmedia"
 )
 
@@ -19,7 +20,7 @@ const (
 
 // scene is what there is at Asterisk.
 type scene struct {
-	channels []channel
+	channels []ari.Channel
 	there    map[string]bool     // channels by id
 	members  map[string][]string // of bridges
 }
@@ -53,7 +54,7 @@ func (l *listener) look(ctx context.Context, before map[string]bool) map[string]
 	for i := range s.channels {
 		ch := &s.channels[i]
 		st := l.known(ch)
-		if !l.asked(ch) && st == (state{}) {
+		if !l.asked(ch) && st == (ari.State{}) {
 			continue // somebody else's
 		}
 		what, do := l.unfit(ch, &st, s)
@@ -101,18 +102,18 @@ func (l *listener) ended(ctx context.Context, s *scene) {
 	}
 	l.mu.Unlock()
 	for _, id := range gone {
-		l.take(ctx, &event{Type: "ChannelDestroyed", Channel: channel{ID: id}, Cause: 16})
+		l.take(ctx, &event{Type: "ChannelDestroyed", Channel: ari.Channel{ID: id}, Cause: 16})
 	}
 }
 
 // asked reports whether a channel is in the application.
-func (l *listener) asked(ch *channel) bool {
+func (l *listener) asked(ch *ari.Channel) bool {
 	app, _, _ := strings.Cut(ch.Dialplan.Data, ",")
 	return ch.Dialplan.App == "Stasis" && app == l.cfg.App
 }
 
 // unfit returns what does not fit about a channel, and what is to be done about it.
-func (l *listener) unfit(ch *channel, st *state, s *scene) (what string, do func(context.Context)) {
+func (l *listener) unfit(ch *ari.Channel, st *ari.State, s *scene) (what string, do func(context.Context)) {
 	id, next := ch.ID, st.Next
 	over := func(status providers.Status) func(context.Context) {
 		return func(ctx context.Context) { l.over(ctx, id, next, status) }
@@ -124,12 +125,12 @@ func (l *listener) unfit(ch *channel, st *state, s *scene) (what string, do func
 	case asteriskmedia.IsChannel(id):
 		return "", nil
 	case st.For != "" && !s.there[st.For]:
-		return "its caller has gone", func(ctx context.Context) { _ = l.Hangup(ctx, id) }
+		return "its caller has gone", func(ctx context.Context) { l.end(ctx, id) }
 	case st.Media != "" && !s.there[st.Media]:
 		return st.Media + " has ended", over("")
 	case st.Dialed != "" && !s.there[st.Dialed]:
 		return st.Dialed + " has ended", over(providers.StatusFailed)
-	case isRoom(st.Bridge) && !slices.Contains(s.members[st.Bridge], id):
+	case ari.IsRoom(st.Bridge) && !slices.Contains(s.members[st.Bridge], id):
 		return st.Bridge + " is left", over("")
 	case st.Play != "":
 		return st.Play + " has ended", func(ctx context.Context) {

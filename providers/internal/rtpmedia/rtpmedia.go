@@ -4,7 +4,6 @@
 package rtpmedia
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -40,11 +39,10 @@ type Handler interface {
 	Closed(err error)
 }
 
-// queueMost bounds what waits to be sent: more is left out.
-const queueMost = 1000
-
 // Conn is a connection.
 type Conn struct {
+	Outbox // of frames to be sent
+
 	cfg    Config
 	handle Handler
 	done   chan struct{}
@@ -55,18 +53,9 @@ type Conn struct {
 	in      jitter
 	stats   Stats
 	remote  netip.AddrPort // locked to
+	pressed bool           // digit is
 	digit   uint32         // time stamp of the last digit that was told
 	digits  []byte
-	queue   []item
-	free    [][]byte
-	full    int // frames that found no room
-	sending bool
-}
-
-// item waits to be sent: a frame, or a mark.
-type item struct {
-	audio []byte
-	mark  string
 }
 
 // New makes a connection; Serve begins it.
@@ -86,40 +75,6 @@ func (c *Conn) Serve(h Handler) {
 		err := c.tick(failed)
 		h.Closed(err)
 	}()
-}
-
-// Play queues a frame.
-func (c *Conn) Play(frame []byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.queue) >= queueMost {
-		c.full++
-		return
-	}
-	var buf []byte
-	if n := len(c.free); n > 0 {
-		buf, c.free = c.free[n-1], c.free[:n-1]
-	}
-	c.queue = append(c.queue, item{audio: append(buf[:0], frame...)})
-}
-
-// Mark queues a mark behind the frames that wait.
-func (c *Conn) Mark(name string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.queue = append(c.queue, item{mark: name})
-}
-
-// Flush drops all that waits, marks included.
-func (c *Conn) Flush() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, it := range c.queue {
-		if it.audio != nil {
-			c.free = append(c.free, it.audio)
-		}
-	}
-	c.queue = c.queue[:0]
 }
 
 // Close ends the connection.
@@ -203,19 +158,16 @@ const eventDigits = "0123456789*#ABCD"
 // same time stamp; it is told with the first one that says that it has ended.
 func (c *Conn) event(h *rtp.Header, b []byte) {
 	const end = 0x80
-	if int(b[0]) >= len(eventDigits) || b[1]&end == 0 || h.Timestamp == c.digit && len(c.digits) < cap(c.digits) {
+	if int(b[0]) >= len(eventDigits) || b[1]&end == 0 || c.pressed && h.Timestamp == c.digit ||
+		len(c.digits) == digitsMost {
 		return
 	}
-	if c.digits == nil {
-		c.digits = make([]byte, 0, 16)
-	} else if h.Timestamp == c.digit {
-		return
-	}
-	c.digit = h.Timestamp
-	if len(c.digits) < cap(c.digits) {
-		c.digits = append(c.digits, eventDigits[b[0]])
-	}
+	c.pressed, c.digit = true, h.Timestamp
+	c.digits = append(c.digits, eventDigits[b[0]])
 }
+
+// digitsMost bounds the digits of one frame's time.
+const digitsMost = 16
 
 // tick gives and sends what is due, every 20 ms by an absolute schedule, until the end.
 func (c *Conn) tick(failed <-chan error) error {
@@ -224,7 +176,7 @@ func (c *Conn) tick(failed <-chan error) error {
 	defer timer.Stop()
 	out := sender{conn: c.cfg.Conn, header: rtp.Header{Version: 2, PayloadType: c.cfg.Type, SSRC: c.cfg.SSRC}}
 	samples := uint32(c.cfg.Format.FrameSamples())
-	var frame []byte
+	var frame, audio []byte
 	for n := 1; ; n++ {
 		select {
 		case <-timer.C:
@@ -248,9 +200,10 @@ func (c *Conn) tick(failed <-chan error) error {
 		frame = append(frame[:0], c.in.due(time.Now())...)
 		digits := c.digits
 		c.digits = c.digits[:0]
-		audio, marks := c.dequeue()
 		to := c.remote
 		c.mu.Unlock()
+		var marks []string
+		audio, marks = c.Next(audio[:0])
 		for _, d := range digits {
 			c.handle.Digit(d)
 		}
@@ -258,31 +211,10 @@ func (c *Conn) tick(failed <-chan error) error {
 			c.handle.Audio(frame)
 		}
 		out.send(audio, samples, to)
-		if audio != nil {
-			c.mu.Lock()
-			c.free = append(c.free, audio)
-			c.mu.Unlock()
-		}
 		for _, m := range marks {
 			c.handle.Mark(m)
 		}
 	}
-}
-
-// dequeue takes the frame that is due, and the marks that are reached with it.
-func (c *Conn) dequeue() (audio []byte, marks []string) {
-	n := 0
-	for ; n < len(c.queue); n++ {
-		if it := &c.queue[n]; it.audio == nil {
-			marks = append(marks, it.mark)
-		} else if audio != nil {
-			break
-		} else {
-			audio = it.audio
-		}
-	}
-	c.queue = c.queue[:copy(c.queue, c.queue[n:])]
-	return audio, marks
 }
 
 // sender sends frames as packets. Its clock goes on where there is none.
@@ -311,19 +243,4 @@ func (s *sender) send(audio []byte, samples uint32, to netip.AddrPort) {
 	}
 	s.talks = len(audio) > 0
 	s.header.Timestamp += samples
-}
-
-// Listen opens a UDP socket at an address, at the first port of the range that is free.
-func Listen(ctx context.Context, host string, first, last int) (net.PacketConn, error) {
-	var lc net.ListenConfig
-	for port := first; port <= last; port++ {
-		c, err := lc.ListenPacket(ctx, "udp", net.JoinHostPort(host, fmt.Sprint(port)))
-		if err == nil {
-			return c, nil
-		}
-		if port == last {
-			return nil, fmt.Errorf("rtp: no port of %d to %d is free: %w", first, last, err)
-		}
-	}
-	return nil, fmt.Errorf("rtp: %d to %d is no range of ports", first, last)
 }

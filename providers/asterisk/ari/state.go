@@ -1,14 +1,14 @@
-package asterisk
+package ari
 
 import (
 	"encoding/json"
 	"strings"
 )
 
-// state is what a channel is doing for the bridge: the URLs, in the words of
+// State is what a channel is doing for the bridge: the URLs, in the words of
 // providers.Answer, that its events belong to. It stands in a variable of the channel, so
 // that every instance knows it, also one that has just begun.
-type state struct {
+type State struct {
 	Answer string `json:"a,omitempty"` // a placed call is answered
 	Status string `json:"s,omitempty"` // its reports; it stays
 	Digits string `json:"g,omitempty"` // pressed when it is answered
@@ -28,24 +28,24 @@ type state struct {
 	URL    string `json:"u,omitempty"` // of a channel with audio: where it is streamed to
 }
 
-// variable is the channel variable with the state.
-const variable = "VOICEBRIDGE"
+// Variable is the channel variable with the state.
+const Variable = "VOICEBRIDGE"
 
-func (st state) encode() string {
+func (st State) Encode() string {
 	b, _ := json.Marshal(st) // strings always can
 	return string(b)
 }
 
-// decodeState reads a state; what is none is the zero one.
-func decodeState(s string) (st state) {
+// DecodeState reads a state; what is none is the zero one.
+func DecodeState(s string) (st State) {
 	if json.Unmarshal([]byte(s), &st) != nil {
-		return state{}
+		return State{}
 	}
 	return st
 }
 
-// refOf is the part of a URL behind the account's own; see providers.CallEvent.
-func refOf(u string) string {
+// RefOf is the part of a URL behind the account's own; see providers.CallEvent.
+func RefOf(u string) string {
 	_, rest, _ := strings.Cut(u, "/hooks/asterisk/")
 	_, ref, _ := strings.Cut(rest, "/")
 	return ref

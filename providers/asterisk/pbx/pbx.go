@@ -1,4 +1,5 @@
-package asterisk
+// Package pbx is a simulated Asterisk, as far as ARI and the audio of channels tell of it.
+package pbx
 
 import (
 	"cmp"
@@ -18,6 +19,7 @@ import (
 
 	"voicebridge/codec"
 	"voicebridge/providers"
+	"voicebridge/providers/asterisk/ari"
 	"voicebridge/providers/internal/asteriskmedia"
 	"voicebridge/providers/internal/rest"
 	"voicebridge/ws"
@@ -26,36 +28,41 @@ import (
 // exchange is a simulated Asterisk with one Stasis application: its channels and bridges, as
 // far as ARI tells of them.
 type exchange struct {
-	cfg Config
+	cfg ari.Config
 
 	mu      sync.Mutex
 	vars    map[string]string // the variable of each channel
 	media   map[string]*mediaChannel
+	waiting map[string]*mediaChannel // for a connection of the bridge's, by its id
 	bridges map[string]map[string]bool
-	feed    *ws.Conn // of the application's events; nil: nobody listens
-	born    int      // channels
+	plays   map[string]bool // playbacks
+	feed    *ws.Conn        // of the application's events; nil: nobody listens
+	born    int             // channels
 }
 
 // mediaChannel is a channel with the audio of a leg.
 type mediaChannel struct {
 	leg, url string
 	over     bool
+	// conn is the connection that is not made to the bridge's media server, once it is there.
+	conn chan providers.PeerConn
 }
 
-// NewExchange implements providers.Spec.
-func NewExchange(setup providers.Setup) (providers.Exchange, error) {
-	cfg, _, err := readConfig(setup)
+// New implements providers.Spec.
+func New(setup providers.Setup) (providers.Exchange, error) {
+	cfg, _, err := ari.ReadConfig(setup)
 	return &exchange{cfg: cfg, vars: map[string]string{},
-		media: map[string]*mediaChannel{}, bridges: map[string]map[string]bool{}}, err
+		media: map[string]*mediaChannel{}, waiting: map[string]*mediaChannel{}, bridges: map[string]map[string]bool{},
+		plays: map[string]bool{}}, err
 }
 
 // Sample implements providers.Spec.
 func Sample(baseURL string, f codec.Format) func(config any) error {
-	cfg := Config{URL: strings.TrimSuffix(baseURL, "/") + "/ari", Username: "asterisk", Password: rand.Text(),
+	cfg := ari.Config{URL: strings.TrimSuffix(baseURL, "/") + "/ari", Username: "asterisk", Password: rand.Text(),
 		App: "voicebridge", Media: "bridge", Format: asteriskmedia.NameOf(f), Endpoint: "PJSIP/{number}@trunk",
 		Speech: "https://tts.example.com/say.wav?text={text}"}
 	return func(config any) error {
-		*config.(*Config) = cfg
+		*config.(*ari.Config) = cfg
 		return nil
 	}
 }
@@ -85,13 +92,17 @@ func (x *exchange) Handshake(string, time.Time) (http.Header, error) { return ht
 func (x *exchange) Start(c *providers.ExchangeCall, a *providers.Answer) *providers.Start {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return &providers.Start{Call: c.ID, Stream: decodeState(x.vars[c.ID]).Media, In: a.Format, Out: a.Format}
+	return &providers.Start{Call: c.ID, Stream: ari.DecodeState(x.vars[c.ID]).Media, In: a.Format, Out: a.Format}
 }
 
 // Feed serves the application's connection for events, and reports whether a request is for
 // it. A second one takes the first one's place.
 func (x *exchange) Feed(w http.ResponseWriter, r *http.Request) bool {
-	if strings.TrimPrefix(r.URL.Path, "/ari") != "/events" {
+	if key, media := strings.CutPrefix(r.URL.Path, "/media/"); media {
+		x.accept(w, r, key)
+		return true
+	}
+	if r.URL.Path != "/ari/events" {
 		return false
 	}
 	switch user, password, _ := r.BasicAuth(); {
@@ -143,6 +154,12 @@ func (x *exchange) write(conn *ws.Conn, ev map[string]any) {
 	}
 }
 
+// The limits of the connection for events.
+const (
+	eventLimit = 1 << 20 // bytes of one
+	sendTime   = 5 * time.Second
+)
+
 // errNobody is the error of a call to an application that nobody serves.
 var errNobody = errors.New("asterisk: the Stasis application is not registered")
 
@@ -171,7 +188,7 @@ func (x *exchange) Tell(a *providers.Ask) error {
 
 func (x *exchange) tell(a *providers.Ask) error {
 	x.mu.Lock()
-	st := decodeState(x.vars[a.Call.ID])
+	st := ari.DecodeState(x.vars[a.Call.ID])
 	x.mu.Unlock()
 	switch a.Kind {
 	case providers.AskAnswer:
@@ -206,7 +223,7 @@ func (x *exchange) inBridge(kind string, a *providers.Ask) error {
 }
 
 // over tells that what a channel did is over.
-func (x *exchange) over(a *providers.Ask, st *state) error {
+func (x *exchange) over(a *providers.Ask, st *ari.State) error {
 	switch {
 	case a.Room != "" && st.Room == "": // otherwise it has been told already
 		return x.inBridge("ChannelLeftBridge", a)
@@ -218,9 +235,19 @@ func (x *exchange) over(a *providers.Ask, st *state) error {
 	return x.played(a.Call.ID, st)
 }
 
-func (x *exchange) played(leg string, st *state) error {
+// playing reports whether something is played.
+func (x *exchange) playing(playback string) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.plays[playback]
+}
+
+func (x *exchange) played(leg string, st *ari.State) error {
+	x.mu.Lock()
+	delete(x.plays, st.Play)
+	x.mu.Unlock()
 	return x.emit("PlaybackFinished", map[string]any{"playback": map[string]any{"id": st.Play,
-		"media_uri": silence + "1", "target_uri": "channel:" + leg, "language": "en", "state": "done"}})
+		"media_uri": ari.Silence + "1", "target_uri": "channel:" + leg, "language": "en", "state": "done"}})
 }
 
 // endings are the causes of ITU-T Q.850 with which calls end.
@@ -270,7 +297,16 @@ func (x *exchange) channel(c *providers.ExchangeCall, state string) map[string]a
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if v, has := x.vars[c.ID]; has {
-		ch["channelvars"] = map[string]string{variable: v}
+		ch["channelvars"] = map[string]string{ari.Variable: v}
+	}
+	return ch
+}
+
+// channelWith is one with variables of its own.
+func (x *exchange) channelWith(id, state string, vars map[string]string) map[string]any {
+	ch := x.channel(&providers.ExchangeCall{ID: id}, state)
+	if vars != nil {
+		ch["channelvars"] = vars
 	}
 	return ch
 }
@@ -286,10 +322,10 @@ func (x *exchange) bridge(id string, members []string) map[string]any {
 
 // bridgeID is the bridge that is a room here.
 func bridgeID(room string) string {
-	if strings.HasSuffix(room, bridgeOf("")) {
+	if strings.HasSuffix(room, ari.BridgeOf("")) {
 		return room
 	}
-	return roomOf(room)
+	return ari.RoomOf(room)
 }
 
 func fail(status int, message string) error {
@@ -315,7 +351,7 @@ func (x *exchange) Operation(r *http.Request, body []byte, _ time.Time) (op *pro
 		err = x.originate(op, q, body)
 	case what == "GET channels" && m[2] == "":
 		op.Kind, op.Note = providers.OpCalls, listing(x.channels)
-	case what == "POST channels" && m[2] == "externalMedia":
+	case what == "POST channels" && m[2] == "externalMedia": // its reply is the channel of the audio
 		err = x.externalMedia(op, q, body)
 	case m[1] == "channels" && asteriskmedia.IsChannel(m[2]):
 		err = x.mediaOperation(op, what, m[2], q)
@@ -325,8 +361,11 @@ func (x *exchange) Operation(r *http.Request, body []byte, _ time.Time) (op *pro
 		err = x.bridgeOperation(op, what, m[2], q)
 	case what == "DELETE playbacks":
 		op.Call = ""
-	case what == "GET playbacks": // none is so long that it is asked for
+	case what == "GET playbacks":
 		op.Call, op.Note = "", fail(404, "Playback not found")
+		if x.playing(m[2]) {
+			op.Note = map[string]string{"id": m[2], "state": "playing"}
+		}
 	default:
 		return nil, fail(404, "Resource not found")
 	}
@@ -382,8 +421,8 @@ type listing func(calls []providers.ExchangeCall) any
 
 // given reads the variables of a new channel.
 func given(body []byte) (string, error) {
-	v, err := rest.Read[variables](body)
-	return v.Variables[variable], err
+	v, err := rest.Read[ari.Variables](body)
+	return v.Variables[ari.Variable], err
 }
 
 func (x *exchange) originate(op *providers.Operation, q url.Values, body []byte) error {
@@ -391,7 +430,7 @@ func (x *exchange) originate(op *providers.Operation, q url.Values, body []byte)
 	if err != nil {
 		return err
 	}
-	id, st := q.Get("channelId"), decodeState(text)
+	id, st := q.Get("channelId"), ari.DecodeState(text)
 	before, after, _ := strings.Cut(x.cfg.Endpoint, "{number}")
 	number, a := strings.CutPrefix(q.Get("endpoint"), before)
 	number, b := strings.CutSuffix(number, after)
@@ -412,7 +451,7 @@ func (x *exchange) originate(op *providers.Operation, q url.Values, body []byte)
 		Answer: st.Answer, Status: st.Status, Digits: st.Digits}
 	if st.For != "" {
 		op.Answer = &providers.Answer{Dial: number, Caller: op.Dial.From, Ring: op.Dial.Ring,
-			Next: decodeState(x.vars[st.For]).Next}
+			Next: ari.DecodeState(x.vars[st.For]).Next}
 	}
 	op.Done = func() { x.set(id, text) }
 	return nil
@@ -424,42 +463,36 @@ func (x *exchange) set(channel, state string) {
 	x.vars[channel] = state
 }
 
-// transportData has the options of a dial string of chan_websocket.
-var transportData = regexp.MustCompile(`^f\(json\)v\(` + tokenParam + `=([^),]+)\)$`)
-
 // externalMedia makes a channel with the audio of a leg, which is connected at once.
 func (x *exchange) externalMedia(op *providers.Operation, q url.Values, body []byte) error {
 	text, err := given(body)
 	if err != nil {
 		return err
 	}
-	id, st := q.Get("channelId"), decodeState(text)
-	options := transportData.FindStringSubmatch(q.Get("transport_data"))
+	id, st := q.Get("channelId"), ari.DecodeState(text)
 	f, known := asteriskmedia.FormatOf(q.Get("format"))
-	switch {
-	case q.Get("encapsulation") != "none" || q.Get("transport") != "websocket" || q.Get("connection_type") != "client":
-		return errors.New("only WebSockets that Asterisk opens are simulated")
-	case q.Get("app") != x.cfg.App || q.Get("external_host") != x.cfg.Media || !known || options == nil:
-		return errors.New("app, external_host, format, transport_data: do not fit")
+	if q.Get("app") != x.cfg.App || !known {
+		return errors.New("app, format: do not fit")
 	}
+	m, vars, err := x.connection(id, &st, f, q)
+	if err != nil {
+		return err
+	}
+	op.Note = x.channelWith(id, "Down", vars)
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.media[id] != nil {
 		return fail(409, "Channel with given unique ID already exists")
 	}
-	stream, fits := strings.CutSuffix(st.URL, "/"+options[1])
-	if !fits {
-		return errors.New("the token is not that of the URL")
-	}
-	stream += "?" + tokenParam + "=" + options[1]
-	op.Kind, op.Call = providers.OpDo, asteriskmedia.LegOf(id)
-	op.Answer = &providers.Answer{Media: stream, Next: st.Next, Format: f}
+	m.leg = asteriskmedia.LegOf(id)
+	op.Kind, op.Call = providers.OpDo, m.leg
+	op.Answer = &providers.Answer{Media: m.url, Next: st.Next, Format: f}
 	op.Done = func() {
 		x.mu.Lock()
-		x.media[id], x.vars[id] = &mediaChannel{leg: op.Call, url: stream}, text
+		x.media[id], x.vars[id] = m, text
 		x.mu.Unlock()
-		_ = x.emit("StasisStart", map[string]any{"args": []string{}, // nobody may listen just now
-			"channel": x.channel(&providers.ExchangeCall{ID: id}, "Up")})
+		ch := x.channel(&providers.ExchangeCall{ID: id}, "Up")
+		_ = x.emit("StasisStart", map[string]any{"args": []string{}, "channel": ch}) // nobody may listen just now
 	}
 	return nil
 }
@@ -513,7 +546,7 @@ func (x *exchange) channelOperation(op *providers.Operation, what, playback stri
 	case "GET channels variable":
 		op.Note = x.variable(id)
 	case "POST channels variable":
-		if q.Get("variable") != variable {
+		if q.Get("variable") != ari.Variable {
 			return errors.New("variable")
 		}
 		op.Done = func() { x.set(id, q.Get("value")) }
@@ -531,13 +564,13 @@ func (x *exchange) channelOperation(op *providers.Operation, what, playback stri
 // play reads what is played: words, then silence for as long as a key is waited for.
 func (x *exchange) play(op *providers.Operation, playback, media string) error {
 	x.mu.Lock()
-	st := decodeState(x.vars[op.Call])
+	st := ari.DecodeState(x.vars[op.Call])
 	x.mu.Unlock()
 	op.Kind, op.Answer = providers.OpDo, &providers.Answer{Next: st.Do}
 	before, _, _ := strings.Cut(x.cfg.Speech, "{text}")
 	wait := 0
 	for m := range strings.SplitSeq(media, ",") {
-		seconds, quiet := strings.CutPrefix(m, silence)
+		seconds, quiet := strings.CutPrefix(m, ari.Silence)
 		n, err := strconv.Atoi(seconds)
 		text, speech := strings.CutPrefix(m, "sound:"+before)
 		switch {
@@ -553,6 +586,11 @@ func (x *exchange) play(op *providers.Operation, playback, media string) error {
 	}
 	if playback == "" || playback != st.Play {
 		return errors.New("the playback is not that of the channel's state")
+	}
+	op.Done = func() {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		x.plays[playback] = true
 	}
 	if wait > 0 {
 		op.Answer.Ask = &providers.Question{URL: st.Key, Wait: time.Duration(wait) * time.Second}
@@ -591,7 +629,7 @@ func (x *exchange) bridgeOperation(op *providers.Operation, what, id string, q u
 			}
 		}
 	case "GET bridges":
-		op.Kind, op.Room = providers.OpRoom, roomName(id)
+		op.Kind, op.Room = providers.OpRoom, ari.RoomName(id)
 	case "DELETE bridges":
 		op.Done = func() {
 			x.mu.Lock()
@@ -619,12 +657,12 @@ func (x *exchange) addChannel(op *providers.Operation, bridge, channel string) e
 		return nil
 	}
 	op.Call = channel
-	if bridge == bridgeOf(channel) && !strings.Contains(channel, dialedMark) {
+	if bridge == ari.BridgeOf(channel) && !strings.Contains(channel, ari.DialedMark) {
 		return nil
 	}
-	st := decodeState(x.vars[channel])
+	st := ari.DecodeState(x.vars[channel])
 	op.Kind, op.Answer = providers.OpDo, &providers.Answer{Next: st.Next,
-		Room: &providers.Room{Name: roomName(bridge), Events: st.Room, Wait: st.Wait}}
+		Room: &providers.Room{Name: ari.RoomName(bridge), Events: st.Room, Wait: st.Wait}}
 	return nil
 }
 

@@ -1,0 +1,121 @@
+// Package ari has what both ends of ARI know: the configuration of an account, the names of
+// channels and bridges, and the state that a channel carries.
+package ari
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+
+	"voicebridge/providers"
+	"voicebridge/providers/internal/asteriskmedia"
+	"voicebridge/providers/internal/rest"
+)
+
+// Config is an account's block of the configuration.
+type Config struct {
+	URL      string `yaml:"url"` // of ARI, such as http://127.0.0.1:8088/ari
+	Username string `yaml:"username"`
+	Password string `yaml:"password"`
+	App      string `yaml:"app"` // of Stasis, one for each bridge
+	// Media is the section of websocket_client.conf with the URL of the bridge's media.
+	Media  string `yaml:"media"`
+	Format string `yaml:"format"` // of the audio: slin16, ulaw, alaw, slin, slin24 or slin48
+	// Transport is how audio comes: websocket, which Asterisk opens; dial, a WebSocket that the
+	// bridge opens; rtp; audiosocket.
+	Transport string `yaml:"transport"`
+	// Address is that of the bridge for RTP and AudioSocket, as Asterisk reaches it, Ports the
+	// range that it listens at.
+	Address string `yaml:"address"`
+	Ports   string `yaml:"ports"`
+	// Endpoint is how a number is dialled; {number} is its place, {digits} that of the number
+	// without its plus.
+	Endpoint string `yaml:"endpoint"`
+	// Speech is the URL of a WAV file with what is to be said, which Asterisk fetches; {text}
+	// is the place of the words. Prompts are sounds of Asterisk for words.
+	Speech  string            `yaml:"speech"`
+	Prompts map[string]string `yaml:"prompts"`
+}
+
+// ReadConfig reads and checks the configuration.
+func ReadConfig(setup providers.Setup) (cfg Config, base *url.URL, err error) {
+	if err = setup.Decode(&cfg); err != nil {
+		return cfg, nil, err
+	}
+	cfg.App = cmp.Or(cfg.App, "voicebridge")
+	cfg.Media = cmp.Or(cfg.Media, "voicebridge")
+	cfg.Format = cmp.Or(cfg.Format, "slin16")
+	cfg.Transport = cmp.Or(cfg.Transport, OverWebSocket)
+	cfg.Ports = cmp.Or(cfg.Ports, "20000-20999")
+	base, wrong := url.Parse(cfg.URL)
+	switch _, known := asteriskmedia.FormatOf(cfg.Format); {
+	case wrong != nil || base.Host == "" || base.User != nil || base.Scheme != "http" && base.Scheme != "https":
+		err = errors.New("url: must be the URL of ARI without user and password, such as http://127.0.0.1:8088/ari")
+	case cfg.Username == "" || cfg.Password == "":
+		err = errors.New("username, password: must be those of a user in ari.conf")
+	case strings.ContainsAny(cfg.App, ", "):
+		err = fmt.Errorf("app: %.40q must be the name of one Stasis application", cfg.App)
+	case !known:
+		err = fmt.Errorf("format: %.40q must be slin16, ulaw, alaw, slin, slin24 or slin48", cfg.Format)
+	case !slices.Contains(transports, cfg.Transport):
+		err = fmt.Errorf("transport: %.40q must be one of %s", cfg.Transport, strings.Join(transports, ", "))
+	case cfg.listens() && net.ParseIP(cfg.Address) == nil:
+		err = fmt.Errorf("address: must be the IP address at which Asterisk reaches the bridge, for %s", cfg.Transport)
+	case cfg.listens() && !cfg.hasPorts():
+		err = fmt.Errorf("ports: %.40q must be a range such as 20000-20999", cfg.Ports)
+	case cfg.Transport == OverAudioSocket && !strings.HasPrefix(cfg.Format, "slin"):
+		err = fmt.Errorf("format: %.40q must be slin16, slin, slin24 or slin48 for %s", cfg.Format, OverAudioSocket)
+	case cfg.Endpoint != "" && !strings.Contains(cfg.Endpoint, "{number}") &&
+		!strings.Contains(cfg.Endpoint, "{digits}"):
+		err = errors.New("endpoint: must have {number} or {digits} where the number goes, such as PJSIP/{number}@trunk")
+	case cfg.Speech != "" && !(strings.Contains(cfg.Speech, "{text}") && rest.Secure(cfg.Speech, "https")):
+		err = errors.New("speech: must be an https URL with {text} where the words go, such as " +
+			"https://tts.example.com/say.wav?text={text}")
+	}
+	return cfg, base, err
+}
+
+// The transports.
+const (
+	OverWebSocket = "websocket"
+	OverDialed    = "dial"
+	OverRTP       = "rtp"
+
+	OverAudioSocket = "audiosocket"
+)
+
+var transports = []string{OverWebSocket, OverDialed, OverRTP, OverAudioSocket}
+
+// listens reports whether the bridge listens at a port for each call.
+func (c *Config) listens() bool { return c.Transport == OverRTP || c.Transport == OverAudioSocket }
+
+// PortRange is the first and the last one for RTP.
+func (c *Config) PortRange() (first, last int) {
+	_, _ = fmt.Sscanf(c.Ports, "%d-%d", &first, &last) // checked before
+	return first, last
+}
+
+func (c *Config) hasPorts() bool {
+	first, last := c.PortRange()
+	return 0 < first && first <= last && last < 1<<16 && c.Ports == fmt.Sprintf("%d-%d", first, last)
+}
+
+// EndpointOf is how a number is dialled.
+func (c *Config) EndpointOf(number string) string {
+	return strings.NewReplacer("{number}", number, "{digits}", strings.TrimPrefix(number, "+")).Replace(c.Endpoint)
+}
+
+// Sound is what Asterisk plays to say words; empty: nothing.
+func (c *Config) Sound(text string) string {
+	if s := c.Prompts[text]; s != "" {
+		return s
+	}
+	if c.Speech == "" {
+		return ""
+	}
+	return "sound:" + strings.ReplaceAll(c.Speech, "{text}", url.QueryEscape(text))
+}
