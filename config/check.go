@@ -13,6 +13,7 @@ import (
 	"voicebridge/control"
 	"voicebridge/control/transfers"
 	"voicebridge/providers"
+	"voicebridge/providers/all"
 	"voicebridge/wav"
 )
 
@@ -223,11 +224,22 @@ func (c *Config) checkTargets(wrong complaint) {
 	}
 }
 
+// dialsStrings reports whether there is an account that dials what is no number.
+func (c *Config) dialsStrings() bool {
+	for _, block := range c.Accounts {
+		keys, _, err := block.split()
+		if spec := all.Lookup(keys.Provider); err == nil && spec != nil && spec.Abilities.DialStrings {
+			return true
+		}
+	}
+	return false
+}
+
 // checkTransfers checks where calls may be moved to.
 func (c *Config) checkTransfers(wrong complaint) {
 	t := &c.Transfers
 	for name, d := range t.Destinations {
-		if !providers.ValidNumber(d.To) {
+		if !providers.ValidNumber(d.To) && !(strings.Contains(d.To, "/") && c.dialsStrings()) {
 			wrong("transfers.destinations."+name+".to", "%q must be a number in E.164, such as \"+15550100\" in quotes",
 				d.To)
 		}

@@ -127,6 +127,7 @@ func New(cfg Config) *Controller {
 	c.Work = background.New(c.Guard)
 	for name, a := range cfg.Accounts {
 		a.Publish(func(answer *providers.Answer) string { return c.answerURL(a.Spec.Name, name, answer) })
+		a.Speaks(func(words string) string { return c.wordsURL(a.Spec.Name, name, words) })
 	}
 	c.remote = map[string]cluster.Handler{
 		"event": handler(c.remoteEvent),

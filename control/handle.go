@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -212,13 +213,27 @@ func (c *Controller) inbound(ctx context.Context, t *told) (Outcome, error) {
 		call = c.book.Add(calls.Call{
 			Account: t.name, Provider: t.account.Spec.Name, CarrierID: t.Leg, Direction: calls.Inbound,
 			Status: providers.StatusRinging,
-			From:   t.From, To: t.To, Forward: t.Forward, Agent: route.Agent, Metadata: route.Metadata,
+			From:   t.From, To: t.To, Forward: t.Forward, Agent: route.Agent, Metadata: c.metadata(t, route),
 		}, t.Aliases...)
 	}
 	log.Info("call comes in", "session", call.ID, "agent", call.Agent)
 	answer := c.Stream(&call)
 	answer.Unanswered = true
 	return Outcome{Answer: answer, Result: ResultOK}, nil
+}
+
+// metadata is what comes along with a call, and what its route says: that counts more.
+func (c *Controller) metadata(t *told, r Route) map[string]string {
+	if len(t.Metadata) == 0 {
+		return r.Metadata
+	}
+	all := maps.Clone(t.Metadata)
+	maps.Copy(all, r.Metadata)
+	if err := providers.CheckMetadata(all); err != nil {
+		t.log.Warn("what comes along with the call is left out", "call", t.Leg, "err", err)
+		return r.Metadata
+	}
+	return all
 }
 
 // answered says what to do with a call that was placed and picked up.
@@ -271,6 +286,31 @@ func (c *Controller) Stream(call *calls.Call) *providers.Answer {
 func (c *Controller) answerURL(provider, account string, a *providers.Answer) string {
 	tk := ticket.Ticket{Use: ticket.Do, Provider: provider, Account: account, Do: a}
 	return c.HookURL(provider, account, refDo+"/"+c.office.Make(tk, time.Now()))
+}
+
+// RefWords is where a carrier that plays files fetches words.
+const RefWords = "words"
+
+// wordsURL is where an account's carrier fetches words as a file.
+func (c *Controller) wordsURL(provider, account, words string) string {
+	tk := ticket.Ticket{Use: ticket.Do, Provider: provider, Account: account, Do: &providers.Answer{Say: words}}
+	return c.HookURL(provider, account, RefWords+"/"+c.office.Make(tk, time.Now())+".wav")
+}
+
+// Words are those that a carrier fetches as a file by a URL that it was given.
+func (c *Controller) Words(account, token string) (string, error) {
+	a, known := c.Account(account)
+	if !known {
+		return "", ErrNoAccount
+	}
+	tk, err := c.office.Read(strings.TrimSuffix(token, ".wav"), ticket.Do, a.Spec.Name, time.Now())
+	if err == nil && tk.Account != account {
+		err = errors.New("ticket: of another account")
+	}
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrToken, err)
+	}
+	return tk.Do.Say, nil
 }
 
 // MediaPath is the path of the media connection that a ticket is for.

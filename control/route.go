@@ -28,6 +28,8 @@ type routerCall struct {
 	Carrier  string `json:"carrier_id"`
 	From     string `json:"from"`
 	To       string `json:"to"`
+	// Metadata is what the carrier tells with the call.
+	Metadata map[string]string `json:"metadata,omitempty"`
 }
 
 // routerReply is what it may answer.
@@ -59,7 +61,7 @@ func (c *Controller) route(ctx context.Context, t *told) (r Route, refusal strin
 // askRouter asks the user's application, and checks what it says.
 func (c *Controller) askRouter(ctx context.Context, t *told) (*routerReply, error) {
 	var reply routerReply
-	asked := routerCall{"call.inbound", t.name, t.account.Spec.Name, t.Leg, t.From, t.To}
+	asked := routerCall{"call.inbound", t.name, t.account.Spec.Name, t.Leg, t.From, t.To, t.Metadata}
 	if err := c.cfg.Router.Post(ctx, &asked, &reply); err != nil {
 		return nil, err
 	}

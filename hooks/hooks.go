@@ -33,6 +33,7 @@ type Config struct {
 type Control interface {
 	Account(name string) (control.Account, bool)
 	PublicURL(path string) string
+	Words(account, token string) (string, error)
 	Handle(ctx context.Context, account string, ev *providers.CallEvent) (control.Outcome, error)
 }
 
@@ -88,6 +89,7 @@ func (s *Server) Collect(ch chan<- prometheus.Metric) { s.requests.Collect(ch) }
 func (s *Server) Doors() map[string]http.HandlerFunc {
 	doors := map[string]http.HandlerFunc{"GET " + control.MusicPath: s.music}
 	doors["/hooks/{provider}/{account}/"+control.RefHold] = s.hold
+	doors["GET /hooks/{provider}/{account}/"+control.RefWords+"/{token}"] = s.words
 	for _, ref := range []string{"inbound", "status", "status/{call}", "answer/{token}", "next/{token}", "do/{token}",
 		"transfer/{transfer}/{nonce}/{what}"} {
 		doors["/hooks/{provider}/{account}/"+ref] = s.hook
@@ -124,6 +126,35 @@ func (s *Server) hold(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", doc.ContentType)
 	_, _ = w.Write(doc.Body) // a carrier that is gone needs no audio
+}
+
+// wordsRate is that of files that any PBX plays.
+const wordsRate = 8000
+
+// words is a file with words, for a carrier that plays files: whoever has the token was given
+// its URL.
+func (s *Server) words(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("account")
+	words, err := s.cfg.Control.Words(name, r.PathValue("token"))
+	if err != nil {
+		http.Error(w, resultSignature, http.StatusForbidden)
+		return
+	}
+	account, _ := s.cfg.Control.Account(name)
+	file, err := account.Speak(r.Context(), words)
+	var pcm []int16
+	var rate int
+	if err == nil {
+		pcm, rate, err = wav.Parse(file)
+	}
+	if err != nil {
+		println(err.Error()); s.cfg.Log.Warn("words could not be made a file", "account", name, "err", err)
+		http.Error(w, resultError, http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "audio/wav")
+	w.Header().Set("Cache-Control", "no-store")
+	_, _ = w.Write(wav.NewMusic(pcm, rate).At(wordsRate)) // a carrier that is gone needs no audio
 }
 
 // hook takes a webhook. Nothing is read from it before its signature is known to be

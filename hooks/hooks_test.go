@@ -67,8 +67,31 @@ type decider struct {
 
 // Account implements Control.
 func (d *decider) Account(name string) (control.Account, bool) {
-	account := providers.NewAccount("", providers.Abilities{}, odd{}, nil)
+	account := providers.NewAccount("", providers.Abilities{}, odd{}, speaker{})
 	return control.Account{Spec: &providers.Spec{Name: "odd"}, Account: account}, name == "main"
+}
+
+// Words implements Control.
+func (d *decider) Words(_, token string) (string, error) {
+	words, is := strings.CutPrefix(token, "good-")
+	if !is {
+		return "", control.ErrToken
+	}
+	return words, nil
+}
+
+// speaker is a carrier that plays files: one with a sample at 22,050 Hz for each letter.
+type speaker struct{ providers.Commands }
+
+// Speaks implements providers.Speaker.
+func (speaker) Speaks(func(string) string) {}
+
+// Speak implements providers.Speaker.
+func (speaker) Speak(_ context.Context, words string) ([]byte, error) {
+	if words == "unspeakable" {
+		return []byte("no file"), nil
+	}
+	return wav.Append(nil, make([]int16, 22050*len(words)), 22050), nil
 }
 
 // PublicURL implements Control.
@@ -204,5 +227,24 @@ func TestMusic(t *testing.T) {
 	mux.ServeHTTP(w, httptest.NewRequest("GET", "/hold.wav", nil))
 	if pcm, rate, err := wav.Parse(w.Body.Bytes()); err != nil || len(pcm) == 0 || rate != 16000 {
 		t.Errorf("%d samples at %d Hz, %v", len(pcm), rate, err)
+	}
+}
+
+// TestWords: what a carrier that plays files is given for words.
+func TestWords(t *testing.T) {
+	_, mux := newServer(&decider{})
+	for token, want := range map[string]int{"good-hello": 200, "bad": 403, "good-unspeakable": 500} {
+		w := httptest.NewRecorder()
+		mux.ServeHTTP(w, httptest.NewRequest("GET", "/hooks/odd/main/words/"+token, nil))
+		if w.Code != want {
+			t.Errorf("%s: %d, want %d", token, w.Code, want)
+		}
+		if want != 200 {
+			continue
+		}
+		pcm, rate, err := wav.Parse(w.Body.Bytes())
+		if err != nil || rate != 8000 || len(pcm) < 5*8000 || len(pcm) > 5*8000+160 {
+			t.Errorf("%d samples at %d Hz, %v", len(pcm), rate, err)
+		}
 	}
 }

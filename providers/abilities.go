@@ -29,6 +29,7 @@ type Abilities struct {
 
 	// The control of calls.
 	Commanded      bool          `json:"commanded" means:"takes commands, not answers"`
+	DialStrings    bool          `json:"dial_strings" means:"dials what is no number, as its account allows"`
 	Rings          bool          `json:"rings" means:"tells that a placed call rings"`
 	RoomAtLeg      bool          `json:"room_at_leg" means:"tells who comes into a conference at the leg's own URL"`
 	RoomLeft       bool          `json:"room_left" means:"tells who leaves a conference"`

@@ -92,7 +92,9 @@ type Leg struct {
 
 // Dial is a call to be placed.
 type Dial struct {
-	To, From string // E.164
+	// To is a number in E.164; with Abilities.DialStrings, also whatever the account allows.
+	To   string
+	From string // E.164
 	// Forward is what lets the carrier show From where that is a caller's number, as it
 	// was told with the call (CallEvent.Forward).
 	Forward string
@@ -111,7 +113,7 @@ type Dial struct {
 // Commands control an account's calls over the carrier's REST API. Each method makes
 // one request, which Account repeats where that is safe, and returns when ctx ends.
 // Errors are *CallError. Methods may be called at the same time. More abilities are
-// found by type assertion: DigitSender, RoomLooker, EventSource, Opener.
+// found by type assertion: DigitSender, RoomLooker, EventSource, Opener, Speaker.
 type Commands interface {
 	// Dial places a call.
 	Dial(ctx context.Context, d *Dial) (Leg, error)
@@ -144,6 +146,15 @@ type Publisher interface {
 	// Publish gives it that place before it is used: what is asked at the URL of an
 	// answer, or with that URL as a CallEvent's Ref, is answered with it.
 	Publish(url func(*Answer) string)
+}
+
+// Speaker is a carrier that plays files and does not speak, whose account has something that
+// does.
+type Speaker interface {
+	// Speaks gives it the URL of a WAV file with words, before it is used.
+	Speaks(url func(words string) string)
+	// Speak makes that file.
+	Speak(ctx context.Context, words string) ([]byte, error)
 }
 
 // Holder is Webhooks of a carrier that fetches a document for who waits in a room, where
@@ -202,6 +213,25 @@ func (a *Account) Publish(url func(*Answer) string) {
 			p.Publish(url)
 		}
 	}
+}
+
+// Speaks gives a carrier that plays files the URL of one with words.
+func (a *Account) Speaks(url func(words string) string) {
+	if a.HasCommands() {
+		if s, ok := a.commands.(Speaker); ok {
+			s.Speaks(url)
+		}
+	}
+}
+
+// Speak makes a WAV file with words, for a carrier that plays files.
+func (a *Account) Speak(ctx context.Context, words string) ([]byte, error) {
+	if a.HasCommands() {
+		if s, ok := a.commands.(Speaker); ok {
+			return s.Speak(ctx, words)
+		}
+	}
+	return nil, errors.New("the carrier plays no files")
 }
 
 // Opens gives a carrier that makes media connections where they are handed over.

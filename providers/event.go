@@ -52,7 +52,9 @@ type CallEvent struct {
 	// Wants tells that the answer is given in the reply, so that there must be one.
 	Wants bool
 
-	From, To   string // CallAsked, where they are told: E.164 where they are numbers
+	From, To string // CallAsked, where they are told: E.164 where they are numbers
+	// Metadata is what comes along with an inbound call, CallAsked; see CheckMetadata.
+	Metadata   map[string]string
 	Forward    string // CallAsked: Dial.Forward for this caller's number
 	Status     Status
 	Raw        string // the carrier's own word for it

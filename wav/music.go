@@ -42,6 +42,12 @@ func (m *Music) In(f codec.Format) []byte {
 // File returns the music as a WAV file.
 func (m *Music) File() []byte { return Append(nil, m.pcm, m.rate) }
 
+// At returns the music as a WAV file at another rate in Hz.
+func (m *Music) At(rate int) []byte {
+	b := m.In(codec.Format{Encoding: codec.L16LE, Rate: rate})
+	return Append(nil, codec.L16LE.AppendDecode(nil, b), rate)
+}
+
 // Chime is the music that comes with the bridge: two soft notes every four seconds.
 func Chime() *Music {
 	const rate = 16000

@@ -121,7 +121,7 @@ func TestFixturesEvents(t *testing.T) {
 	}
 	for name, want := range map[string][]providers.CallEvent{
 		"StasisStart-pjsip-inbound": {{Kind: providers.CallAsked, ID: "start-caller-1", Leg: "caller-1", Raw: "Ring",
-			From: "+12025550101", To: "+12025550102"}},
+			From: "+12025550101", To: "+12025550102", Metadata: map[string]string{"arg1": "inbound", "arg2": "run42"}}},
 		"StasisStart-human": {
 			{Kind: providers.CallProgress, Ref: "status/s", Leg: "human-1", Raw: "Up",
 				Status: providers.StatusInProgress},
@@ -274,9 +274,12 @@ func TestConfig(t *testing.T) {
 	for field, change := range map[string]func(*ari.Config){
 		"url": func(c *ari.Config) { c.URL = "127.0.0.1:8088" }, "username": func(c *ari.Config) { c.Username = "" },
 		"app": func(c *ari.Config) { c.App = "a,b" }, "format": func(c *ari.Config) { c.Format = "opus" },
-		"endpoint": func(c *ari.Config) { c.Endpoint = "PJSIP/trunk" },
-		"speech":   func(c *ari.Config) { c.Speech = "http://tts.example/{text}" },
-		"":         func(c *ari.Config) { c.Speech = "https://tts.example/say?text={text}" },
+		"endpoint":       func(c *ari.Config) { c.Endpoint = "PJSIP/trunk" },
+		"dial":           func(c *ari.Config) { c.Dial = []string{"alice"} },
+		"speech":         func(c *ari.Config) { c.Speech = ari.Speech{URL: "x", Command: []string{"cat"}} },
+		"speech.command": func(c *ari.Config) { c.Speech.Command = []string{"no-such-program"} },
+		"speech.url":     func(c *ari.Config) { c.Speech.URL = "http://tts.example/{text}" },
+		"":               func(c *ari.Config) { c.Speech.URL = "https://tts.example/say?text={text}" },
 	} {
 		_, err := NewAccount(providers.Setup{Decode: func(c any) error {
 			cfg := c.(*ari.Config)
@@ -288,6 +291,72 @@ func TestConfig(t *testing.T) {
 		if (err == nil) != (field == "") || err != nil && !strings.HasPrefix(err.Error(), field) {
 			t.Errorf("%s: %v", field, err)
 		}
+	}
+}
+
+// TestSpeech: words are a prompt, a URL, or what a command makes of them.
+func TestSpeech(t *testing.T) {
+	c := (&server{}).commands(t)
+	c.Speaks(func(words string) string { return "https://b.example/" + words })
+	say := func(s ari.Speech) string {
+		c.cfg.Speech = s
+		return c.cfg.Sound("a b", c.words)
+	}
+	for want, s := range map[string]ari.Speech{"": {},
+		"sound:https://tts.example/?a+b": {URL: "https://tts.example/?{text}"},
+		"sound:https://b.example/a b":    {Command: []string{"cat"}}} {
+		if got := say(s); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	if file, err := c.Speak(t.Context(), "-v words; $HOME"); err != nil || string(file) != "-v words; $HOME" {
+		t.Errorf("%q, %v", file, err)
+	}
+	c.cfg.Prompts = map[string]string{"a b": "sound:x"}
+	if got := say(ari.Speech{}); got != "sound:x" {
+		t.Error(got)
+	}
+}
+
+// TestEndpoint: what may be dialled.
+func TestEndpoint(t *testing.T) {
+	cfg := ari.Config{Endpoint: "PJSIP/{digits}@trunk", Dial: []string{"PJSIP/alice", "Local/*@desk"}}
+	for to, want := range map[string]string{"+15550100123": "PJSIP/15550100123@trunk", "PJSIP/alice": "PJSIP/alice",
+		"Local/12@desk": "Local/12@desk", "Local/1/2@desk": "", "Local/1@desk&PJSIP/bob@desk": "", "PJSIP/bob": "",
+		"": "", "PJSIP/alicex": ""} {
+		if got := cfg.EndpointOf(to); got != want {
+			t.Errorf("%s: %q, want %q", to, got, want)
+		}
+	}
+}
+
+// TestDetection: a call with machine detection goes through the dialplan, and what that has
+// found is told before the call is asked about.
+func TestDetection(t *testing.T) {
+	s := &server{reply: func(r *http.Request) (int, string) {
+		return 200, fmt.Sprintf(`{"id":%q}`, r.URL.Query().Get("channelId"))
+	}}
+	c := s.commands(t)
+	d := &providers.Dial{To: "+12025550103", From: "+12025550102", Ring: time.Second, Detect: true,
+		Status: hooks + "status/s", Answer: hooks + "answer/a"}
+	if _, err := c.Dial(t.Context(), d); err == nil || len(s.asked) > 0 {
+		t.Errorf("without a context: %v", err)
+	}
+	c.cfg.Detect = "amd"
+	leg, err := c.Dial(t.Context(), d)
+	if err != nil || len(s.asked) != 2 || s.asked[0].URL.Query().Get("context") != "amd" ||
+		s.asked[0].URL.Query().Has("app") || s.asked[1].URL.Path != "/ari/applications/voicebridge/subscription" ||
+		s.asked[1].URL.Query().Get("eventSource") != "channel:"+leg.ID {
+		t.Fatalf("%v, %d requests", err, len(s.asked))
+	}
+	var got []providers.CallEvent
+	l := &listener{commands: c, live: map[string]ari.State{}, up: map[string]bool{},
+		handle: func(_ context.Context, ev *providers.CallEvent) { got = append(got, *ev) }}
+	l.take(t.Context(), &event{Type: "StasisStart", Channel: ari.Channel{ID: leg.ID, State: "Up",
+		Vars: map[string]string{ari.Detected: "MACHINE"}}})
+	if len(got) != 3 || got[1].Kind != providers.CallDetected || got[1].AnsweredBy != providers.AnsweredByMachine ||
+		got[1].Ref != "status/s" {
+		t.Errorf("%+v", got)
 	}
 }
 

@@ -5,8 +5,10 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
+	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,6 +27,7 @@ type commands struct {
 	rest    rest.Client
 	dial    dialer
 	publish func(*providers.Answer) string
+	words   func(text string) string // the URL of a WAV file
 	take    func(media string, c providers.MediaConn) error
 
 	mu     sync.Mutex
@@ -48,6 +51,28 @@ func fault(_ int, body []byte) (code, detail string) {
 
 // Publish implements providers.Publisher.
 func (c *commands) Publish(url func(*providers.Answer) string) { c.publish = url }
+
+// Speaks implements providers.Speaker.
+func (c *commands) Speaks(url func(text string) string) { c.words = url }
+
+// speakTime is how long the command may take.
+const speakTime = 20 * time.Second
+
+// Speak implements providers.Speaker.
+func (c *commands) Speak(ctx context.Context, text string) ([]byte, error) {
+	if len(c.cfg.Speech.Command) == 0 {
+		return nil, errors.New("asterisk: there is no speech.command")
+	}
+	ctx, stop := context.WithTimeout(ctx, speakTime)
+	defer stop()
+	cmd := exec.CommandContext(ctx, c.cfg.Speech.Command[0], c.cfg.Speech.Command[1:]...)
+	cmd.Stdin, cmd.WaitDelay = strings.NewReader(text), time.Second
+	file, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("asterisk: speech.command: %w", err)
+	}
+	return file, nil
+}
 
 // Opens implements providers.Opener.
 func (c *commands) Opens(take func(media string, c providers.MediaConn) error) { c.take = take }
@@ -114,23 +139,37 @@ func query(pairs ...string) string {
 func (c *commands) Dial(ctx context.Context, d *providers.Dial) (providers.Leg, error) {
 	id := "vb-" + strings.ToLower(rand.Text())
 	st := ari.State{Answer: d.Answer, Status: d.Status, Digits: d.Digits}
-	return providers.Leg{ID: id}, c.originate(ctx, id, d.To, d.From, d.Ring, st)
+	return providers.Leg{ID: id}, c.originate(ctx, id, d, st)
 }
 
-func (c *commands) originate(ctx context.Context, id, to, from string, ring time.Duration, st ari.State) error {
-	if c.cfg.Endpoint == "" {
+// originate makes a channel to a number.
+func (c *commands) originate(ctx context.Context, id string, d *providers.Dial, st ari.State) error {
+	endpoint := c.cfg.EndpointOf(d.To)
+	if endpoint == "" {
 		return &providers.CallError{Op: "asterisk: dial", Kind: providers.ErrRejected,
-			Detail: "the account has no endpoint to dial"}
+			Detail: "the account has neither an endpoint for numbers nor such a dial string in dial"}
+	}
+	where := []string{"app", c.cfg.App}
+	if d.Detect {
+		if c.cfg.Detect == "" {
+			return &providers.CallError{Op: "asterisk: dial", Kind: providers.ErrRejected,
+				Detail: "the account has no context in detect for machine detection"}
+		}
+		where = []string{"context", c.cfg.Detect, "extension", "s", "priority", "1"}
 	}
 	var made ari.Channel
-	err := c.rest.Do(ctx, "dial", "POST", path("channels")+query("endpoint", c.cfg.EndpointOf(to), "app", c.cfg.App,
-		"channelId", id, "callerId", from, "timeout", strconv.Itoa(int(ring/time.Second))), c.keep(id, st), &made)
+	err := c.rest.Do(ctx, "dial", "POST", path("channels")+query(append(where, "endpoint", endpoint, "channelId", id,
+		"callerId", d.From, "timeout", strconv.Itoa(int(d.Ring/time.Second)))...), c.keep(id, st), &made)
 	if err == nil && made.ID != id {
 		err = &providers.CallError{Op: "asterisk: dial", Kind: providers.ErrUnavailable,
 			Err: errors.New("the reply is not about the channel")}
 	}
 	if err != nil && !unanswered(err) {
 		c.forget(id)
+	}
+	if err == nil && d.Detect { // until it comes to the application, nothing is told of it
+		err = c.again(ctx, "subscribe", "POST", path("applications", c.cfg.App, "subscription")+
+			query("eventSource", "channel:"+id), nil)
 	}
 	return err
 }
@@ -289,7 +328,7 @@ func (c *commands) Do(ctx context.Context, leg string, a *providers.Answer) erro
 func (c *commands) perform(st *ari.State, leg string, a *providers.Answer) func(context.Context) error {
 	sound := ""
 	if a.Say != "" {
-		sound = c.cfg.Sound(a.Say)
+		sound = c.cfg.Sound(a.Say, c.words)
 	}
 	switch {
 	case a.Ask != nil:
@@ -312,8 +351,8 @@ func (c *commands) perform(st *ari.State, leg string, a *providers.Answer) func(
 		st.Dialed, st.Next = leg+ari.DialedMark+strings.ToLower(rand.Text()[:12]), a.Next
 		return func(ctx context.Context) error {
 			return c.made(ctx, st.Dialed, func() error {
-				return c.originate(ctx, st.Dialed, a.Dial, a.Caller, time.Duration(a.RingSeconds())*time.Second,
-					ari.State{For: leg})
+				return c.originate(ctx, st.Dialed, &providers.Dial{To: a.Dial, From: a.Caller,
+					Ring: time.Duration(a.RingSeconds()) * time.Second}, ari.State{For: leg})
 			})
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -34,9 +35,10 @@ type event struct {
 		ID     string `json:"id"`
 		Target string `json:"target_uri"`
 	} `json:"playback"`
-	Cause    int    `json:"cause"`
-	CauseTxt string `json:"cause_txt"`
-	Digit    string `json:"digit"`
+	Args     []string `json:"args"`
+	Cause    int      `json:"cause"`
+	CauseTxt string   `json:"cause_txt"`
+	Digit    string   `json:"digit"`
 }
 
 // statuses are the states of a channel.
@@ -224,11 +226,42 @@ func (l *listener) started(ctx context.Context, ev *event, st *ari.State) {
 		}
 		l.handle(ctx, &providers.CallEvent{Kind: providers.CallProgress, Ref: ari.RefOf(st.Status), Leg: id,
 			Raw: ev.Channel.State, Status: providers.StatusInProgress})
+		if by := detections[ev.Channel.Vars[ari.Detected]]; by != "" {
+			l.handle(ctx, &providers.CallEvent{Kind: providers.CallDetected, Ref: ari.RefOf(st.Status), Leg: id,
+				Raw: ev.Channel.Vars[ari.Detected], AnsweredBy: by})
+		}
 		asked.Ref = ari.RefOf(st.Answer)
 		l.handle(ctx, asked)
 	default:
+		asked.Metadata = metadata(ev)
 		l.handle(ctx, asked)
 	}
+}
+
+// detections are the values of AMDSTATUS.
+var detections = map[string]providers.AnsweredBy{"HUMAN": providers.AnsweredByHuman,
+	"MACHINE": providers.AnsweredByMachine, "NOTSURE": providers.AnsweredByUnknown}
+
+// metadata is what comes along with a call: the arguments of Stasis, by their names or, without
+// one, by their numbers, and the channel variables that events tell.
+func metadata(ev *event) map[string]string {
+	all := map[string]string{}
+	for i, arg := range ev.Args {
+		name, value, named := strings.Cut(arg, "=")
+		if !named {
+			name, value = "arg"+strconv.Itoa(i+1), arg
+		}
+		all[name] = value
+	}
+	for name, value := range ev.Channel.Vars {
+		if name != ari.Variable && value != "" {
+			all[name] = value
+		}
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	return all
 }
 
 // joinMedia puts the channel with a leg's audio into the leg's bridge.

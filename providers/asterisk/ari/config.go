@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -35,10 +37,23 @@ type Config struct {
 	// Endpoint is how a number is dialled; {number} is its place, {digits} that of the number
 	// without its plus.
 	Endpoint string `yaml:"endpoint"`
-	// Speech is the URL of a WAV file with what is to be said, which Asterisk fetches; {text}
-	// is the place of the words. Prompts are sounds of Asterisk for words.
-	Speech  string            `yaml:"speech"`
+	// Dial are what else may be dialled, such as PJSIP/* and Local/*@queues; * is any text.
+	Dial []string `yaml:"dial"`
+	// Detect is the context of the dialplan that calls with machine detection go through: AMD,
+	// and then Stasis.
+	Detect string `yaml:"detect"`
+	// Speech makes sound of words. Prompts are sounds of Asterisk for words.
+	Speech  Speech            `yaml:"speech"`
 	Prompts map[string]string `yaml:"prompts"`
+}
+
+// Speech is how words become sound: one of the two.
+type Speech struct {
+	// URL is that of a WAV file, which Asterisk fetches; {text} is the place of the words.
+	URL string `yaml:"url"`
+	// Command reads words from its standard input and writes a WAV file. Asterisk fetches that
+	// from the bridge.
+	Command []string `yaml:"command"`
 }
 
 // ReadConfig reads and checks the configuration.
@@ -72,9 +87,15 @@ func ReadConfig(setup providers.Setup) (cfg Config, base *url.URL, err error) {
 	case cfg.Endpoint != "" && !strings.Contains(cfg.Endpoint, "{number}") &&
 		!strings.Contains(cfg.Endpoint, "{digits}"):
 		err = errors.New("endpoint: must have {number} or {digits} where the number goes, such as PJSIP/{number}@trunk")
-	case cfg.Speech != "" && !(strings.Contains(cfg.Speech, "{text}") && rest.Secure(cfg.Speech, "https")):
-		err = errors.New("speech: must be an https URL with {text} where the words go, such as " +
+	case cfg.Speech.URL != "" && len(cfg.Speech.Command) > 0:
+		err = errors.New("speech: must have url or command, not both")
+	case cfg.Speech.URL != "" && !(strings.Contains(cfg.Speech.URL, "{text}") && rest.Secure(cfg.Speech.URL, "https")):
+		err = errors.New("speech.url: must be an https URL with {text} where the words go, such as " +
 			"https://tts.example.com/say.wav?text={text}")
+	case len(cfg.Speech.Command) > 0 && !runs(cfg.Speech.Command[0]):
+		err = fmt.Errorf("speech.command: there is no program %.60q", cfg.Speech.Command[0])
+	case slices.ContainsFunc(cfg.Dial, func(p string) bool { return !strings.Contains(p, "/") }):
+		err = errors.New("dial: must be dial strings such as PJSIP/alice or Local/*@queues")
 	}
 	return cfg, base, err
 }
@@ -104,18 +125,45 @@ func (c *Config) hasPorts() bool {
 	return 0 < first && first <= last && last < 1<<16 && c.Ports == fmt.Sprintf("%d-%d", first, last)
 }
 
-// EndpointOf is how a number is dialled.
-func (c *Config) EndpointOf(number string) string {
-	return strings.NewReplacer("{number}", number, "{digits}", strings.TrimPrefix(number, "+")).Replace(c.Endpoint)
+// runs reports whether there is a program.
+func runs(program string) bool {
+	_, err := exec.LookPath(program)
+	return err == nil
 }
 
-// Sound is what Asterisk plays to say words; empty: nothing.
-func (c *Config) Sound(text string) string {
-	if s := c.Prompts[text]; s != "" {
-		return s
-	}
-	if c.Speech == "" {
+// EndpointOf is how something is dialled: a number, or a dial string that is allowed. Empty: it
+// is not.
+func (c *Config) EndpointOf(to string) string {
+	if !providers.ValidNumber(to) {
+		if slices.ContainsFunc(c.Dial, func(pattern string) bool { return fits(pattern, to) }) {
+			return to
+		}
 		return ""
 	}
-	return "sound:" + strings.ReplaceAll(c.Speech, "{text}", url.QueryEscape(text))
+	return strings.NewReplacer("{number}", to, "{digits}", strings.TrimPrefix(to, "+")).Replace(c.Endpoint)
+}
+
+// fits reports whether text is a pattern's; a star stands for anything but what would name
+// another channel.
+func fits(pattern, text string) bool {
+	parts := strings.Split(pattern, "*")
+	for i, p := range parts {
+		parts[i] = regexp.QuoteMeta(p)
+	}
+	is, err := regexp.MatchString("^"+strings.Join(parts, `[^/&\s]*`)+"$", text)
+	return err == nil && is
+}
+
+// Sound is what Asterisk plays to say words; empty: nothing. published is the URL of a WAV file
+// with words that the bridge makes.
+func (c *Config) Sound(text string, published func(text string) string) string {
+	switch {
+	case c.Prompts[text] != "":
+		return c.Prompts[text]
+	case c.Speech.URL != "":
+		return "sound:" + strings.ReplaceAll(c.Speech.URL, "{text}", url.QueryEscape(text))
+	case len(c.Speech.Command) > 0:
+		return "sound:" + published(text)
+	}
+	return ""
 }

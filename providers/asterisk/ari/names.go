@@ -39,6 +39,9 @@ const Silence = "sound:silence/"
 // TokenParam is the parameter of the media connection's URL with its token.
 const TokenParam = "token"
 
+// Detected is the channel variable in which AMD leaves what it has found.
+const Detected = "AMDSTATUS"
+
 // The channel variables with which Asterisk says where a channel's audio is reached.
 const (
 	ConnectionVar = "MEDIA_WEBSOCKET_CONNECTION_ID"

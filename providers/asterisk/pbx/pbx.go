@@ -60,7 +60,8 @@ func New(setup providers.Setup) (providers.Exchange, error) {
 func Sample(baseURL string, f codec.Format) func(config any) error {
 	cfg := ari.Config{URL: strings.TrimSuffix(baseURL, "/") + "/ari", Username: "asterisk", Password: rand.Text(),
 		App: "voicebridge", Media: "bridge", Format: asteriskmedia.NameOf(f), Endpoint: "PJSIP/{number}@trunk",
-		Speech: "https://tts.example.com/say.wav?text={text}"}
+		Speech: ari.Speech{URL: "https://tts.example.com/say.wav?text={text}"}, Detect: "amd",
+		Dial: []string{"Local/*@desk"}}
 	return func(config any) error {
 		*config.(*ari.Config) = cfg
 		return nil
@@ -187,16 +188,19 @@ func (x *exchange) Tell(a *providers.Ask) error {
 }
 
 func (x *exchange) tell(a *providers.Ask) error {
-	x.mu.Lock()
-	st := ari.DecodeState(x.vars[a.Call.ID])
-	x.mu.Unlock()
+	text, _ := x.known(a.Call.ID)
+	st := ari.DecodeState(text)
 	switch a.Kind {
 	case providers.AskAnswer:
 		state := "Up"
 		if a.Call.Inbound {
 			state = "Ring"
 		}
-		return x.emit("StasisStart", map[string]any{"args": []string{}, "channel": x.channel(&a.Call, state)})
+		ch := x.channel(&a.Call, state)
+		if word := detected[a.Call.AnsweredBy]; word != "" && !a.Call.Inbound { // AMD comes before Stasis
+			ch["channelvars"].(map[string]string)[ari.Detected] = word
+		}
+		return x.emit("StasisStart", map[string]any{"args": []string{}, "channel": ch})
 	case providers.AskNext:
 		return x.over(a, &st)
 	case providers.AskDigit:
@@ -216,6 +220,10 @@ func (x *exchange) tell(a *providers.Ask) error {
 	}
 	return nil
 }
+
+// detected are the values of AMDSTATUS.
+var detected = map[providers.AnsweredBy]string{providers.AnsweredByHuman: "HUMAN",
+	providers.AnsweredByMachine: "MACHINE", providers.AnsweredByUnknown: "NOTSURE"}
 
 func (x *exchange) inBridge(kind string, a *providers.Ask) error {
 	return x.emit(kind, map[string]any{"bridge": x.bridge(bridgeID(a.Room), slices.DeleteFunc(a.Call.Members,
@@ -332,7 +340,7 @@ func fail(status int, message string) error {
 	return &providers.CallError{Kind: providers.KindOf(status), Status: status, Detail: message}
 }
 
-var apiPath = regexp.MustCompile(`^/ari/(channels|bridges|playbacks)(?:/([^/]+))?(?:/([a-zA-Z]+))?(?:/([^/]+))?$`)
+var apiPath = regexp.MustCompile(`^/ari/(channels|bridges|playbacks|applications)(?:/([^/]+))?(?:/([a-zA-Z]+))?(?:/([^/]+))?$`)
 
 // Operation implements providers.Exchange.
 func (x *exchange) Operation(r *http.Request, body []byte, _ time.Time) (op *providers.Operation, err error) {
@@ -359,6 +367,11 @@ func (x *exchange) Operation(r *http.Request, body []byte, _ time.Time) (op *pro
 		err = x.channelOperation(op, what, m[4], q)
 	case m[1] == "bridges":
 		err = x.bridgeOperation(op, what, m[2], q)
+	case what == "POST applications subscription" && m[2] == x.cfg.App:
+		op.Call = ""
+		if _, there := x.known(strings.TrimPrefix(q.Get("eventSource"), "channel:")); !there {
+			err = fail(422, "Event source does not exist")
+		}
 	case what == "DELETE playbacks":
 		op.Call = ""
 	case what == "GET playbacks":
@@ -434,12 +447,16 @@ func (x *exchange) originate(op *providers.Operation, q url.Values, body []byte)
 	before, after, _ := strings.Cut(x.cfg.Endpoint, "{number}")
 	number, a := strings.CutPrefix(q.Get("endpoint"), before)
 	number, b := strings.CutSuffix(number, after)
+	if !a || !b {
+		number = q.Get("endpoint")
+	}
 	seconds, bad := strconv.Atoi(q.Get("timeout"))
+	detect := q.Get("context") == x.cfg.Detect && q.Get("extension") == "s" && q.Get("priority") == "1"
 	switch {
-	case !a || !b || !providers.ValidNumber(number):
+	case x.cfg.EndpointOf(number) != q.Get("endpoint"):
 		return errors.New("no endpoint of the trunk")
-	case q.Get("app") != x.cfg.App || bad != nil:
-		return errors.New("app, timeout: must be there")
+	case !detect && q.Get("app") != x.cfg.App || detect && q.Has("app") || bad != nil:
+		return errors.New("app, context, timeout: do not fit")
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -448,13 +465,21 @@ func (x *exchange) originate(op *providers.Operation, q url.Values, body []byte)
 	}
 	op.Kind, op.Call, op.Leg = providers.OpDial, st.For, id
 	op.Dial = &providers.Dial{To: number, From: q.Get("callerId"), Ring: time.Duration(seconds) * time.Second,
-		Answer: st.Answer, Status: st.Status, Digits: st.Digits}
+		Answer: st.Answer, Status: st.Status, Digits: st.Digits, Detect: detect}
 	if st.For != "" {
 		op.Answer = &providers.Answer{Dial: number, Caller: op.Dial.From, Ring: op.Dial.Ring,
 			Next: ari.DecodeState(x.vars[st.For]).Next}
 	}
 	op.Done = func() { x.set(id, text) }
 	return nil
+}
+
+// known returns the variable of a channel.
+func (x *exchange) known(channel string) (string, bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	v, there := x.vars[channel]
+	return v, there
 }
 
 func (x *exchange) set(channel, state string) {
@@ -527,9 +552,7 @@ type value struct {
 }
 
 func (x *exchange) variable(channel string) any {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if v, has := x.vars[channel]; has {
+	if v, has := x.known(channel); has {
 		return value{v}
 	}
 	return fail(404, "Provided variable was not found")
@@ -563,11 +586,10 @@ func (x *exchange) channelOperation(op *providers.Operation, what, playback stri
 
 // play reads what is played: words, then silence for as long as a key is waited for.
 func (x *exchange) play(op *providers.Operation, playback, media string) error {
-	x.mu.Lock()
-	st := ari.DecodeState(x.vars[op.Call])
-	x.mu.Unlock()
+	text, _ := x.known(op.Call)
+	st := ari.DecodeState(text)
 	op.Kind, op.Answer = providers.OpDo, &providers.Answer{Next: st.Do}
-	before, _, _ := strings.Cut(x.cfg.Speech, "{text}")
+	before, _, _ := strings.Cut(x.cfg.Speech.URL, "{text}")
 	wait := 0
 	for m := range strings.SplitSeq(media, ",") {
 		seconds, quiet := strings.CutPrefix(m, ari.Silence)
