@@ -810,3 +810,33 @@ func TestLongAnswer(t *testing.T) {
 		})
 	}
 }
+
+// TestLongStall: 25 s of the caller's audio come at once. The call goes on, and the agent has the
+// newest of it at once.
+func TestLongStall(t *testing.T) {
+	for _, spec := range specs {
+		run(t, spec.Name, func(t *testing.T) {
+			s, url := newScript(t)
+			b := startBridge(t, url, nil)
+			const stall, after = 25 * time.Second, 3 * time.Second
+			c := b.caller(t, spec.Name, 2*time.Second+stall+after)
+			rate := c.Start.In.Rate
+			c.Voice = append(ear.Sine(rate, 300, 2*time.Second+stall), ear.Sine(rate, 800, after)...)
+			c.Stall = sim.Stall{At: 2 * time.Second, For: stall}
+			r := call(t, c)
+			b.ended(t, calls.CallerHangup)
+			if r.Lost || r.Complaints > 0 {
+				t.Errorf("lost: %v, complaints %v", r.Lost, r.Warnings)
+			}
+			s.mu.Lock()
+			pcm := codec.L16LE.AppendDecode(nil, s.pcm)
+			s.mu.Unlock()
+			newest := pcm[len(pcm)-16000*5/2:]
+			for i := 0; i+8000 <= len(newest); i += 8000 {
+				if !ear.Hears(newest[i:i+8000], 16000, 800) || ear.Hears(newest[i:i+8000], 16000, 300) {
+					t.Errorf("the agent did not hear last what the caller said last, at %d", i)
+				}
+			}
+		})
+	}
+}

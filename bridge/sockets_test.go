@@ -1,11 +1,15 @@
 package bridge_test
 
 import (
+	"encoding/base64"
+	"encoding/json"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,6 +21,7 @@ import (
 	"voicebridge/providers/asterisk/ari"
 	"voicebridge/sim"
 	"voicebridge/sim/ear"
+	"voicebridge/ws"
 )
 
 // TestSockets: what all other tests do in memory and in virtual time works over TCP,
@@ -65,17 +70,27 @@ func TestAsteriskTransports(t *testing.T) {
 	for _, tt := range []struct {
 		transport string
 		format    codec.Format
-	}{{"dial", asterisk.Spec.Formats[0]}, {"rtp", asterisk.Spec.Formats[0]}, {"rtp", asterisk.Spec.Formats[1]},
-		{"audiosocket", asterisk.Spec.Formats[0]}} {
+		incoming  bool
+	}{
+		{"dial", asterisk.Spec.Formats[0], false},
+		{"rtp", asterisk.Spec.Formats[0], false},
+		{"rtp", asterisk.Spec.Formats[1], true},
+		{"audiosocket", asterisk.Spec.Formats[0], false},
+	} {
 		t.Run(tt.transport+" "+tt.format.String(), func(t *testing.T) {
 			t.Parallel()
+			var user, password string
 			spec := *asterisk.Spec
 			spec.Sample = func(base string, f codec.Format) func(any) error {
 				decode := asterisk.Spec.Sample(base, f)
 				return func(c any) error {
 					cfg := c.(*ari.Config)
-					defer func() { cfg.Transport, cfg.Address = tt.transport, "127.0.0.1" }()
-					return decode(c)
+					err := decode(c)
+					cfg.Transport, cfg.Address = tt.transport, "127.0.0.1"
+					if cfg.Incoming = tt.incoming; cfg.Incoming {
+						user, password, cfg.URL = cfg.Username, cfg.Password, ""
+					}
+					return err
 				}
 			}
 			voice, err := ear.Speech(tt.format.Rate)
@@ -102,11 +117,15 @@ func TestAsteriskTransports(t *testing.T) {
 				agents.Wait()
 				srv.Close()
 			})
+			if tt.incoming {
+				connects(t, b, rest.URL, user, password)
+			}
 			if err := x.Ready(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			said := voice[:2*tt.format.Rate]
-			out := x.Call("+15550001111", "+15550002222", "", sim.Phone{Voice: said, Length: 3500 * time.Millisecond}).Wait()
+			out := x.Call("+15550001111", "+15550002222", "",
+				sim.Phone{Voice: said, Length: 3500 * time.Millisecond}).Wait()
 			b.ended(t, calls.CallerHangup)
 			if out.Fault != nil || len(out.Streams) != 1 || out.Streams[0].Complaints > 0 {
 				t.Fatalf("%d streams, %v", len(out.Streams), out.Fault)
@@ -118,4 +137,94 @@ func TestAsteriskTransports(t *testing.T) {
 			}
 		})
 	}
+}
+
+// connects is an Asterisk that connects to the bridge to tell of calls, and takes requests over
+// that connection: both ends of it are those of one that is connected to.
+func connects(t *testing.T, b *running, rest, user, password string) {
+	t.Helper()
+	header := http.Header{"Authorization": {"Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))}}
+	limits := ws.Limits{Text: 1 << 20, Binary: 1 << 20, Write: time.Second}
+	dial := func(url string) *ws.Conn {
+		for {
+			conn, status, err := ws.Dial(t.Context(), url, []string{"ari"}, header, limits)
+			if status == http.StatusServiceUnavailable { // nobody listens yet
+				time.Sleep(10 * time.Millisecond)
+				continue
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			return conn
+		}
+	}
+	if _, status, err := ws.Dial(t.Context(), b.url+"/media/asterisk/events/main", nil, nil, limits); status !=
+		http.StatusForbidden {
+		t.Errorf("without credentials: %d, %v", status, err)
+	}
+	conn := dial(b.url + "/media/asterisk/events/main")
+	feed := dial("ws" + strings.TrimPrefix(rest, "http") + "/ari/events?app=voicebridge")
+	var group sync.WaitGroup
+	t.Cleanup(func() {
+		feed.Close(ws.CloseNormal, "")
+		conn.Close(ws.CloseNormal, "")
+		group.Wait()
+		feed.Release()
+		conn.Release()
+	})
+	group.Go(func() {
+		for {
+			_, event, err := feed.Read()
+			if err != nil || conn.Write(false, event) != nil {
+				return
+			}
+		}
+	})
+	group.Go(func() {
+		for {
+			_, message, err := conn.Read()
+			if err != nil {
+				return
+			}
+			reply := replyOf(t, rest, user, password, message)
+			if conn.Write(false, reply) != nil {
+				return
+			}
+		}
+	})
+}
+
+// replyOf makes a request that came as a message.
+func replyOf(t *testing.T, rest, user, password string, message []byte) []byte {
+	t.Helper()
+	var req struct {
+		Type, Method, URI string
+		ID                string                         `json:"request_id"`
+		Query             []struct{ Name, Value string } `json:"query_strings"`
+		Body              string                         `json:"message_body"`
+	}
+	if err := json.Unmarshal(message, &req); err != nil || req.Type != "RESTRequest" {
+		t.Errorf("%s: %v", message, err)
+	}
+	q := url.Values{}
+	for _, one := range req.Query {
+		q.Add(one.Name, one.Value)
+	}
+	r, err := http.NewRequest(req.Method, rest+"/ari/"+req.URI+"?"+q.Encode(), strings.NewReader(req.Body))
+	if err != nil {
+		t.Error(err)
+		return nil
+	}
+	r.SetBasicAuth(user, password)
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Error(err)
+		return nil
+	}
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(resp.Body)
+	reply, _ := json.Marshal(map[string]any{"type": "RESTResponse", "request_id": req.ID,
+		"status_code":   resp.StatusCode,
+		"reason_phrase": "", "uri": req.URI, "content_type": "application/json", "message_body": string(body)})
+	return reply
 }

@@ -88,8 +88,9 @@ func (s *Server) Collect(ch chan<- prometheus.Metric) { s.refused.Collect(ch) }
 // Doors are what the server answers, by pattern.
 func (s *Server) Doors() map[string]http.HandlerFunc {
 	return map[string]http.HandlerFunc{
-		"GET /media/{provider}":            s.connect,
-		"GET /media/{provider}/{token...}": s.connect,
+		"GET /media/{provider}":                  s.connect,
+		"GET /media/{provider}/{token...}":       s.connect,
+		"GET /media/{provider}/events/{account}": s.events,
 	}
 }
 
@@ -122,11 +123,7 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, no)
 		return
 	}
-	var subprotocols []string
-	if p := ad.Spec.Subprotocol; p != "" {
-		subprotocols = []string{p}
-	}
-	c, err := ws.Accept(w, r, subprotocols, ws.Limits{
+	c, err := ws.Accept(w, r, ad.Spec.Subprotocols(), ws.Limits{
 		Text: s.cfg.Limits.Message, Binary: s.cfg.Limits.Message,
 		// A caller who is muted, or silent, is still there.
 		Idle: s.cfg.Limits.Idle, Signs: true, Write: s.cfg.Limits.Write,
@@ -163,6 +160,18 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {
 		w.Header().Set("Retry-After", "1")
 	}
 	http.Error(w, no.reason, no.status)
+}
+
+// events takes the connection of a carrier that tells of calls.
+func (s *Server) events(w http.ResponseWriter, r *http.Request) {
+	account, known := s.cfg.Control.Account(r.PathValue("account"))
+	if !known || account.Spec.Name != r.PathValue("provider") || account.Accepter() == nil {
+		s.refuse(w, r, &refusal{http.StatusNotFound, "provider"})
+		return
+	}
+	if err := account.Accepter().Accept(w, r); err != nil {
+		s.refuse(w, r, &refusal{http.StatusForbidden, "signature"})
+	}
 }
 
 // admit decides on a handshake. Strangers are turned away first: they learn nothing,

@@ -113,7 +113,8 @@ type Dial struct {
 // Commands control an account's calls over the carrier's REST API. Each method makes
 // one request, which Account repeats where that is safe, and returns when ctx ends.
 // Errors are *CallError. Methods may be called at the same time. More abilities are
-// found by type assertion: DigitSender, RoomLooker, EventSource, Opener, Speaker.
+// found by type assertion: DigitSender, RoomLooker, EventSource, Opener,
+// Speaker, Accepter.
 type Commands interface {
 	// Dial places a call.
 	Dial(ctx context.Context, d *Dial) (Leg, error)
@@ -179,7 +180,14 @@ type Opener interface {
 	Opens(take func(media string, c MediaConn) error)
 }
 
-// MediaConn is such a connection: the messages of the carrier's Stream, whatever carries them.
+// Accepter is a carrier that connects to the bridge to tell of calls.
+type Accepter interface {
+	// Accept serves such a connection, and answers it. An error, ErrSignature, means that it
+	// has not: the credentials are wrong.
+	Accept(w http.ResponseWriter, r *http.Request) error
+}
+
+// MediaConn is a media connection: the messages of the carrier's Stream, whatever carries them.
 // Its life has three steps: Serve, Close, Release.
 type MediaConn interface {
 	// Serve gives what comes from now on to h.
@@ -232,6 +240,15 @@ func (a *Account) Speak(ctx context.Context, words string) ([]byte, error) {
 		}
 	}
 	return nil, errors.New("the carrier plays no files")
+}
+
+// Accepter is what takes the carrier's own connections; nil: it makes none.
+func (a *Account) Accepter() Accepter {
+	if !a.HasCommands() {
+		return nil
+	}
+	accepter, _ := a.commands.(Accepter)
+	return accepter
 }
 
 // Opens gives a carrier that makes media connections where they are handed over.

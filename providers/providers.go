@@ -194,6 +194,14 @@ type Spec struct {
 	Sample func(baseURL string, f codec.Format) func(config any) error
 }
 
+// Subprotocols are those to be offered or chosen.
+func (s *Spec) Subprotocols() []string {
+	if s.Subprotocol == "" {
+		return nil
+	}
+	return []string{s.Subprotocol}
+}
+
 // Start is a start of a stream whose audio to the carrier has the format.
 func (s *Spec) Start(played codec.Format) Start {
 	if s.Heard == nil {

@@ -35,6 +35,8 @@ type Caller struct {
 	Voice  []int16         // what the caller says, at the format's rate; silence follows
 	Length time.Duration   // of the call; 0: as long as Voice
 	Digits []Digit
+	// Stall is a time in which nothing comes: all of it comes at once behind it.
+	Stall Stall
 	// Progress, if not nil, is called about ten times a second of call time.
 	Progress func(at time.Duration)
 	// Dials, if not nil, is given the digits that are sent to the other party.
@@ -42,6 +44,9 @@ type Caller struct {
 	// Events, if not nil, sees every command that the carrier takes.
 	Events func(at time.Duration, cmd *providers.Command)
 }
+
+// Stall is a time of a call.
+type Stall struct{ At, For time.Duration }
 
 // Digit is a key that the caller presses.
 type Digit struct {
@@ -120,11 +125,7 @@ func (c *Caller) connect(ctx context.Context) (providers.PeerConn, error) {
 			return conn, err
 		}
 	}
-	var subprotocols []string
-	if p := c.Spec.Subprotocol; p != "" {
-		subprotocols = []string{p}
-	}
-	conn, _, err := c.Dialer.Dial(ctx, c.URL, subprotocols, c.Header,
+	conn, _, err := c.Dialer.Dial(ctx, c.URL, c.Spec.Subprotocols(), c.Header,
 		ws.Limits{Text: 1 << 20, Binary: 1 << 20, Write: 5 * time.Second})
 	return conn, err
 }
@@ -141,6 +142,7 @@ type call struct {
 
 	wire   providers.Messages
 	late   []providers.Message // sent behind one of the next messages
+	kept   []providers.Event   // in the stall
 	hold   int                 // which one
 	buffer []byte              // to be played
 	heard  []byte
@@ -272,8 +274,13 @@ func (c *call) tick(n int, at time.Duration) error {
 	c.said = append(c.said, payload...)
 	c.result.SentAt = append(c.result.SentAt, c.now())
 	if !c.Spec.Abilities.Silent || n*size < len(c.Voice) {
-		if err := c.send(&providers.Event{Kind: providers.EventAudio, Audio: payload, At: at}); err != nil {
-			return err
+		c.kept = append(c.kept, providers.Event{Kind: providers.EventAudio, Audio: payload, At: at})
+	}
+	if at < c.Stall.At || at >= c.Stall.At+c.Stall.For {
+		for ; len(c.kept) > 0; c.kept = c.kept[1:] {
+			if err := c.send(&c.kept[0]); err != nil {
+				return err
+			}
 		}
 	}
 	out := min(c.format.FrameBytes(), len(c.buffer))

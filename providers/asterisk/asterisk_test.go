@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -309,6 +310,7 @@ func TestSpeech(t *testing.T) {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
+	c.cfg.Speech.Command = []string{"cat"}
 	if file, err := c.Speak(t.Context(), "-v words; $HOME"); err != nil || string(file) != "-v words; $HOME" {
 		t.Errorf("%q, %v", file, err)
 	}
@@ -327,6 +329,77 @@ func TestEndpoint(t *testing.T) {
 		if got := cfg.EndpointOf(to); got != want {
 			t.Errorf("%s: %q, want %q", to, got, want)
 		}
+	}
+}
+
+// TestRequestsAsMessages: a request and its reply have the form of the fixtures.
+func TestRequestsAsMessages(t *testing.T) {
+	a := newAccepted("u", "p")
+	reply := make(chan *restResponse, 1)
+	a.waiting["rq-2"] = reply
+	a.replied(providertest.Fixture(t, "ari-RESTResponse-404.json"))
+	if said := <-reply; said.Status != 404 || said.Body != `{"message":"Channel not found"}` || len(a.waiting) > 0 {
+		t.Errorf("%+v", said)
+	}
+	for _, bad := range []string{"", "{}", `{"request_id":"rq-2"}`, `{"request_id":5,"status_code":200}`} {
+		a.replied([]byte(bad))
+	}
+	want := restRequest{Type: "RESTRequest", Transaction: "tx-2", Request: "rq-2", Method: "POST", URI: "channels",
+		Query:       []restQuery{{"endpoint", "PJSIP/12025550103@trunk"}, {"app", "bridge"}},
+		ContentType: "application/json", Body: `{"variables":{"VB_CALL":"caller-1"}}`}
+	got, err := json.Marshal(want)
+	if err != nil || string(got) != strings.TrimSpace(string(providertest.Fixture(t, "ari-send-RESTRequest-body.json"))) {
+		t.Errorf("%s, %v", got, err)
+	}
+	r, err := http.NewRequest("GET", "http://asterisk/asterisk/ping", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.RoundTrip(r); !errors.Is(err, errNoConnection) {
+		t.Errorf("without a connection: %v", err)
+	}
+}
+
+// TestTwoClaim: where two bridges that know nothing of each other have one application, the one
+// that has lost it says so.
+func TestTwoClaim(t *testing.T) {
+	sample := Spec.Sample("http://127.0.0.1", Spec.Formats[0])
+	x, err := Spec.NewExchange(providers.Setup{Decode: sample})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pbx := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !x.(interface {
+			Feed(http.ResponseWriter, *http.Request) bool
+		}).Feed(w, r) {
+			http.NotFound(w, r)
+		}
+	}))
+	defer pbx.Close()
+	listen := func(ctx context.Context) error {
+		cfg, base, err := ari.ReadConfig(providers.Setup{Decode: func(c any) error {
+			err := sample(c)
+			c.(*ari.Config).URL = pbx.URL + "/ari"
+			return err
+		}})
+		if err != nil {
+			return err
+		}
+		return newCommands(cfg, base, nil).Listen(ctx, func(context.Context, *providers.CallEvent) {})
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	first, second := make(chan error, 1), make(chan error, 1)
+	go func() { first <- listen(ctx) }()
+	for !x.(providers.Teller).Heard() {
+		runtime.Gosched()
+	}
+	go func() { second <- listen(ctx) }()
+	if err := <-first; !errors.Is(err, errReplaced) {
+		t.Errorf("the first one: %v", err)
+	}
+	stop()
+	if err := <-second; !errors.Is(err, context.Canceled) {
+		t.Errorf("the second one: %v", err)
 	}
 }
 

@@ -29,6 +29,7 @@ type commands struct {
 	publish func(*providers.Answer) string
 	words   func(text string) string // the URL of a WAV file
 	take    func(media string, c providers.MediaConn) error
+	socket  *accepted // nil: the bridge connects
 
 	mu     sync.Mutex
 	states map[string]ari.State // of channels, as this instance has set them, until they end
@@ -36,6 +37,10 @@ type commands struct {
 
 func newCommands(cfg ari.Config, base *url.URL, transport http.RoundTripper) *commands {
 	c := &commands{cfg: cfg, dial: dialer{Net: dialFunc(transport)}, states: map[string]ari.State{}}
+	if cfg.Incoming {
+		c.socket = newAccepted(cfg.Username, cfg.Password)
+		transport = c.socket
+	}
 	c.rest = rest.Client{Carrier: "asterisk", Base: base, HTTP: transport,
 		Fault:     fault,
 		Authorize: func(r *http.Request) error { r.SetBasicAuth(cfg.Username, cfg.Password); return nil }}

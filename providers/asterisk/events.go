@@ -70,6 +70,10 @@ const (
 func (c *commands) Listen(ctx context.Context, handle func(context.Context, *providers.CallEvent)) error {
 	l := &listener{commands: c, handle: handle, live: map[string]ari.State{}, up: map[string]bool{}}
 	defer l.group.Wait()
+	if l.socket != nil {
+		l.socket.want(true)
+		defer l.socket.want(false)
+	}
 	for pause := retryFirst; ; pause = min(2*pause, retryMost) {
 		began := time.Now()
 		err := l.listen(ctx)
@@ -106,8 +110,11 @@ type listener struct {
 	up   map[string]bool      // that have been answered
 }
 
-// listen connects, and gives events until the connection ends.
-func (l *listener) listen(ctx context.Context) error {
+// connection makes the connection, or waits for it.
+func (l *listener) connection(ctx context.Context) (*ws.Conn, error) {
+	if l.socket != nil {
+		return l.socket.wait(ctx)
+	}
 	u := *l.rest.Base.JoinPath("events")
 	u.Scheme = strings.Replace(u.Scheme, "http", "ws", 1)
 	u.RawQuery = url.Values{"app": {l.cfg.App}}.Encode()
@@ -116,10 +123,19 @@ func (l *listener) listen(ctx context.Context) error {
 	conn, status, err := l.dial.Dial(ctx, u.String(), nil, header, ws.Limits{Text: eventLimit, Binary: eventLimit,
 		Write: sendTime})
 	if status == http.StatusUnauthorized || status == http.StatusForbidden {
-		return errCredentials
+		return nil, errCredentials
 	}
+	return conn, err
+}
+
+// listen gives events until the connection ends.
+func (l *listener) listen(ctx context.Context) error {
+	conn, err := l.connection(ctx)
 	if err != nil {
 		return err
+	}
+	if l.socket != nil {
+		defer l.socket.over()
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close(ws.CloseNormal, "") })
 	defer conn.Release()
@@ -140,6 +156,10 @@ func (l *listener) listen(ctx context.Context) error {
 		if ev.Type == "ApplicationReplaced" {
 			conn.Close(ws.CloseNormal, "")
 			return errReplaced
+		}
+		if ev.Type == "RESTResponse" && l.socket != nil {
+			l.socket.replied(data)
+			continue
 		}
 		l.take(ctx, &ev)
 	}

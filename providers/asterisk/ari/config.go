@@ -20,7 +20,10 @@ import (
 
 // Config is an account's block of the configuration.
 type Config struct {
-	URL      string `yaml:"url"` // of ARI, such as http://127.0.0.1:8088/ari
+	URL string `yaml:"url"` // of ARI, such as http://127.0.0.1:8088/ari
+	// Incoming tells that Asterisk connects to the bridge instead (type=outbound_websocket in
+	// ari.conf), with Username and Password; there is no URL then.
+	Incoming bool   `yaml:"incoming"`
 	Username string `yaml:"username"`
 	Password string `yaml:"password"`
 	App      string `yaml:"app"` // of Stasis, one for each bridge
@@ -66,8 +69,16 @@ func ReadConfig(setup providers.Setup) (cfg Config, base *url.URL, err error) {
 	cfg.Format = cmp.Or(cfg.Format, "slin16")
 	cfg.Transport = cmp.Or(cfg.Transport, OverWebSocket)
 	cfg.Ports = cmp.Or(cfg.Ports, "20000-20999")
-	base, wrong := url.Parse(cfg.URL)
+	at := cfg.URL
+	if cfg.Incoming {
+		at = "http://asterisk" // of requests that never leave their connection
+	}
+	base, wrong := url.Parse(at)
 	switch _, known := asteriskmedia.FormatOf(cfg.Format); {
+	case cfg.Incoming && cfg.URL != "":
+		err = errors.New("url: must be left out where incoming has Asterisk connect to the bridge")
+	case cfg.Incoming && cfg.Transport == OverDialed:
+		err = fmt.Errorf("transport: %s needs the url of Asterisk, which incoming has none of", OverDialed)
 	case wrong != nil || base.Host == "" || base.User != nil || base.Scheme != "http" && base.Scheme != "https":
 		err = errors.New("url: must be the URL of ARI without user and password, such as http://127.0.0.1:8088/ari")
 	case cfg.Username == "" || cfg.Password == "":
