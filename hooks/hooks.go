@@ -148,7 +148,8 @@ func (s *Server) words(w http.ResponseWriter, r *http.Request) {
 		pcm, rate, err = wav.Parse(file)
 	}
 	if err != nil {
-		println(err.Error()); s.cfg.Log.Warn("words could not be made a file", "account", name, "err", err)
+		println(err.Error())
+		s.cfg.Log.Warn("words could not be made a file", "account", name, "err", err)
 		http.Error(w, resultError, http.StatusInternalServerError)
 		return
 	}
