@@ -739,7 +739,7 @@ func TestRouter(t *testing.T) {
 			{"500", func(w http.ResponseWriter) { http.Error(w, "", 500) }, def, "", ""},
 			{"garbage", text("<html>"), def, "", ""},
 			{"unknown agent", text(`{"agent":"nobody"}`), def, "", ""},
-			{"too much metadata", text(`{"agent":"sales","metadata":{"k":"` + strings.Repeat("x", 800) + `"}}`), def,
+			{"too much metadata", text(`{"agent":"sales","metadata":{"k":"` + strings.Repeat("x", 800) + `"}}`), sales,
 				"", ""},
 			{"too slow", func(http.ResponseWriter) { time.Sleep(400 * time.Millisecond) }, def, "", ""},
 			{"redirect", func(w http.ResponseWriter) { w.Header().Set("Location", "/x"); w.WriteHeader(302) }, def, "",

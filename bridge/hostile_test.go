@@ -25,6 +25,7 @@ import (
 	"voicebridge/sim"
 	"voicebridge/sim/ear"
 	"voicebridge/sim/memnet"
+	"voicebridge/ws"
 )
 
 const (
@@ -138,7 +139,10 @@ func TestHostileSockets(t *testing.T) {
 			t.Errorf("100 kB of headers: %d, want 431", resp.StatusCode)
 		}
 		if resp := b.raw(t).upgrade("Origin: https://evil.example\r\n"); resp.StatusCode != 403 {
-			t.Errorf("foreign Origin: %d, want 403", resp.StatusCode)
+			t.Errorf("foreign Origin, nothing else guards: %d, want 403", resp.StatusCode)
+		}
+		if resp := b.raw(t).upgrade("Origin: http://bridge\r\n"); resp.StatusCode != 101 {
+			t.Errorf("the own Origin: %d, want 101", resp.StatusCode)
 		}
 		if code, _ := get(t, "http"+strings.TrimPrefix(b.url, "ws")+"/media/twilio"); code != 400 {
 			t.Errorf("no WebSocket at all: %d, want 400", code)
@@ -601,6 +605,21 @@ func TestFrozenPeers(t *testing.T) {
 		waitFor(t, func() bool { return b.Control().Sessions().Len() == 20 }) // the frozen ones
 		if err := b.stop(); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// TestOrigin: WebSocket libraries that send an Origin are let in where a token guards.
+func TestOrigin(t *testing.T) {
+	run(t, "token", func(t *testing.T) {
+		b := startBridge(t, startAgent(t, sim.Echo), func(o *options) { o.token = "secret" })
+		for token, want := range map[string]int{"secret": 101, "other": 403} {
+			c := b.caller(t, "twilio", time.Second)
+			_, status, err := c.Dialer.Dial(t.Context(), c.URL+"/"+token, nil,
+				http.Header{"Origin": {"https://library.example"}}, ws.Limits{Write: time.Second})
+			if (err == nil) != (want == 101) || err != nil && status != want {
+				t.Errorf("%s: %d, %v", token, status, err)
+			}
 		}
 	})
 }

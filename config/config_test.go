@@ -330,3 +330,51 @@ func TestConfigReference(t *testing.T) {
 		t.Errorf("docs/configuration.md lists %s, which there is not", k)
 	}
 }
+
+// TestText: what takes a text has all of it, however much it looks like a number.
+func TestText(t *testing.T) {
+	cfg, err := Parse([]byte(`agent: {url: 'ws://127.0.0.1:1/', headers: {X-Tenant: 0042, X-B: 1_000}}
+media: {insecure: true}
+public_url: https://b.example
+limits: {calls: 16, max_duration: 1h}
+accounts:
+  v: {provider: vonage, api_key: 01234567, api_secret: 0x1F, application_id: 1.10,
+    signature_secret: 0000000000000000000000000000000000000001, from: +15550100}
+routes:
+  - to: +15550100
+    metadata: {zip: 01234, version: 1.10, big: 18446744073709551615, bits: 0b11, yes: yes, on: 2020-01-02, n: 7}
+transfers: {destinations: {desk: {to: +15550101, digits: 0101}}}
+`), env(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, got := range map[string]string{
+		"0042": cfg.Agent.Headers["X-Tenant"], "1_000": cfg.Agent.Headers["X-B"], "+15550100": cfg.Routes[0].To,
+		"01234": cfg.Routes[0].Metadata["zip"], "1.10": cfg.Routes[0].Metadata["version"],
+		"18446744073709551615": cfg.Routes[0].Metadata["big"], "0b11": cfg.Routes[0].Metadata["bits"],
+		"yes": cfg.Routes[0].Metadata["yes"], "2020-01-02": cfg.Routes[0].Metadata["on"],
+		"7":    cfg.Routes[0].Metadata["n"],
+		"0101": cfg.Transfers.Destinations["desk"].Digits,
+	} {
+		if got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	var own struct {
+		APIKey    string `yaml:"api_key"`
+		Secret    string `yaml:"api_secret"`
+		Signature string `yaml:"signature_secret"`
+		App       string `yaml:"application_id"`
+	}
+	keys, block, err := cfg.Accounts["v"].split()
+	if err != nil || keys.From != "+15550100" {
+		t.Errorf("%+v, %v", keys, err)
+	}
+	if err := block.decode("x")(&own); err != nil || own.APIKey != "01234567" || own.Secret != "0x1F" ||
+		own.Signature != strings.Repeat("0", 39)+"1" || own.App != "1.10" {
+		t.Errorf("%+v, %v", own, err)
+	}
+	if cfg.Limits.Calls != 16 {
+		t.Errorf("a number is %d, want 16", cfg.Limits.Calls)
+	}
+}

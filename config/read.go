@@ -7,11 +7,14 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
 )
 
 // at is an error about a value, with its key and line.
@@ -40,6 +43,7 @@ func Load(path string, env func(string) string) (*Config, error) {
 // Parse is Load of what a file holds.
 func Parse(b []byte, env func(string) string) (*Config, error) {
 	cfg := Default()
+	b = quoted(b)
 	var some any // nothing but comments must not wipe the defaults
 	if err := yaml.Unmarshal(b, &some); err != nil {
 		return nil, errors.New(firstLine(err))
@@ -61,6 +65,31 @@ func Parse(b []byte, env func(string) string) (*Config, error) {
 		wrong = append([]error{err}, wrong...)
 	}
 	return cfg, errors.Join(wrong...)
+}
+
+// numbers are the types of scalars whose text a number does not keep: 0101 and +15550100 as much
+// as 1.10.
+var numbers = []token.Type{token.IntegerType, token.FloatType, token.OctetIntegerType, token.HexIntegerType,
+	token.BinaryIntegerType}
+
+// quoted puts quotes around numbers that are not written as a program would: what takes a text
+// then has all of it, and what takes a number still does.
+func quoted(b []byte) []byte {
+	lines := strings.Split(string(b), "\n")
+	var odd []*token.Token
+	for _, t := range lexer.Tokenize(string(b)) {
+		plain, err := strconv.ParseInt(t.Value, 10, 64)
+		if slices.Contains(numbers, t.Type) && (err != nil || strconv.FormatInt(plain, 10) != t.Value) {
+			odd = append(odd, t)
+		}
+	}
+	for _, t := range slices.Backward(odd) { // so that columns to the left stay what they are
+		line, at := []rune(lines[t.Position.Line-1]), t.Position.Column-1
+		if end := at + len(t.Value); end <= len(line) && string(line[at:end]) == t.Value {
+			lines[t.Position.Line-1] = string(line[:at]) + strconv.Quote(t.Value) + string(line[end:])
+		}
+	}
+	return []byte(strings.Join(lines, "\n"))
 }
 
 // expander replaces variables: in values only, so that no secret can become syntax.

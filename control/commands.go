@@ -65,7 +65,7 @@ func (c *Controller) Dial(ctx context.Context, d *Dial) (calls.Call, error) {
 		call.Detect = d.Detect
 	}
 	call = c.book.Add(call)
-	token := c.office.Make(ticketOf(ticket.Answer, &call), time.Now())
+	token := c.Office.Make(ticketOf(ticket.Answer, &call), time.Now())
 	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), background.Time)
 	defer stop()
 	leg, err := account.Dial(ctx, &providers.Dial{
@@ -182,7 +182,7 @@ func (c *Controller) Redirect(ctx context.Context, id, say, dial string) error {
 	}
 	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), background.Time)
 	defer stop()
-	if err := c.move(ctx, &call, account, Elsewhere(&call, say, dial)); err != nil {
+	if err := c.move(ctx, &call, account, c.Elsewhere(&call, say, dial)); err != nil {
 		return fmt.Errorf("redirect: %w", err)
 	}
 	return nil
@@ -190,23 +190,23 @@ func (c *Controller) Redirect(ctx context.Context, id, say, dial string) error {
 
 // Elsewhere is an answer that takes a call away from its agent: words, then another
 // number, which sees the bridge's own number of the call.
-func Elsewhere(call *calls.Call, say, dial string) *providers.Answer {
+func (c *Controller) Elsewhere(call *calls.Call, say, dial string) *providers.Answer {
 	a := &providers.Answer{Say: say, Dial: dial}
 	if dial != "" {
-		a.Caller = OwnNumber(call)
+		a.Caller = c.OwnNumber(call)
 	}
 	return a
 }
 
-// OwnNumber is the bridge's own number of a call; empty where that is none, but a SIP
-// address, say.
-func OwnNumber(call *calls.Call) string {
+// OwnNumber is the bridge's own number of a call: the account's where that is none, but a SIP
+// address, say. Empty: there is none.
+func (c *Controller) OwnNumber(call *calls.Call) string {
 	own := call.To
 	if call.Direction == calls.Outbound {
 		own = call.From
 	}
 	if !providers.ValidNumber(own) {
-		return ""
+		return c.cfg.Accounts[call.Account].From
 	}
 	return own
 }
@@ -293,6 +293,9 @@ func (c *Controller) reconcile() {
 				return
 			}
 			for _, ev := range evs {
+				if Unanswered(&ev, false) {
+					ev.Status = providers.StatusNoAnswer
+				}
 				c.report(call.ID, &ev)
 			}
 		})

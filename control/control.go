@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,7 +16,9 @@ import (
 	"voicebridge/calls"
 	"voicebridge/cluster"
 	"voicebridge/control/background"
+	"voicebridge/control/router"
 	"voicebridge/control/totals"
+	"voicebridge/control/urls"
 	"voicebridge/notify"
 	"voicebridge/providers"
 	"voicebridge/session"
@@ -86,10 +87,10 @@ type Config struct {
 // Controller decides about the calls of all accounts. Its methods may be called at
 // the same time.
 type Controller struct {
+	*urls.URLs
 	*background.Work // REST requests and the like, of which no call waits for the end
 
 	cfg       Config
-	office    *ticket.Office
 	events    providers.Once // what carriers have told, by account and event id
 	sessions  session.Registry
 	book      *calls.Book
@@ -105,6 +106,9 @@ type Controller struct {
 	cancel   context.CancelCauseFunc
 	draining atomic.Bool
 
+	router *router.Router // nil: there is none
+	coming sync.Mutex     // see comes
+
 	gate    sync.Mutex // nothing is added to the groups once they are waited for
 	closed  bool       // no session begins any more
 	running sync.WaitGroup
@@ -119,15 +123,20 @@ func (c *Controller) OnOrphan(tell Orphan) { c.orphan = tell }
 // New makes a controller. UseTransfers, OnRemote and OnOrphan complete it before Run.
 func New(cfg Config) *Controller {
 	c := &Controller{
-		cfg: cfg, office: ticket.New(cfg.Secret), book: calls.New(time.Now), transfers: noTransfers{},
+		cfg: cfg, book: calls.New(time.Now), transfers: noTransfers{},
 		orphan: func(context.Context, string, string, []string, providers.Status) error { return nil },
 	}
+	c.URLs = &urls.URLs{Public: cfg.PublicURL, Instance: cfg.InstanceURL, Alone: cfg.Cluster == nil,
+		Office: ticket.New(cfg.Secret)}
 	c.totals = totals.New(cfg.Providers, &c.sessions, c.parked)
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	c.Work = background.New(c.Guard)
+	if cfg.Router != nil {
+		c.router = router.New(cfg.Router, cfg.Log)
+	}
 	for name, a := range cfg.Accounts {
-		a.Publish(func(answer *providers.Answer) string { return c.answerURL(a.Spec.Name, name, answer) })
-		a.Speaks(func(words string) string { return c.wordsURL(a.Spec.Name, name, words) })
+		a.Publish(func(answer *providers.Answer) string { return c.AnswerURL(a.Spec.Name, name, answer) })
+		a.Speaks(func(words string) string { return c.WordsURL(a.Spec.Name, name, words) })
 	}
 	c.remote = map[string]cluster.Handler{
 		"event": handler(c.remoteEvent),
@@ -178,40 +187,6 @@ func (c *Controller) Agent(name string) Agent { return c.cfg.Agents[name] }
 
 // Agents returns all agents, by name.
 func (c *Controller) Agents() map[string]Agent { return c.cfg.Agents }
-
-// PublicURL returns the public URL of a path.
-func (c *Controller) PublicURL(path string) string {
-	return strings.TrimSuffix(c.cfg.PublicURL, "/") + path
-}
-
-// Host returns the URL at which carriers reach this very instance; empty: they cannot.
-func (c *Controller) Host() string {
-	if c.cfg.InstanceURL == "" && c.cfg.Cluster == nil { // it is alone
-		return c.cfg.PublicURL
-	}
-	return c.cfg.InstanceURL
-}
-
-// IsPublic reports whether a Host is the URL of all instances.
-func (c *Controller) IsPublic(host string) bool { return host == c.cfg.PublicURL }
-
-// SocketURL returns the public URL of a path for WebSockets: https becomes wss.
-func (c *Controller) SocketURL(path string) string { return SocketURL(c.cfg.PublicURL, path) }
-
-// InstanceSocketURL is SocketURL of this very instance.
-func (c *Controller) InstanceSocketURL(path string) string {
-	return SocketURL(c.cfg.InstanceURL, path)
-}
-
-// SocketURL returns the URL of a path for WebSockets below a base: https becomes wss.
-func SocketURL(base, path string) string {
-	return "ws" + strings.TrimPrefix(strings.TrimSuffix(base, "/"), "http") + path
-}
-
-// HookURL returns the URL of a webhook of an account's; ref is what follows the account.
-func (c *Controller) HookURL(provider, account, ref string) string {
-	return c.PublicURL("/hooks/" + provider + "/" + account + "/" + ref)
-}
 
 // HoldURL returns what who waits in a room of an account's carrier is told to hear.
 func (c *Controller) HoldURL(provider, account string) string {

@@ -209,7 +209,7 @@ func TestNext(t *testing.T) {
 		c := newController(r, nil)
 		call := c.Calls().Add(calls.Call{Account: "main", Provider: "twilio", CarrierID: "CA1",
 			Direction: calls.Inbound, To: "+15550100999"})
-		token := c.office.Make(ticketOf(ticket.Next, &call), time.Now())
+		token := c.Office.Make(ticketOf(ticket.Next, &call), time.Now())
 		c.Calls().StreamEnded(call.ID, string(calls.AgentLost), false)
 		over := &providers.CallEvent{Kind: providers.CallStepDone, Leg: "the-stream's-own", Ref: "next/" + token}
 		if _, err := c.Handle(t.Context(), "main", over); err != nil {
@@ -337,5 +337,20 @@ func TestOrphan(t *testing.T) {
 	if err := report(providers.StatusCompleted); err != nil ||
 		fmt.Sprint(told) != "[maincs_1[CA1]completed maincs_1[CA1]completed]" {
 		t.Errorf("%v, %v", told, err)
+	}
+}
+
+// TestOwnNumber: a call whose party has no number shows the account's, for carriers want one.
+func TestOwnNumber(t *testing.T) {
+	c := newController(new(recorder), nil)
+	for to, want := range map[string]string{"+15550100777": "+15550100777", "client:bridge": "+15550100999",
+		"sip:x@b.example": "+15550100999", "": "+15550100999"} {
+		call := &calls.Call{Account: "main", Direction: calls.Inbound, From: "client:alice", To: to}
+		if got := c.OwnNumber(call); got != want {
+			t.Errorf("%q: %s, want %s", to, got, want)
+		}
+		if a := c.Elsewhere(call, "", "+15550100123"); a.Caller != want {
+			t.Errorf("%q: a call to a number shows %s", to, a.Caller)
+		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"voicebridge/calls"
 	"voicebridge/control/background"
+	"voicebridge/control/urls"
 	"voicebridge/providers"
 	"voicebridge/ticket"
 )
@@ -44,7 +45,6 @@ const (
 	refAnswer   = "answer"
 	refNext     = "next"
 	RefTransfer = "transfer" // the rest is read by Transfers
-	refDo       = "do"       // an answer that was decided before
 	RefHold     = "hold"     // what is heard by who waits
 )
 
@@ -144,7 +144,10 @@ func (c *Controller) decide(ctx context.Context, t *told) (Outcome, error) {
 	switch {
 	case kind == RefTransfer:
 		return c.transfers.Handle(ctx, t.name, rest, t.CallEvent)
-	case kind == refDo && t.Kind == providers.CallAsked:
+	case t.Kind == providers.CallNotice:
+		t.log.Warn("the carrier reports", "call", t.Leg, "what", t.Raw)
+		return Outcome{Result: ResultOK}, nil
+	case kind == urls.Do && t.Kind == providers.CallAsked:
 		tk, err := c.readTicket(t, ticket.Do, rest)
 		if err != nil {
 			return Outcome{}, err
@@ -160,7 +163,7 @@ func (c *Controller) decide(ctx context.Context, t *told) (Outcome, error) {
 		return Outcome{Result: ResultUnknown}, nil // of a step that another bridge has given
 	}
 	id := rest
-	if kind == refDo {
+	if kind == urls.Do {
 		id = ""
 	}
 	if kind == refAnswer || kind == refNext { // the carrier has one URL for all events of a call
@@ -175,7 +178,7 @@ func (c *Controller) decide(ctx context.Context, t *told) (Outcome, error) {
 
 // readTicket reads the token of an event.
 func (c *Controller) readTicket(t *told, use ticket.Use, token string) (*ticket.Ticket, error) {
-	tk, err := c.office.Read(token, use, t.account.Spec.Name, time.Now())
+	tk, err := c.Office.Read(token, use, t.account.Spec.Name, time.Now())
 	if err == nil && tk.Account != t.name {
 		err = errors.New("ticket: of another account")
 	}
@@ -202,24 +205,35 @@ func (c *Controller) inbound(ctx context.Context, t *told) (Outcome, error) {
 	// A carrier that asks twice about a call is told the same.
 	call, known := c.book.Find(t.name, t.ids()...)
 	if !known {
-		route, refusal := c.route(ctx, t)
-		switch refusal {
-		case "":
-		case notInService:
+		route, refusal, err := c.route(ctx, t)
+		switch {
+		case err != nil:
+			return Outcome{}, err
+		case refusal == notInService:
 			return refuse("no route fits, and there is no agent for all others", refusal)
-		default:
+		case refusal != "":
 			return refuse("the router says so", refusal)
 		}
-		call = c.book.Add(calls.Call{
-			Account: t.name, Provider: t.account.Spec.Name, CarrierID: t.Leg, Direction: calls.Inbound,
-			Status: providers.StatusRinging,
-			From:   t.From, To: t.To, Forward: t.Forward, Agent: route.Agent, Metadata: c.metadata(t, route),
-		}, t.Aliases...)
+		call = c.comes(t, route)
 	}
 	log.Info("call comes in", "session", call.ID, "agent", call.Agent)
 	answer := c.Stream(&call)
 	answer.Unanswered = true
 	return Outcome{Answer: answer, Result: ResultOK}, nil
+}
+
+// comes notes a call that comes in, once, however often the carrier asks at the same time.
+func (c *Controller) comes(t *told, r Route) calls.Call {
+	c.coming.Lock()
+	defer c.coming.Unlock()
+	if call, known := c.book.Find(t.name, t.ids()...); known {
+		return call
+	}
+	return c.book.Add(calls.Call{
+		Account: t.name, Provider: t.account.Spec.Name, CarrierID: t.Leg, Direction: calls.Inbound,
+		Status: providers.StatusRinging,
+		From:   t.From, To: t.To, Forward: t.Forward, Agent: r.Agent, Metadata: c.metadata(t, r),
+	}, t.Aliases...)
 }
 
 // metadata is what comes along with a call, and what its route says: that counts more.
@@ -282,28 +296,13 @@ func (c *Controller) Stream(call *calls.Call) *providers.Answer {
 	}
 }
 
-// answerURL is where an account's carrier can ask for an answer that has been decided.
-func (c *Controller) answerURL(provider, account string, a *providers.Answer) string {
-	tk := ticket.Ticket{Use: ticket.Do, Provider: provider, Account: account, Do: a}
-	return c.HookURL(provider, account, refDo+"/"+c.office.Make(tk, time.Now()))
-}
-
-// RefWords is where a carrier that plays files fetches words.
-const RefWords = "words"
-
-// wordsURL is where an account's carrier fetches words as a file.
-func (c *Controller) wordsURL(provider, account, words string) string {
-	tk := ticket.Ticket{Use: ticket.Do, Provider: provider, Account: account, Do: &providers.Answer{Say: words}}
-	return c.HookURL(provider, account, RefWords+"/"+c.office.Make(tk, time.Now())+".wav")
-}
-
 // Words are those that a carrier fetches as a file by a URL that it was given.
 func (c *Controller) Words(account, token string) (string, error) {
 	a, known := c.Account(account)
 	if !known {
 		return "", ErrNoAccount
 	}
-	tk, err := c.office.Read(strings.TrimSuffix(token, ".wav"), ticket.Do, a.Spec.Name, time.Now())
+	tk, err := c.Office.Read(strings.TrimSuffix(token, ".wav"), ticket.Do, a.Spec.Name, time.Now())
 	if err == nil && tk.Account != account {
 		err = errors.New("ticket: of another account")
 	}
@@ -313,16 +312,10 @@ func (c *Controller) Words(account, token string) (string, error) {
 	return tk.Do.Say, nil
 }
 
-// MediaPath is the path of the media connection that a ticket is for.
-func (c *Controller) MediaPath(tk ticket.Ticket) string {
-	tk.Use = ticket.Media
-	return "/media/" + tk.Provider + "/" + c.office.Make(tk, time.Now())
-}
-
 // NextURL is asked what comes once a call's stream, or a number, is over. It says all
 // that any instance needs to know of the call.
 func (c *Controller) NextURL(call *calls.Call) string {
-	token := c.office.Make(ticketOf(ticket.Next, call), time.Now())
+	token := c.Office.Make(ticketOf(ticket.Next, call), time.Now())
 	return c.HookURL(call.Provider, call.Account, refNext+"/"+token)
 }
 
@@ -355,6 +348,10 @@ func (c *Controller) progress(ctx context.Context, t *told, id string) (Outcome,
 		c.book.Bind(call.ID, t.Leg, t.Aliases...)
 		return Outcome{Result: ResultOK}, c.transfers.InRoom(ctx, call.ID, t.CallEvent)
 	}
+	if Unanswered(t.CallEvent, call.Direction == calls.Outbound && call.BeganAt.IsZero() && !call.Status.Final()) {
+		c.settle(call.ID, t.CallEvent)
+		return Outcome{Result: ResultOK}, nil
+	}
 	unwanted := call.Error != "" || call.Cause == string(calls.APIHangup) && call.Status.Final()
 	if unwanted && t.Status != "" && !t.Status.Final() && t.account.HasCommands() {
 		// The carrier has placed it after all, although it did not say so: nobody
@@ -366,6 +363,32 @@ func (c *Controller) progress(ctx context.Context, t *told, id string) (Outcome,
 			t.AnsweredBy)
 	}
 	return Outcome{Result: ResultOK}, nil
+}
+
+// SettleTime is how long a better word is waited for than that a call is completed which was
+// never answered: with some carriers busy and the like follow.
+const SettleTime = 2 * time.Second
+
+// Unanswered reports whether an event has no good word for the end of a call yet. waiting tells
+// that nobody has answered it, as far as is known.
+func Unanswered(ev *providers.CallEvent, waiting bool) bool {
+	return ev.Status == providers.StatusCompleted && (ev.Unanswered || waiting)
+}
+
+// settle takes the end of a call after a while. By then it may have been answered, or have ended
+// with a better word.
+func (c *Controller) settle(id string, ev *providers.CallEvent) {
+	later := *ev
+	c.Later(func(ctx context.Context) {
+		select {
+		case <-time.After(SettleTime):
+		case <-ctx.Done():
+		}
+		if call, _ := c.book.Get(id); call.BeganAt.IsZero() {
+			later.Status = providers.StatusNoAnswer
+		}
+		c.report(id, &later)
+	})
 }
 
 // report notes what a carrier says of a call, and acts on it. It is false where that

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"voicebridge/control/router"
 	"voicebridge/providers"
 )
 
@@ -20,31 +21,20 @@ const MaxSay = 1000
 // notInService is what a caller hears whose number nobody answers.
 const notInService = "This number is not in service."
 
-// routerCall is what the user's application is asked.
-type routerCall struct {
-	Type     string `json:"type"` // call.inbound
-	Account  string `json:"account"`
-	Provider string `json:"provider"`
-	Carrier  string `json:"carrier_id"`
-	From     string `json:"from"`
-	To       string `json:"to"`
-	// Metadata is what the carrier tells with the call.
-	Metadata map[string]string `json:"metadata,omitempty"`
-}
-
-// routerReply is what it may answer.
-type routerReply struct {
-	Agent    string            `json:"agent"`
-	Metadata map[string]string `json:"metadata"`
-	Refuse   string            `json:"refuse"` // words for the caller
-}
-
-// route decides about an inbound call. refusal is what the caller is told instead.
-func (c *Controller) route(ctx context.Context, t *told) (r Route, refusal string) {
-	if c.cfg.Router != nil {
-		reply, err := c.askRouter(ctx, t)
+// route decides about an inbound call. refusal is what the caller is told instead. The error is
+// that of a question to the application that goes on: the carrier asks again.
+func (c *Controller) route(ctx context.Context, t *told) (r Route, refusal string, err error) {
+	if c.router != nil {
+		reply, err := c.router.Ask(ctx, &router.Call{Type: "call.inbound", Account: t.name,
+			Provider: t.account.Spec.Name, Carrier: t.Leg, From: t.From, To: t.To, Metadata: t.Metadata})
+		if ctx.Err() != nil {
+			return r, "", ctx.Err()
+		}
 		if err == nil {
-			return Route{reply.Agent, reply.Metadata}, reply.Refuse
+			if r, err = c.routed(reply); err == nil {
+				return r, reply.Refuse, nil
+			}
+			r = Route{}
 		}
 		t.log.Warn("the router gave no route: the configured ones decide", "call", t.Leg, "err", err)
 	}
@@ -53,25 +43,21 @@ func (c *Controller) route(ctx context.Context, t *told) (r Route, refusal strin
 		r, ok = c.cfg.Route(t.name, t.From, t.To)
 	}
 	if !ok {
-		return r, notInService
+		return r, notInService, nil
 	}
-	return r, ""
+	return r, "", nil
 }
 
-// askRouter asks the user's application, and checks what it says.
-func (c *Controller) askRouter(ctx context.Context, t *told) (*routerReply, error) {
-	var reply routerReply
-	asked := routerCall{"call.inbound", t.name, t.account.Spec.Name, t.Leg, t.From, t.To, t.Metadata}
-	if err := c.cfg.Router.Post(ctx, &asked, &reply); err != nil {
-		return nil, err
+// routed checks what the application has answered.
+func (c *Controller) routed(reply *router.Reply) (Route, error) {
+	if len(reply.Refuse) > MaxSay {
+		return Route{}, fmt.Errorf("refuse: has more than %d bytes", MaxSay)
 	}
-	switch {
-	case len(reply.Refuse) > MaxSay:
-		return nil, fmt.Errorf("refuse: has more than %d bytes", MaxSay)
-	case reply.Refuse != "":
-		return &routerReply{Refuse: reply.Refuse}, nil
+	r := Route{reply.Agent, reply.Metadata}
+	if reply.Refuse != "" {
+		return r, nil
 	}
-	return &reply, c.CheckRoute(Route{reply.Agent, reply.Metadata})
+	return r, c.CheckRoute(r)
 }
 
 // CheckRoute returns what is wrong with a route.

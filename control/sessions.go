@@ -30,7 +30,7 @@ var (
 
 // ReadMedia reads the token of a media connection. It is used up by Admit.
 func (c *Controller) ReadMedia(spec *providers.Spec, token string) (*Admission, error) {
-	tk, err := c.office.Read(token, ticket.Media, spec.Name, time.Now())
+	tk, err := c.Office.Read(token, ticket.Media, spec.Name, time.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +61,7 @@ func (c *Controller) Admit(ad *Admission) error {
 	if ad.agent.Dialer == nil { // the ticket is of an instance with other agents
 		return ErrNoAgent
 	}
-	if tk != nil && !(c.office.Take(tk, time.Now()) && c.cfg.Cluster.First(tk.Nonce(), time.Unix(tk.Expires, 0))) {
+	if tk != nil && !(c.Office.Take(tk, time.Now()) && c.cfg.Cluster.First(tk.Nonce(), time.Unix(tk.Expires, 0))) {
 		return ErrUsed
 	}
 	return nil
@@ -228,7 +228,7 @@ func (c *Controller) fallback(call *calls.Call) *providers.Answer {
 		return &providers.Answer{}
 	}
 	f := c.cfg.Agents[call.Agent].Fallback
-	return Elsewhere(call, f.Say, f.Dial)
+	return c.Elsewhere(call, f.Say, f.Dial)
 }
 
 // Session returns the live session of a call; nil: its end has been told, or there is

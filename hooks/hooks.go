@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"voicebridge/control"
+	"voicebridge/control/urls"
 	"voicebridge/hooks/gate"
 	"voicebridge/providers"
 	"voicebridge/wav"
@@ -89,7 +90,7 @@ func (s *Server) Collect(ch chan<- prometheus.Metric) { s.requests.Collect(ch) }
 func (s *Server) Doors() map[string]http.HandlerFunc {
 	doors := map[string]http.HandlerFunc{"GET " + control.MusicPath: s.music}
 	doors["/hooks/{provider}/{account}/"+control.RefHold] = s.hold
-	doors["GET /hooks/{provider}/{account}/"+control.RefWords+"/{token}"] = s.words
+	doors["GET /hooks/{provider}/{account}/"+urls.Words+"/{token}"] = s.words
 	for _, ref := range []string{"inbound", "status", "status/{call}", "answer/{token}", "next/{token}", "do/{token}",
 		"transfer/{transfer}/{nonce}/{what}"} {
 		doors["/hooks/{provider}/{account}/"+ref] = s.hook

@@ -127,6 +127,7 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request) {
 		Text: s.cfg.Limits.Message, Binary: s.cfg.Limits.Message,
 		// A caller who is muted, or silent, is still there.
 		Idle: s.cfg.Limits.Idle, Signs: true, Write: s.cfg.Limits.Write,
+		AnyOrigin: !s.cfg.Insecure, // some WebSocket libraries send one, and no web page has a token
 	})
 	if err != nil { // answered by Accept
 		s.refused.WithLabelValues("handshake").Inc()

@@ -28,18 +28,20 @@ type Abilities struct {
 	Queue time.Duration `json:"queue_ns" means:"holds at most so much audio for playing"`
 
 	// The control of calls.
-	Commanded      bool          `json:"commanded" means:"takes commands, not answers"`
-	DialStrings    bool          `json:"dial_strings" means:"dials what is no number, as its account allows"`
-	Rings          bool          `json:"rings" means:"tells that a placed call rings"`
-	RoomAtLeg      bool          `json:"room_at_leg" means:"tells who comes into a conference at the leg's own URL"`
-	RoomLeft       bool          `json:"room_left" means:"tells who leaves a conference"`
-	RoomEnds       bool          `json:"room_ends" means:"can end a conference when a certain leg leaves it"`
-	RoomHold       bool          `json:"room_hold" means:"plays given audio to who waits in a conference"`
-	Detects        bool          `json:"detects" means:"detects answering machines"`
-	DetectsHumans  bool          `json:"detects_humans" means:"tells of humans, not of machines only"`
-	DetectDigits   bool          `json:"detect_digits" means:"machine detection and digits at the answer go together"`
-	PressesDigits  bool          `json:"presses_digits" means:"sends digits to the other party on request"`
-	DigitsAtOnce   int           `json:"digits_at_once" means:"sends at most so many digits in a request"` // 0: any number
+	Commanded      bool `json:"commanded" means:"takes commands, not answers"`
+	DialStrings    bool `json:"dial_strings" means:"dials what is no number, as its account allows"`
+	Rings          bool `json:"rings" means:"tells that a placed call rings"`
+	CompletesFirst bool `json:"completes_first" means:"may tell of an end before it tells why"`
+	RoomAtLeg      bool `json:"room_at_leg" means:"tells who comes into a conference at the leg's own URL"`
+	RoomLeft       bool `json:"room_left" means:"tells who leaves a conference"`
+	RoomEnds       bool `json:"room_ends" means:"can end a conference when a certain leg leaves it"`
+	RoomHold       bool `json:"room_hold" means:"plays given audio to who waits in a conference"`
+	Detects        bool `json:"detects" means:"detects answering machines"`
+	DetectsHumans  bool `json:"detects_humans" means:"tells of humans, not of machines only"`
+	DetectDigits   bool `json:"detect_digits" means:"machine detection and digits at the answer go together"`
+	PressesDigits  bool `json:"presses_digits" means:"sends digits to the other party on request"`
+	// 0: any number
+	DigitsAtOnce   int           `json:"digits_at_once" means:"sends at most so many digits in a request"`
 	KeyWait        time.Duration `json:"key_wait_ns" means:"waits at least so long for a key"`
 	SignsBodies    bool          `json:"signs_bodies" means:"signs the body of a webhook"`
 	SignsHandshake bool          `json:"signs_handshake" means:"signs the handshake of a media connection"`

@@ -27,11 +27,14 @@ const (
 	CallKey
 	// CallRoom: the leg has Joined a room, or left it.
 	CallRoom
+	// CallNotice: something that only people can do something about, in Raw: an answer that
+	// the carrier could not carry out, a stream that failed.
+	CallNotice
 )
 
 // String returns the kind's name, for logs.
 func (k CallEventKind) String() string {
-	return [...]string{"", "asked", "progress", "detected", "step done", "key", "room"}[k]
+	return [...]string{"", "asked", "progress", "detected", "step done", "key", "room", "notice"}[k]
 }
 
 // CallEvent is something that a carrier says about one leg of a call. It may come
@@ -54,9 +57,12 @@ type CallEvent struct {
 
 	From, To string // CallAsked, where they are told: E.164 where they are numbers
 	// Metadata is what comes along with an inbound call, CallAsked; see CheckMetadata.
-	Metadata   map[string]string
-	Forward    string // CallAsked: Dial.Forward for this caller's number
-	Status     Status
+	Metadata map[string]string
+	Forward  string // CallAsked: Dial.Forward for this caller's number
+	Status   Status
+	// Unanswered tells that a call with StatusCompleted was never answered. A better word for
+	// how it went may follow.
+	Unanswered bool
 	Raw        string // the carrier's own word for it
 	AnsweredBy AnsweredBy
 	Digit      string

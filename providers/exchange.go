@@ -64,6 +64,7 @@ type ExchangeCall struct {
 	From, To string
 	Inbound  bool // seen from the bridge
 	Status   Status
+	Answered bool // whatever it is now
 	// AnsweredBy is what machine detection has found, Room the name of the room that the
 	// call is in; both may be empty.
 	AnsweredBy AnsweredBy

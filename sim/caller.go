@@ -276,11 +276,10 @@ func (c *call) tick(n int, at time.Duration) error {
 	if !c.Spec.Abilities.Silent || n*size < len(c.Voice) {
 		c.kept = append(c.kept, providers.Event{Kind: providers.EventAudio, Audio: payload, At: at})
 	}
-	if at < c.Stall.At || at >= c.Stall.At+c.Stall.For {
-		for ; len(c.kept) > 0; c.kept = c.kept[1:] {
-			if err := c.send(&c.kept[0]); err != nil {
-				return err
-			}
+	stalled := at >= c.Stall.At && at < c.Stall.At+c.Stall.For
+	for ; len(c.kept) > 0 && !stalled; c.kept = c.kept[1:] {
+		if err := c.send(&c.kept[0]); err != nil {
+			return err
 		}
 	}
 	out := min(c.format.FrameBytes(), len(c.buffer))

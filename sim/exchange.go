@@ -493,15 +493,20 @@ func (c *SimCall) become(s providers.Status) {
 		return
 	}
 	c.call.Status = s
+	c.call.Answered = c.call.Answered || s == providers.StatusInProgress
 	call, n := c.call, len(c.told)
 	c.told = append(c.told, s)
 	c.mu.Unlock()
-	url := c.x.Status
+	url, tell := c.x.Status, []providers.Status{s}
 	if c.dial != nil {
-		url = c.dial.Status
+		if url = c.dial.Status; c.x.Spec.Abilities.CompletesFirst && s.Final() && !call.Answered {
+			tell = []providers.Status{providers.StatusCompleted, s}
+		}
 	}
-	if url != "" || c.x.tells() {
-		c.reports <- report{providers.Ask{Kind: providers.TellStatus, URL: url, Call: call, Sequence: n}}
+	for _, call.Status = range tell {
+		if url != "" || c.x.tells() {
+			c.reports <- report{providers.Ask{Kind: providers.TellStatus, URL: url, Call: call, Sequence: n}}
+		}
 	}
 }
 

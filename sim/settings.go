@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"errors"
+	"maps"
 	"voicebridge/codec"
 	"voicebridge/providers"
 
@@ -18,18 +20,11 @@ func (x *Exchange) Settings(rest string, f codec.Format, from string) (map[strin
 			return err
 		}
 		b, err := yaml.Marshal(c)
-		if err != nil {
-			return err
-		}
-		return yaml.Unmarshal(b, &settings)
+		return errors.Join(err, yaml.Unmarshal(b, &settings))
 	}}); err != nil {
 		return nil, err
 	}
-	for k, v := range settings {
-		if v == "" || v == 0 || v == uint64(0) {
-			delete(settings, k)
-		}
-	}
+	maps.DeleteFunc(settings, func(_ string, v any) bool { return v == "" || v == 0 || v == uint64(0) })
 	settings["provider"], settings["from"] = x.Spec.Name, from
 	_, err := x.Open(rest, f)
 	if err == nil {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,14 +24,14 @@ var writeBuffers sync.Pool
 var roots *x509.CertPool
 
 // Accept turns a request into a connection, choosing the first of the subprotocols
-// that is offered, if there is one. Requests of web pages, which have an Origin, are refused
-// with 403 unless the limits say otherwise.
+// that is offered, if there is one. Requests of web pages of another host, as the Origin tells,
+// are refused with 403 unless the limits say otherwise.
 func Accept(w http.ResponseWriter, r *http.Request, subprotocols []string, limits Limits) (*Conn, error) {
 	up := websocket.Upgrader{
 		HandshakeTimeout: limits.Write,
 		WriteBufferSize:  4 << 10,
 		WriteBufferPool:  &writeBuffers,
-		CheckOrigin:      func(r *http.Request) bool { return limits.AnyOrigin || len(r.Header["Origin"]) == 0 },
+		CheckOrigin:      func(r *http.Request) bool { return limits.AnyOrigin || ownOrigin(r) },
 		Error: func(w http.ResponseWriter, _ *http.Request, status int, reason error) {
 			http.Error(w, reason.Error(), status)
 		},
@@ -48,6 +49,17 @@ func Accept(w http.ResponseWriter, r *http.Request, subprotocols []string, limit
 	c := newConn(l, l, false, nil, limits)
 	c.subprotocol = conn.Subprotocol()
 	return c, nil
+}
+
+// ownOrigin reports whether a request comes from no web page, or from one of the host that it
+// goes to.
+func ownOrigin(r *http.Request) bool {
+	origin := r.Header.Get("Origin")
+	if origin == "" {
+		return true
+	}
+	u, err := url.Parse(origin)
+	return err == nil && strings.EqualFold(u.Host, r.Host)
 }
 
 // Subprotocols returns those that a request offers.

@@ -38,7 +38,7 @@ type Limits struct {
 	Write  time.Duration // for what was written to be taken by the other side
 	// Signs tells that pings and pongs count for Idle as messages do; they are asked for.
 	Signs bool
-	// AnyOrigin lets web pages connect: for sockets that ask for a token which a
+	// AnyOrigin lets web pages of all hosts connect: for sockets that ask for a token which a
 	// foreign page does not have.
 	AnyOrigin bool
 }

@@ -298,7 +298,10 @@ func legEvents(ev *providers.CallEvent) (evs []transfer.Event) {
 	case ev.AnsweredBy != "":
 		add(transfer.Human, "")
 	}
-	if ev.Status.Final() {
+	switch {
+	case control.Unanswered(ev, false):
+		add(transfer.LegDown, transfer.ReasonNoAnswer)
+	case ev.Status.Final():
 		add(transfer.LegDown, legReasons[ev.Status])
 	}
 	return evs

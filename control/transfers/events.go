@@ -11,6 +11,7 @@ import (
 	"voicebridge/agent"
 	"voicebridge/calls"
 	"voicebridge/control"
+	"voicebridge/control/urls"
 	"voicebridge/providers"
 	"voicebridge/session"
 	"voicebridge/ticket"
@@ -119,6 +120,10 @@ func (t *Transfers) progress(ctx context.Context, r *transfer.Record, ev *provid
 	if r.Leg != "" && !ev.Is(r.Leg) {
 		return unknown, nil
 	}
+	if control.Unanswered(ev, r.Picked == 0) && !r.State.Final() {
+		t.settle(r.ID, ev)
+		return done(nil), nil
+	}
 	r, err := t.happen(ctx, r, legEvents(ev)...)
 	if err != nil {
 		return control.Outcome{}, err
@@ -128,6 +133,29 @@ func (t *Transfers) progress(ctx context.Context, r *transfer.Record, ev *provid
 		t.control.EndAtCarrier(account, r.Call, ev.Leg) // too late: nobody waits for it
 	}
 	return done(nil), nil
+}
+
+// settle takes the end of a destination's leg after a while: by then there may be a better word,
+// or it has been answered after all. Where this instance does not live so long, the carrier is
+// asked.
+func (t *Transfers) settle(id string, ev *providers.CallEvent) {
+	later := *ev
+	t.control.Later(func(ctx context.Context) {
+		select {
+		case <-time.After(control.SettleTime):
+		case <-ctx.Done():
+		}
+		r, err := t.manager.Get(ctx, id)
+		if err == nil && r.Picked == 0 {
+			later.Unanswered = true
+		}
+		if err == nil {
+			_, err = t.happen(ctx, r, legEvents(&later)...)
+		}
+		if err != nil {
+			t.log.Warn("the end of a destination", "transfer", id, "err", err)
+		}
+	})
 }
 
 // briefed is asked when the agent has told the destination what it had to: by staying
@@ -223,7 +251,7 @@ func (t *Transfers) meetingPlace(r *transfer.Record) *providers.Answer {
 		To:       r.To,
 		Outbound: true, Brief: true, Party: r.Call, Listen: r.Agent == transfer.AgentListens, Transfer: r.ID,
 		Own: !t.control.IsPublic(r.Host)}
-	return &providers.Answer{Media: control.SocketURL(r.Host, t.control.MediaPath(tk)), Next: t.hookURL(r, "party")}
+	return &providers.Answer{Media: urls.SocketURL(r.Host, t.control.MediaPath(tk)), Next: t.hookURL(r, "party")}
 }
 
 // Party implements control.Transfers.

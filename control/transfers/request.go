@@ -138,7 +138,7 @@ func (t *Transfers) check(call *calls.Call, want *calls.TransferRequest) (*trans
 	if no := t.checkDestination(req, want.To); no != nil {
 		return nil, no
 	}
-	req.Own = control.OwnNumber(call)
+	req.Own = t.control.OwnNumber(call)
 	if req.From == "" {
 		req.From = req.Own
 		if t.cfg.ShowCaller && call.Direction == calls.Inbound && providers.ValidNumber(call.From) {
@@ -149,7 +149,7 @@ func (t *Transfers) check(call *calls.Call, want *calls.TransferRequest) (*trans
 		return nil, no
 	}
 	account, _ := t.control.Account(call.Account)
-	if own := []string{control.OwnNumber(call), call.From, call.To}; !account.Owns(req.From) &&
+	if own := []string{t.control.OwnNumber(call), call.From, call.To}; !account.Owns(req.From) &&
 		!slices.Contains(own, req.From) {
 		return nil, bad("from: must be a number of the account, or the caller's")
 	}

@@ -225,7 +225,7 @@ func (c Control) testWebhooks(t *testing.T) {
 		t.Error("two calls have one id")
 	}
 	call := providers.ExchangeCall{ID: leg.ID, Aliases: leg.Aliases, From: "+15550001111", To: "+15550002222",
-		Inbound: true, Status: providers.StatusInProgress}
+		Inbound: true, Answered: true, Status: providers.StatusInProgress}
 	in := call
 	in.Status = providers.StatusRinging
 	tests := []struct {

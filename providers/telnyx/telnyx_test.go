@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -353,8 +355,8 @@ func (r *roundTrip) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	r.asked, r.sent = append(r.asked, req), append(r.sent, sent)
 	body := []byte(`{"data":{"result":"ok"}}`)
-	for what, name := range r.replies {
-		if strings.HasPrefix(req.Method+" "+req.URL.Path, what) {
+	for _, what := range slices.Sorted(maps.Keys(r.replies)) { // the longest that fits is the last
+		if name := r.replies[what]; strings.HasPrefix(req.Method+" "+req.URL.Path, what) {
 			body = []byte(name)
 			if strings.HasSuffix(name, ".json") {
 				body = providertest.Fixture(r.t, name)

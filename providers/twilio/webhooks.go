@@ -1,6 +1,7 @@
 package twilio
 
 import (
+	"cmp"
 	"crypto/hmac"
 	"crypto/sha1"
 	"crypto/sha256"
@@ -112,24 +113,28 @@ func bodyHash(h *providers.Hook) error {
 	return nil
 }
 
-// urls are the forms of the URL that Twilio may have signed: as it is, with or
-// without the default port, and of a media connection with a slash at its end.
+// defaultPorts are those of schemes.
+var defaultPorts = map[string]string{"https": "443", "http": "80", "wss": "443", "ws": "80"}
+
+// urls are the forms of the URL that Twilio may have signed: as it is, without its port or with
+// the default one, and of a media connection with a slash at its end. Twilio signs a port in
+// some requests and leaves it out of others, as its own validators know.
 func urls(s string) []string {
 	all := []string{s}
 	u, err := url.Parse(s)
 	if err != nil {
 		return all
 	}
-	if u.Scheme == "wss" || u.Scheme == "ws" {
-		all = append(all, s+"/")
-	}
-	port := map[string]string{"https": "443", "http": "80", "wss": "443"}[u.Scheme]
 	rest := s[len(u.Scheme)+len("://")+len(u.Host):]
-	switch {
-	case u.Port() == "" && port != "":
-		all = append(all, u.Scheme+"://"+u.Host+":"+port+rest)
-	case u.Port() == port:
+	if port := u.Port(); port != "" {
 		all = append(all, u.Scheme+"://"+strings.TrimSuffix(u.Host, ":"+port)+rest)
+	} else if port = defaultPorts[u.Scheme]; port != "" {
+		all = append(all, u.Scheme+"://"+u.Host+":"+port+rest)
+	}
+	if u.Scheme == "wss" || u.Scheme == "ws" {
+		for _, s := range all {
+			all = append(all, s+"/")
+		}
 	}
 	for _, u := range all { // nothing says whether what follows '#' is signed
 		all = append(all, u+retries)
@@ -185,11 +190,12 @@ func (w *webhooks) Read(h *providers.Hook) ([]providers.CallEvent, error) {
 	case providers.ForRoom:
 		return room(ev, form.Get("StatusCallbackEvent")), nil
 	default:
-		list := progress(ev.Leg, form.Get("CallStatus"), form.Get("AnsweredBy"))
-		if len(list) == 0 {
-			return nil, errors.New("twilio: neither CallStatus nor AnsweredBy")
+		if why := cmp.Or(form.Get("StreamError"), form.Get("ErrorMessage")); why != "" {
+			ev.Kind, ev.Raw = providers.CallNotice, why
+			return []providers.CallEvent{ev}, nil
 		}
-		return list, nil
+		// Of recordings, and streams that begin and end, nothing is said.
+		return progress(ev.Leg, form.Get("CallStatus"), form.Get("AnsweredBy")), nil
 	}
 	return []providers.CallEvent{ev}, nil
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -61,8 +62,10 @@ func TestSignatureVectors(t *testing.T) {
 		"form changed": {hook(voice, formType, "Du3rGnBMTDNUmIkbWlI887Ui1XA=", form+"&x=y"), false},
 		"form as JSON": {hook(voice, jsonType, "Du3rGnBMTDNUmIkbWlI887Ui1XA=", form), false},
 		"other URL":    {hook(voice+"&x", formType, "Du3rGnBMTDNUmIkbWlI887Ui1XA=", form), false},
-		"other port": {hook(strings.Replace(voice, ".com/", ".com:8443/", 1), formType,
-			"Du3rGnBMTDNUmIkbWlI887Ui1XA=", form), false},
+		"without the port of the URL": {hook(strings.Replace(voice, ".com/", ".com:8443/", 1), formType,
+			"Du3rGnBMTDNUmIkbWlI887Ui1XA=", form), true},
+		"with another port": {hook(strings.Replace(voice, ".com/", ".com:8443/", 1), formType,
+			"Zr3rGnBMTDNUmIkbWlI887Ui1XA=", form), false},
 		"plain http": {hook(strings.Replace(voice, "https", "http", 1), formType, "Du3rGnBMTDNUmIkbWlI887Ui1XA=",
 			form), false},
 		"none":              {hook(voice, formType, "", form), false},
@@ -296,4 +299,40 @@ func FuzzWebhook(f *testing.F) {
 			t.Fatal("nothing is explained")
 		}
 	})
+}
+
+// TestPorts: Twilio signs a port in some requests and leaves it out of others.
+func TestPorts(t *testing.T) {
+	for u, want := range map[string][]string{
+		"https://b.example/h":          {"https://b.example/h", "https://b.example:443/h"},
+		"https://b.example:443/h":      {"https://b.example:443/h", "https://b.example/h"},
+		"https://b.example:8443/h?x=1": {"https://b.example:8443/h?x=1", "https://b.example/h?x=1"},
+		"https://[::1]:8443/h":         {"https://[::1]:8443/h", "https://[::1]/h"},
+		"https://[::1]/h":              {"https://[::1]/h", "https://[::1]:443/h"},
+		"wss://b.example:8443/m": {"wss://b.example:8443/m", "wss://b.example:8443/m/", "wss://b.example/m",
+			"wss://b.example/m/"},
+	} {
+		got := urls(u)
+		for _, w := range want {
+			if !slices.Contains(got, w) {
+				t.Errorf("%s: %v lacks %s", u, got, w)
+			}
+		}
+	}
+}
+
+// TestOtherReports: what Twilio says of streams and recordings is taken, and what is wrong told.
+func TestOtherReports(t *testing.T) {
+	for body, want := range map[string]string{
+		"StreamEvent=stream-started&StreamSid=MZ1": "", "RecordingStatus=completed&RecordingSid=RE1": "",
+		"StreamEvent=stream-error&StreamError=no+handshake": "no handshake",
+	} {
+		h := &providers.Hook{Method: "POST", Purpose: providers.ForStatus,
+			Body: []byte("CallSid=CA1&AccountSid=AC00000000000000000000000000000001&" + body)}
+		got, err := account(t).Read(h)
+		if err != nil || (want == "") != (len(got) == 0) || want != "" && (got[0].Kind != providers.CallNotice ||
+			got[0].Raw != want) {
+			t.Errorf("%s: %+v, %v", body, got, err)
+		}
+	}
 }

@@ -114,7 +114,9 @@ type callReply struct {
 	UUID         string `json:"uuid"`
 	Conversation string `json:"conversation_uuid"`
 	Status       string `json:"status"`
-	Detail       string `json:"detail"`
+	Detail       word   `json:"detail"`
+	Began        string `json:"start_time"`
+	Duration     string `json:"duration"`
 }
 
 // callAction changes a live call.
@@ -180,7 +182,9 @@ func (c *commands) Get(ctx context.Context, id string) ([]providers.CallEvent, e
 		return nil, err
 	}
 	return []providers.CallEvent{{Kind: providers.CallProgress, Leg: id, Raw: reply.Status,
-		Status: status(reply.Status, reply.Detail), Place: reply.Conversation}}, nil
+		Status:     status(reply.Status, string(reply.Detail)),
+		Unanswered: unanswered(reply.Status, reply.Began, reply.Duration),
+		Place:      reply.Conversation}}, nil
 }
 
 // InRoom implements providers.RoomLooker. Vonage does not name the conversation that a leg

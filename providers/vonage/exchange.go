@@ -142,6 +142,9 @@ func (x *exchange) event(a *providers.Ask, now time.Time) map[string]any {
 		}
 	case providers.TellStatus:
 		event["status"] = words[a.Call.Status]
+		if a.Call.Status == providers.StatusCompleted && a.Call.Answered {
+			event["start_time"], event["end_time"], event["duration"] = event["timestamp"], event["timestamp"], "2"
+		}
 	case providers.TellDetection:
 		event["call_uuid"], event["status"] = a.Call.ID, string(a.AnsweredBy)
 		delete(event, "uuid")

@@ -131,10 +131,10 @@ func TestFixturesWebhooks(t *testing.T) {
 			"event-machine-beep":              detected("machine"),
 			"event-transfer":                  {{Kind: providers.CallRoom, Leg: leg(1), Joined: true}},
 			"event-transfer-typed":            joined,
-			"event-error": {{Kind: providers.CallProgress,
+			"event-error": {{Kind: providers.CallNotice,
 				Raw: "Syntax error in NCCO. Invalid value type or action."}},
-			"event-notify": {{Kind: providers.CallProgress, Raw: "notify"}},
-			"event-record": {{Kind: providers.CallProgress}},
+			"event-notify": nil,
+			"event-record": nil,
 		}},
 		{providers.ForNext, map[string][]providers.CallEvent{
 			"event-started":             nil,

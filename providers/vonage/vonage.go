@@ -37,6 +37,7 @@ var abilities = providers.Abilities{
 	Clears:      true,
 	Queue:       3072 * codec.FrameTime,
 
+	CompletesFirst: true,
 	RoomAtLeg:      true,
 	DetectDigits:   true,
 	DigitsAtOnce:   digitsAtOnce,

@@ -80,25 +80,58 @@ func (w *webhooks) verify(h *providers.Hook, now time.Time) (*claims, error) {
 // hook is the body of the answer and event webhooks.
 type hook struct {
 	UUID         string `json:"uuid"`
-	Conversation string `json:"conversation_uuid"`
-	From         string `json:"from"`
-	To           string `json:"to"`
-	Status       string `json:"status"`
-	Detail       string `json:"detail"`
-	Reason       string `json:"reason"` // of an NCCO that Vonage could not carry out
+	Conversation word   `json:"conversation_uuid"`
+	From         word   `json:"from"`
+	User         word   `json:"from_user"` // of the caller, where that is an app
+	To           word   `json:"to"`
+	Status       word   `json:"status"`
+	Detail       word   `json:"detail"`
+	Reason       word   `json:"reason"` // of an NCCO that Vonage could not carry out
+	Began        word   `json:"start_time"`
+	Duration     word   `json:"duration"`
 	// Events of answering machine detection name the call so in some versions.
 	CallUUID string `json:"call_uuid"`
 	// A leg that has come into another conversation is told of by type, or only by
 	// that conversation.
-	Type string `json:"type"`
-	Into string `json:"conversation_uuid_to"`
-	DTMF struct {
-		Digits string `json:"digits"`
-	} `json:"dtmf"`
+	Type word   `json:"type"`
+	Into word   `json:"conversation_uuid_to"`
+	DTMF digits `json:"dtmf"`
+}
+
+// word is a text that some events have as a number, and others as an object: nobody needs that
+// one.
+type word string
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (w *word) UnmarshalJSON(b []byte) error {
+	switch b[0] {
+	case '"':
+		return json.Unmarshal(b, (*string)(w))
+	case '{', '[', 'n':
+	default:
+		*w = word(b)
+	}
+	return nil
+}
+
+// digits are those of an input, or a key that was pressed.
+type digits string
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (d *digits) UnmarshalJSON(b []byte) error {
+	if b[0] != '{' {
+		return (*word)(d).UnmarshalJSON(b)
+	}
+	var input struct {
+		Digits word `json:"digits"`
+	}
+	err := json.Unmarshal(b, &input)
+	*d = digits(input.Digits)
+	return err
 }
 
 // ofSocket reports whether the event is of the leg to our own socket.
-func (b *hook) ofSocket() bool { return strings.Contains(b.To, "://") }
+func (b *hook) ofSocket() bool { return strings.Contains(string(b.To), "://") }
 
 // moved reports whether the leg has come into another conversation.
 func (b *hook) moved() bool { return b.Status == "" && (b.Type == "transfer" || b.Into != "") }
@@ -112,7 +145,7 @@ func (w *webhooks) body(h *providers.Hook) (*hook, error) {
 		return nil, fmt.Errorf("vonage: body: %w", err)
 	}
 	body.UUID = cmp.Or(body.UUID, body.CallUUID)
-	if body.UUID == "" && (body.Conversation == "" || h.Purpose == providers.ForAnswer) {
+	if body.UUID == "" && (h.Purpose == providers.ForAnswer || body.Conversation+body.Reason+body.Into == "") {
 		return nil, errors.New("vonage: body without uuid")
 	}
 	return &body, nil
@@ -124,15 +157,19 @@ func (w *webhooks) Read(h *providers.Hook) ([]providers.CallEvent, error) {
 	if err != nil {
 		return nil, err
 	}
-	ev := providers.CallEvent{Leg: body.UUID, Raw: cmp.Or(body.Status, body.Reason, body.Type)}
+	ev := providers.CallEvent{Leg: body.UUID, Raw: string(cmp.Or(body.Status, body.Type))}
 	switch {
 	case h.Purpose == providers.ForAnswer:
 		ev.Kind, ev.Wants = providers.CallAsked, true
-		ev.From, ev.To = e164(body.From), e164(body.To)
+		ev.From, ev.To = cmp.Or(e164(string(body.From)), string(body.User)), e164(string(body.To))
 	case h.Purpose == providers.ForKey:
-		ev.Kind, ev.Wants, ev.Digit = providers.CallKey, true, body.DTMF.Digits
+		ev.Kind, ev.Wants, ev.Digit = providers.CallKey, true, string(body.DTMF)
 	case h.Purpose == providers.ForNext:
 		return next(ev, body), nil
+	case body.Status == "" && body.Reason != "": // of a whole conversation
+		ev.Kind, ev.Raw = providers.CallNotice, string(body.Reason)
+	case body.UUID == "": // a recording is there, or the like
+		return nil, nil
 	case body.moved(): // who leaves is told only by the end of its call
 		ev.Kind, ev.Joined = providers.CallRoom, true
 	case h.Purpose == providers.ForRoom:
@@ -142,7 +179,8 @@ func (w *webhooks) Read(h *providers.Hook) ([]providers.CallEvent, error) {
 	default:
 		ev.Kind = providers.CallProgress
 		if !body.ofSocket() {
-			ev.Status = status(body.Status, body.Detail)
+			ev.Status = status(string(body.Status), string(body.Detail))
+			ev.Unanswered = unanswered(string(body.Status), string(body.Began), string(body.Duration))
 		}
 	}
 	return []providers.CallEvent{ev}, nil
@@ -157,15 +195,16 @@ func next(ev providers.CallEvent, body *hook) []providers.CallEvent {
 		return nil
 	}
 	ev.Kind, ev.Wants = providers.CallStepDone, true
-	if s := status(body.Status, body.Detail); !body.ofSocket() && s.Final() {
+	if s := status(string(body.Status), string(body.Detail)); !body.ofSocket() && s.Final() {
 		ev.Status = s
 	}
 	return []providers.CallEvent{ev}
 }
 
-// e164 puts the plus before a number, which Vonage leaves out.
+// e164 puts the plus before a number, which Vonage leaves out; not before what is none that can
+// be dialled, such as an extension.
 func e164(s string) string {
-	if s != "" && strings.Trim(s, "0123456789") == "" {
+	if providers.ValidNumber("+" + s) {
 		return "+" + s
 	}
 	return s
@@ -190,6 +229,12 @@ var statuses = map[string]providers.Status{
 	"record":       "",
 	"input":        "",
 	"":             "", // transfers have a type instead
+}
+
+// unanswered reports whether a leg has completed that was never answered: it lasted no time.
+// Vonage tells so of some before it tells why.
+func unanswered(raw, began, duration string) bool {
+	return raw == "completed" && began == "" && (duration == "" || duration == "0")
 }
 
 func status(raw, detail string) providers.Status {

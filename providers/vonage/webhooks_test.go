@@ -10,6 +10,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -316,4 +317,52 @@ func FuzzWebhook(f *testing.F) {
 			t.Fatal("nothing is explained")
 		}
 	})
+}
+
+// TestOddEvents: what Vonage says of other things than calls is taken, and its reason is told.
+func TestOddEvents(t *testing.T) {
+	progress := func(s providers.Status, unanswered bool, raw string) []providers.CallEvent {
+		return []providers.CallEvent{{Kind: providers.CallProgress, Leg: "u", Raw: raw, Status: s,
+			Unanswered: unanswered}}
+	}
+	for body, want := range map[string][]providers.CallEvent{
+		`{"reason":"No such NCCO","conversation_uuid":"CON-1"}`: {{Kind: providers.CallNotice,
+			Raw: "No such NCCO"}},
+		`{"conversation_uuid":"CON-1","recording_url":"https://x","size":12222}`: nil,
+		`{"uuid":"u","dtmf":"5","from":15550100123,"timestamp":"2026-01-01"}`:    progress("", false, ""),
+		`{"uuid":"u","status":"rejected","detail":{"code":5},"duration":0,"to":null}`: progress("failed", false,
+			"rejected"),
+		`{"uuid":"u","status":"completed"}`: progress("completed", true,
+			"completed"),
+		`{"uuid":"u","status":"completed","duration":"0","start_time":null}`: progress("completed", true,
+			"completed"),
+		`{"uuid":"u","status":"completed","duration":2,"start_time":"2026-01-01T12:00Z"}`: progress("completed", false,
+			"completed"),
+		`{"conversation_uuid_from":"CON-1","conversation_uuid_to":"CON-2"}`: nil, // of no leg
+	} {
+		h := &providers.Hook{Method: "POST", Purpose: providers.ForStatus, Body: []byte(body)}
+		if got, err := account(t).Read(h); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v, %v\nwant %+v", body, got, err, want)
+		}
+	}
+	h := &providers.Hook{Method: "POST", Purpose: providers.ForKey, Body: []byte(`{"uuid":"u","dtmf":"5"}`)}
+	if got, err := account(t).Read(h); err != nil || len(got) != 1 || got[0].Digit != "5" {
+		t.Errorf("a key as a text: %+v, %v", got, err)
+	}
+}
+
+// TestCallers: who calls is a number in E.164, or what Vonage calls it.
+func TestCallers(t *testing.T) {
+	for from, want := range map[string]string{`"15550100123"`: "+15550100123", `15550100123`: "+15550100123",
+		`"07700900123"`: "07700900123", `"1001"`: "1001", `"0"`: "0", `"alice"`: "alice"} {
+		h := &providers.Hook{Method: "POST", Purpose: providers.ForAnswer,
+			Body: []byte(`{"uuid":"u","from":` + from + `}`)}
+		if got, err := account(t).Read(h); err != nil || got[0].From != want {
+			t.Errorf("%s: %+v, %v", from, got, err)
+		}
+	}
+	h := &providers.Hook{Method: "POST", Purpose: providers.ForAnswer, Body: []byte(`{"uuid":"u","from_user":"alice"}`)}
+	if got, err := account(t).Read(h); err != nil || got[0].From != "alice" {
+		t.Errorf("of an app: %+v, %v", got, err)
+	}
 }
