@@ -16,6 +16,9 @@ type Dialect struct {
 	Title string // for people
 	// Subprotocols are offered to the agent, and taken from one that connects.
 	Subprotocols []string
+	// Samples tells that binary messages hold samples and nothing else: they may be taken in
+	// pieces.
+	Samples bool
 	// New makes the protocol of one configured agent. Errors name the field.
 	New func(o Options) (Protocol, error)
 }

@@ -23,6 +23,7 @@ import (
 	"voicebridge/control/transfers"
 	"voicebridge/sim/ear"
 	"voicebridge/sim/memnet"
+	"voicebridge/wav"
 
 	"github.com/gorilla/websocket"
 	"go.uber.org/goleak"
@@ -786,8 +787,10 @@ func TestLongAnswer(t *testing.T) {
 				last--
 			}
 			length := time.Duration(last-first) * time.Second / time.Duration(r.Format.Rate)
-			if late := length - until; late.Abs() > 2*codec.FrameTime+30*time.Millisecond || r.Gaps > 0 || r.Complaints > 0 {
-				t.Errorf("%v were heard before the interruption after %v, with %d gaps; complaints %v", length, until, r.Gaps,
+			if late := length - until; late.Abs() > 2*codec.FrameTime+30*time.Millisecond || r.Gaps > 0 ||
+				r.Complaints > 0 {
+				t.Errorf("%v were heard before the interruption after %v, with %d gaps; complaints %v", length, until,
+					r.Gaps,
 					r.Warnings)
 			}
 			told := map[string][]string{}
@@ -839,4 +842,52 @@ func TestLongStall(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAgentMistakes: what agents get wrong they are told, once, and it does no harm: a type that
+// is not known, the header of a WAV file before the samples, five minutes in one message.
+func TestAgentMistakes(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, url := newScript(t)
+		b := startBridge(t, url, func(o *options) { o.session.AgentQueue = 10 * time.Minute })
+		wait := background(t, b.caller(t, "vonage", 8*time.Second))
+		a := <-s.conn
+		for range 3 {
+			if err := a.Command(map[string]any{"type": "Clear"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		const rate = 16000
+		for range 2 {
+			if err := a.Audio(wav.Append(nil, ear.Sine(rate, 440, time.Second), rate)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := a.Audio(codec.L16LE.AppendEncode(nil, ear.Sine(rate, 440, 5*time.Minute))); err != nil {
+			t.Fatal(err)
+		}
+		r := wait()
+		told := map[string]int{}
+		for m := range s.said {
+			if m["type"] == "error" {
+				told[m["code"].(string)]++
+			}
+		}
+		if told["unknown_type"] != 1 || told["bad_field"] != 1 || len(told) != 2 {
+			t.Errorf("the agent was told %v", told)
+		}
+		for i := 1; i < len(r.Received); i++ { // a header is a click
+			if d := int(r.Received[i]) - int(r.Received[i-1]); d > 8000 || d < -8000 {
+				t.Fatalf("a step of %d at %d", d, i)
+			}
+		}
+		if r.Gaps > 0 || len(r.Received) < 7*r.Format.Rate {
+			t.Errorf("%d gaps, %d samples", r.Gaps, len(r.Received))
+		}
+		_, body := get(t, b.admin+"/metrics")
+		if want := `voicebridge_bad_messages_total{kind="agent_unknown",provider="vonage"} 3`; !strings.Contains(body,
+			want) {
+			t.Errorf("the metrics do not say %s", want)
+		}
+	})
 }

@@ -147,6 +147,7 @@ func (s *Session) agentCommand(cmd *agent.Command) {
 	case agent.CommandUnknown:
 		if s.stats.Ignored++; s.stats.Ignored == 1 {
 			s.log.Info("message of unknown type from the agent is ignored, as later ones", "type", cmd.Type)
+			s.fault(cmd, "unknown_type", fmt.Sprintf("type %q is not known, and ignored, as later ones are", cmd.Type))
 		}
 	case agent.CommandMark:
 		if !s.out.Mark(cmd.Mark) {

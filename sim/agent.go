@@ -57,7 +57,7 @@ func (a *Agent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.live.Add(1)
 	defer a.live.Done()
 	conn, err := ws.Accept(w, r, []string{voicebridge.Name},
-		ws.Limits{Text: voicebridge.MaxText, Binary: voicebridge.MaxBinary, Write: link.DefaultWrite})
+		ws.Limits{Text: voicebridge.MaxText, Binary: voicebridge.MaxAudio, Write: link.DefaultWrite})
 	if err != nil {
 		a.Log.Warn("handshake", "err", err)
 		return
@@ -145,7 +145,7 @@ func Tone(hz float64, length time.Duration) func(context.Context, *AgentConn) er
 	return func(_ context.Context, c *AgentConn) error {
 		pcm := codec.L16LE.AppendEncode(nil, ear.Sine(c.Speaks.Rate, hz, length))
 		for len(pcm) > 0 {
-			n := min(len(pcm), voicebridge.MaxBinary)
+			n := min(len(pcm), voicebridge.MaxAudio)
 			if err := c.Audio(pcm[:n]); err != nil {
 				return err
 			}

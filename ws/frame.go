@@ -36,6 +36,7 @@ func broken(what string) error { return fmt.Errorf("%w: %s", errProtocol, what) 
 type reader struct {
 	server       bool // frames must be masked
 	text, binary int64
+	pieces       bool // binary messages come in pieces of binary bytes
 
 	header [maxHeader]byte
 	have   int // bytes of header
@@ -50,13 +51,17 @@ type reader struct {
 
 	kind    byte // of the message under way; 0: none
 	msg     []byte
+	given   int    // bytes of msg that have been handed on
 	control []byte // payload of a control frame that came in pieces
 }
 
 // take reads b up to the end of a frame at most, and tells how much that was. op is
-// 0 where more is needed. Otherwise it is that of a whole message or control frame;
+// 0 where more is needed. Otherwise it is that of a whole message, or piece, or control frame;
 // data is its payload, which may lie in b, valid until the next call.
 func (r *reader) take(b []byte) (n int, op byte, data []byte, err error) {
+	if r.given > 0 {
+		r.msg, r.given = r.msg[:copy(r.msg, r.msg[r.given:])], 0
+	}
 	for !r.inside {
 		if r.have == 0 {
 			r.need = 2
@@ -83,7 +88,8 @@ func (r *reader) take(b []byte) (n int, op byte, data []byte, err error) {
 	}
 	if r.left -= int64(m); r.left > 0 {
 		r.keep(part)
-		return n, 0, nil, nil
+		op, data = r.piece()
+		return n, op, data, nil
 	}
 	r.inside, r.have = false, 0
 	if r.op >= opClose {
@@ -95,7 +101,8 @@ func (r *reader) take(b []byte) (n int, op byte, data []byte, err error) {
 	}
 	if !r.final {
 		r.keep(part)
-		return n, 0, nil, nil
+		op, data = r.piece()
+		return n, op, data, nil
 	}
 	if len(r.msg) > 0 {
 		r.keep(part)
@@ -109,6 +116,16 @@ func (r *reader) take(b []byte) (n int, op byte, data []byte, err error) {
 		return n, 0, nil, ErrText
 	}
 	return n, op, part, nil
+}
+
+// piece returns what there is of a message that is handed on in pieces, once that is enough:
+// an even number of bytes, so that no sample is cut in two.
+func (r *reader) piece() (op byte, data []byte) {
+	if !r.pieces || r.kind != opBinary || r.op >= opClose || int64(len(r.msg)) < r.binary {
+		return 0, nil
+	}
+	r.given = len(r.msg) &^ 1
+	return opBinary, r.msg[:r.given]
 }
 
 // keep puts away a part of a payload.
@@ -182,7 +199,7 @@ func (r *reader) begin() error {
 	if r.kind == opBinary {
 		limit = r.binary
 	}
-	if r.left > limit-int64(len(r.msg)) {
+	if r.left > limit-int64(len(r.msg)) && !(r.pieces && r.kind == opBinary) {
 		return ErrTooLarge
 	}
 	return nil

@@ -3,8 +3,10 @@ package ws
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -166,5 +168,49 @@ func BenchmarkWriter(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		frame = appendFrame(frame[:0], opBinary, data, true)
+	}
+}
+
+// TestSamplesInPieces: a message of samples is handed on in pieces, none of which cuts a sample in two.
+func TestSamplesInPieces(t *testing.T) {
+	want := make([]byte, 100001)
+	for i := range want {
+		want[i] = byte(i * 31)
+	}
+	fragments := appendFrame(nil, opBinary, want[:33333], true)
+	fragments[0] &^= 0x80
+	rest := appendFrame(nil, opContinue, want[33333:], true)
+	ping := appendFrame(nil, opPing, []byte("x"), true)
+	for name, wire := range map[string][]byte{
+		"one frame": appendFrame(nil, opBinary, want, true),
+		"fragments": slices.Concat(fragments, ping, rest),
+	} {
+		for _, step := range []int{1, 3, 1000, 4096, 65536, len(wire)} {
+			r := reader{server: true, text: 10, binary: 1000, pieces: true}
+			var got []byte
+			pieces, sum := 0, bytes.Clone(wire)
+			for at := 0; at < len(sum); {
+				n, op, data, err := r.take(sum[at:min(len(sum), at+step)])
+				if at += n; err != nil {
+					t.Fatal(err)
+				}
+				if op != opBinary {
+					continue
+				}
+				if got = append(got, data...); len(data)%2 != 0 && len(got) != len(want) {
+					t.Fatalf("%s, %d: a piece of %d bytes", name, step, len(data))
+				}
+				if pieces++; len(data) > 1000+step {
+					t.Errorf("%s, %d: a piece of %d bytes", name, step, len(data))
+				}
+			}
+			if !bytes.Equal(got, want) || step < 1000 && pieces < 90 {
+				t.Errorf("%s, %d: %d bytes in %d pieces", name, step, len(got), pieces)
+			}
+		}
+	}
+	r := reader{server: true, text: 10, binary: 1000, pieces: true}
+	if _, _, _, err := r.take(appendFrame(nil, opText, want[:11], true)); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("a text that is too long: %v", err)
 	}
 }

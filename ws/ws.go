@@ -32,8 +32,11 @@ const (
 
 // Limits of a connection. All but Idle must be set.
 type Limits struct {
-	Text   int64         // bytes of a text message
-	Binary int64         // bytes of a binary message
+	Text   int64 // bytes of a text message
+	Binary int64 // bytes of a binary message
+	// Pieces has binary messages of any size handed on in pieces as they come, of about Binary
+	// bytes: for those that hold a stream of samples.
+	Pieces bool
 	Idle   time.Duration // until a whole message has come; a slow one does not extend it; 0: any time
 	Write  time.Duration // for what was written to be taken by the other side
 	// Signs tells that pings and pongs count for Idle as messages do; they are asked for.
@@ -124,7 +127,7 @@ func (e *CloseError) Error() string {
 
 func newConn(conn net.Conn, l *line, client bool, early []byte, limits Limits) *Conn {
 	c := &Conn{conn: conn, line: l, client: client, limits: limits, buf: early,
-		in: reader{server: !client, text: limits.Text, binary: limits.Binary}}
+		in: reader{server: !client, text: limits.Text, binary: limits.Binary, pieces: limits.Pieces}}
 	now := time.Now().UnixNano()
 	c.alive.Store(now)
 	c.heard.Store(now)

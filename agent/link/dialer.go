@@ -167,6 +167,7 @@ func (d *Dialer) attempt(ctx context.Context, call *agent.Call) (_ *Conn, again 
 	defer cancel()
 	limits := ws.Limits{Write: d.cfg.Write}
 	limits.Text, limits.Binary = d.cfg.Protocol.Limits(d.url)
+	limits.Pieces = d.cfg.Dialect.Samples
 	conn, status, err := d.cfg.Dialer.Dial(dial, d.url.String(), d.cfg.Dialect.Subprotocols, d.header(call), limits)
 	if err != nil {
 		return nil, status == 0 || status == http.StatusTooManyRequests || status >= 500, err

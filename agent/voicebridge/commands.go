@@ -2,6 +2,7 @@ package voicebridge
 
 import (
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -72,13 +73,51 @@ func clip(s string) string { return s[:min(len(s), maxID)] }
 func (t *talk) Decode(m providers.Message, do func(*agent.Command)) {
 	t.cmd = agent.Command{}
 	if m.Binary {
-		t.cmd.Kind, t.cmd.Audio = agent.CommandAudio, m.Data
-		do(&t.cmd)
+		t.samples(m.Data, do)
 		return
 	}
-	if t.command(m.Data, &t.cmd) {
-		do(&t.cmd)
+	if !t.command(m.Data, &t.cmd) {
+		return
 	}
+	if t.cmd.Kind == agent.CommandAudio {
+		t.samples(t.cmd.Audio, do)
+		return
+	}
+	do(&t.cmd)
+}
+
+// samples hands audio on. Agents that read it from WAV files are told, once, that headers are
+// none: they would be a click at full scale.
+func (t *talk) samples(b []byte, do func(*agent.Command)) {
+	if n := wavHeader(b); n > 0 {
+		b = b[n:]
+		if !t.headed {
+			t.headed = true
+			t.cmd = agent.Command{Kind: agent.CommandFault, Code: "bad_field", Message: "audio begins with the header of " +
+				"a WAV file, which is left out, as later ones: send the samples alone"}
+			do(&t.cmd)
+		}
+	}
+	t.cmd = agent.Command{Kind: agent.CommandAudio, Audio: b}
+	do(&t.cmd)
+}
+
+// wavHeader is how long the header of a WAV file is that audio begins with; 0: there is none.
+func wavHeader(b []byte) int {
+	if len(b) < 12 || b[0] != 'R' || string(b[:4]) != "RIFF" || string(b[8:12]) != "WAVE" {
+		return 0
+	}
+	for at := 12; at+8 <= len(b); {
+		size := int64(binary.LittleEndian.Uint32(b[at+4:]))
+		if string(b[at:at+4]) == "data" {
+			return at + 8
+		}
+		if size > int64(len(b)-at-8) {
+			break
+		}
+		at += 8 + int(size+size&1)
+	}
+	return min(len(b), 44) // the usual length
 }
 
 // command reads a text message. False means that there is nothing to do.

@@ -20,13 +20,17 @@ import (
 const Name = "voicebridge.v1"
 
 // Dialect describes it.
-var Dialect = &agent.Dialect{Name: Name, Title: "voicebridge.v1", Subprotocols: []string{Name}, New: newProtocol}
+var Dialect = &agent.Dialect{Name: Name, Title: "voicebridge.v1", Subprotocols: []string{Name}, Samples: true,
+	New: newProtocol}
 
 // Limits of what an agent may send, in bytes.
 const (
-	MaxText   = 64 << 10
-	MaxBinary = 1 << 20
+	MaxText  = 64 << 10
+	MaxAudio = 1 << 20 // of a text message, where audio travels in JSON
 )
+
+// piece is about how much of a binary message is taken at once: half a second at 16 kHz.
+const piece = 16 << 10
 
 // options are the dialect's own.
 type options struct {
@@ -103,9 +107,9 @@ func (p *protocol) format(e codec.Encoding, query, field string, q url.Values, r
 // Limits implements agent.Protocol.
 func (p *protocol) Limits(u *url.URL) (text, binary int64) {
 	if inJSON(u) {
-		return MaxBinary, MaxBinary
+		return MaxAudio, piece
 	}
-	return MaxText, MaxBinary
+	return MaxText, piece
 }
 
 // inJSON reports whether audio travels as base64 in JSON.
@@ -136,6 +140,7 @@ type talk struct {
 	bad      int // messages in a row that were no JSON
 	ids      []string
 	commands *rate.Limiter
+	headed   bool      // the header of a WAV file has been complained of
 	limited  time.Time // when the agent was last told that it sends too much
 }
 

@@ -21,7 +21,7 @@ var (
 	filledDesc = desc("filled_audio_seconds_total", "Silence given to agents while the carrier sent nothing.",
 		"provider")
 	badDesc = desc("bad_messages_total", "Messages that made no sense (malformed), had no meaning (unknown), or "+
-		"were refused (agent).", "provider", "kind")
+		"were refused (agent); agent_unknown: of a type that is not known.", "provider", "kind")
 	gapsDesc    = desc("playout_gaps_total", "Holes that callers heard in the middle of speech.", "provider")
 	gapTimeDesc = desc("playout_gap_seconds_total", "Length of these holes.", "provider")
 	eventsDesc  = desc("events_total", "Digits, marks and clears.", "provider", "kind")
@@ -52,6 +52,7 @@ func (st *Stats) Collect(ch chan<- prometheus.Metric, name string) {
 	count(ch, badDesc, float64(st.Malformed), name, "malformed")
 	count(ch, badDesc, float64(st.Unknown), name, "unknown")
 	count(ch, badDesc, float64(st.Faults), name, "agent")
+	count(ch, badDesc, float64(st.Ignored), name, "agent_unknown")
 	count(ch, gapsDesc, float64(st.Gaps), name)
 	count(ch, gapTimeDesc, st.GapTime.Seconds(), name)
 	count(ch, eventsDesc, float64(st.Digits), name, "digit")
