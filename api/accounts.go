@@ -101,7 +101,11 @@ func (s *Server) refused(a *request) (reply, error) {
 			info.Explanation = append(info.Explanation,
 				"The signature is good, but has been used before: the request was sent twice, or somebody repeats it.")
 		}
-		for _, line := range account.Webhooks.Explain(r.Hook, r.At) {
+		lines := []string{r.Mend}
+		if r.Mend == "" {
+			lines = account.Webhooks.Explain(r.Hook, r.At)
+		}
+		for _, line := range lines {
 			info.Explanation = append(info.Explanation, hide(line))
 		}
 		list = append(list, info)
@@ -110,7 +114,7 @@ func (s *Server) refused(a *request) (reply, error) {
 }
 
 // secretParts are the parts of paths that hold tokens, and the nonce of a transfer.
-var secretParts = regexp.MustCompile(`(/media/[a-z]+/|/hooks/[a-z]+/[A-Za-z0-9_-]+/(?:(?:answer|next|do)/|` +
+var secretParts = regexp.MustCompile(`(/media/[a-z]+/|/hooks/[a-z]+/[A-Za-z0-9_-]+/(?:(?:answer|next|do|words)/|` +
 	`transfer/[A-Za-z0-9_{}]+/))[A-Za-z0-9_-]{10,}`)
 
 // hide replaces tokens in URLs, and most of numbers.

@@ -10,12 +10,14 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"path"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/time/rate"
 
 	"voicebridge/api"
 	"voicebridge/cluster"
@@ -28,6 +30,7 @@ import (
 	"voicebridge/notify"
 	"voicebridge/providers"
 	"voicebridge/wav"
+	"voicebridge/ws"
 )
 
 // Limits of a bridge. Every field must be set; Defaults has the usual ones.
@@ -85,11 +88,12 @@ type Bridge struct {
 	events    *notify.Queue // to the user's application; nil: none
 	doors     map[string]http.HandlerFunc
 	metrics   *prometheus.Registry
+	strays    *rate.Limiter // of complaints about requests for what is not there
 }
 
 // New makes a bridge; it listens nowhere yet.
 func New(cfg Config) *Bridge {
-	b := &Bridge{cfg: cfg, control: control.New(control.Config{
+	b := &Bridge{cfg: cfg, strays: rate.NewLimiter(1, 1), control: control.New(control.Config{
 		Providers: cfg.Providers, Accounts: cfg.Accounts, Agents: cfg.Agents, Route: cfg.Route, Router: cfg.Router,
 		Cluster:   cfg.Cluster,
 		PublicURL: cfg.PublicURL, InstanceURL: cfg.InstanceURL, Secret: cfg.Secret, MaxCalls: cfg.Limits.Calls,
@@ -127,20 +131,31 @@ func New(cfg Config) *Bridge {
 	if b.transfers != nil {
 		b.metrics.MustRegister(b.transfers)
 	}
+	if c := b.control.Cluster(); c != nil {
+		b.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "voicebridge_redis_up",
+			Help: "1 while Redis answers."}, func() float64 {
+			if c.Up() {
+				return 1
+			}
+			return 0
+		}))
+	}
 	if b.events != nil {
-		b.metrics.MustRegister(b.eventCounts("taken", func(sent, _ uint64) uint64 { return sent }),
-			b.eventCounts("lost", func(_, lost uint64) uint64 { return lost }))
+		b.metrics.MustRegister(b.eventCounts("taken", 0), b.eventCounts("lost", 1), b.eventCounts("not_taken", 2))
 	}
 	return b
 }
 
 // eventCounts counts the events for the user's application.
-func (b *Bridge) eventCounts(result string, of func(sent, lost uint64) uint64) prometheus.Collector {
+func (b *Bridge) eventCounts(result string, which int) prometheus.Collector {
 	return prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name:        "voicebridge_events_sent_total",
-		Help:        "Events for the user's application: taken by it, or lost.",
+		Help:        "Events for the user's application: taken by it, lost, or not_taken and sent again.",
 		ConstLabels: prometheus.Labels{"result": result},
-	}, func() float64 { return float64(of(b.events.Counts())) })
+	}, func() float64 {
+		taken, lost, again := b.events.Counts()
+		return float64([]uint64{taken, lost, again}[which])
+	})
 }
 
 // Control returns what decides about calls.
@@ -152,7 +167,16 @@ func (b *Bridge) Public() http.Handler {
 	for pattern, h := range b.doors {
 		mux.HandleFunc(pattern, h)
 	}
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, pattern := mux.Handler(r); (pattern == "" || r.URL.Path != path.Clean(r.URL.Path)) && ws.Asked(r) &&
+			b.strays.Allow() {
+			b.cfg.Log.Warn("a WebSocket is asked for where there is none: does a proxy change the path, by a slash "+
+				"that is "+
+				"missing in a location, say?", "begins_with", r.URL.Path[:min(len(r.URL.Path), 8)], "remote",
+				r.RemoteAddr)
+		}
+		mux.ServeHTTP(w, r)
+	})
 }
 
 // Doors lists the patterns of what is public; docs/configuration.md tells of each.
@@ -183,6 +207,9 @@ func (b *Bridge) health() map[string]http.HandlerFunc {
 				return
 			}
 			fmt.Fprintln(w, "ready")
+			if c := b.control.Cluster(); c != nil && !c.Up() { // calls go on without
+				fmt.Fprintln(w, "redis does not answer")
+			}
 		},
 	}
 }

@@ -62,7 +62,7 @@ func TestDoorsTable(t *testing.T) {
 			w := httptest.NewRecorder()
 			make().Public().ServeHTTP(w, httptest.NewRequest(method, fill.Replace(path), nil))
 			want := regexp.MustCompile(`[0-9]{3}`).FindString(cells[4])
-			if path == "/hold.wav" { // where calls can be transferred, it is open to all
+			if path == "/hooks/hold.wav" { // where calls can be transferred, it is open to all
 				want = "404"
 			}
 			if fmt.Sprint(w.Code) != want {

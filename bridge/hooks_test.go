@@ -314,3 +314,43 @@ func other(s string) string {
 	}
 	return "A"
 }
+
+// TestBadProxies: a handshake that a proxy has spoilt is refused with the mend, and uses up no
+// token.
+func TestBadProxies(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		b := startHooked(t, startAgent(t, sim.Echo), func(o *options) { o.tokens = apiTokens })
+		path := b.inbound(t, "CA1")
+		req, err := http.NewRequest("GET", "http"+strings.TrimPrefix(b.url, "ws")+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header = handshake(path)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusUpgradeRequired {
+			t.Errorf("without Upgrade: %d", resp.StatusCode)
+		}
+		req, err = http.NewRequest("GET", "http"+strings.TrimPrefix(b.url, "ws")+"/v1/accounts/main/refused-webhooks",
+			nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+apiToken)
+		if resp, err = http.DefaultClient.Do(req); err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil || !strings.Contains(string(body), "a proxy has removed Upgrade") ||
+			strings.Contains(string(body), path) {
+			t.Errorf("%s, %v", body, err)
+		}
+		c := b.answered(t, path)
+		c.Start.Call, c.Length = "CA1", time.Second
+		intact(t, call(t, c))
+	})
+}

@@ -144,8 +144,8 @@ func TestHostileSockets(t *testing.T) {
 		if resp := b.raw(t).upgrade("Origin: http://bridge\r\n"); resp.StatusCode != 101 {
 			t.Errorf("the own Origin: %d, want 101", resp.StatusCode)
 		}
-		if code, _ := get(t, "http"+strings.TrimPrefix(b.url, "ws")+"/media/twilio"); code != 400 {
-			t.Errorf("no WebSocket at all: %d, want 400", code)
+		if code, _ := get(t, "http"+strings.TrimPrefix(b.url, "ws")+"/media/twilio"); code != 426 {
+			t.Errorf("no WebSocket at all: %d, want 426", code)
 		}
 	})
 	for name, tt := range map[string]struct {

@@ -40,6 +40,15 @@ func (c Cause) AgentFailed() bool {
 	return false
 }
 
+// Fault reports whether somebody has to look after it: the agent's, the carrier's, the bridge's.
+func (c Cause) Fault() bool {
+	switch c {
+	case CallerHangup, Transferred, AgentHangup, APIHangup, MaxDuration, Shutdown:
+		return false
+	}
+	return true
+}
+
 // ByCarrier reports whether the carrier knows of the end already.
 func (c Cause) ByCarrier() bool {
 	return c == CallerHangup || c == Transferred || c == CarrierLost || c == CarrierTimeout

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -38,6 +39,8 @@ type Members struct {
 	self  string
 	lease time.Duration
 	log   *slog.Logger
+
+	up atomic.Bool // the database answers
 
 	mu        sync.Mutex
 	until     map[string]time.Time // of each that was ever seen, how long it lives at least
@@ -71,6 +74,7 @@ func (m *Members) Renew(ctx context.Context) error {
 	defer stop()
 	m.compare(ctx)
 	list, err := renewScript.Run(ctx, m.db, []string{m.key}, m.self, m.lease.Milliseconds()).Slice()
+	m.up.Store(err == nil)
 	if err != nil {
 		return fmt.Errorf("cluster: lease: %w", err)
 	}
@@ -88,6 +92,9 @@ func (m *Members) Renew(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Up reports whether the database has answered when it was last asked for the lease.
+func (m *Members) Up() bool { return m.up.Load() }
 
 // compare looks whether a master has another history than before, or may evict keys.
 func (m *Members) compare(ctx context.Context) {

@@ -319,10 +319,26 @@ func (c *Config) Bridge(log *slog.Logger) (cfg bridge.Config, close func() error
 		close = db.Close
 		members = cluster.NewMembers(db, c.Redis.Prefix, instance, time.Duration(c.Redis.Lease), log)
 		cfg.Cluster = cluster.New(members, c.Redis.Prefix)
+		ping(db, c.Redis.Addresses, log)
 		log.Info("one of several instances", "instance", members.Self(), "redis", c.Redis.Addresses)
 	}
 	cfg.Transfers, err = c.transfers(db, members)
 	return cfg, close, err
+}
+
+// pingTime is how long the start waits for Redis.
+const pingTime = 2 * time.Second
+
+// ping says where there is no Redis that answers. The bridge starts nevertheless: calls go on
+// without.
+func ping(db redis.UniversalClient, addresses []string, log *slog.Logger) {
+	ctx, stop := context.WithTimeout(context.Background(), pingTime)
+	defer stop()
+	if err := db.Ping(ctx).Err(); err != nil {
+		log.Error("Redis does not answer: calls go on, but transfers, and requests about calls of other "+
+			"instances, wait",
+			"addresses", addresses, "err", err)
+	}
 }
 
 // redisLog takes what the Redis client complains of.

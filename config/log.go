@@ -2,10 +2,12 @@ package config
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"sync/atomic"
 	"time"
+	"voicebridge/codec"
 )
 
 // Logger logs to w as configured. Nothing that logs waits for w: close waits, for a
@@ -19,11 +21,28 @@ func (c *Config) Logger(w io.Writer) (log *slog.Logger, close func()) {
 
 // NewLogger logs to w, as JSON or for people.
 func NewLogger(w io.Writer, level slog.Level, json bool) *slog.Logger {
-	opt := &slog.HandlerOptions{Level: level}
 	if json {
-		return slog.New(slog.NewJSONHandler(w, opt))
+		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: forPrograms}))
 	}
-	return slog.New(slog.NewTextHandler(w, opt))
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
+}
+
+// forPrograms has durations as seconds, and what has a name by it.
+func forPrograms(_ []string, a slog.Attr) slog.Attr {
+	switch v := a.Value.Any().(type) {
+	case time.Duration:
+		a.Value = slog.Float64Value(v.Seconds())
+	case time.Time, error: // as they are
+	case fmt.Stringer:
+		a.Value = slog.StringValue(v.String())
+	case []codec.Format:
+		names := make([]string, len(v))
+		for i, f := range v {
+			names[i] = f.String()
+		}
+		a.Value = slog.AnyValue(names)
+	}
+	return a
 }
 
 const (

@@ -2,11 +2,17 @@ package config
 
 import (
 	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+	"voicebridge/providers/all"
 )
 
 // blocked is a writer that takes nothing until it is let.
@@ -59,5 +65,26 @@ func TestLogFlushed(t *testing.T) {
 	flush()
 	if !strings.Contains(w.String(), "the last words") {
 		t.Errorf("%q", w.String())
+	}
+}
+
+// TestLogForPrograms: durations are seconds, and formats and abilities names.
+func TestLogForPrograms(t *testing.T) {
+	var b bytes.Buffer
+	spec := all.Specs[0]
+	NewLogger(&b, slog.LevelInfo, true).Info("x", "took", 1500*time.Millisecond, "format", spec.Formats[0], "formats",
+		spec.Formats, "abilities", spec.Abilities, "err", io.EOF, "n", 3)
+	var got map[string]any
+	if err := json.Unmarshal(b.Bytes(), &got); err != nil {
+		t.Fatal(err)
+	}
+	if at, err := time.Parse(time.RFC3339Nano, fmt.Sprint(got["time"])); err != nil || time.Since(at) > time.Hour {
+		t.Errorf("time %v, %v", got["time"], err)
+	}
+	for name, want := range map[string]any{"took": 1.5, "format": "pcmu/8000", "formats": []any{"pcmu/8000"},
+		"abilities": "marks,clear,digits", "err": "EOF", "n": 3.0, "level": "INFO", "msg": "x"} {
+		if !reflect.DeepEqual(got[name], want) {
+			t.Errorf("%s is %v, want %v", name, got[name], want)
+		}
 	}
 }

@@ -201,7 +201,7 @@ func (c *Controller) HoldURL(provider, account string) string {
 }
 
 // MusicPath is where the audio is that callers hear who wait.
-const MusicPath = "/hold.wav"
+const MusicPath = "/hooks/hold.wav"
 
 // Draining reports whether no new calls are taken any more.
 func (c *Controller) Draining() bool { return c.draining.Load() }

@@ -143,11 +143,11 @@ func (c *Controller) newSession(ad *Admission, m session.Media) (*session.Sessio
 	if tk := ad.Ticket; tk != nil {
 		record = recordOf(tk)
 		known = agent.Known{Call: tk.Call, Account: ad.Account.ID, Direction: record.Direction, From: tk.From,
-			To:       tk.To,
-			Metadata: tk.Metadata, Returned: tk.Returned, Returns: tk.Returns}
+			To: tk.To, Metadata: tk.Metadata, Returned: tk.Returned, Returns: tk.Returns}
 	}
 	o := session.Options{ID: record.ID, Spec: ad.Spec, Config: ad.agent.Session, Media: m, Dialer: ad.agent.Dialer,
-		Known: known, Log: c.cfg.Log}
+		Known: known, Log: c.cfg.Log.With("account", record.Account, "agent", record.Agent, "direction",
+			record.Direction)}
 	var sess *session.Session
 	o.Control = c.controlOf(ad, &record, func() *session.Session { return sess })
 	sess = session.New(o)

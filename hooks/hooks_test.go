@@ -224,7 +224,7 @@ func TestStrangers(t *testing.T) {
 func TestMusic(t *testing.T) {
 	_, mux := newServer(&decider{})
 	w := httptest.NewRecorder()
-	mux.ServeHTTP(w, httptest.NewRequest("GET", "/hold.wav", nil))
+	mux.ServeHTTP(w, httptest.NewRequest("GET", "/hooks/hold.wav", nil))
 	if pcm, rate, err := wav.Parse(w.Body.Bytes()); err != nil || len(pcm) == 0 || rate != 16000 {
 		t.Errorf("%d samples at %d Hz, %v", len(pcm), rate, err)
 	}

@@ -59,7 +59,8 @@ type Server struct {
 }
 
 // reasons are those for which a handshake is refused.
-var reasons = []string{"provider", "draining", "rate", "token", "signature", "strangers", "calls", "agent", "handshake"}
+var reasons = []string{"provider", "draining", "rate", "token", "signature", "strangers", "calls", "agent", "upgrade",
+	"handshake"}
 
 // New makes a server.
 func New(cfg Config) *Server {
@@ -131,7 +132,8 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request) {
 	})
 	if err != nil { // answered by Accept
 		s.refused.WithLabelValues("handshake").Inc()
-		s.cfg.Log.Debug("media connection refused", "provider", ad.Spec.Name, "remote", r.RemoteAddr, "err", err)
+		s.complain(r, ad, "handshake", err, "The handshake is not that of a WebSocket (RFC 6455): it is not the "+
+			"carrier's, or something in between has changed it.")
 		return
 	}
 	loop := s.loop()
@@ -139,6 +141,26 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request) {
 		s.refused.WithLabelValues("calls").Inc()
 		c.Close(ws.CloseTryLater, "too many calls")
 		c.Release()
+	}
+}
+
+// errUpgrade is the error of a handshake that is none.
+var errUpgrade = errors.New("no Upgrade: websocket in the request")
+
+// noUpgrade is what to do about handshakes that come without what makes them ones.
+const noUpgrade = "The request does not ask for a WebSocket: a proxy has removed Upgrade and Connection. Have it " +
+	"pass them on, as examples/nginx.conf does for /media/, with HTTP/1.1."
+
+// complain tells an operator of a handshake of a call that has failed, and of the mend.
+func (s *Server) complain(r *http.Request, ad *control.Admission, reason string, err error, mend string) {
+	if tk := ad.Ticket; tk != nil {
+		h := &providers.Hook{Method: r.Method, Host: r.Host, Header: r.Header,
+			URL: s.cfg.Control.SocketURL(r.RequestURI)}
+		s.cfg.Gate.Note(tk.Account, h, err, mend)
+	}
+	if s.cfg.Gate.Complain() {
+		s.cfg.Log.Warn("media connection refused", "provider", ad.Spec.Name, "reason", reason, "remote", r.RemoteAddr,
+			"err", err, "mend", mend)
 	}
 }
 
@@ -153,7 +175,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {
 		no = &refusal{http.StatusTooManyRequests, "strangers"}
 	}
 	s.refused.WithLabelValues(no.reason).Inc()
-	if s.cfg.Gate.Complain() { // without the path, which may hold a token
+	if no.reason != "upgrade" && s.cfg.Gate.Complain() { // without the path, which may hold a token
 		s.cfg.Log.Warn("media connection refused", "provider", r.PathValue("provider"), "reason", no.reason, "remote",
 			r.RemoteAddr)
 	}
@@ -197,6 +219,11 @@ func (s *Server) admit(r *http.Request) (*control.Admission, *refusal) {
 			s.cfg.Log.Debug("handshake refused", "account", ad.Ticket.Account, "err", err)
 			return nil, &refusal{http.StatusForbidden, "signature"}
 		}
+	}
+	if !ws.Asked(r) { // before what is good once is used
+		unsign()
+		s.complain(r, ad, "upgrade", errUpgrade, noUpgrade)
+		return nil, &refusal{http.StatusUpgradeRequired, "upgrade"}
 	}
 	no := s.admitSigned(ad)
 	if no != nil {

@@ -1,14 +1,17 @@
 package notify
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -197,11 +200,11 @@ func TestQueue(t *testing.T) {
 				t.Errorf("k%d: %s", k, s)
 			}
 		}
-		if sent, lost := q.Counts(); sent != keys*each+1 || lost != 0 {
+		if sent, lost, _ := q.Counts(); sent != keys*each+1 || lost != 0 {
 			t.Errorf("%d sent, %d lost", sent, lost)
 		}
 		q.Send("late", "late.0", 1, taken)
-		if _, lost := q.Counts(); lost != 1 {
+		if _, lost, _ := q.Counts(); lost != 1 {
 			t.Error("an event after the end was taken")
 		}
 	})
@@ -209,6 +212,35 @@ func TestQueue(t *testing.T) {
 
 // TestQueueGivesUp: an application that never answers costs its events, and the end
 // is not waited for without end.
+// TestQueueTells: the first event that is not taken is told of, and that they are again.
+func TestQueueTells(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		var broken atomic.Bool
+		broken.Store(true)
+		target := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+			if broken.Load() {
+				http.NotFound(w, nil)
+			}
+		})
+		var log bytes.Buffer
+		q := NewQueue(target, slog.New(slog.NewTextHandler(&log, nil)))
+		for i := range 3 {
+			q.Send(strconv.Itoa(i), "id", i, taken)
+		}
+		time.Sleep(30 * time.Second)
+		broken.Store(false)
+		time.Sleep(2 * time.Minute)
+		q.Close(time.Second)
+		if n := strings.Count(log.String(), "level=WARN"); n != 1 || !strings.Contains(log.String(), "HTTP 404") ||
+			!strings.Contains(log.String(), "taken again") {
+			t.Errorf("%d warnings: %s", n, log.String())
+		}
+		if sent, lost, again := q.Counts(); sent != 3 || lost != 0 || again < 6 {
+			t.Errorf("%d taken, %d lost, %d not taken", sent, lost, again)
+		}
+	})
+}
+
 func TestQueueGivesUp(t *testing.T) {
 	virtual(t, func(t *testing.T) {
 		target := serve(t, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "", 500) })
@@ -216,7 +248,7 @@ func TestQueueGivesUp(t *testing.T) {
 		for i := range maxWaiting + 5 {
 			q.Send("k", fmt.Sprint(i), i, taken)
 		}
-		if _, lost := q.Counts(); lost != 5 {
+		if _, lost, _ := q.Counts(); lost != 5 {
 			t.Errorf("%d lost, want those beyond the bound", lost)
 		}
 		began := time.Now()
@@ -224,7 +256,7 @@ func TestQueueGivesUp(t *testing.T) {
 		if d := time.Since(began); d > 5*time.Second {
 			t.Errorf("the end took %v", d)
 		}
-		if sent, lost := q.Counts(); sent != 0 || lost != maxWaiting+5 {
+		if sent, lost, _ := q.Counts(); sent != 0 || lost != maxWaiting+5 {
 			t.Errorf("%d sent, %d lost", sent, lost)
 		}
 	})

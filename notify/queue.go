@@ -29,7 +29,8 @@ type Queue struct {
 	full    bool // events are being lost, which has been logged
 	workers sync.WaitGroup
 
-	sent, lost atomic.Uint64
+	sent, lost, again atomic.Uint64
+	failing           atomic.Bool // the target does not take events, which has been logged
 }
 
 type event struct {
@@ -108,7 +109,9 @@ func (q *Queue) deliver(ev event) {
 			return struct{}{}, q.ctx.Err()
 		}
 		defer func() { <-q.places }()
-		return struct{}{}, q.target.post(q.ctx, ev.body, map[string]string{"Voicebridge-Event": ev.id}, nil)
+		err := q.target.post(q.ctx, ev.body, map[string]string{"Voicebridge-Event": ev.id}, nil)
+		q.note(err)
+		return struct{}{}, err
 	}, backoff.WithBackOff(&backoff.ExponentialBackOff{
 		InitialInterval: 500 * time.Millisecond, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: time.Minute,
 	}), backoff.WithMaxElapsedTime(giveUp))
@@ -125,8 +128,23 @@ func (q *Queue) deliver(ev event) {
 	q.sent.Add(1)
 }
 
-// Counts are the events delivered, and those given up.
-func (q *Queue) Counts() (sent, lost uint64) { return q.sent.Load(), q.lost.Load() }
+// note tells of the first failure, and of the first success after some.
+func (q *Queue) note(err error) {
+	switch {
+	case err == nil && q.failing.Swap(false):
+		q.log.Info("events are taken again")
+	case err == nil:
+	case q.ctx.Err() == nil:
+		if q.again.Add(1); !q.failing.Swap(true) {
+			q.log.Warn("an event was not taken, and is sent again, as all are for ten minutes", "err", err)
+		}
+	}
+}
+
+// Counts are the events delivered, those given up, and the attempts that failed.
+func (q *Queue) Counts() (sent, lost, again uint64) {
+	return q.sent.Load(), q.lost.Load(), q.again.Load()
+}
 
 // Close ends the queue: what waits is still sent within the time, and what is left
 // then is lost.

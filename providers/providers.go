@@ -107,6 +107,8 @@ type Start struct {
 	// Params are custom values from an answer document that the bridge has not
 	// written. Metadata of the bridge's own calls travels in its media token.
 	Params map[string]string
+	// OneWay tells that nothing that is sent on the connection is heard.
+	OneWay bool
 }
 
 // CommandKind says what a Command is.

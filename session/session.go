@@ -403,7 +403,11 @@ func (s *Session) logEnd(end calls.End) {
 	if end.Err != nil {
 		attrs = append(attrs, "err", end.Err)
 	}
-	s.log.Info("call ended", attrs...)
+	level := slog.LevelInfo
+	if end.Cause.Fault() {
+		level = slog.LevelWarn
+	}
+	s.log.Log(context.Background(), level, "call ended", attrs...)
 }
 
 // started builds the queues: the formats are known now.

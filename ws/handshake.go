@@ -62,6 +62,9 @@ func ownOrigin(r *http.Request) bool {
 	return err == nil && strings.EqualFold(u.Host, r.Host)
 }
 
+// Asked reports whether a request asks for a WebSocket.
+func Asked(r *http.Request) bool { return websocket.IsWebSocketUpgrade(r) }
+
 // Subprotocols returns those that a request offers.
 func Subprotocols(r *http.Request) []string { return websocket.Subprotocols(r) }
 

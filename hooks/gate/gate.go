@@ -65,6 +65,13 @@ type Refused struct {
 	Hook *providers.Hook
 	At   time.Time
 	Err  error
+	// Mend is what can be done about it; empty: the carrier's Explain knows.
+	Mend string
+}
+
+// Note keeps a request of an account that was refused although it was the carrier's.
+func (g *Gate) Note(account string, h *providers.Hook, err error, mend string) {
+	g.refuse(account, Refused{h, time.Now(), err, mend})
 }
 
 // Check reports whether a request is the carrier's: its error is providers.ErrSignature
@@ -78,7 +85,7 @@ func (g *Gate) Check(account string, w providers.Webhooks, h *providers.Hook) (f
 		err = providers.ErrReplayed
 	}
 	if err != nil {
-		g.refuse(account, h, now, err)
+		g.refuse(account, Refused{h, now, err, ""})
 		return nil, err
 	}
 	return func() {
@@ -94,7 +101,7 @@ func (g *Gate) first(key string, now time.Time) bool {
 	return g.others.First(key, now.Add(onceTime)) && g.once.First(key, now, now.Add(onceTime))
 }
 
-func (g *Gate) refuse(account string, h *providers.Hook, at time.Time, err error) {
+func (g *Gate) refuse(account string, r Refused) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.refused == nil {
@@ -104,8 +111,8 @@ func (g *Gate) refuse(account string, h *providers.Hook, at time.Time, err error
 	if len(list) == keepRefused {
 		list = slices.Delete(list, 0, 1)
 	}
-	h.Header = h.Header.Clone()
-	g.refused[account] = append(list, Refused{h, at, err})
+	r.Hook.Header = r.Hook.Header.Clone()
+	g.refused[account] = append(list, r)
 }
 
 // Refused returns the last requests of an account that were refused, the newest first.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/twilio/twilio-go/client"
@@ -40,6 +41,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	r = r.Clone(t.ctx)
 	if t.base != nil {
 		r.URL.Scheme, r.URL.Host, r.Host = t.base.Scheme, t.base.Host, t.base.Host
+		r.URL.Path = strings.TrimSuffix(t.base.Path, "/") + r.URL.Path
 	}
 	resp, err := t.roundTripper().RoundTrip(r)
 	if err != nil {

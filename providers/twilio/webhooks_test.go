@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
@@ -334,5 +335,28 @@ func TestOtherReports(t *testing.T) {
 			got[0].Raw != want) {
 			t.Errorf("%s: %+v, %v", body, got, err)
 		}
+	}
+}
+
+// TestBasePath: a base URL keeps its path.
+func TestBasePath(t *testing.T) {
+	var asked []string
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.URL.Path)
+		http.Error(w, `{"code":20404,"message":"gone","status":404}`, http.StatusNotFound)
+	}))
+	defer srv.Close()
+	for _, path := range []string{"", "/proxy/twilio/"} {
+		a, err := NewAccount(providers.Setup{Decode: Sample(srv.URL+path, Spec.Formats[0])})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := a.Hangup(t.Context(), "CA00000000000000000000000000000001"); err != nil {
+			t.Errorf("%q: %v", path, err)
+		}
+	}
+	if len(asked) != 2 || !strings.HasPrefix(asked[0], "/2010-04-01/Accounts/AC") ||
+		!strings.HasPrefix(asked[1], "/proxy/twilio/2010-04-01/Accounts/AC") {
+		t.Errorf("asked %v", asked)
 	}
 }

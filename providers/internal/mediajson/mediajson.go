@@ -6,6 +6,7 @@ package mediajson
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -196,6 +197,29 @@ func (s *scanner) counter() (Counter, bool) {
 		n = n*10 + uint64(c-'0')
 	}
 	return Count(n), s.ok
+}
+
+// Texts are values by name. Numbers and all else are taken as they are written; null is none.
+type Texts map[string]string
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (t *Texts) UnmarshalJSON(b []byte) error {
+	var raw map[string]json.RawMessage
+	if err := json.Unmarshal(b, &raw); err != nil {
+		return err
+	}
+	*t = nil
+	for name, value := range raw {
+		var s string
+		if json.Unmarshal(value, &s) != nil {
+			s = string(value)
+		}
+		if *t == nil {
+			*t = Texts{}
+		}
+		(*t)[name] = s
+	}
+	return nil
 }
 
 // Counter is a number that travels as a decimal string, or as a plain number.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"voicebridge/providers"
@@ -134,6 +135,7 @@ func (s *Stream) start(msg *message, ev *providers.Event) error {
 		In:      Format,
 		Out:     Format,
 		Params:  msg.Start.CustomParameters,
+		OneWay:  slices.Contains(msg.Start.Tracks, "outbound"), // <Start><Stream>, not <Connect><Stream>
 	}
 	return nil
 }

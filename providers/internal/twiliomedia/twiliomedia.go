@@ -45,16 +45,16 @@ type message struct {
 }
 
 type start struct {
-	AccountSid       string            `json:"accountSid"`
-	StreamSid        string            `json:"streamSid"`
-	CallSid          string            `json:"callSid"`
-	Tracks           []string          `json:"tracks"`
-	CustomParameters map[string]string `json:"customParameters"`
-	MediaFormat      startFormat       `json:"mediaFormat"`
-	Session          string            `json:"session,omitempty"` // see Dialect
-	From             string            `json:"from,omitempty"`
-	To               string            `json:"to,omitempty"`
-	Context          string            `json:"context,omitempty"`
+	AccountSid       string          `json:"accountSid"`
+	StreamSid        string          `json:"streamSid"`
+	CallSid          string          `json:"callSid"`
+	Tracks           []string        `json:"tracks"`
+	CustomParameters mediajson.Texts `json:"customParameters"`
+	MediaFormat      startFormat     `json:"mediaFormat"`
+	Session          string          `json:"session,omitempty"` // see Dialect
+	From             string          `json:"from,omitempty"`
+	To               string          `json:"to,omitempty"`
+	Context          string          `json:"context,omitempty"`
 }
 
 type startFormat struct {

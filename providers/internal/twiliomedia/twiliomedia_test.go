@@ -2,6 +2,7 @@ package twiliomedia
 
 import (
 	"errors"
+	"fmt"
 	"reflect"
 	"testing"
 	"time"
@@ -167,5 +168,20 @@ func BenchmarkEncode(b *testing.B) {
 	for b.Loop() {
 		out.Reset()
 		_ = s.Encode(&out, &cmd)
+	}
+}
+
+// TestLookAlikes: parameters that are no texts, and a stream that nothing is heard on.
+func TestLookAlikes(t *testing.T) {
+	const text = `{"event":"start","streamSid":"MZ1","start":{"streamSid":"MZ1","callSid":"CA1","tracks":[%s],` +
+		`"customParameters":{"a":"x","n":1.10,"b":true,"o":{"k":1},"z":null},` +
+		`"mediaFormat":{"encoding":"audio/x-mulaw","sampleRate":8000,"channels":1}}}`
+	for tracks, oneWay := range map[string]bool{`"inbound"`: false, `"inbound","outbound"`: true, ``: false} {
+		s := &Stream{dialect: &Dialect{Name: "x"}}
+		evs, err := s.Decode(nil, providers.Message{Data: fmt.Appendf(nil, text, tracks)})
+		if err != nil || evs[0].Start.OneWay != oneWay || !reflect.DeepEqual(evs[0].Start.Params,
+			map[string]string{"a": "x", "n": "1.10", "b": "true", "o": `{"k":1}`, "z": ""}) {
+			t.Errorf("%s: %+v, %v", tracks, evs, err)
+		}
 	}
 }
