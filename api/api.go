@@ -17,6 +17,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"voicebridge/control"
@@ -78,15 +79,20 @@ type Server struct {
 	cfg     Config
 	control *control.Controller
 	answers answers
+	tokens  atomic.Pointer[[]Token]
 }
 
 // New makes a server, which also answers what other instances pass on.
 func New(cfg Config) *Server {
 	s := &Server{cfg: cfg, control: cfg.Control}
+	s.SetTokens(cfg.Tokens)
 	cfg.Control.OnRemote("api", s.remote)
 	cfg.Control.OnRemote("calls", s.remoteCalls)
 	return s
 }
+
+// SetTokens has other tokens open the API. Without any at the beginning it is not there.
+func (s *Server) SetTokens(tokens []Token) { s.tokens.Store(&tokens) }
 
 // request is one request to the API, and who makes it.
 type request struct {
@@ -207,8 +213,9 @@ func (s *Server) authorized(next func(http.ResponseWriter, *request)) http.Handl
 func (s *Server) tokenOf(r *http.Request) (found *Token) {
 	shown, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	sum := sha256.Sum256([]byte(shown))
-	for i := range s.cfg.Tokens {
-		t := &s.cfg.Tokens[i]
+	tokens := *s.tokens.Load()
+	for i := range tokens {
+		t := &tokens[i]
 		if subtle.ConstantTimeCompare(sum[:], t.SHA256[:]) == 1 && bearer {
 			found = t
 		}
@@ -219,9 +226,9 @@ func (s *Server) tokenOf(r *http.Request) (found *Token) {
 // tokenNamed is the token of a request that another instance passes on; instances have the
 // same configuration.
 func (s *Server) tokenNamed(name string) *Token {
-	for i := range s.cfg.Tokens {
-		if s.cfg.Tokens[i].Name == name {
-			return &s.cfg.Tokens[i]
+	for _, t := range *s.tokens.Load() {
+		if t.Name == name {
+			return &t
 		}
 	}
 	return &Token{Name: name, May: []string{"nothing"}}

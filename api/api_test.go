@@ -17,6 +17,7 @@ import (
 
 	"voicebridge/calls"
 	"voicebridge/control"
+	"voicebridge/control/directory"
 	"voicebridge/control/transfers"
 	"voicebridge/hooks/gate"
 	"voicebridge/providers"
@@ -37,8 +38,9 @@ func newServer(t testing.TB) (*Server, http.Handler) {
 	account = providers.NewAccount(account.ID, twilio.Spec.Abilities, account.Webhooks, nil)
 	c := control.New(control.Config{Providers: []*providers.Spec{twilio.Spec}, MaxCalls: 10,
 		PublicURL: "https://bridge.example.com",
-		Accounts:  map[string]control.Account{"main": {Spec: twilio.Spec, Account: account}},
-		Log:       slog.New(slog.DiscardHandler)})
+		Entries: directory.Entries{
+			Accounts: map[string]control.Account{"main": {Spec: twilio.Spec, Account: account}}},
+		Log: slog.New(slog.DiscardHandler)})
 	s := New(Config{Tokens: []Token{{Name: "t", SHA256: sha256.Sum256([]byte("token"))}},
 		Providers: []*providers.Spec{twilio.Spec},
 		Control:   c, Gate: gate.New(nil), Log: slog.New(slog.DiscardHandler)})
@@ -208,13 +210,12 @@ func TestJSONErrors(t *testing.T) {
 // TestScopes: a token sees the calls of its accounts only, and does no more than it may.
 func TestScopes(t *testing.T) {
 	s, _ := newServer(t)
-	s.cfg.Tokens = []Token{
+	s.SetTokens([]Token{
 		{Name: "all", SHA256: sha256.Sum256([]byte("all"))},
 		{Name: "reader", SHA256: sha256.Sum256([]byte("reader")), May: []string{mayRead}},
 		{Name: "placer", SHA256: sha256.Sum256([]byte("placer")), May: []string{mayPlace}},
 		{Name: "other", SHA256: sha256.Sum256([]byte("other")), Accounts: []string{"other"}},
-		{Name: "main", SHA256: sha256.Sum256([]byte("main")), Accounts: []string{"main"}},
-	}
+		{Name: "main", SHA256: sha256.Sum256([]byte("main")), Accounts: []string{"main"}}})
 	mux := http.NewServeMux()
 	for pattern, h := range s.Doors() {
 		mux.HandleFunc(pattern, h)

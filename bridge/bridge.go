@@ -22,6 +22,7 @@ import (
 	"voicebridge/api"
 	"voicebridge/cluster"
 	"voicebridge/control"
+	"voicebridge/control/directory"
 	"voicebridge/control/transfers"
 	"voicebridge/hooks"
 	"voicebridge/hooks/gate"
@@ -85,6 +86,7 @@ type Bridge struct {
 	transfers *transfers.Transfers // nil: none
 	media     *media.Server
 	journal   *journal.Journal
+	api       *api.Server
 	events    *notify.Queue // to the user's application; nil: none
 	doors     map[string]http.HandlerFunc
 	metrics   *prometheus.Registry
@@ -94,7 +96,7 @@ type Bridge struct {
 // New makes a bridge; it listens nowhere yet.
 func New(cfg Config) *Bridge {
 	b := &Bridge{cfg: cfg, strays: rate.NewLimiter(1, 1), control: control.New(control.Config{
-		Providers: cfg.Providers, Accounts: cfg.Accounts, Agents: cfg.Agents, Route: cfg.Route, Router: cfg.Router,
+		Providers: cfg.Providers, Entries: cfg.entries(),
 		Cluster:   cfg.Cluster,
 		PublicURL: cfg.PublicURL, InstanceURL: cfg.InstanceURL, Secret: cfg.Secret, MaxCalls: cfg.Limits.Calls,
 		Log: cfg.Log,
@@ -114,14 +116,12 @@ func New(cfg Config) *Bridge {
 	b.media = media.New(media.Config{Providers: cfg.Providers, Control: b.control, Gate: checks, Insecure: cfg.Insecure,
 		Token: cfg.Token,
 		Loops: cfg.Loops, Limits: cfg.Limits.Limits, Log: cfg.Log})
-	interfaces := api.New(api.Config{Tokens: cfg.Tokens, Providers: cfg.Providers, Control: b.control,
+	b.api = api.New(api.Config{Tokens: cfg.Tokens, Providers: cfg.Providers, Control: b.control,
 		Transfers: b.transfers, Journal: b.journal, Gate: checks, Log: cfg.Log})
 
 	b.doors = b.health()
-	for _, a := range cfg.Accounts {
-		a.Opens(b.media.Take)
-	}
-	for _, doors := range []map[string]http.HandlerFunc{webhooks.Doors(), b.media.Doors(), interfaces.Doors()} {
+	b.control.UseMedia(b.media.Take)
+	for _, doors := range []map[string]http.HandlerFunc{webhooks.Doors(), b.media.Doors(), b.api.Doors()} {
 		maps.Copy(b.doors, doors)
 	}
 	b.metrics = prometheus.NewRegistry()
@@ -156,6 +156,18 @@ func (b *Bridge) eventCounts(result string, which int) prometheus.Collector {
 		taken, lost, again := b.events.Counts()
 		return float64([]uint64{taken, lost, again}[which])
 	})
+}
+
+// entries are whom the bridge begins with.
+func (c *Config) entries() directory.Entries {
+	return directory.Entries{Accounts: c.Accounts, Agents: c.Agents, Route: c.Route, Router: c.Router}
+}
+
+// Reload takes accounts, agents, routes and tokens from another configuration, while calls are
+// live.
+func (b *Bridge) Reload(cfg *Config) {
+	b.control.Reload(cfg.entries())
+	b.api.SetTokens(cfg.Tokens)
 }
 
 // Control returns what decides about calls.

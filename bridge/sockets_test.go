@@ -1,6 +1,7 @@
 package bridge_test
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"io"
@@ -103,7 +104,7 @@ func TestAsteriskTransports(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			agents := &sim.Agent{Talk: sim.Echo, Log: slog.New(slog.DiscardHandler)}
+			agents := &sim.Agent{Talk: echoFor(3 * time.Second), Log: slog.New(slog.DiscardHandler)}
 			srv := httptest.NewServer(agents)
 			b := startBridge(t, "", func(o *options) {
 				o.sockets, o.public = true, publicURL
@@ -125,9 +126,10 @@ func TestAsteriskTransports(t *testing.T) {
 			}
 			said := voice[:2*tt.format.Rate]
 			out := x.Call("+15550001111", "+15550002222", "",
-				sim.Phone{Voice: said, Length: 3500 * time.Millisecond}).Wait()
-			b.ended(t, calls.CallerHangup)
-			if out.Fault != nil || len(out.Streams) != 1 || out.Streams[0].Complaints > 0 {
+				sim.Phone{Voice: said, Length: time.Minute}).Wait()
+			b.ended(t, calls.AgentHangup)
+			if out.Fault != nil || len(out.Streams) != 1 || out.Streams[0].Complaints > 0 ||
+				len(out.Streams[0].Said) < 2*tt.format.Rate {
 				t.Fatalf("%d streams, %v", len(out.Streams), out.Fault)
 			}
 			r := out.Streams[0]
@@ -136,6 +138,29 @@ func TestAsteriskTransports(t *testing.T) {
 				t.Errorf("the echo came back with %.1f dB", snr)
 			}
 		})
+	}
+}
+
+// echoFor is an agent that says what it hears, and hangs up when it has heard so much: however
+// long the machine takes for the call.
+func echoFor(length time.Duration) func(context.Context, *sim.AgentConn) error {
+	return func(_ context.Context, c *sim.AgentConn) error {
+		left := int(length.Seconds() * 2 * float64(c.Hears.Rate))
+		for {
+			binary, data, err := c.Read()
+			if err != nil {
+				return nil
+			}
+			if !binary {
+				continue
+			}
+			if left -= len(data); left < 0 {
+				return c.Command(map[string]any{"type": "hangup"})
+			}
+			if err := c.Audio(data); err != nil {
+				return nil
+			}
+		}
 	}
 }
 

@@ -23,6 +23,7 @@ import (
 type Config struct {
 	Listen      string             `yaml:"listen"`
 	Admin       string             `yaml:"admin"`
+	TLS         TLS                `yaml:"tls"`
 	PublicURL   string             `yaml:"public_url"`
 	TokenSecret string             `yaml:"token_secret"`
 	Accounts    map[string]Account `yaml:"accounts"`

@@ -11,16 +11,24 @@ import (
 )
 
 // Logger logs to w as configured. Nothing that logs waits for w: close waits, for a
-// moment, until all has been written.
-func (c *Config) Logger(w io.Writer) (log *slog.Logger, close func()) {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(c.Log.Level)) // checked
-	lines := newLines(w)
-	return NewLogger(lines, level, c.Log.Format == "json"), lines.close
+// moment, until all has been written. The level may change.
+func (c *Config) Logger(w io.Writer) (log *slog.Logger, level *slog.LevelVar, close func()) {
+	lines, level := newLines(w), new(slog.LevelVar)
+	level.Set(c.level())
+	return NewLogger(lines, level, c.Log.Format == "json"), level, lines.close
 }
 
+// level is that of what is logged.
+func (c *Config) level() (level slog.Level) {
+	_ = level.UnmarshalText([]byte(c.Log.Level)) // checked
+	return level
+}
+
+// SetLevel has the level of a running log follow the configuration.
+func (c *Config) SetLevel(level *slog.LevelVar) { level.Set(c.level()) }
+
 // NewLogger logs to w, as JSON or for people.
-func NewLogger(w io.Writer, level slog.Level, json bool) *slog.Logger {
+func NewLogger(w io.Writer, level slog.Leveler, json bool) *slog.Logger {
 	if json {
 		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: forPrograms}))
 	}

@@ -35,7 +35,7 @@ func (b *blocked) Write(p []byte) (int, error) {
 func TestBlockedLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &blocked{let: make(chan struct{})}
-		log, flush := Default().Logger(w)
+		log, _, flush := Default().Logger(w)
 		began := time.Now()
 		for range linesMost + 100 {
 			log.Info("a call")
@@ -60,7 +60,7 @@ func TestBlockedLog(t *testing.T) {
 // TestLogFlushed: what was logged last is written before the end.
 func TestLogFlushed(t *testing.T) {
 	var w bytes.Buffer
-	log, flush := Default().Logger(&w)
+	log, _, flush := Default().Logger(&w)
 	log.Info("the last words")
 	flush()
 	if !strings.Contains(w.String(), "the last words") {

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"voicebridge/control/urls"
 	"voicebridge/providers"
 )
 
@@ -16,10 +17,6 @@ import (
 // againTime is how long the party waits before the carrier asks again.
 const againTime = 2 * time.Second
 
-// againMark follows a ref that is asked for again; what the carrier said the first time,
-// and does not say again, follows it.
-const againMark = "~"
-
 // noKey is said of a question that nobody has answered.
 const noKey = "none"
 
@@ -30,7 +27,7 @@ func final(err error) bool {
 
 // later answers an event that wants an answer by a document that asks again.
 func (c *Controller) later(account string, ev *providers.CallEvent) *providers.Answer {
-	a := c.cfg.Accounts[account]
+	a := c.Accounts()[account]
 	fact := string(ev.Status)
 	if ev.Kind == providers.CallKey {
 		if fact = noKey; ev.Digit != "" {
@@ -38,17 +35,17 @@ func (c *Controller) later(account string, ev *providers.CallEvent) *providers.A
 		}
 	}
 	return &providers.Answer{Ask: &providers.Question{Wait: againTime,
-		URL: c.HookURL(a.Spec.Name, account, ev.Ref+againMark+strings.ReplaceAll(fact, "#", "%23"))}}
+		URL: c.HookURL(a.Spec.Name, account, ev.Ref+urls.Again+strings.ReplaceAll(fact, "#", "%23"))}}
 }
 
 // asBefore makes the event of a question that is asked again what it was the first time.
 func asBefore(ev *providers.CallEvent) {
-	ref, fact, again := strings.Cut(ev.Ref, againMark)
+	ref, fact, again := strings.Cut(ev.Ref, urls.Again)
 	if !again {
 		return
 	}
 	ev.Ref = ref
-	switch PurposeOf(ref) {
+	switch urls.PurposeOf(ref) {
 	case providers.ForAnswer:
 		ev.Kind = providers.CallAsked
 	case providers.ForNext:

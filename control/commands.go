@@ -9,6 +9,7 @@ import (
 
 	"voicebridge/calls"
 	"voicebridge/control/background"
+	"voicebridge/control/urls"
 	"voicebridge/providers"
 	"voicebridge/ticket"
 )
@@ -40,21 +41,10 @@ type Dial struct {
 	Digits                   string // sent when the call is answered
 }
 
-// CallerID chooses the number that a call seems to come from; empty: there is none.
-func (c *Controller) CallerID(a *Account) string {
-	switch {
-	case a.From != "":
-		return a.From
-	case len(a.Numbers) > 0:
-		return a.Numbers[int((c.turn.Add(1)-1)%uint64(len(a.Numbers)))]
-	}
-	return ""
-}
-
 // Dial places a call. The call is known before the carrier is asked, so that no event
 // comes too early.
 func (c *Controller) Dial(ctx context.Context, d *Dial) (calls.Call, error) {
-	account := c.cfg.Accounts[d.Account]
+	account := c.Accounts()[d.Account]
 	if !account.HasCommands() {
 		return calls.Call{}, ErrNoCommands
 	}
@@ -70,8 +60,8 @@ func (c *Controller) Dial(ctx context.Context, d *Dial) (calls.Call, error) {
 	defer stop()
 	leg, err := account.Dial(ctx, &providers.Dial{
 		To: d.To, From: d.From, Ring: d.Ring, Detect: call.Detect != "", Digits: d.Digits,
-		Answer: c.HookURL(provider, d.Account, refAnswer+"/"+token),
-		Status: c.HookURL(provider, d.Account, refStatus+"/"+call.ID),
+		Answer: c.HookURL(provider, d.Account, urls.Answer+"/"+token),
+		Status: c.HookURL(provider, d.Account, urls.Status+"/"+call.ID),
 	})
 	c.totals.Placed(provider, err)
 	if err != nil {
@@ -105,7 +95,7 @@ func (c *Controller) Hangup(ctx context.Context, id string, afterPlayback bool) 
 	if call.Status.Final() {
 		return nil
 	}
-	account := c.cfg.Accounts[call.Account]
+	account := c.Accounts()[call.Account]
 	if !account.HasCommands() {
 		return ErrNoCommands
 	}
@@ -152,7 +142,7 @@ func (c *Controller) Digits(ctx context.Context, id, digits string) error {
 		}
 		return nil
 	}
-	account := c.cfg.Accounts[call.Account]
+	account := c.Accounts()[call.Account]
 	if !account.HasCommands() || call.CarrierID == "" {
 		return ErrNotStarted
 	}
@@ -169,7 +159,7 @@ func (c *Controller) Digits(ctx context.Context, id, digits string) error {
 // its stream ends.
 func (c *Controller) Redirect(ctx context.Context, id, say, dial string) error {
 	call, known := c.book.Get(id)
-	account := c.cfg.Accounts[call.Account]
+	account := c.Accounts()[call.Account]
 	switch {
 	case !known:
 		return ErrNoCall
@@ -206,7 +196,7 @@ func (c *Controller) OwnNumber(call *calls.Call) string {
 		own = call.From
 	}
 	if !providers.ValidNumber(own) {
-		return c.cfg.Accounts[call.Account].From
+		return c.Accounts()[call.Account].From
 	}
 	return own
 }
@@ -218,7 +208,7 @@ const lateMove = 10 * time.Second
 // Move has the carrier do something else with a call, by the instance that has its
 // session, if there is one. The call's own stream ends.
 func (c *Controller) Move(ctx context.Context, call *calls.Call, a *providers.Answer) error {
-	account := c.cfg.Accounts[call.Account]
+	account := c.Accounts()[call.Account]
 	if !account.HasCommands() {
 		return ErrNoCommands
 	}
@@ -282,7 +272,7 @@ const (
 // those that have gone on without a stream: not all report the end.
 func (c *Controller) reconcile() {
 	for _, call := range c.book.Quiet(quietCall, maxAsked) {
-		account := c.cfg.Accounts[call.Account]
+		account := c.Accounts()[call.Account]
 		if !account.HasCommands() {
 			continue
 		}
@@ -300,13 +290,4 @@ func (c *Controller) reconcile() {
 			}
 		})
 	}
-}
-
-// State asks the carrier how a leg is. One that is not there has ended.
-func (a Account) State(ctx context.Context, leg string) ([]providers.CallEvent, error) {
-	evs, err := a.Get(ctx, leg)
-	if providers.IsNoCall(err) {
-		return []providers.CallEvent{{Kind: providers.CallProgress, Leg: leg, Status: providers.StatusCompleted}}, nil
-	}
-	return evs, err
 }

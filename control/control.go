@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"maps"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -12,64 +13,31 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"voicebridge/agent"
 	"voicebridge/calls"
 	"voicebridge/cluster"
 	"voicebridge/control/background"
+	"voicebridge/control/directory"
 	"voicebridge/control/router"
 	"voicebridge/control/totals"
 	"voicebridge/control/urls"
-	"voicebridge/notify"
 	"voicebridge/providers"
 	"voicebridge/session"
 	"voicebridge/ticket"
 )
 
-// Account is one account at a carrier.
-type Account struct {
-	Spec *providers.Spec
-	*providers.Account
-	// From is the caller id of placed calls for which none is asked for; without
-	// it the Numbers take turns.
-	From    string
-	Numbers []string
-	// UnsignedMedia takes media connections whose handshake the carrier has not
-	// signed: their token alone must do.
-	UnsignedMedia bool
-}
-
-// Owns reports whether a number is one of the account's: what it may show as caller id.
-func (a *Account) Owns(number string) bool {
-	return number == a.From || slices.Contains(a.Numbers, number)
-}
-
-// Agent is who answers a call, and how the call is carried.
-type Agent struct {
-	Dialer  agent.Dialer
-	Session session.Config
-	// Fallback is what is done with a call whose agent cannot be reached, or
-	// fails.
-	Fallback Fallback
-}
-
-// Fallback is what a caller gets instead of an agent: words, then another number.
-// Both may be empty.
-type Fallback struct {
-	Say, Dial string
-}
+// What the directory has is spoken of here, too.
+type (
+	Account  = directory.Account
+	Agent    = directory.Agent
+	Fallback = directory.Fallback
+	Route    = directory.Route
+)
 
 // Config of a Controller.
 type Config struct {
 	Providers []*providers.Spec
-	Accounts  map[string]Account // by name
-	// Agents answer the calls, by name; the one named "" those that no route
-	// names one for.
-	Agents map[string]Agent
-	// Route chooses what is done with an inbound call. False means that nobody
-	// answers there. nil chooses the agent "".
-	Route func(account, from, to string) (Route, bool)
-	// Router, if not nil, is asked instead; Route decides where it does not answer.
-	Router *notify.Target
+	// Entries are whom it begins with.
+	directory.Entries
 	// Cluster, if not nil, are the other instances.
 	Cluster *cluster.Cluster
 	// PublicURL is how carriers reach the bridge: https://host, perhaps with a path.
@@ -88,13 +56,13 @@ type Config struct {
 // the same time.
 type Controller struct {
 	*urls.URLs
+	*directory.Directory
 	*background.Work // REST requests and the like, of which no call waits for the end
 
 	cfg       Config
 	events    providers.Once // what carriers have told, by account and event id
 	sessions  session.Registry
 	book      *calls.Book
-	turn      atomic.Uint64 // of the numbers of accounts, as caller ids
 	totals    *totals.Totals
 	transfers Transfers
 	orphan    Orphan
@@ -106,11 +74,14 @@ type Controller struct {
 	cancel   context.CancelCauseFunc
 	draining atomic.Bool
 
-	router *router.Router // nil: there is none
-	coming sync.Mutex     // see comes
+	router    atomic.Pointer[router.Router] // nil: there is none
+	listening background.Tasks
+	take      func(media string, c providers.MediaConn) error // see UseMedia
+	coming    sync.Mutex                                      // see comes
 
 	gate    sync.Mutex // nothing is added to the groups once they are waited for
 	closed  bool       // no session begins any more
+	former  []Agent    // that have been replaced
 	running sync.WaitGroup
 }
 
@@ -131,13 +102,8 @@ func New(cfg Config) *Controller {
 	c.totals = totals.New(cfg.Providers, &c.sessions, c.parked)
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	c.Work = background.New(c.Guard)
-	if cfg.Router != nil {
-		c.router = router.New(cfg.Router, cfg.Log)
-	}
-	for name, a := range cfg.Accounts {
-		a.Publish(func(answer *providers.Answer) string { return c.AnswerURL(a.Spec.Name, name, answer) })
-		a.Speaks(func(words string) string { return c.WordsURL(a.Spec.Name, name, words) })
-	}
+	c.Directory = directory.New(cfg.Entries)
+	c.introduce(nil, cfg.Entries)
 	c.remote = map[string]cluster.Handler{
 		"event": handler(c.remoteEvent),
 		"move":  handler(c.remoteMove),
@@ -146,6 +112,9 @@ func New(cfg Config) *Controller {
 	}
 	return c
 }
+
+// UseMedia gives where connections are handed over that accounts make.
+func (c *Controller) UseMedia(take func(media string, c providers.MediaConn) error) { c.take = take }
 
 // OnRemote answers requests of a kind that other instances make.
 func (c *Controller) OnRemote(kind string, handle cluster.Handler) { c.remote[kind] = handle }
@@ -165,7 +134,7 @@ func (c *Controller) Totals() prometheus.Collector { return c.totals }
 // parked returns how many agents wait for calls, by pool.
 func (c *Controller) parked() map[string]int {
 	n := map[string]int{}
-	for name, a := range c.cfg.Agents {
+	for name, a := range c.Agents() {
 		if p, ok := a.Dialer.(interface{ Parked() int }); ok {
 			n[name] = p.Parked()
 		}
@@ -173,29 +142,14 @@ func (c *Controller) parked() map[string]int {
 	return n
 }
 
-// Account returns an account by its name.
-func (c *Controller) Account(name string) (Account, bool) {
-	a, known := c.cfg.Accounts[name]
-	return a, known
-}
-
-// Accounts returns all accounts, by name.
-func (c *Controller) Accounts() map[string]Account { return c.cfg.Accounts }
-
-// Agent returns an agent by its name; the zero Agent: there is none.
-func (c *Controller) Agent(name string) Agent { return c.cfg.Agents[name] }
-
-// Agents returns all agents, by name.
-func (c *Controller) Agents() map[string]Agent { return c.cfg.Agents }
-
 // HoldURL returns what who waits in a room of an account's carrier is told to hear.
 func (c *Controller) HoldURL(provider, account string) string {
-	a := c.cfg.Accounts[account].Account
+	a := c.Accounts()[account].Account
 	if a == nil {
 		return c.PublicURL(MusicPath)
 	}
 	if _, fetches := a.Webhooks.(providers.Holder); fetches {
-		return c.HookURL(provider, account, RefHold)
+		return c.HookURL(provider, account, urls.Hold)
 	}
 	return c.PublicURL(MusicPath)
 }
@@ -236,8 +190,10 @@ const mostTime = 24 * time.Hour
 // and gives up lost calls, until ctx ends.
 func (c *Controller) Run(ctx context.Context) {
 	var group sync.WaitGroup
-	for name, a := range c.cfg.Accounts {
-		group.Go(func() { c.listen(ctx, name, a) })
+	c.listening.Run(ctx)
+	defer c.listening.Wait()
+	for name, a := range c.Accounts() {
+		c.listening.Begin(name, func(ctx context.Context) { c.listen(ctx, name, a) })
 	}
 	if c.cfg.Cluster != nil {
 		last := c.book.Last()
@@ -315,10 +271,15 @@ func (c *Controller) heard(ctx context.Context, account string, ev *providers.Ca
 // sent away: they may wait elsewhere.
 func (c *Controller) Refuse() {
 	c.draining.Store(true)
-	for _, a := range c.cfg.Agents {
-		if closer, ok := a.Dialer.(io.Closer); ok {
-			_ = closer.Close() // it cannot fail
-		}
+	for _, a := range c.Agents() {
+		closeAgent(a)
+	}
+}
+
+// closeAgent sends those away that wait for a call.
+func closeAgent(a Agent) {
+	if closer, ok := a.Dialer.(io.Closer); ok {
+		_ = closer.Close() // it cannot fail
 	}
 }
 
@@ -329,7 +290,7 @@ func (c *Controller) End() {
 	c.gate.Unlock()
 	c.cancel(&calls.End{Cause: calls.Shutdown})
 	c.running.Wait()
-	for _, a := range c.cfg.Agents {
+	for _, a := range slices.AppendSeq(c.former, maps.Values(c.Agents())) {
 		if j, ok := a.Dialer.(interface{ Join() }); ok {
 			j.Join()
 		}

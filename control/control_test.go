@@ -14,6 +14,8 @@ import (
 
 	"voicebridge/agent"
 	"voicebridge/calls"
+	"voicebridge/control/directory"
+	"voicebridge/control/urls"
 	"voicebridge/providers"
 	"voicebridge/providers/twilio"
 	"voicebridge/ticket"
@@ -87,9 +89,11 @@ func newController(r *recorder, change func(*Config)) *Controller {
 	account := providers.NewAccount("AC1", twilio.Spec.Abilities, nil, r)
 	cfg := Config{
 		Providers: []*providers.Spec{twilio.Spec}, MaxCalls: 100, PublicURL: "https://bridge.example.com", Secret: "s",
-		Log:      slog.New(slog.DiscardHandler),
-		Accounts: map[string]Account{"main": {Spec: twilio.Spec, Account: account, From: "+15550100999"}},
-		Agents:   map[string]Agent{"": {Dialer: someone{}, Fallback: Fallback{Say: "sorry"}}},
+		Log: slog.New(slog.DiscardHandler),
+		Entries: directory.Entries{
+			Accounts: map[string]Account{"main": {Spec: twilio.Spec, Account: account, From: "+15550100999"}},
+			Agents:   map[string]Agent{"": {Dialer: someone{}, Fallback: Fallback{Say: "sorry"}}},
+		},
 	}
 	if change != nil {
 		change(&cfg)
@@ -247,7 +251,7 @@ func TestPurposes(t *testing.T) {
 		"transfer/tr_1/n/room":  providers.ForRoom,
 		"transfer/tr_1/n/party": providers.ForNext,
 	} {
-		if got := PurposeOf(ref); got != want {
+		if got := urls.PurposeOf(ref); got != want {
 			t.Errorf("%s: %d, want %d", ref, got, want)
 		}
 	}

@@ -37,39 +37,6 @@ type Outcome struct {
 	Leg string
 }
 
-// The parts of a path behind /hooks/PROVIDER/ACCOUNT/, which are also the Ref of call
-// events. Behind some of them a call's id, a token, or a transfer follows.
-const (
-	refInbound  = "inbound"
-	refStatus   = "status"
-	refAnswer   = "answer"
-	refNext     = "next"
-	RefTransfer = "transfer" // the rest is read by Transfers
-	RefHold     = "hold"     // what is heard by who waits
-)
-
-// PurposeOf returns what the URL with a ref was given to the carrier for.
-func PurposeOf(ref string) providers.Purpose {
-	if strings.Contains(ref, againMark) {
-		return providers.ForKey
-	}
-	kind, rest, _ := strings.Cut(ref, "/")
-	if kind == RefTransfer {
-		kind = rest[strings.LastIndexByte(rest, '/')+1:]
-	}
-	switch kind {
-	case refStatus:
-		return providers.ForStatus
-	case refNext, "briefed", "party":
-		return providers.ForNext
-	case "digit":
-		return providers.ForKey
-	case "room":
-		return providers.ForRoom
-	}
-	return providers.ForAnswer
-}
-
 // eventTime is for how long an event that comes again is known.
 const eventTime = 10 * time.Minute
 
@@ -89,7 +56,7 @@ func (t *told) ids() []string { return append([]string{t.Leg}, t.Aliases...) }
 // wants an answer gets one, unless the error is ErrToken, ErrNoTransfer or ErrNoAccount;
 // another event may come again after any other error.
 func (c *Controller) Handle(ctx context.Context, account string, ev *providers.CallEvent) (Outcome, error) {
-	a, known := c.cfg.Accounts[account]
+	a, known := c.Accounts()[account]
 	if !known {
 		return Outcome{}, ErrNoAccount
 	}
@@ -142,7 +109,7 @@ func (c *Controller) command(ctx context.Context, t *told, out *Outcome) error {
 func (c *Controller) decide(ctx context.Context, t *told) (Outcome, error) {
 	kind, rest, _ := strings.Cut(t.Ref, "/")
 	switch {
-	case kind == RefTransfer:
+	case kind == urls.Transfer:
 		return c.transfers.Handle(ctx, t.name, rest, t.CallEvent)
 	case t.Kind == providers.CallNotice:
 		t.log.Warn("the carrier reports", "call", t.Leg, "what", t.Raw)
@@ -153,9 +120,9 @@ func (c *Controller) decide(ctx context.Context, t *told) (Outcome, error) {
 			return Outcome{}, err
 		}
 		return Outcome{Answer: tk.Do, Result: ResultOK}, nil
-	case kind == refNext && t.Kind == providers.CallStepDone:
+	case kind == urls.Next && t.Kind == providers.CallStepDone:
 		return c.stepDone(ctx, t, rest)
-	case t.Kind == providers.CallAsked && kind == refAnswer:
+	case t.Kind == providers.CallAsked && kind == urls.Answer:
 		return c.answered(t, rest)
 	case t.Kind == providers.CallAsked:
 		return c.inbound(ctx, t)
@@ -166,7 +133,7 @@ func (c *Controller) decide(ctx context.Context, t *told) (Outcome, error) {
 	if kind == urls.Do {
 		id = ""
 	}
-	if kind == refAnswer || kind == refNext { // the carrier has one URL for all events of a call
+	if kind == urls.Answer || kind == urls.Next { // the carrier has one URL for all events of a call
 		tk, err := c.readTicket(t, ticket.Use(kind), rest)
 		if err != nil {
 			return Outcome{}, err
@@ -316,7 +283,7 @@ func (c *Controller) Words(account, token string) (string, error) {
 // that any instance needs to know of the call.
 func (c *Controller) NextURL(call *calls.Call) string {
 	token := c.Office.Make(ticketOf(ticket.Next, call), time.Now())
-	return c.HookURL(call.Provider, call.Account, refNext+"/"+token)
+	return c.HookURL(call.Provider, call.Account, urls.Next+"/"+token)
 }
 
 // progress takes word of how a call is: of our id, where the event tells it, or of the

@@ -74,7 +74,7 @@ func (c *Controller) remoteEvent(ctx context.Context, r remoteEvent) (any, error
 }
 
 func (c *Controller) remoteMove(ctx context.Context, r remoteMove) (any, error) {
-	account := c.cfg.Accounts[r.Account]
+	account := c.Accounts()[r.Account]
 	if !account.HasCommands() {
 		return nil, ErrNoCommands
 	}

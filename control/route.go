@@ -5,15 +5,9 @@ import (
 	"errors"
 	"fmt"
 
-	"voicebridge/control/router"
+	routing "voicebridge/control/router"
 	"voicebridge/providers"
 )
-
-// Route is what is done with an inbound call.
-type Route struct {
-	Agent    string            // its name in Config.Agents
-	Metadata map[string]string // told to the agent; see providers.CheckMetadata
-}
 
 // MaxSay bounds the words that a caller is told, in bytes.
 const MaxSay = 1000
@@ -24,8 +18,8 @@ const notInService = "This number is not in service."
 // route decides about an inbound call. refusal is what the caller is told instead. The error is
 // that of a question to the application that goes on: the carrier asks again.
 func (c *Controller) route(ctx context.Context, t *told) (r Route, refusal string, err error) {
-	if c.router != nil {
-		reply, err := c.router.Ask(ctx, &router.Call{Type: "call.inbound", Account: t.name,
+	if router := c.router.Load(); router != nil {
+		reply, err := router.Ask(ctx, &routing.Call{Type: "call.inbound", Account: t.name,
 			Provider: t.account.Spec.Name, Carrier: t.Leg, From: t.From, To: t.To, Metadata: t.Metadata})
 		if ctx.Err() != nil {
 			return r, "", ctx.Err()
@@ -39,8 +33,8 @@ func (c *Controller) route(ctx context.Context, t *told) (r Route, refusal strin
 		t.log.Warn("the router gave no route: the configured ones decide", "call", t.Leg, "err", err)
 	}
 	ok := true
-	if c.cfg.Route != nil {
-		r, ok = c.cfg.Route(t.name, t.From, t.To)
+	if route := c.Entries().Route; route != nil {
+		r, ok = route(t.name, t.From, t.To)
 	}
 	if !ok {
 		return r, notInService, nil
@@ -49,11 +43,11 @@ func (c *Controller) route(ctx context.Context, t *told) (r Route, refusal strin
 }
 
 // routed checks what the application has answered.
-func (c *Controller) routed(reply *router.Reply) (Route, error) {
+func (c *Controller) routed(reply *routing.Reply) (Route, error) {
 	if len(reply.Refuse) > MaxSay {
 		return Route{}, fmt.Errorf("refuse: has more than %d bytes", MaxSay)
 	}
-	r := Route{reply.Agent, reply.Metadata}
+	r := Route{Agent: reply.Agent, Metadata: reply.Metadata}
 	if reply.Refuse != "" {
 		return r, nil
 	}
@@ -62,7 +56,7 @@ func (c *Controller) routed(reply *router.Reply) (Route, error) {
 
 // CheckRoute returns what is wrong with a route.
 func (c *Controller) CheckRoute(r Route) error {
-	if c.cfg.Agents[r.Agent].Dialer == nil {
+	if c.Agents()[r.Agent].Dialer == nil {
 		return fmt.Errorf("agent: there is none named %.64q", r.Agent)
 	}
 	if err := providers.CheckMetadata(r.Metadata); err != nil {

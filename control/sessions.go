@@ -34,7 +34,7 @@ func (c *Controller) ReadMedia(spec *providers.Spec, token string) (*Admission, 
 	if err != nil {
 		return nil, err
 	}
-	account, known := c.cfg.Accounts[tk.Account]
+	account, known := c.Accounts()[tk.Account]
 	if !known {
 		return nil, ErrNoAccount
 	}
@@ -52,11 +52,11 @@ func (c *Controller) Admit(ad *Admission) error {
 	tk := ad.Ticket
 	switch {
 	case tk == nil:
-		ad.agent = c.cfg.Agents[""]
+		ad.agent = c.Agents()[""]
 	case tk.Party != "":
 		ad.agent = c.transfers.Party(tk)
 	default:
-		ad.agent = c.cfg.Agents[tk.Agent]
+		ad.agent = c.Agents()[tk.Agent]
 	}
 	if ad.agent.Dialer == nil { // the ticket is of an instance with other agents
 		return ErrNoAgent
@@ -227,7 +227,7 @@ func (c *Controller) fallback(call *calls.Call) *providers.Answer {
 	if cause := calls.Cause(call.Cause); !cause.AgentFailed() && cause != calls.StartTimeout {
 		return &providers.Answer{}
 	}
-	f := c.cfg.Agents[call.Agent].Fallback
+	f := c.Agents()[call.Agent].Fallback
 	return c.Elsewhere(call, f.Say, f.Dial)
 }
 

@@ -89,7 +89,7 @@ func (s *Server) Collect(ch chan<- prometheus.Metric) { s.requests.Collect(ch) }
 // Doors are what the server answers, by pattern.
 func (s *Server) Doors() map[string]http.HandlerFunc {
 	doors := map[string]http.HandlerFunc{"GET " + control.MusicPath: s.music}
-	doors["/hooks/{provider}/{account}/"+control.RefHold] = s.hold
+	doors["/hooks/{provider}/{account}/"+urls.Hold] = s.hold
 	doors["GET /hooks/{provider}/{account}/"+urls.Words+"/{token}"] = s.words
 	for _, ref := range []string{"inbound", "status", "status/{call}", "answer/{token}", "next/{token}", "do/{token}",
 		"transfer/{transfer}/{nonce}/{what}"} {
@@ -180,7 +180,7 @@ func (s *Server) hook(w http.ResponseWriter, r *http.Request) {
 	ref := strings.TrimPrefix(r.URL.Path, "/hooks/"+provider+"/"+name+"/")
 	h := &providers.Hook{Method: r.Method, Host: r.Host, Header: r.Header, Body: body,
 		URL:     s.cfg.Control.PublicURL(r.RequestURI),
-		Purpose: control.PurposeOf(ref)}
+		Purpose: urls.PurposeOf(ref)}
 	log := s.cfg.Log.With("provider", provider, "account", name)
 	forget, err := s.cfg.Gate.Check(name, account.Webhooks, h)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"sync"
@@ -59,7 +60,7 @@ func newTransferLoad(line bench.Line, address string) (*transferLoad, error) {
 	if err != nil {
 		return nil, err
 	}
-	x.desk = &sim.Agent{Talk: passOn, Log: config.NewLogger(io.Discard, 0, false)}
+	x.desk = &sim.Agent{Talk: passOn, Log: config.NewLogger(io.Discard, slog.LevelInfo, false)}
 	if x.agent, err = x.serve(x.desk); err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -95,7 +96,7 @@ func testCommands(t *testing.T, spec *providers.Spec) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	agent := &sim.Agent{Talk: sim.Echo, Log: config.NewLogger(io.Discard, 0, false)}
+	agent := &sim.Agent{Talk: sim.Echo, Log: config.NewLogger(io.Discard, slog.LevelInfo, false)}
 	agents := httptest.NewServer(agent)
 	t.Cleanup(func() { agents.Close(); agent.Wait() })
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -34,7 +35,7 @@ func (c *serveCmd) Run(ctx context.Context, out output) (err error) {
 		return err
 	}
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + int(cfg.Media.Loops)) // see ws.Loop
-	log, flush := cfg.Logger(os.Stderr)
+	log, level, flush := cfg.Logger(os.Stderr)
 	defer flush()
 	settings, closeAll, err := cfg.Bridge(log)
 	defer func() { err = errors.Join(err, closeAll()) }()
@@ -42,9 +43,17 @@ func (c *serveCmd) Run(ctx context.Context, out output) (err error) {
 		return err
 	}
 	server := bridge.New(settings)
+	certificate, err := cfg.NewCertificate(log)
+	if err != nil {
+		return err
+	}
 	public, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
+	}
+	if certificate != nil {
+		public = tls.NewListener(public, &tls.Config{GetCertificate: certificate.Get, MinVersion: tls.VersionTLS12,
+			NextProtos: []string{"http/1.1"}})
 	}
 	var admin net.Listener
 	if cfg.Admin != "" {
@@ -54,7 +63,11 @@ func (c *serveCmd) Run(ctx context.Context, out output) (err error) {
 		log.Info("metrics and health", "url", "http://"+admin.Addr().String()+"/metrics")
 	}
 	describe(log, server.Control(), &settings, public.Addr().String())
+	r := &reloader{path: c.Config, server: server, now: cfg, running: settings, level: level, certificate: certificate,
+		log: log}
+	stop := r.follow(ctx)
 	err = server.Serve(ctx, public, admin)
+	stop()
 	log.Info("stopped")
 	return err
 }

@@ -6,6 +6,7 @@ import (
 
 	"voicebridge/calls"
 	"voicebridge/control"
+	"voicebridge/control/urls"
 	"voicebridge/providers"
 	"voicebridge/transfer"
 )
@@ -15,7 +16,7 @@ type carrier struct{ *Transfers }
 
 // hookURL is the URL of a webhook of a transfer.
 func (t *Transfers) hookURL(r *transfer.Record, what string) string {
-	return t.control.HookURL(r.Provider, r.Account, control.RefTransfer+"/"+r.ID+"/"+r.Nonce+"/"+what)
+	return t.control.HookURL(r.Provider, r.Account, urls.Transfer+"/"+r.ID+"/"+r.Nonce+"/"+what)
 }
 
 // account returns the transfer's account.

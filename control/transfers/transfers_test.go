@@ -17,6 +17,7 @@ import (
 	"voicebridge/agent"
 	"voicebridge/calls"
 	"voicebridge/control"
+	"voicebridge/control/directory"
 	"voicebridge/providers"
 	"voicebridge/providers/twilio"
 	"voicebridge/transfer"
@@ -84,9 +85,11 @@ func newTransfers(t *testing.T, f *fake) (*Transfers, *control.Controller, calls
 	log := slog.New(slog.DiscardHandler)
 	c := control.New(control.Config{
 		Providers: []*providers.Spec{twilio.Spec}, MaxCalls: 10, PublicURL: "https://bridge.example.com", Secret: "s",
-		Log:      log,
-		Accounts: map[string]control.Account{"main": {Spec: twilio.Spec, Account: account}},
-		Agents:   map[string]control.Agent{"brief": {Dialer: someone{}}},
+		Log: log,
+		Entries: directory.Entries{
+			Accounts: map[string]control.Account{"main": {Spec: twilio.Spec, Account: account}},
+			Agents:   map[string]control.Agent{"brief": {Dialer: someone{}}},
+		},
 	})
 	times := transfer.Defaults
 	times.Instance = "a"

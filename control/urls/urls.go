@@ -10,11 +10,44 @@ import (
 	"voicebridge/ticket"
 )
 
-// The parts of webhooks' URLs behind the account's own that this package makes.
+// The parts of a path behind /hooks/PROVIDER/ACCOUNT/, which are also the Ref of call
+// events. Behind some of them a call's id, a token, or a transfer follows.
 const (
-	Do    = "do"    // an answer that was decided before
-	Words = "words" // where a carrier that plays files fetches words
+	Inbound  = "inbound"
+	Status   = "status"
+	Answer   = "answer"
+	Next     = "next"
+	Transfer = "transfer" // the rest is read by Transfers
+	Hold     = "hold"     // what is heard by who waits
+	Do       = "do"       // an answer that was decided before
+	Words    = "words"    // where a carrier that plays files fetches words
 )
+
+// PurposeOf returns what the URL with a ref was given to the carrier for.
+func PurposeOf(ref string) providers.Purpose {
+	if strings.Contains(ref, Again) {
+		return providers.ForKey
+	}
+	kind, rest, _ := strings.Cut(ref, "/")
+	if kind == Transfer {
+		kind = rest[strings.LastIndexByte(rest, '/')+1:]
+	}
+	switch kind {
+	case Status:
+		return providers.ForStatus
+	case Next, "briefed", "party":
+		return providers.ForNext
+	case "digit":
+		return providers.ForKey
+	case "room":
+		return providers.ForRoom
+	}
+	return providers.ForAnswer
+}
+
+// Again follows a ref that is asked for again; what the carrier said the first time, and does
+// not say again, follows it.
+const Again = "~"
 
 // URLs are those of an instance.
 type URLs struct {
