@@ -37,6 +37,14 @@ import (
 	"voicebridge/wav"
 )
 
+// carriers are the names of those that have accounts.
+func carriers() (names []string) {
+	for _, s := range all.Specs {
+		names = append(names, s.Name)
+	}
+	return names
+}
+
 // accountName is what may stand in a URL's path.
 var accountName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
@@ -58,7 +66,8 @@ func (c *Config) MakeAccounts() (map[string]control.Account, error) {
 				"of URLs", name))
 			continue
 		case spec == nil || spec.NewAccount == nil:
-			errs = append(errs, fmt.Errorf("%s.provider: %q is no carrier with accounts", field, keys.Provider))
+			errs = append(errs, fmt.Errorf("%s.provider: %q is no carrier with accounts%s: there are %s", field,
+				keys.Provider, meant(keys.Provider, carriers()), strings.Join(carriers(), ", ")))
 			continue
 		}
 		for _, n := range append([]string{keys.From}, keys.Numbers...) {

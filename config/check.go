@@ -75,6 +75,11 @@ func (c *Config) checkAddresses(wrong complaint) {
 		wrong("public_url", "must be the https:// URL at which carriers reach this bridge: signatures are checked "+
 			"with it")
 	}
+	for _, own := range []string{"/hooks", "/media"} {
+		if before, _, has := strings.Cut(c.PublicURL, own); has {
+			wrong("public_url", "must be the URL of the bridge, not that of a webhook: %s", before)
+		}
+	}
 	if c.InstanceURL != "" && !publicURL(c.InstanceURL) {
 		wrong("instance_url", "must be the https:// URL at which carriers reach this very instance")
 	}
@@ -200,11 +205,31 @@ func address(s string) bool {
 // without query.
 func publicURL(s string) bool {
 	u, err := url.Parse(s)
-	if err != nil || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+	if err != nil || !strings.HasPrefix(s, u.Scheme) || u.Host == "" || u.RawQuery != "" || u.Fragment != "" ||
+		u.User != nil {
 		return false
 	}
 	ip := net.ParseIP(u.Hostname())
 	return u.Scheme == "https" || u.Scheme == "http" && (u.Hostname() == "localhost" || ip != nil && ip.IsLoopback())
+}
+
+// answerTime is what an answer takes beside the router.
+const answerTime = 500 * time.Millisecond
+
+// patience is how long the least patient of the accounts' carriers waits for an answer; 0: nobody
+// knows.
+func (c *Config) patience() (least time.Duration, who string) {
+	for _, block := range c.Accounts {
+		keys, _, err := block.split()
+		spec := all.Lookup(keys.Provider)
+		if err != nil || spec == nil {
+			continue
+		}
+		if wait := spec.Abilities.AnswerWait; wait > 0 && (least == 0 || wait < least) {
+			least, who = wait, spec.Name
+		}
+	}
+	return least, who
 }
 
 // checkTargets checks where the user's application is.
@@ -217,6 +242,11 @@ func (c *Config) checkTargets(wrong complaint) {
 		if err := target.Check(); err != nil {
 			key, words, _ := strings.Cut(err.Error(), ": ")
 			wrong(field+"."+key, "%s", words)
+		}
+		if wait, who := c.patience(); field == "router" && wait > 0 && target.Timeout > wait-answerTime {
+			wrong("router.timeout", "%v is too long for %s, which waits %v for an answer: at most %v", target.Timeout,
+				who,
+				wait, wait-answerTime)
 		}
 		if target.Timeout < 100*time.Millisecond || target.Timeout > 10*time.Second {
 			wrong(field+".timeout", "%v must be between 100ms and 10s", target.Timeout)
@@ -257,8 +287,11 @@ func (c *Config) checkTransfers(wrong complaint) {
 		}
 	}
 	if t.Music != "" {
-		if _, _, err := wav.Read(t.Music); err != nil {
-			wrong("transfers.music", "must be a WAV file of 16-bit PCM: %v", err)
+		switch pcm, _, err := wav.Read(t.Music); {
+		case err != nil:
+			wrong("transfers.music", "must be a WAV file: %v", err)
+		case silent(pcm):
+			wrong("transfers.music", "%s has no audio, or only silence", t.Music)
 		}
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"voicebridge/providers"
 	"voicebridge/providers/all"
 	"voicebridge/session"
+	"voicebridge/wav"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -93,17 +94,18 @@ func TestConfigErrors(t *testing.T) {
 			t.Errorf("%s\n%v\nwant something about %q", yaml, err, want)
 		}
 	}
-	const account = good + "public_url: https://h\naccounts: {main: {provider: twilio, account_sid: AC1, auth_token: " +
+	const account = good + "public_url: https://h\naccounts: {main: {provider: twilio, account_sid: " +
+		"AC00000000000000000000000000000001, auth_token: " +
 		"hush}}\n"
 	if _, err := Parse([]byte(account), env(nil)); err != nil {
 		t.Error(err)
 	}
 	for old, tt := range map[string][2]string{
-		"public_url: https://h":  {"public_url: http://h", "public_url"},
-		"https://h":              {"https://h?q", "public_url"},
-		"provider: twilio":       {"provider: nobody", "accounts.main.provider"},
-		"main:":                  {"'a/b':", "accounts"},
-		"account_sid: AC1":       {"account_sid: 7", "accounts.main."},
+		"public_url: https://h": {"public_url: http://h", "public_url"},
+		"https://h":             {"https://h?q", "public_url"},
+		"provider: twilio":      {"provider: nobody", "accounts.main.provider"},
+		"main:":                 {"'a/b':", "accounts"},
+		"account_sid: AC00000000000000000000000000000001": {"account_sid: 7", "accounts.main."},
 		"auth_token: hush":       {"auth_token: ''", "accounts.main.auth_token"},
 		", auth_token: hush":     {", auth_tokens: hush", "auth_tokens"},
 		"{provider: twilio, acc": {"{provider: vonage, acc", "accounts.main."},
@@ -171,7 +173,8 @@ func TestConfigErrors(t *testing.T) {
 			"}}]\npublic_url: https", "routes[0].metadata"},
 		"auth_token: hush":   {"auth_token: hush, from: 555", "accounts.main.from"},
 		", auth_token: hush": {", auth_token: hush, numbers: 7", "accounts.main."},
-		"account_sid: AC1":   {"account_sid: AC1, base_url: 'http://x.example'", "accounts.main.base_url"},
+		"account_sid: AC00000000000000000000000000000001": {"account_sid: AC00000000000000000000000000000001, " +
+			"base_url: 'http://x.example'", "accounts.main.base_url"},
 	} {
 		_, err := Parse([]byte(strings.Replace(pooled, old, tt[0], 1)), env(nil))
 		if err == nil || !strings.Contains(err.Error(), tt[1]) || strings.Contains(err.Error(), "hush") {
@@ -207,7 +210,7 @@ func TestConfigLines(t *testing.T) {
 accounts:
   main:
     provider: twilio
-    account_sid: AC1
+    account_sid: AC00000000000000000000000000000001
     auth_tokn: hush
   other: {provider: vonage, api_key: k, application_id: a, signature_secret: "${NOPE}", rate: 1}
 agent:
@@ -221,7 +224,8 @@ routes:
 	if err == nil {
 		t.Fatal("taken")
 	}
-	for _, want := range []string{"empty: NOPE", "accounts.main.auth_tokn: is no key of such an account (line 6)",
+	for _, want := range []string{"empty: NOPE",
+		"accounts.main.auth_tokn: is no key of such an account; did you mean auth_token? (line 6)",
 		"(line 9)",
 		`routes[0].to: "15550100" would never fit`, "(line 12)", `routes[1].from: "+1 555*" would never fit`,
 		"(line 13)"} {
@@ -376,5 +380,48 @@ transfers: {destinations: {desk: {to: +15550101, digits: 0101}}}
 	}
 	if cfg.Limits.Calls != 16 {
 		t.Errorf("a number is %d, want 16", cfg.Limits.Calls)
+	}
+}
+
+// TestMistakes: what people write by mistake is told with the mend.
+func TestMistakes(t *testing.T) {
+	dir := t.TempDir()
+	music := filepath.Join(dir, "silence.wav")
+	if err := wav.Write(music, make([]int16, 8000), 8000); err != nil {
+		t.Fatal(err)
+	}
+	const base = "media: {token: abcdefghijklmnopqrstuv}\nagent: {url: 'ws://127.0.0.1:1/'}\npublic_url: " +
+		"https://b.example\n"
+	account := func(sid, token string) string {
+		return "accounts: {main: {provider: twilio, account_sid: " + sid + ", auth_token: " + token + "}}\n"
+	}
+	const sid = "AC00000000000000000000000000000001"
+	for text, want := range map[string]string{
+		base + "lisen: x\n": "lisen: there is no such key; did you mean listen? " +
+			"(line 4)",
+		base + "limits: {cals: 1}\n": "limits.cals: there is no such key; did you mean calls?",
+		base + "api: {tokens: [{nme: x}]}\n": "api.tokens[0].nme: there is no such key; did you mean " +
+			"name?",
+		base + "agents: {a: {url: 'ws://h/', pol: true}}\n": "agents.a.pol: there is no such key; did you mean pool?",
+		base + "accounts: {main: {provider: twillio}}\n": "is no carrier with accounts; did you mean twilio?: " +
+			"there are",
+		base + account(sid, "$TOKEN"):      "$TOKEN: must be ${TOKEN}",
+		base + account(sid, "'${PADDED}'"): "environment variable PADDED: has spaces",
+		base + account("AC123", "x"):       "account_sid: must be",
+		strings.Replace(base, "b.example", "b.example/hooks/twilio/main/inbound", 1) + account(sid,
+			"x"): "not that of a webhook: https://b.example",
+		strings.Replace(base, "https://", "HTTPS://", 1) + account(sid,
+			"x"): "public_url: must be the https:// URL",
+		base + account(sid, "x") + "router: {url: 'https://r.example', timeout: 10s}\n": "",
+		base + "accounts: {v: {provider: vonage, api_key: k, api_secret: s, signature_secret: " +
+			"00000000000000000000000000000000}}\n" +
+			"router: {url: 'https://r.example', timeout: 5s}\n": "router.timeout: 5s is too long for vonage, which " +
+			"waits 5s for an answer: at most 4.5s",
+		base + "transfers: {music: " + music + "}\n": "has no audio, or only silence",
+	} {
+		_, err := Parse([]byte(text), env(map[string]string{"PADDED": "x\n", "TOKEN": "x"}))
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v\nwant %s", text, err, want)
+		}
 	}
 }

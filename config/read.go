@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -49,6 +50,9 @@ func Parse(b []byte, env func(string) string) (*Config, error) {
 		return nil, errors.New(firstLine(err))
 	}
 	if some != nil {
+		if err := errors.Join(checkKeys(b), checkBare(b)); err != nil {
+			return nil, err
+		}
 		if err := yaml.UnmarshalWithOptions(b, cfg, yaml.Strict()); err != nil {
 			return nil, errors.New(firstLine(err))
 		}
@@ -72,12 +76,15 @@ func Parse(b []byte, env func(string) string) (*Config, error) {
 var numbers = []token.Type{token.IntegerType, token.FloatType, token.OctetIntegerType, token.HexIntegerType,
 	token.BinaryIntegerType}
 
+// tokens are those of a file.
+func tokens(b []byte) token.Tokens { return lexer.Tokenize(string(b)) }
+
 // quoted puts quotes around numbers that are not written as a program would: what takes a text
 // then has all of it, and what takes a number still does.
 func quoted(b []byte) []byte {
 	lines := strings.Split(string(b), "\n")
 	var odd []*token.Token
-	for _, t := range lexer.Tokenize(string(b)) {
+	for _, t := range tokens(b) {
 		plain, err := strconv.ParseInt(t.Value, 10, 64)
 		if slices.Contains(numbers, t.Type) && (err != nil || strconv.FormatInt(plain, 10) != t.Value) {
 			odd = append(odd, t)
@@ -113,6 +120,10 @@ func (x *expander) value(reference string) string {
 		return strings.TrimSpace(string(b))
 	}
 	v := x.env(name)
+	if v != strings.TrimSpace(v) {
+		x.unread = append(x.unread, fmt.Errorf("environment variable %s: has spaces, or a line break, around its value",
+			name))
+	}
 	if v == "" {
 		x.missing = append(x.missing, name)
 		return reference // so that all else can be checked
@@ -222,7 +233,7 @@ func (b Block) decode(whose string) func(into any) error {
 		}
 		first := firstLine(err)
 		if m := unknownKey.FindStringSubmatch(first); m != nil {
-			return fmt.Errorf("%s: is no key of %s", m[1], whose)
+			return fmt.Errorf("%s: is no key of %s%s", m[1], whose, meant(m[1], keysOf(reflect.TypeOf(into).Elem())))
 		}
 		return fmt.Errorf("block: %s", first[strings.Index(first, "]")+1:])
 	}

@@ -43,6 +43,7 @@ type Abilities struct {
 	// 0: any number
 	DigitsAtOnce   int           `json:"digits_at_once" means:"sends at most so many digits in a request"`
 	KeyWait        time.Duration `json:"key_wait_ns" means:"waits at least so long for a key"`
+	AnswerWait     time.Duration `json:"answer_wait_ns" means:"waits at most so long for an answer"`
 	SignsBodies    bool          `json:"signs_bodies" means:"signs the body of a webhook"`
 	SignsHandshake bool          `json:"signs_handshake" means:"signs the handshake of a media connection"`
 }

@@ -89,7 +89,7 @@ func TestTwilio(t *testing.T) {
 	s := start(t)
 	const token = "a token with ünïcode"
 	account, err := twilio.NewAccount(providers.Setup{Decode: func(c any) error {
-		*c.(*twilio.Config) = twilio.Config{AccountSID: "AC1", AuthToken: token}
+		*c.(*twilio.Config) = twilio.Config{AccountSID: "AC00000000000000000000000000000001", AuthToken: token}
 		return nil
 	}})
 	if err != nil {

@@ -3,7 +3,7 @@ package twilio
 import (
 	"errors"
 	"net/url"
-	"strings"
+	"regexp"
 
 	"voicebridge/providers"
 	"voicebridge/providers/internal/rest"
@@ -33,6 +33,9 @@ func NewAccount(setup providers.Setup) (*providers.Account, error) {
 		&commands{cfg: cfg, base: base, http: setup.HTTP}), nil
 }
 
+// accountSID is the form of an account's SID.
+var accountSID = regexp.MustCompile(`^AC[0-9a-fA-F]{32}$`)
+
 // readConfig reads and checks the configuration. base is nil where Twilio's own URL is
 // meant.
 func readConfig(setup providers.Setup) (cfg Config, base *url.URL, err error) {
@@ -40,8 +43,8 @@ func readConfig(setup providers.Setup) (cfg Config, base *url.URL, err error) {
 		return cfg, nil, err
 	}
 	switch {
-	case !strings.HasPrefix(cfg.AccountSID, "AC"):
-		return cfg, nil, errors.New("account_sid: must be the SID of the account, which begins with AC")
+	case !accountSID.MatchString(cfg.AccountSID):
+		return cfg, nil, errors.New("account_sid: must be the SID of the account: AC and 32 hexadecimal digits")
 	case cfg.AuthToken == "":
 		return cfg, nil, errors.New("auth_token: must be the account's auth token: webhooks are signed with it")
 	case (cfg.APIKey == "") != (cfg.APISecret == ""):

@@ -4,6 +4,7 @@
 package twilio
 
 import (
+	"time"
 	"voicebridge/codec"
 	"voicebridge/providers"
 	"voicebridge/providers/internal/twiliomedia"
@@ -37,6 +38,7 @@ var abilities = providers.Abilities{
 	DetectsHumans:  true,
 	SignsBodies:    true,
 	SignsHandshake: true,
+	AnswerWait:     15 * time.Second,
 }
 
 var dialect = &twiliomedia.Dialect{Name: "twilio"}

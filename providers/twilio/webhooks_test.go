@@ -221,7 +221,7 @@ func TestConfig(t *testing.T) {
 		"base_url":    func(c *Config) { c.BaseURL = "http://api.example.com" },
 	} {
 		_, err := NewAccount(providers.Setup{Decode: func(c any) error {
-			*c.(*Config) = Config{AccountSID: "AC1", AuthToken: "t"}
+			*c.(*Config) = Config{AccountSID: "AC00000000000000000000000000000001", AuthToken: "t"}
 			change(c.(*Config))
 			return nil
 		}})
@@ -243,7 +243,7 @@ func TestRegion(t *testing.T) {
 		"https://api.dublin.ie1.twilio.com": {Edge: "dublin", Region: "ie1"},
 		"https://proxy.example:8443":        {BaseURL: "https://proxy.example:8443"},
 	} {
-		cfg.AccountSID, cfg.AuthToken = "AC1", "t"
+		cfg.AccountSID, cfg.AuthToken = "AC00000000000000000000000000000001", "t"
 		a, err := NewAccount(providers.Setup{Decode: func(c any) error { *c.(*Config) = cfg; return nil },
 			HTTP: transport})
 		if err != nil {

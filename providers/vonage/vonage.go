@@ -38,6 +38,7 @@ var abilities = providers.Abilities{
 	Queue:       3072 * codec.FrameTime,
 
 	CompletesFirst: true,
+	AnswerWait:     5 * time.Second,
 	RoomAtLeg:      true,
 	DetectDigits:   true,
 	DigitsAtOnce:   digitsAtOnce,
