@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"path"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -125,7 +126,7 @@ func New(cfg Config) *Bridge {
 		maps.Copy(b.doors, doors)
 	}
 	b.metrics = prometheus.NewRegistry()
-	b.metrics.MustRegister(collectors.NewGoCollector(),
+	b.metrics.MustRegister(buildInfo(), collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		b.control.Totals(), webhooks, b.media)
 	if b.transfers != nil {
@@ -146,10 +147,27 @@ func New(cfg Config) *Bridge {
 	return b
 }
 
+// buildInfo says what the program was built from.
+func buildInfo() prometheus.Collector {
+	version, revision, tool := "", "", ""
+	if info, ok := debug.ReadBuildInfo(); ok {
+		version, tool = info.Main.Version, info.GoVersion
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				revision = s.Value
+			}
+		}
+	}
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "voicebridge_build_info",
+		Help:        "1; the labels tell what the program was built from.",
+		ConstLabels: prometheus.Labels{"version": version, "revision": revision, "goversion": tool},
+	}, func() float64 { return 1 })
+}
+
 // eventCounts counts the events for the user's application.
 func (b *Bridge) eventCounts(result string, which int) prometheus.Collector {
 	return prometheus.NewCounterFunc(prometheus.CounterOpts{
-		Name:        "voicebridge_events_sent_total",
+		Name:        "voicebridge_application_events_total",
 		Help:        "Events for the user's application: taken by it, lost, or not_taken and sent again.",
 		ConstLabels: prometheus.Labels{"result": result},
 	}, func() float64 {

@@ -733,6 +733,11 @@ func TestMetrics(t *testing.T) {
 		_, body := get(t, b.admin+"/metrics")
 		for _, want := range []string{
 			`voicebridge_calls{provider="twilio"} 0`,
+			`voicebridge_calls_limit 1000`,
+			`voicebridge_account_calls_ended_total{account="",agent="",cause="caller_hangup"} 1`,
+			`voicebridge_call_duration_seconds_count{provider="twilio"} 1`,
+			`voicebridge_agent_connect_seconds_count{agent=""} 1`,
+			`voicebridge_build_info{`,
 			`voicebridge_calls_ended_total{cause="caller_hangup",provider="twilio"} 1`,
 			`voicebridge_calls_ended_total{cause="agent_lost",provider="vonage"} 0`,
 			`voicebridge_frames_total{direction="in",provider="twilio"} 25`,

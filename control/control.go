@@ -99,7 +99,7 @@ func New(cfg Config) *Controller {
 	}
 	c.URLs = &urls.URLs{Public: cfg.PublicURL, Instance: cfg.InstanceURL, Alone: cfg.Cluster == nil,
 		Office: ticket.New(cfg.Secret)}
-	c.totals = totals.New(cfg.Providers, &c.sessions, c.parked)
+	c.totals = totals.New(cfg.Providers, &c.sessions, cfg.MaxCalls, c.parked)
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	c.Work = background.New(c.Guard)
 	c.Directory = directory.New(cfg.Entries)

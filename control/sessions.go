@@ -128,7 +128,7 @@ func (c *Controller) Begin(ctx context.Context, ad *Admission, m session.Media) 
 		defer cancel(nil)
 		defer stop()
 		cause := calls.BridgeFault // where Run panics: what it has begun may be left
-		defer func() { c.totals.Ended(sess, cause) }()
+		defer func() { c.totals.Ended(sess, record.Account, record.Agent, cause) }()
 		defer c.Guard("the call " + sess.ID)
 		cause = sess.Run(ctx).Cause
 	}()
@@ -159,7 +159,8 @@ func (c *Controller) controlOf(ad *Admission, record *calls.Call, sess func() *s
 	id, leg, account := record.ID, record.CarrierID, ad.Account
 	control := session.Control{
 		Panicked: func(v any, stack []byte) { c.panicked("the call "+id, v, stack) },
-		Streaming: func(call *agent.Call) {
+		Streaming: func(call *agent.Call, took time.Duration) {
+			c.totals.Connected(record.Agent, took)
 			c.book.Bind(id, call.Start.Call)
 			c.book.Began(id)
 			c.confirm(record, account, sess())

@@ -16,6 +16,7 @@ import (
 func (s *Session) dialAgent(ctx context.Context) {
 	defer s.guard()
 	dial, stop := s.during(ctx, s.Config.AgentDial)
+	began := time.Now()
 	conn, err := s.Dialer.Dial(dial, s.call)
 	stop()
 	if err != nil {
@@ -25,7 +26,7 @@ func (s *Session) dialAgent(ctx context.Context) {
 	s.tune(conn)
 	s.notice(func() {
 		if s.Control.Streaming != nil {
-			s.Control.Streaming(s.call)
+			s.Control.Streaming(s.call, time.Since(began))
 		}
 	})
 	conn.Serve(agentSide{s})

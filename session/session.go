@@ -71,8 +71,9 @@ type Options struct {
 // nil. None is called under a lock of the session's but Streaming and Ending, which
 // are in order; they must not block.
 type Control struct {
-	// Streaming is called once the agent is connected, unless Ending has been.
-	Streaming func(*agent.Call)
+	// Streaming is called once the agent is connected, which took so long, unless Ending has
+	// been.
+	Streaming func(c *agent.Call, took time.Duration)
 	// Ending is called with the end of the session, once, before the carrier's
 	// connection is closed.
 	Ending func(calls.End)
@@ -275,6 +276,9 @@ func (s *Session) AnsweredBy(who providers.AnsweredBy) {
 }
 
 func (s *Session) now() time.Duration { return time.Since(s.epoch) }
+
+// Length is how long the session has lasted so far.
+func (s *Session) Length() time.Duration { return s.now() }
 
 // Stats returns a copy of the counters so far.
 func (s *Session) Stats() audio.Stats {

@@ -237,7 +237,7 @@ func TestTooLate(t *testing.T) {
 		until := make(chan struct{})
 		var told []string
 		s := newSession(l, slow{loopAgent{l}, until}, Control{
-			Streaming: func(*agent.Call) { told = append(told, "streaming") },
+			Streaming: func(*agent.Call, time.Duration) { told = append(told, "streaming") },
 			Ending: func(end calls.End) {
 				told = append(told, string(end.Cause))
 				close(until)

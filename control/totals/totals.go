@@ -5,6 +5,7 @@ package totals
 import (
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -19,6 +20,10 @@ import (
 type Totals struct {
 	placed   *prometheus.CounterVec
 	panics   prometheus.Counter
+	lengths  *prometheus.HistogramVec // of calls
+	connects *prometheus.HistogramVec // of agents
+	ends     *prometheus.CounterVec   // by account and agent
+	limit    float64                  // of calls
 	sessions *session.Registry
 	parked   func() map[string]int
 
@@ -36,8 +41,9 @@ var placeResults = []string{"ok", string(providers.ErrCredentials), string(provi
 	string(providers.ErrRejected),
 	string(providers.ErrRate), string(providers.ErrUnavailable), "error"}
 
-// New makes totals of the carriers' calls. parked tells how many agents wait, by pool.
-func New(specs []*providers.Spec, sessions *session.Registry, parked func() map[string]int) *Totals {
+// New makes totals of the carriers' calls, of which so many may be live. parked tells how many
+// agents wait, by pool.
+func New(specs []*providers.Spec, sessions *session.Registry, limit int, parked func() map[string]int) *Totals {
 	t := &Totals{
 		placed: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "voicebridge_calls_placed_total",
@@ -45,6 +51,17 @@ func New(specs []*providers.Spec, sessions *session.Registry, parked func() map[
 		}, []string{"provider", "result"}),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{Name: "voicebridge_panics_total",
 			Help: "Faults of the bridge's own that have ended one call, or one piece of work, and not the program."}),
+		lengths: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "voicebridge_call_duration_seconds",
+			Help: "Length of calls' streams.", Buckets: []float64{5, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200},
+		}, []string{"provider"}),
+		connects: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "voicebridge_agent_connect_seconds",
+			Help:    "Time from the start of a stream until its agent was connected.",
+			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}, []string{"agent"}),
+		ends: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "voicebridge_account_calls_ended_total",
+			Help: "Calls that have ended, by account and agent of the configuration, and cause.",
+		}, []string{"account", "agent", "cause"}),
+		limit:    float64(limit),
 		sessions: sessions, parked: parked, byCarrier: map[string]*carrierTotals{},
 	}
 	for _, s := range specs {
@@ -76,8 +93,15 @@ func (t *Totals) Placed(provider string, err error) {
 // Panicked counts a fault of the bridge's own.
 func (t *Totals) Panicked() { t.panics.Inc() }
 
+// Connected counts an agent that was connected, by its name.
+func (t *Totals) Connected(agent string, took time.Duration) {
+	t.connects.WithLabelValues(agent).Observe(took.Seconds())
+}
+
 // Ended moves a session's numbers to the totals in one step, and out of the registry.
-func (t *Totals) Ended(s *session.Session, cause calls.Cause) {
+func (t *Totals) Ended(s *session.Session, account, agent string, cause calls.Cause) {
+	t.lengths.WithLabelValues(s.Spec.Name).Observe(s.Length().Seconds())
+	t.ends.WithLabelValues(account, agent, string(cause)).Inc()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	stats := s.Stats()
@@ -94,6 +118,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 var (
 	callsDesc  = desc("calls", "Live calls.", "provider")
 	endedDesc  = desc("calls_ended_total", "Calls that have ended, by cause.", "provider", "cause")
+	limitDesc  = desc("calls_limit", "How many calls may be live: limits.calls.")
 	parkedDesc = desc("pool_agents", "Agents that wait for calls.", "pool")
 )
 
@@ -101,7 +126,10 @@ var (
 func (t *Totals) Describe(ch chan<- *prometheus.Desc) {
 	t.placed.Describe(ch)
 	t.panics.Describe(ch)
-	for _, d := range []*prometheus.Desc{callsDesc, endedDesc, parkedDesc} {
+	t.lengths.Describe(ch)
+	t.connects.Describe(ch)
+	t.ends.Describe(ch)
+	for _, d := range []*prometheus.Desc{callsDesc, endedDesc, parkedDesc, limitDesc} {
 		ch <- d
 	}
 	audio.Describe(ch)
@@ -111,6 +139,10 @@ func (t *Totals) Describe(ch chan<- *prometheus.Desc) {
 func (t *Totals) Collect(ch chan<- prometheus.Metric) {
 	t.placed.Collect(ch)
 	t.panics.Collect(ch)
+	t.lengths.Collect(ch)
+	t.connects.Collect(ch)
+	t.ends.Collect(ch)
+	ch <- prometheus.MustNewConstMetric(limitDesc, prometheus.GaugeValue, t.limit)
 	for pool, n := range t.parked() {
 		ch <- prometheus.MustNewConstMetric(parkedDesc, prometheus.GaugeValue, float64(n), pool)
 	}

@@ -24,7 +24,7 @@ var (
 		"were refused (agent); agent_unknown: of a type that is not known.", "provider", "kind")
 	gapsDesc    = desc("playout_gaps_total", "Holes that callers heard in the middle of speech.", "provider")
 	gapTimeDesc = desc("playout_gap_seconds_total", "Length of these holes.", "provider")
-	eventsDesc  = desc("events_total", "Digits, marks and clears.", "provider", "kind")
+	eventsDesc  = desc("media_events_total", "Digits, marks and clears.", "provider", "kind")
 	delayDesc   = desc("delay_seconds",
 		"Time from a frame's arrival to its delivery: in is caller to agent, out agent to caller for audio that can "+
 			"be played at once.",
