@@ -30,11 +30,11 @@ func Read(path string) (samples []int16, rate int, err error) {
 		err = fmt.Errorf("%s: larger than %d bytes", path, maxSize)
 	}
 	if err != nil {
-		return nil, 0, fmt.Errorf("wav: %w", err)
+		return nil, 0, err
 	}
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return nil, 0, fmt.Errorf("wav: %w", err)
+		return nil, 0, err
 	}
 	samples, rate, err = Parse(b)
 	if err != nil {

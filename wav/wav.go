@@ -5,7 +5,6 @@ package wav
 
 import (
 	"encoding/binary"
-	"fmt"
 	"os"
 
 	"voicebridge/codec"
@@ -30,7 +29,7 @@ func Append(dst []byte, samples []int16, rate int) []byte {
 // Write writes a file with mono 16-bit PCM.
 func Write(path string, samples []int16, rate int) error {
 	if err := os.WriteFile(path, Append(nil, samples, rate), 0o644); err != nil {
-		return fmt.Errorf("wav: %w", err)
+		return err
 	}
 	return nil
 }

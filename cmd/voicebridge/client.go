@@ -16,6 +16,7 @@ import (
 
 	"voicebridge/api/client"
 	"voicebridge/calls"
+	"voicebridge/providers"
 )
 
 type callCmd struct {
@@ -29,7 +30,7 @@ type callCmd struct {
 	Detect  string            `help:"What to do about answering machines: ${enum} (default ${default})." enum:"off,report,hangup" default:"off"`
 	Digits  string            `help:"Digits to send when the call is answered; w waits for half a second."`
 	Key     string            `help:"Idempotency key: a repeated request with it places no second call." placeholder:"KEY"`
-	Wait    bool              `help:"Show what becomes of the call until it ends."`
+	Wait    bool              `help:"Show what becomes of the call until it ends. The exit status is 1 unless it was answered and ended in good order."`
 }
 
 // Run places a call.
@@ -67,7 +68,10 @@ func (c *callCmd) Run(ctx context.Context, out output) error {
 	if err := c.Do(ctx, "GET", "/v1/calls/"+url.PathEscape(call.ID), nil, &end); err != nil {
 		return err
 	}
-	fmt.Fprintln(out, "ended:", end.Status, end.Cause, end.Error)
+	fmt.Fprintln(out, strings.TrimSpace(fmt.Sprintln("ended:", end.Status, end.Cause, end.Error)))
+	if end.Status != providers.StatusCompleted || calls.Cause(end.Cause).Fault() && end.Cause != "" {
+		return exitCode(exitFailed)
+	}
 	return nil
 }
 

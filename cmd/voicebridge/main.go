@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+	kongcompletion "github.com/jotaen/kong-completion"
 
 	"voicebridge/bench/runner"
 	"voicebridge/providers/all"
@@ -33,7 +34,9 @@ type cli struct {
 	Providers providersCmd `cmd:"" help:"List the carriers and what they can do."`
 	Numbers   numbersCmd   `cmd:"" help:"List the numbers of an account, with what they can do and where their webhooks point."`
 	Version   versionCmd   `cmd:"" help:"Print the version."`
-	Yardstick yardstickCmd `cmd:"" hidden:"" help:"Pass messages on between a carrier and an agent, for bench to compare with."`
+
+	Completion kongcompletion.Completion `cmd:"" help:"Print how a shell completes commands and flags."`
+	Yardstick  yardstickCmd              `cmd:"" hidden:"" help:"Pass messages on between a carrier and an agent, for bench to compare with."`
 }
 
 // output is where commands print for people; logs go to stderr.
@@ -51,9 +54,21 @@ func main() {
 			err = errors.New("interrupted")
 		}
 		fmt.Fprintln(os.Stderr, "voicebridge:", err)
-		os.Exit(1)
+		if errors.As(err, new(usageError)) {
+			os.Exit(exitUsage)
+		}
+		os.Exit(exitFailed)
 	}
 }
+
+// The exit statuses, beside 0.
+const (
+	exitFailed = 1 // what was asked for was not done, or did not go well
+	exitUsage  = 2 // it was not asked for as it must be
+)
+
+// usageError is about the command line.
+type usageError struct{ error }
 
 // exitCode ends the program with that status and no more words.
 type exitCode int
@@ -62,6 +77,14 @@ func (c exitCode) Error() string { return fmt.Sprintf("exit status %d", int(c)) 
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var c cli
+	switch {
+	case len(args) == 0:
+		args = []string{"--help"}
+	case args[0] == "help":
+		args = append(args[1:], "--help")
+	case args[0] == "--version":
+		args = []string{"version"}
+	}
 	exited := -1
 	k, err := kong.New(&c,
 		kong.Name("voicebridge"),
@@ -78,12 +101,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	kongcompletion.Register(k)
 	parsed, err := k.Parse(args)
 	if exited >= 0 { // --help has been printed
 		return nilOr(exited)
 	}
 	if err != nil {
-		return fmt.Errorf("%w (see voicebridge --help)", err)
+		return usageError{fmt.Errorf("%w (see voicebridge --help)", err)}
 	}
 	return parsed.Run()
 }

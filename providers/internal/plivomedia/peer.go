@@ -47,7 +47,7 @@ func (p *Peer) Encode(out *providers.Messages, ev *providers.Event) error {
 		return nil
 	case providers.EventDigit:
 		msg.Event = "dtmf"
-		msg.DTMF = &dtmf{Track: "inbound", Digit: string(ev.Digit), At: strconv.Itoa(epoch)}
+		msg.DTMF = &dtmf{Track: "inbound", Digit: string(ev.Digit), At: strconv.FormatInt(epoch, 10)}
 	case providers.EventMark:
 		msg.Event, msg.Name, msg.Extra = "playedStream", ev.Mark, ""
 		if p.dialect.NamesStream {
