@@ -13,9 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
-	"text/tabwriter"
 	"time"
 
 	dialects "voicebridge/agent/all"
@@ -35,7 +33,7 @@ import (
 
 // ErrFailed is the error of a demo in which the audio did not come through; what went
 // wrong has been printed.
-var ErrFailed = errors.New("demo: the audio did not come through intact")
+var ErrFailed = errors.New("the audio did not come through")
 
 // Command is a demo. Its fields are the flags of the command.
 type Command struct {
@@ -43,7 +41,7 @@ type Command struct {
 	Rate      int           `help:"Sample rate of the carrier's audio, where it has a choice; see voicebridge providers." placeholder:"HZ"`
 	Agent     string        `help:"Agent to call instead of the built-in echo (a WebSocket URL)." placeholder:"URL"`
 	Echo      bool          `help:"The agent of --agent echoes: measure it as the built-in one."`
-	Input     string        `help:"What the caller says instead of the built-in speech: a WAV of 16-bit PCM or G.711 at 8000, 16000, 24000 or 48000 Hz." type:"existingfile" placeholder:"WAV"`
+	Input     string        `help:"What the caller says instead of the built-in speech: a WAV file of any rate and encoding." type:"existingfile" placeholder:"WAV"`
 	Length    time.Duration `help:"Talk for so long, as into a microphone in a room: with pauses, noise and hum." placeholder:"DURATION"`
 	Prebuffer time.Duration `help:"Audio to hold back at the start of an utterance: rides out jitter, adds to the delay." placeholder:"DURATION"`
 	Out       string        `help:"Folder for caller.wav, heard.wav and summary.json (default ${default})." default:"demo-out" placeholder:"DIR"`
@@ -71,20 +69,15 @@ type Summary struct {
 	BridgeInP99MS  float64  `json:"bridge_in_p99_ms"`
 	BridgeOutP99MS float64  `json:"bridge_out_p99_ms"`
 	Warnings       []string `json:"carrier_warnings"`
-	Intact         bool     `json:"intact"`
+	GeneratorMS    float64  `json:"generator_late_ms"` // how late the caller's own frames were at most
+	Intact         bool     `json:"intact"` // an echo came back as it was
+	Verdict        string   `json:"verdict"`
 	Failures       []string `json:"failures"`
 }
 
-const (
-	// after is how long the call goes on when the caller has spoken, for the
-	// echo to come back.
-	after = 300 * time.Millisecond
-	// intactSNR is what an echo must reach: G.711 twice over gives 30 dB or more
-	// in the telephone band.
-	intactSNR = 25
-	// lostFrames are those under way when the caller hangs up.
-	lostFrames = 3
-)
+// after is how long the call goes on when the caller has spoken, for the echo to come
+// back.
+const after = 300 * time.Millisecond
 
 // Run makes the call.
 func (c *Command) Run(ctx context.Context, out io.Writer) error {
@@ -103,6 +96,9 @@ func (c *Command) Run(ctx context.Context, out io.Writer) error {
 	if c.Prebuffer < 0 || c.Prebuffer > time.Second {
 		return errors.New("--prebuffer: must be between 0s and 1s")
 	}
+	if err := c.prepare(); err != nil {
+		return err
+	}
 	if c.Transfer {
 		return c.transfer(ctx, out, spec, format, voice)
 	}
@@ -110,16 +106,53 @@ func (c *Command) Run(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	s := c.summarize(spec, hears, result)
+	s := c.judge(spec, hears, result)
 	if err := c.write(&s, result); err != nil {
 		return err
 	}
 	c.print(out, &s)
-	if !s.Intact {
+	if len(s.Failures) > 0 {
 		return ErrFailed
 	}
 	return nil
 }
+
+// prepare makes the folder for what is written, before any call, without what an earlier demo
+// has left there. A demo of a transfer takes no flags that mean nothing to it.
+func (c *Command) prepare() error {
+	for name, given := range map[string]bool{"--agent": c.Agent != "", "--echo": c.Echo, "--length": c.Length != 0,
+		"--prebuffer": c.Prebuffer != 0, "--outbound": c.Outbound} {
+		if c.Transfer && given {
+			return fmt.Errorf("%s: has no meaning with --transfer, whose agent is its own", name)
+		}
+	}
+	err := os.MkdirAll(c.Out, 0o755)
+	for _, name := range []string{callerFile, heardFile, humanFile, summaryFile} {
+		if err == nil {
+			if err = os.Remove(filepath.Join(c.Out, name)); errors.Is(err, os.ErrNotExist) {
+				err = nil
+			}
+		}
+	}
+	if err == nil { // what comes after the call must not be lost
+		err = os.WriteFile(filepath.Join(c.Out, summaryFile), nil, 0o644)
+	}
+	if err == nil && c.Transfer {
+		err = os.Remove(filepath.Join(c.Out, summaryFile))
+	}
+	if err != nil {
+		return fmt.Errorf("--out: %w", err)
+	}
+	return nil
+}
+
+// The files that are written.
+const (
+	callerFile  = "caller.wav"
+	heardFile   = "heard.wav"
+	humanFile   = "human.wav"
+	summaryFile = "summary.json"
+)
 
 func (c *Command) format(spec *providers.Spec) (codec.Format, error) {
 	if c.Rate == 0 {
@@ -283,45 +316,8 @@ func agentName(url string) string {
 	return url
 }
 
-// echoes reports whether the agent is known to echo.
-func (c *Command) echoes() bool { return c.Agent == "" || c.Echo }
-
 func toMS(d time.Duration) float64 {
 	return float64(d.Round(10*time.Microsecond)) / float64(time.Millisecond)
-}
-
-func (c *Command) summarize(spec *providers.Spec, hears codec.Format, r *result) Summary {
-	s := Summary{
-		Carrier: spec.Name, CarrierFormat: r.Format.String(), AgentFormat: hears.String(), Agent: agentName(c.Agent),
-		CallMS: r.Duration.Milliseconds(), FramesSent: len(r.SentAt), FramesReceived: len(r.ReceivedAt),
-		Gaps: r.Gaps, GapMS: r.GapTime.Milliseconds(),
-		BridgeInP99MS: r.p99("delay_in_p99"), BridgeOutP99MS: r.p99("delay_out_p99"),
-		Warnings: append([]string{}, r.Warnings...), Failures: []string{},
-	}
-	fail := func(ok bool, format string, args ...any) {
-		if !ok {
-			s.Failures = append(s.Failures, fmt.Sprintf(format, args...))
-		}
-	}
-	fail(r.Complaints == 0, "the carrier complained %d times", r.Complaints)
-	fail(r.CloseCode == 0 || !c.echoes() && r.CloseCode == 1000, "the bridge closed the connection with code %d: %s",
-		r.CloseCode, r.why())
-	fail(s.FramesReceived > 0, "the caller heard nothing")
-	if c.echoes() && s.FramesReceived > 0 {
-		s.FramesLost = max(0, s.FramesSent-s.FramesReceived)
-		added := r.AddedDelay()
-		s.AddedMedianMS, s.AddedP99MS = toMS(ear.Quantile(added, 0.5)), toMS(ear.Quantile(added, 0.99))
-		said := r.Said[:len(r.Said)-int(after*time.Duration(r.Format.Rate)/time.Second)]
-		s.HeardLagMS = float64(ear.Align(said, r.Heard, r.Format.Rate/2)) * 1000 / float64(r.Format.Rate)
-		// In what came from the bridge, so that a gap of the carrier's playout,
-		// which is counted as such, does not spoil the comparison of all that follows.
-		s.SNR = ear.SNR(said, r.Received, ear.Align(said, r.Received, r.Format.Rate/2))
-		fail(s.FramesLost <= lostFrames+int(c.Prebuffer/codec.FrameTime), "%d frames did not come back", s.FramesLost)
-		fail(s.Gaps == 0, "the caller heard %d gaps of %d ms in all", s.Gaps, s.GapMS)
-		fail(s.SNR >= intactSNR, "the audio came back with %.1f dB signal to noise, less than %d", s.SNR, intactSNR)
-	}
-	s.Intact = len(s.Failures) == 0
-	return s
 }
 
 func (c *Command) write(s *Summary, r *result) error {
@@ -329,39 +325,9 @@ func (c *Command) write(s *Summary, r *result) error {
 	if err != nil {
 		return fmt.Errorf("summary: %w", err)
 	}
-	if err := os.MkdirAll(c.Out, 0o755); err != nil {
-		return fmt.Errorf("--out: %w", err)
-	}
 	return errors.Join(
-		wav.Write(filepath.Join(c.Out, "caller.wav"), r.Said, r.Format.Rate),
-		wav.Write(filepath.Join(c.Out, "heard.wav"), r.Heard, r.Format.Rate),
-		os.WriteFile(filepath.Join(c.Out, "summary.json"), append(b, '\n'), 0o644),
+		wav.Write(filepath.Join(c.Out, callerFile), r.Said, r.Format.Rate),
+		wav.Write(filepath.Join(c.Out, heardFile), r.Heard, r.Format.Rate),
+		os.WriteFile(filepath.Join(c.Out, summaryFile), append(b, '\n'), 0o644),
 	)
-}
-
-func (c *Command) print(out io.Writer, s *Summary) {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	row := func(name, format string, args ...any) {
-		fmt.Fprintf(w, "  %s\t"+format+"\n", append([]any{name}, args...)...)
-	}
-	fmt.Fprintln(w)
-	row("call", "%.1f s, carrier %s, agent %s", float64(s.CallMS)/1000, s.CarrierFormat, s.AgentFormat)
-	if c.echoes() {
-		row("frames", "%d sent, %d came back, %d lost", s.FramesSent, s.FramesReceived, s.FramesLost)
-	} else {
-		row("frames", "%d sent, %d heard", s.FramesSent, s.FramesReceived)
-	}
-	row("gaps heard", "%d (%d ms)", s.Gaps, s.GapMS)
-	if s.AddedMedianMS != 0 {
-		row("added delay", "%.2f ms median, %.2f ms p99 (caller to agent and back, filters included)", s.AddedMedianMS,
-			s.AddedP99MS)
-		row("signal to noise", "%.1f dB after aligning; the caller hears the echo after %.1f ms", s.SNR, s.HeardLagMS)
-	}
-	row("written", "%s", filepath.Join(c.Out, "{caller.wav,heard.wav,summary.json}"))
-	w.Flush()
-	if s.Intact {
-		fmt.Fprintln(out, "\nThe audio came through intact.")
-		return
-	}
-	fmt.Fprintf(out, "\nThe audio did not come through intact:\n  %s\n", strings.Join(s.Failures, "\n  "))
 }

@@ -213,11 +213,8 @@ func (d *transferDemo) judge(heard *sim.Outcome) error {
 	if leg == nil {
 		return errors.New("the human was never called")
 	}
-	if err := os.MkdirAll(d.Out, 0o755); err != nil {
-		return fmt.Errorf("--out: %w", err)
-	}
-	err := errors.Join(wav.Write(filepath.Join(d.Out, "heard.wav"), heard.Heard, d.format.Rate),
-		wav.Write(filepath.Join(d.Out, "human.wav"), leg.Heard, d.format.Rate))
+	err := errors.Join(wav.Write(filepath.Join(d.Out, heardFile), heard.Heard, d.format.Rate),
+		wav.Write(filepath.Join(d.Out, humanFile), leg.Heard, d.format.Rate))
 	if err != nil {
 		return err
 	}

@@ -276,7 +276,7 @@ func TestDemoOutbound(t *testing.T) {
 			t.Parallel()
 			out, err := command(t, "demo", "--outbound", "--carrier", spec.Name, "--prebuffer", "700ms", "--out",
 				t.TempDir())
-			if err != nil || !strings.Contains(out, "The audio came through intact.") {
+			if err != nil || !strings.Contains(out, "The echo came through intact.") {
 				t.Errorf("%s\n%v", out, err)
 			}
 			for _, kind := range []string{calls.EventCreated, calls.EventRinging, calls.EventAnswered,
