@@ -6,8 +6,9 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 
+	"voicebridge/calls"
+	"voicebridge/control"
 	"voicebridge/providers"
 )
 
@@ -55,8 +56,9 @@ func (s *Server) accounts(r *request) (reply, error) {
 		if !r.token.sees(name) {
 			continue
 		}
-		info := accountInfo{Name: name, Provider: a.Spec.Name, From: a.From, Numbers: append([]string{}, a.Numbers...),
-			Calls: a.HasCommands(), DTMFOut: "inband", Inbound: s.control.HookURL(a.Spec.Name, name, "inbound"),
+		info := accountInfo{Name: name, Provider: a.Spec.Name, From: firstNumber(a),
+			Numbers: append([]string{}, a.Numbers...),
+			Calls:   a.HasCommands(), DTMFOut: "inband", Inbound: s.control.HookURL(a.Spec.Name, name, "inbound"),
 			Status: s.control.HookURL(a.Spec.Name, name, "status")}
 		if a.Spec.Abilities.SendDigits || a.SendsDigits() {
 			info.DTMFOut = "native"
@@ -65,6 +67,14 @@ func (s *Server) accounts(r *request) (reply, error) {
 	}
 	slices.SortFunc(list, func(x, y accountInfo) int { return strings.Compare(x.Name, y.Name) })
 	return reply{http.StatusOK, map[string]any{"accounts": list}}, nil
+}
+
+// firstNumber is what calls show that name no caller id; empty: there is none.
+func firstNumber(a control.Account) string {
+	if a.From == "" && len(a.Numbers) > 0 {
+		return a.Numbers[0]
+	}
+	return a.From
 }
 
 // numbers lists the numbers that an account has at its carrier.
@@ -81,11 +91,11 @@ func (s *Server) numbers(a *request) (reply, error) {
 }
 
 type refusedInfo struct {
-	Time        time.Time `json:"time"`
-	Method      string    `json:"method"`
-	Path        string    `json:"path"` // without what may be a token
-	Error       string    `json:"error"`
-	Explanation []string  `json:"explanation"`
+	Time        calls.Stamp `json:"time"`
+	Method      string      `json:"method"`
+	Path        string      `json:"path"` // without what may be a token
+	Error       string      `json:"error"`
+	Explanation []string    `json:"explanation"`
 }
 
 // refused explains the last webhooks of an account that were refused.
@@ -96,7 +106,8 @@ func (s *Server) refused(a *request) (reply, error) {
 	}
 	list := []refusedInfo{}
 	for _, r := range s.cfg.Gate.Refused(a.PathValue("account")) {
-		info := refusedInfo{Time: r.At, Method: r.Hook.Method, Path: hookPath(r.Hook.URL), Error: hide(r.Err.Error())}
+		info := refusedInfo{Time: calls.Stamp{Time: r.At}, Method: r.Hook.Method, Path: hookPath(r.Hook.URL),
+			Error: hide(r.Err.Error())}
 		if errors.Is(r.Err, providers.ErrReplayed) { // its signature is good
 			info.Explanation = append(info.Explanation,
 				"The signature is good, but has been used before: the request was sent twice, or somebody repeats it.")

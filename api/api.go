@@ -161,6 +161,10 @@ func (s *Server) Doors() map[string]http.HandlerFunc {
 	}
 	for pattern, r := range s.routes() {
 		doors[pattern] = s.authorized(func(w http.ResponseWriter, a *request) {
+			if err := knownQuery(a, pattern); err != nil {
+				s.fail(w, a.Request, err)
+				return
+			}
 			if s.pass(w, a, pattern) {
 				return
 			}
@@ -172,7 +176,13 @@ func (s *Server) Doors() map[string]http.HandlerFunc {
 			writeJSON(w, answer.status, "application/json", answer.body)
 		})
 	}
-	doors["GET /v1/events"] = s.authorized(s.events)
+	doors["GET /v1/events"] = s.authorized(func(w http.ResponseWriter, a *request) {
+		if err := knownQuery(a, "GET /v1/events"); err != nil {
+			s.fail(w, a.Request, err)
+			return
+		}
+		s.events(w, a)
+	})
 	doors["GET /v1/openapi.yaml"] = func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/yaml")
 		_, _ = w.Write(openAPI)
@@ -182,6 +192,19 @@ func (s *Server) Doors() map[string]http.HandlerFunc {
 			"there is nothing at this path and method: see /v1/openapi.yaml", 0})
 	}
 	return doors
+}
+
+// queries are the parameters that a request may have in its query.
+var queries = map[string][]string{"GET /v1/calls": {"account", "status", "live", "limit"}, "GET /v1/events": {"call"}}
+
+// knownQuery refuses parameters that mean nothing: who gives one expects something of it.
+func knownQuery(a *request, pattern string) error {
+	for name := range a.URL.Query() {
+		if !slices.Contains(queries[pattern], name) {
+			return wrong("%.40s: is no parameter here: there are %v", name, queries[pattern])
+		}
+	}
+	return nil
 }
 
 // authorized lets through who has a token.

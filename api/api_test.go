@@ -249,3 +249,23 @@ func TestScopes(t *testing.T) {
 		}
 	}
 }
+
+// TestUnknownQuery: a parameter that means nothing is refused.
+func TestUnknownQuery(t *testing.T) {
+	s, _ := newServer(t)
+	s.SetTokens([]Token{{Name: "all", SHA256: sha256.Sum256([]byte("all"))}})
+	mux := http.NewServeMux()
+	for pattern, h := range s.Doors() {
+		mux.HandleFunc(pattern, h)
+	}
+	for path, want := range map[string]int{"/v1/calls?limit=5": 200, "/v1/calls?limt=5": 422, "/v1/events?calls=x": 422,
+		"/v1/accounts?x": 422, "/v1/accounts": 200} {
+		r := httptest.NewRequest("GET", path, nil)
+		r.Header.Set("Authorization", "Bearer all")
+		w := httptest.NewRecorder()
+		mux.ServeHTTP(w, r)
+		if w.Code != want {
+			t.Errorf("%s: %d %s, want %d", path, w.Code, w.Body, want)
+		}
+	}
+}

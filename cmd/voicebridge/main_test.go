@@ -46,10 +46,18 @@ func TestHelp(t *testing.T) {
 		!strings.Contains(out, "clear_marks      yes     no") {
 		t.Errorf("providers: %s, %v", out, err)
 	}
+	for _, args := range [][]string{{}, {"help"}, {"help", "call"}, {"call", "--help"}} {
+		if out, err := command(t, args...); err != nil || !strings.Contains(out, "Usage: voicebridge") {
+			t.Errorf("%v: %s, %v", args, out, err)
+		}
+	}
+	if out, err := command(t, "--version"); err != nil || !strings.HasPrefix(out, "voicebridge ") {
+		t.Errorf("--version: %s, %v", out, err)
+	}
 	if out, err := command(t, "version"); err != nil || !strings.HasPrefix(out, "voicebridge ") {
 		t.Errorf("version: %s, %v", out, err)
 	}
-	for _, args := range [][]string{{}, {"sing"}, {"serve"}, {"serve", "--insecure"},
+	for _, args := range [][]string{{"sing"}, {"serve"}, {"serve", "--insecure"},
 		{"serve", "--insecure", "--agent", "http://x"},
 		{"serve", "--config", "nowhere.yaml"},
 		{"serve", "--config", "../../examples/voicebridge.yaml", "--listen", "127.0.0.1:1"},
@@ -110,7 +118,7 @@ func TestDemoFails(t *testing.T) {
 	l.Close()
 	var code exitCode
 	out, err := command(t, "demo", "--agent", "ws://"+l.Addr().String(), "--echo", "--out", t.TempDir())
-	if !errors.As(err, &code) || code != 1 || !strings.Contains(out, "did not come through") ||
+	if !errors.As(err, &code) || code != 1 || !strings.Contains(out, "The caller heard nothing.") ||
 		!strings.Contains(out, "1011: agent_unreachable") || !strings.Contains(out, "refused") {
 		t.Errorf("%v\n%s", err, out)
 	}

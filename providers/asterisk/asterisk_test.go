@@ -403,6 +403,33 @@ func TestTwoClaim(t *testing.T) {
 	}
 }
 
+// TestLook: a channel that is gone has ended; one that comes while it is looked has not.
+func TestLook(t *testing.T) {
+	var l *listener
+	s := &server{reply: func(r *http.Request) (int, string) {
+		if strings.HasSuffix(r.URL.Path, "/channels") {
+			l.take(t.Context(), &event{Type: "ChannelStateChange", Channel: ari.Channel{ID: "new", State: "Ringing"}})
+		}
+		return 200, "[]"
+	}}
+	var ended []string
+	l = &listener{commands: s.commands(t), live: map[string]ari.State{}, up: map[string]bool{},
+		handle: func(_ context.Context, ev *providers.CallEvent) {
+			if ev.Status.Final() {
+				ended = append(ended, ev.Leg)
+			}
+		}}
+	for _, id := range []string{"old", "new"} {
+		l.keep(id, ari.State{Status: hooks + "status/" + id})
+	}
+	l.take(t.Context(), &event{Type: "StasisStart", Channel: ari.Channel{ID: "old", State: "Up"}})
+	l.look(t.Context(), nil)
+	l.group.Wait()
+	if len(ended) != 1 || ended[0] != "old" {
+		t.Errorf("ended: %v, want the old one", ended)
+	}
+}
+
 // TestDetection: a call with machine detection goes through the dialplan, and what that has
 // found is told before the call is asked about.
 func TestDetection(t *testing.T) {

@@ -2,6 +2,7 @@ package asterisk
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -46,11 +47,18 @@ func (l *listener) watch(ctx context.Context) {
 // look acts on what does not fit, and did not before, and returns what else does not.
 func (l *listener) look(ctx context.Context, before map[string]bool) map[string]bool {
 	now := map[string]bool{}
+	l.mu.Lock()
+	live := slices.Collect(maps.Keys(l.live)) // those that come while it is looked are not there
+	l.mu.Unlock()
 	s, err := l.scene(ctx)
 	if err != nil { // the connection will tell
 		return before
 	}
-	l.ended(ctx, s)
+	for _, id := range live {
+		if !s.there[id] {
+			l.take(ctx, &event{Type: "ChannelDestroyed", Channel: ari.Channel{ID: id}, Cause: 16})
+		}
+	}
 	for i := range s.channels {
 		ch := &s.channels[i]
 		st := l.known(ch)
@@ -89,21 +97,6 @@ func (l *listener) scene(ctx context.Context) (*scene, error) {
 		s.members[b.ID] = b.Channels
 	}
 	return s, nil
-}
-
-// ended takes note of channels that are not there any more.
-func (l *listener) ended(ctx context.Context, s *scene) {
-	l.mu.Lock()
-	var gone []string
-	for id := range l.live {
-		if !s.there[id] {
-			gone = append(gone, id)
-		}
-	}
-	l.mu.Unlock()
-	for _, id := range gone {
-		l.take(ctx, &event{Type: "ChannelDestroyed", Channel: ari.Channel{ID: id}, Cause: 16})
-	}
 }
 
 // asked reports whether a channel is in the application.

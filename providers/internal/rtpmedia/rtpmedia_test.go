@@ -95,6 +95,7 @@ func connect(t *testing.T, test func(l *line, c *Conn, e *ear)) {
 		l, e := newLine(), &ear{began: time.Now()}
 		c := New(Config{Conn: l, Remote: asterisk.AddrPort(), Format: ulaw, Type: 0, Events: 101, SSRC: 7})
 		c.Serve(e)
+		time.Sleep(codec.FrameTime / 4) // what comes does not come at the very time that a frame is due
 		test(l, c, e)
 		c.Close()
 		c.Release()
