@@ -88,9 +88,8 @@ var allowed = map[string][]string{
 	"bridge": {"api", "calls", "cluster", "control", "control/directory", "control/transfers", "hooks", "hooks/gate",
 		"journal", "media",
 		"notify", "providers", "wav", "ws"},
-	"config": {"agent", "agent/all", "agent/link", "api", "bridge", "cluster", "codec", "control", "control/transfers",
-		"media",
-		"notify", "providers", "providers/all", "session", "transfer", "transfer/redisstore", "wav"},
+	"config": {"agent", "agent/all", "agent/link", "api", "bridge", "cluster", "codec", "control",
+		"control/directory", "control/transfers", "media", "notify", "providers", "providers/all", "session", "transfer", "transfer/redisstore", "wav"},
 
 	"api/client": {"calls"},
 	"progress":   {},

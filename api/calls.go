@@ -173,8 +173,10 @@ func (s *Server) digits(a *request) (reply, error) {
 
 func (s *Server) redirect(a *request) (reply, error) {
 	var r struct {
-		Say  string `json:"say"`
-		Dial string `json:"dial"`
+		Say      string `json:"say"`
+		Language string `json:"language"`
+		Voice    string `json:"voice"`
+		Dial     string `json:"dial"`
 	}
 	if err := a.read(&r); err != nil {
 		return reply{}, err
@@ -187,7 +189,8 @@ func (s *Server) redirect(a *request) (reply, error) {
 	case r.Dial != "" && !providers.ValidNumber(r.Dial):
 		return reply{}, wrong("dial: must be a number in E.164, such as +15550100123")
 	}
-	return reply{http.StatusNoContent, nil}, s.control.Redirect(a.Context(), a.PathValue("call"), r.Say, r.Dial)
+	return reply{http.StatusNoContent, nil}, s.control.Redirect(a.Context(), a.PathValue("call"),
+		&control.Fallback{Say: r.Say, Dial: r.Dial, Language: r.Language, Voice: r.Voice})
 }
 
 // beginTransfer begins to move a call.

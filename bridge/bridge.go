@@ -60,6 +60,8 @@ type Config struct {
 	Agents    map[string]control.Agent   // see control.Config
 	Route     func(account, from, to string) (control.Route, bool)
 	Router    *notify.Target
+	// Words are what is said; those that are empty are the usual ones.
+	Words directory.Words
 	// Events, if not nil, is told what becomes of calls.
 	Events *notify.Target
 	// Tokens open the API; without any it is not there.
@@ -178,7 +180,8 @@ func (b *Bridge) eventCounts(result string, which int) prometheus.Collector {
 
 // entries are whom the bridge begins with.
 func (c *Config) entries() directory.Entries {
-	return directory.Entries{Accounts: c.Accounts, Agents: c.Agents, Route: c.Route, Router: c.Router}
+	return directory.Entries{Accounts: c.Accounts, Agents: c.Agents, Route: c.Route, Router: c.Router,
+		Words: c.Words}
 }
 
 // Reload takes accounts, agents, routes and tokens from another configuration, while calls are

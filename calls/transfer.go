@@ -5,20 +5,23 @@ import "encoding/json"
 // TransferRequest asks for a call to be moved, in the words that the API and agents
 // use; docs/transfers.md tells what they mean.
 type TransferRequest struct {
-	To      string            `json:"to"`
-	From    string            `json:"from"`
-	Mode    string            `json:"mode"`
-	Agent   string            `json:"agent"`
-	Timeout int               `json:"timeout_s"` // to let it ring; 0: the usual time
-	Whisper string            `json:"whisper"`
-	Brief   string            `json:"brief"`
-	Accept  string            `json:"accept"`
-	Digits  string            `json:"digits"`
-	Detect  bool              `json:"machine_detection"`
-	Hold    string            `json:"hold"`
-	OnFail  OnFail            `json:"on_fail"`
-	OnEnd   string            `json:"on_end"`
-	Context map[string]string `json:"context"`
+	To      string `json:"to"`
+	From    string `json:"from"`
+	Mode    string `json:"mode"`
+	Agent   string `json:"agent"`
+	Timeout int    `json:"timeout_s"` // to let it ring; 0: the usual time
+	Whisper string `json:"whisper"`
+	// Language and Voice are those of Whisper; empty: those of all that the bridge says.
+	Language string            `json:"language"`
+	Voice    string            `json:"voice"`
+	Brief    string            `json:"brief"`
+	Accept   string            `json:"accept"`
+	Digits   string            `json:"digits"`
+	Detect   bool              `json:"machine_detection"`
+	Hold     string            `json:"hold"`
+	OnFail   OnFail            `json:"on_fail"`
+	OnEnd    string            `json:"on_end"`
+	Context  map[string]string `json:"context"`
 }
 
 // MaxContext bounds what a transfer hands on, in bytes as JSON.

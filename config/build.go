@@ -26,6 +26,7 @@ import (
 	"voicebridge/bridge"
 	"voicebridge/cluster"
 	"voicebridge/control"
+	"voicebridge/control/directory"
 	"voicebridge/control/transfers"
 	"voicebridge/media"
 	"voicebridge/notify"
@@ -305,7 +306,8 @@ func (t *Target) target() *notify.Target {
 func (c *Config) Bridge(log *slog.Logger) (cfg bridge.Config, close func() error, err error) {
 	close = func() error { return nil }
 	cfg = bridge.Config{
-		Providers: all.Specs, Route: c.route, Router: c.Router.target(), Events: c.Events.target(),
+		Providers: all.Specs, Words: directory.Words(c.Words), Route: c.route, Router: c.Router.target(),
+		Events:   c.Events.target(),
 		Insecure: c.Media.Insecure, Token: c.Media.Token, PublicURL: c.PublicURL, InstanceURL: c.InstanceURL,
 		Secret: c.secret(),
 		Loops:  int(c.Media.Loops), Limits: c.limits(), Log: log,

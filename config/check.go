@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,6 +42,7 @@ func (c *Config) check() error {
 			"or routes to agents that wait in pools")
 	}
 	c.checkRoutes(wrong)
+	c.checkWords(wrong)
 	c.checkTargets(wrong)
 	c.checkTransfers(wrong)
 	c.checkRedis(wrong)
@@ -99,6 +101,16 @@ func (c *Config) checkRoutes(wrong complaint) {
 		checkPattern(field+"from", r.From, wrong)
 		if err := providers.CheckMetadata(r.Metadata); err != nil {
 			wrong(field+"metadata", "%v", err)
+		}
+	}
+}
+
+// checkWords checks what is said.
+func (c *Config) checkWords(wrong complaint) {
+	w := reflect.ValueOf(c.Words)
+	for i := range w.NumField() {
+		if name := w.Type().Field(i).Tag.Get("yaml"); w.Field(i).Len() > control.MaxSay {
+			wrong("words."+name, "must have at most %d bytes", control.MaxSay)
 		}
 	}
 }

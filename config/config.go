@@ -31,6 +31,7 @@ type Config struct {
 	Agent       Agent              `yaml:"agent"`
 	Agents      map[string]*Agent  `yaml:"agents"`
 	Routes      []Route            `yaml:"routes"`
+	Words       Words              `yaml:"words"`
 	Router      Target             `yaml:"router"`
 	Events      Target             `yaml:"events"`
 	API         API                `yaml:"api"`
@@ -76,8 +77,21 @@ type Token struct {
 }
 
 type Fallback struct {
-	Say  string `yaml:"say"`
-	Dial string `yaml:"dial"`
+	Say      string `yaml:"say"`
+	Dial     string `yaml:"dial"`
+	Language string `yaml:"language"`
+	Voice    string `yaml:"voice"`
+}
+
+// Words are what the bridge itself says, and how.
+type Words struct {
+	Language     string `yaml:"language"`
+	Voice        string `yaml:"voice"`
+	Busy         string `yaml:"busy"`
+	NotInService string `yaml:"not_in_service"`
+	NoAnswer     string `yaml:"no_answer"`
+	NotConnected string `yaml:"not_connected"`
+	Accept       string `yaml:"accept"`
 }
 
 type Media struct {

@@ -8,10 +8,11 @@ import (
 	"strings"
 
 	"voicebridge/bridge"
+	"voicebridge/control/directory"
 )
 
 // changeable are the top-level keys that may change while the bridge runs.
-var changeable = []string{"accounts", "agent", "agents", "routes", "router", "api", "log", "tls"}
+var changeable = []string{"accounts", "agent", "agents", "routes", "words", "router", "api", "log", "tls"}
 
 // Fixed names the keys in which another configuration differs, and that cannot change while the
 // bridge runs.
@@ -58,7 +59,7 @@ func (c *Config) Next(next *Config, running *bridge.Config) (bridge.Config, erro
 		}
 	}
 	cfg.Accounts, cfg.Agents, cfg.Tokens = accounts, agents, tokens
-	cfg.Route, cfg.Router = next.route, next.Router.target()
+	cfg.Route, cfg.Router, cfg.Words = next.route, next.Router.target(), directory.Words(next.Words)
 	return cfg, nil
 }
 
@@ -94,6 +95,9 @@ func (c *Config) Difference(next *Config) string {
 	add("agent", anyOf(c.EveryAgent()), anyOf(next.EveryAgent()))
 	if !reflect.DeepEqual(c.Routes, next.Routes) || c.Router != next.Router {
 		words = append(words, "routes changed")
+	}
+	if c.Words != next.Words {
+		words = append(words, "words changed")
 	}
 	if !reflect.DeepEqual(c.API, next.API) {
 		words = append(words, "tokens changed")

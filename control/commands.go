@@ -157,7 +157,7 @@ func (c *Controller) Digits(ctx context.Context, id, digits string) error {
 
 // Redirect has the carrier say something to a call, and connect it to another number;
 // its stream ends.
-func (c *Controller) Redirect(ctx context.Context, id, say, dial string) error {
+func (c *Controller) Redirect(ctx context.Context, id string, to *Fallback) error {
 	call, known := c.book.Get(id)
 	account := c.Accounts()[call.Account]
 	switch {
@@ -172,7 +172,7 @@ func (c *Controller) Redirect(ctx context.Context, id, say, dial string) error {
 	}
 	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), background.Time)
 	defer stop()
-	if err := c.move(ctx, &call, account, c.Elsewhere(&call, say, dial)); err != nil {
+	if err := c.move(ctx, &call, account, c.Elsewhere(&call, to)); err != nil {
 		return fmt.Errorf("redirect: %w", err)
 	}
 	return nil
@@ -180,9 +180,9 @@ func (c *Controller) Redirect(ctx context.Context, id, say, dial string) error {
 
 // Elsewhere is an answer that takes a call away from its agent: words, then another
 // number, which sees the bridge's own number of the call.
-func (c *Controller) Elsewhere(call *calls.Call, say, dial string) *providers.Answer {
-	a := &providers.Answer{Say: say, Dial: dial}
-	if dial != "" {
+func (c *Controller) Elsewhere(call *calls.Call, to *Fallback) *providers.Answer {
+	a := c.Say(to.Say, to.Language, to.Voice)
+	if a.Dial = to.Dial; a.Dial != "" {
 		a.Caller = c.OwnNumber(call)
 	}
 	return a

@@ -353,8 +353,30 @@ func TestOwnNumber(t *testing.T) {
 		if got := c.OwnNumber(call); got != want {
 			t.Errorf("%q: %s, want %s", to, got, want)
 		}
-		if a := c.Elsewhere(call, "", "+15550100123"); a.Caller != want {
+		if a := c.Elsewhere(call, &Fallback{Dial: "+15550100123"}); a.Caller != want {
 			t.Errorf("%q: a call to a number shows %s", to, a.Caller)
 		}
+	}
+}
+
+// TestWords: what the bridge itself says is as configured, in the language that is.
+func TestWords(t *testing.T) {
+	c := newController(new(recorder), func(cfg *Config) {
+		cfg.Words = directory.Words{Language: "de-DE", Busy: "Alle Leitungen sind belegt."}
+		cfg.Agents = map[string]Agent{"": {Dialer: someone{}, Fallback: Fallback{Say: "Un moment", Language: "fr-FR"}}}
+	})
+	c.Refuse()
+	ev := asked("CA1")
+	ev.Wants = true
+	out, err := c.Handle(t.Context(), "main", ev)
+	if err != nil || out.Answer.Say != "Alle Leitungen sind belegt." || out.Answer.Language != "de-DE" {
+		t.Errorf("%+v, %v", out.Answer, err)
+	}
+	if w := c.Words(); w.NotInService != directory.DefaultWords.NotInService {
+		t.Errorf("what is not configured: %q", w.NotInService)
+	}
+	a := c.fallback(&calls.Call{Account: "main", Cause: string(calls.AgentLost)})
+	if a.Say != "Un moment" || a.Language != "fr-FR" {
+		t.Errorf("%+v", a)
 	}
 }

@@ -158,11 +158,12 @@ func (c *Controller) readTicket(t *told, use ticket.Use, token string) (*ticket.
 // inbound answers what to do with a call that comes in.
 func (c *Controller) inbound(ctx context.Context, t *told) (Outcome, error) {
 	log := t.log.With("call", t.Leg, "from", calls.Mask(t.From), "to", calls.Mask(t.To))
-	refuse := func(why, words string) (Outcome, error) {
+	refuse := func(why string, a *providers.Answer) (Outcome, error) {
 		log.Info("call refused", "why", why)
-		return Outcome{Answer: &providers.Answer{Say: words, Unanswered: true}, Result: ResultRefused}, nil
+		a.Unanswered = true
+		return Outcome{Answer: a, Result: ResultRefused}, nil
 	}
-	const busy = "All lines are busy. Please call again later."
+	busy := c.Say(c.Words().Busy, "", "")
 	switch {
 	case c.Draining():
 		return refuse("the bridge stops", busy)
@@ -176,10 +177,8 @@ func (c *Controller) inbound(ctx context.Context, t *told) (Outcome, error) {
 		switch {
 		case err != nil:
 			return Outcome{}, err
-		case refusal == notInService:
-			return refuse("no route fits, and there is no agent for all others", refusal)
-		case refusal != "":
-			return refuse("the router says so", refusal)
+		case refusal != nil:
+			return refuse("no route fits, and there is no agent for all others; or the router says so", refusal)
 		}
 		call = c.comes(t, route)
 	}
@@ -263,20 +262,20 @@ func (c *Controller) Stream(call *calls.Call) *providers.Answer {
 	}
 }
 
-// Words are those that a carrier fetches as a file by a URL that it was given.
-func (c *Controller) Words(account, token string) (string, error) {
+// WordsOf are those that a carrier fetches as a file by a URL that it was given.
+func (c *Controller) WordsOf(account, token string) (*providers.Answer, error) {
 	a, known := c.Account(account)
 	if !known {
-		return "", ErrNoAccount
+		return nil, ErrNoAccount
 	}
 	tk, err := c.Office.Read(strings.TrimSuffix(token, ".wav"), ticket.Do, a.Spec.Name, time.Now())
 	if err == nil && tk.Account != account {
 		err = errors.New("ticket: of another account")
 	}
 	if err != nil {
-		return "", fmt.Errorf("%w: %w", ErrToken, err)
+		return nil, fmt.Errorf("%w: %w", ErrToken, err)
 	}
-	return tk.Do.Say, nil
+	return tk.Do, nil
 }
 
 // NextURL is asked what comes once a call's stream, or a number, is over. It says all
@@ -453,7 +452,7 @@ func (c *Controller) withoutTransfer(t *told, step *Step) *providers.Answer {
 	case step.Number == "":
 		answer = c.fallback(call)
 	case step.Number != providers.StatusCompleted && step.Number != providers.StatusCanceled:
-		answer.Say = "We are sorry, nobody answers there. Please call again later."
+		answer = c.Say(c.Words().NoAnswer, "", "")
 	}
 	if answer.Empty() {
 		c.book.StreamEnded(call.ID, call.Cause, true)

@@ -15,7 +15,7 @@ func (c *Controller) introduce(before map[string]Account, e directory.Entries) {
 			continue
 		}
 		a.Publish(func(answer *providers.Answer) string { return c.AnswerURL(a.Spec.Name, name, answer) })
-		a.Speaks(func(words string) string { return c.WordsURL(a.Spec.Name, name, words) })
+		a.Speaks(func(said *providers.Answer) string { return c.WordsURL(a.Spec.Name, name, said) })
 		a.Opens(func(media string, conn providers.MediaConn) error { return c.take(media, conn) })
 	}
 	var r *routing.Router

@@ -12,21 +12,21 @@ import (
 // MaxSay bounds the words that a caller is told, in bytes.
 const MaxSay = 1000
 
-// notInService is what a caller hears whose number nobody answers.
-const notInService = "This number is not in service."
-
 // route decides about an inbound call. refusal is what the caller is told instead. The error is
 // that of a question to the application that goes on: the carrier asks again.
-func (c *Controller) route(ctx context.Context, t *told) (r Route, refusal string, err error) {
+func (c *Controller) route(ctx context.Context, t *told) (r Route, refusal *providers.Answer, err error) {
 	if router := c.router.Load(); router != nil {
 		reply, err := router.Ask(ctx, &routing.Call{Type: "call.inbound", Account: t.name,
 			Provider: t.account.Spec.Name, Carrier: t.Leg, From: t.From, To: t.To, Metadata: t.Metadata})
 		if ctx.Err() != nil {
-			return r, "", ctx.Err()
+			return r, nil, ctx.Err()
 		}
 		if err == nil {
 			if r, err = c.routed(reply); err == nil {
-				return r, reply.Refuse, nil
+				if reply.Refuse != "" {
+					refusal = c.Say(reply.Refuse, reply.Language, reply.Voice)
+				}
+				return r, refusal, nil
 			}
 			r = Route{}
 		}
@@ -37,9 +37,9 @@ func (c *Controller) route(ctx context.Context, t *told) (r Route, refusal strin
 		r, ok = route(t.name, t.From, t.To)
 	}
 	if !ok {
-		return r, notInService, nil
+		return r, c.Say(c.Words().NotInService, "", ""), nil
 	}
-	return r, "", nil
+	return r, nil, nil
 }
 
 // routed checks what the application has answered.

@@ -229,7 +229,7 @@ func (c *Controller) fallback(call *calls.Call) *providers.Answer {
 		return &providers.Answer{}
 	}
 	f := c.Agents()[call.Agent].Fallback
-	return c.Elsewhere(call, f.Say, f.Dial)
+	return c.Elsewhere(call, &f)
 }
 
 // Session returns the live session of a call; nil: its end has been told, or there is

@@ -70,7 +70,7 @@ type Summary struct {
 	BridgeOutP99MS float64  `json:"bridge_out_p99_ms"`
 	Warnings       []string `json:"carrier_warnings"`
 	GeneratorMS    float64  `json:"generator_late_ms"` // how late the caller's own frames were at most
-	Intact         bool     `json:"intact"` // an echo came back as it was
+	Intact         bool     `json:"intact"`            // an echo came back as it was
 	Verdict        string   `json:"verdict"`
 	Failures       []string `json:"failures"`
 }

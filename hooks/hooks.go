@@ -34,7 +34,7 @@ type Config struct {
 type Control interface {
 	Account(name string) (control.Account, bool)
 	PublicURL(path string) string
-	Words(account, token string) (string, error)
+	WordsOf(account, token string) (*providers.Answer, error)
 	Handle(ctx context.Context, account string, ev *providers.CallEvent) (control.Outcome, error)
 }
 
@@ -136,7 +136,7 @@ const wordsRate = 8000
 // its URL.
 func (s *Server) words(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("account")
-	words, err := s.cfg.Control.Words(name, r.PathValue("token"))
+	words, err := s.cfg.Control.WordsOf(name, r.PathValue("token"))
 	if err != nil {
 		http.Error(w, resultSignature, http.StatusForbidden)
 		return

@@ -71,27 +71,27 @@ func (d *decider) Account(name string) (control.Account, bool) {
 	return control.Account{Spec: &providers.Spec{Name: "odd"}, Account: account}, name == "main"
 }
 
-// Words implements Control.
-func (d *decider) Words(_, token string) (string, error) {
+// WordsOf implements Control.
+func (d *decider) WordsOf(_, token string) (*providers.Answer, error) {
 	words, is := strings.CutPrefix(token, "good-")
 	if !is {
-		return "", control.ErrToken
+		return nil, control.ErrToken
 	}
-	return words, nil
+	return &providers.Answer{Say: words}, nil
 }
 
 // speaker is a carrier that plays files: one with a sample at 22,050 Hz for each letter.
 type speaker struct{ providers.Commands }
 
 // Speaks implements providers.Speaker.
-func (speaker) Speaks(func(string) string) {}
+func (speaker) Speaks(func(*providers.Answer) string) {}
 
 // Speak implements providers.Speaker.
-func (speaker) Speak(_ context.Context, words string) ([]byte, error) {
-	if words == "unspeakable" {
+func (speaker) Speak(_ context.Context, a *providers.Answer) ([]byte, error) {
+	if words := a.Say; words == "unspeakable" {
 		return []byte("no file"), nil
 	}
-	return wav.Append(nil, make([]int16, 22050*len(words)), 22050), nil
+	return wav.Append(nil, make([]int16, 22050*len(a.Say)), 22050), nil
 }
 
 // PublicURL implements Control.

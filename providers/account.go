@@ -152,10 +152,10 @@ type Publisher interface {
 // Speaker is a carrier that plays files and does not speak, whose account has something that
 // does.
 type Speaker interface {
-	// Speaks gives it the URL of a WAV file with words, before it is used.
-	Speaks(url func(words string) string)
+	// Speaks gives it the URL of a WAV file with what an answer says, before it is used.
+	Speaks(url func(a *Answer) string)
 	// Speak makes that file.
-	Speak(ctx context.Context, words string) ([]byte, error)
+	Speak(ctx context.Context, a *Answer) ([]byte, error)
 }
 
 // Holder is Webhooks of a carrier that fetches a document for who waits in a room, where
@@ -224,7 +224,7 @@ func (a *Account) Publish(url func(*Answer) string) {
 }
 
 // Speaks gives a carrier that plays files the URL of one with words.
-func (a *Account) Speaks(url func(words string) string) {
+func (a *Account) Speaks(url func(*Answer) string) {
 	if a.HasCommands() {
 		if s, ok := a.commands.(Speaker); ok {
 			s.Speaks(url)
@@ -233,10 +233,10 @@ func (a *Account) Speaks(url func(words string) string) {
 }
 
 // Speak makes a WAV file with words, for a carrier that plays files.
-func (a *Account) Speak(ctx context.Context, words string) ([]byte, error) {
+func (a *Account) Speak(ctx context.Context, said *Answer) ([]byte, error) {
 	if a.HasCommands() {
 		if s, ok := a.commands.(Speaker); ok {
-			return s.Speak(ctx, words)
+			return s.Speak(ctx, said)
 		}
 	}
 	return nil, errors.New("the carrier plays no files")

@@ -27,7 +27,11 @@ type Answer struct {
 	// choose it by themselves.
 	Format codec.Format
 
-	Say    string // spoken text
+	Say string // spoken text
+	// Language (BCP 47) and Voice are those of Say; empty: the carrier's own. Voices have the
+	// carrier's names.
+	Language, Voice string
+
 	Dial   string // E.164
 	Caller string // E.164: who seems to call Dial; empty: the carrier chooses
 	// Ring is how long Dial may ring, in whole seconds; 0: DefaultRing.

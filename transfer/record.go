@@ -44,6 +44,8 @@ type Request struct {
 	Agent        string // AgentListens, AgentStays; empty: it leaves
 	Host         string // where the destination is streamed to, if the agent does not leave
 	Whisper      string // attended: what the destination is told
+	Language     string // of Whisper
+	Voice        string
 	Brief        string // attended: the agent that tells it instead of a whisper
 	Accept       string // attended: AcceptDigit, AcceptStay
 	Digits       string // sent when the destination answers: an extension

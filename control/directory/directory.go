@@ -50,9 +50,10 @@ type Agent struct {
 }
 
 // Fallback is what a caller gets instead of an agent: words, then another number.
-// Both may be empty.
+// All may be empty.
 type Fallback struct {
-	Say, Dial string
+	Say, Dial       string
+	Language, Voice string // of Say
 }
 
 // Route is what is done with an inbound call.
@@ -72,6 +73,8 @@ type Entries struct {
 	Route func(account, from, to string) (Route, bool)
 	// Router, if not nil, is asked instead; Route decides where it does not answer.
 	Router *notify.Target
+	// Words are what is said; those that are empty are DefaultWords.
+	Words Words
 }
 
 // Directory has the entries of now. Its methods may be called at the same time.
@@ -88,7 +91,10 @@ func New(e Entries) *Directory {
 }
 
 // Replace puts other entries into the place of those that there are.
-func (d *Directory) Replace(e Entries) { d.now.Store(&e) }
+func (d *Directory) Replace(e Entries) {
+	e.Words = e.Words.or(DefaultWords)
+	d.now.Store(&e)
+}
 
 // Entries returns all that is known.
 func (d *Directory) Entries() *Entries { return d.now.Load() }

@@ -31,6 +31,8 @@ type Reply struct {
 	Agent    string
 	Metadata map[string]string // fit for a call; see providers.CheckMetadata
 	Refuse   string            // words for the caller, who is not connected
+	Language string            // of the words; empty: as of all others
+	Voice    string
 }
 
 // Router asks an application, once for each call, however often the carrier asks. Its methods
@@ -94,11 +96,14 @@ func (r *Router) ask(ctx context.Context, call *Call) (*Reply, error) {
 		Agent    string                     `json:"agent"`
 		Metadata map[string]json.RawMessage `json:"metadata"`
 		Refuse   string                     `json:"refuse"`
+		Language string                     `json:"language"`
+		Voice    string                     `json:"voice"`
 	}
 	if err := r.target.Post(ctx, call, &said); err != nil {
 		return nil, err
 	}
-	reply := &Reply{Agent: said.Agent, Refuse: said.Refuse, Metadata: map[string]string{}}
+	reply := &Reply{Agent: said.Agent, Refuse: said.Refuse, Language: said.Language, Voice: said.Voice,
+		Metadata: map[string]string{}}
 	for name, raw := range said.Metadata {
 		value, is := text(raw)
 		one := map[string]string{name: value}

@@ -146,8 +146,7 @@ func (c carrier) whereBlind(ctx context.Context, account control.Account, r *tra
 
 // GiveUp implements transfer.Carrier.
 func (c carrier) GiveUp(ctx context.Context, r *transfer.Record) error {
-	err := c.move(ctx, r, &providers.Answer{Say: "We are sorry, your call cannot be connected. Please call again " +
-		"later."})
+	err := c.move(ctx, r, c.control.Say(c.control.Words().NotConnected, "", ""))
 	if err == nil || errors.Is(err, transfer.ErrGone) {
 		return err
 	}

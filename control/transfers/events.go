@@ -102,8 +102,9 @@ func (t *Transfers) answered(ctx context.Context, r *transfer.Record, ev *provid
 	if r.Accept == transfer.AcceptStay {
 		wait = time.Second
 	}
-	return done(&providers.Answer{Say: r.Whisper, Ask: &providers.Question{URL: t.hookURL(r, "digit"), Wait: wait}}),
-		nil
+	a := t.control.Say(r.Whisper, r.Language, r.Voice)
+	a.Ask = &providers.Question{URL: t.hookURL(r, "digit"), Wait: wait}
+	return done(a), nil
 }
 
 // briefing streams the destination to the agent that tells it what the call is about.

@@ -129,9 +129,6 @@ func (t *Transfers) begin(ctx context.Context, req *transfer.Request) (*transfer
 // over reports whether nobody wants the destination any more.
 func over(r *transfer.Record) bool { return r.State.Final() || r.State == transfer.Compensating }
 
-// defaultWhisper is what a destination is told that must accept a call.
-const defaultWhisper = "You have a call. Press 1 to take it."
-
 // check makes a request of what is wanted, or says why it is refused.
 func (t *Transfers) check(call *calls.Call, want *calls.TransferRequest) (*transfer.Request, *Refusal) {
 	req := t.requestOf(call, want)
@@ -176,7 +173,8 @@ func (t *Transfers) requestOf(call *calls.Call, want *calls.TransferRequest) *tr
 	req := &transfer.Request{
 		Call: call.ID, Account: call.Account, Provider: call.Provider, Caller: call.CarrierID, From: want.From,
 		To:   want.To,
-		Mode: transfer.Mode(want.Mode), Whisper: want.Whisper, Brief: want.Brief, Accept: want.Accept,
+		Mode: transfer.Mode(want.Mode), Whisper: want.Whisper, Language: want.Language, Voice: want.Voice,
+		Brief: want.Brief, Accept: want.Accept,
 		Digits: want.Digits, Detect: want.Detect,
 		Ring: time.Duration(want.Timeout) * time.Second, Hold: want.Hold, OnFail: want.OnFail, OnEnd: want.OnEnd,
 		Context: want.Context,
@@ -190,7 +188,7 @@ func (t *Transfers) requestOf(call *calls.Call, want *calls.TransferRequest) *tr
 	or(&req.Hold, t.cfg.Hold)
 	if req.Mode == transfer.Attended {
 		or(&req.Accept, transfer.AcceptDigit)
-		or(&req.Whisper, defaultWhisper)
+		or(&req.Whisper, t.control.Words().Accept)
 	}
 	if req.Agent != "" && req.Mode != transfer.Blind { // they are alone again
 		or(&req.OnEnd, transfer.Resume)

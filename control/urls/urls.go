@@ -98,8 +98,9 @@ func (u *URLs) AnswerURL(provider, account string, a *providers.Answer) string {
 }
 
 // WordsURL is where an account's carrier fetches words as a file.
-func (u *URLs) WordsURL(provider, account, words string) string {
-	tk := ticket.Ticket{Use: ticket.Do, Provider: provider, Account: account, Do: &providers.Answer{Say: words}}
+func (u *URLs) WordsURL(provider, account string, a *providers.Answer) string {
+	said := &providers.Answer{Say: a.Say, Language: a.Language, Voice: a.Voice}
+	tk := ticket.Ticket{Use: ticket.Do, Provider: provider, Account: account, Do: said}
 	return u.HookURL(provider, account, Words+"/"+u.Office.Make(tk, time.Now())+".wav")
 }
 

@@ -298,20 +298,20 @@ func TestConfig(t *testing.T) {
 // TestSpeech: words are a prompt, a URL, or what a command makes of them.
 func TestSpeech(t *testing.T) {
 	c := (&server{}).commands(t)
-	c.Speaks(func(words string) string { return "https://b.example/" + words })
+	c.Speaks(func(a *providers.Answer) string { return "https://b.example/" + a.Say })
 	say := func(s ari.Speech) string {
 		c.cfg.Speech = s
-		return c.cfg.Sound("a b", c.words)
+		return c.cfg.Sound(&providers.Answer{Say: "a b", Language: "de-DE"}, c.words)
 	}
 	for want, s := range map[string]ari.Speech{"": {},
-		"sound:https://tts.example/?a+b": {URL: "https://tts.example/?{text}"},
-		"sound:https://b.example/a b":    {Command: []string{"cat"}}} {
+		"sound:https://tts.example/?a+b&de-DE": {URL: "https://tts.example/?{text}&{language}"},
+		"sound:https://b.example/a b":          {Command: []string{"cat"}}} {
 		if got := say(s); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
 	c.cfg.Speech.Command = []string{"cat"}
-	if file, err := c.Speak(t.Context(), "-v words; $HOME"); err != nil || string(file) != "-v words; $HOME" {
+	if file, err := c.Speak(t.Context(), &providers.Answer{Say: "-v words; $HOME"}); err != nil || string(file) != "-v words; $HOME" {
 		t.Errorf("%q, %v", file, err)
 	}
 	c.cfg.Prompts = map[string]string{"a b": "sound:x"}

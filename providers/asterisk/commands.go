@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -27,7 +28,7 @@ type commands struct {
 	rest    rest.Client
 	dial    dialer
 	publish func(*providers.Answer) string
-	words   func(text string) string // the URL of a WAV file
+	words   func(a *providers.Answer) string // the URL of a WAV file
 	take    func(media string, c providers.MediaConn) error
 	socket  *accepted // nil: the bridge connects
 
@@ -58,20 +59,21 @@ func fault(_ int, body []byte) (code, detail string) {
 func (c *commands) Publish(url func(*providers.Answer) string) { c.publish = url }
 
 // Speaks implements providers.Speaker.
-func (c *commands) Speaks(url func(text string) string) { c.words = url }
+func (c *commands) Speaks(url func(a *providers.Answer) string) { c.words = url }
 
 // speakTime is how long the command may take.
 const speakTime = 20 * time.Second
 
 // Speak implements providers.Speaker.
-func (c *commands) Speak(ctx context.Context, text string) ([]byte, error) {
+func (c *commands) Speak(ctx context.Context, a *providers.Answer) ([]byte, error) {
 	if len(c.cfg.Speech.Command) == 0 {
 		return nil, errors.New("asterisk: there is no speech.command")
 	}
 	ctx, stop := context.WithTimeout(ctx, speakTime)
 	defer stop()
 	cmd := exec.CommandContext(ctx, c.cfg.Speech.Command[0], c.cfg.Speech.Command[1:]...)
-	cmd.Stdin, cmd.WaitDelay = strings.NewReader(text), time.Second
+	cmd.Stdin, cmd.WaitDelay = strings.NewReader(a.Say), time.Second
+	cmd.Env = append(os.Environ(), "VOICEBRIDGE_LANGUAGE="+a.Language, "VOICEBRIDGE_VOICE="+a.Voice)
 	file, err := cmd.Output()
 	if err != nil {
 		return nil, fmt.Errorf("asterisk: speech.command: %w", err)
@@ -333,7 +335,7 @@ func (c *commands) Do(ctx context.Context, leg string, a *providers.Answer) erro
 func (c *commands) perform(st *ari.State, leg string, a *providers.Answer) func(context.Context) error {
 	sound := ""
 	if a.Say != "" {
-		sound = c.cfg.Sound(a.Say, c.words)
+		sound = c.cfg.Sound(a, c.words)
 	}
 	switch {
 	case a.Ask != nil:

@@ -13,7 +13,7 @@ import (
 type (
 	cxml struct {
 		XMLName  xml.Name      `xml:"Response"`
-		Say      string        `xml:"Say,omitempty"`
+		Say      *xmldoc.Words `xml:"Say"`
 		Gather   *gatherVerb   `xml:"Gather"`
 		Connect  *connectVerb  `xml:"Connect"`
 		Dial     *dialVerb     `xml:"Dial"`
@@ -21,10 +21,10 @@ type (
 		Hangup   *struct{}     `xml:"Hangup"`
 	}
 	gatherVerb struct {
-		Digits  int    `xml:"numDigits,attr"`
-		Timeout int    `xml:"timeout,attr"`
-		Action  string `xml:"action,attr"`
-		Say     string `xml:"Say,omitempty"`
+		Digits  int           `xml:"numDigits,attr"`
+		Timeout int           `xml:"timeout,attr"`
+		Action  string        `xml:"action,attr"`
+		Say     *xmldoc.Words `xml:"Say"`
 	}
 	// connectVerb is over when the stream is.
 	connectVerb struct {
@@ -63,11 +63,11 @@ func (*webhooks) Document(a *providers.Answer) (providers.Document, error) {
 }
 
 func marshal(a *providers.Answer) ([]byte, error) {
-	d := cxml{Say: a.Say}
+	d := cxml{Say: xmldoc.WordsOf(a.Say, a.Language, a.Voice)}
 	next := a.Next
 	if q := a.Ask; q != nil {
-		d.Gather = &gatherVerb{Digits: 1, Timeout: int(q.Wait / time.Second), Action: q.URL, Say: a.Say}
-		d.Say, next = "", q.URL // also where no key is pressed
+		d.Gather = &gatherVerb{Digits: 1, Timeout: int(q.Wait / time.Second), Action: q.URL, Say: d.Say}
+		d.Say, next = nil, q.URL // also where no key is pressed
 	}
 	switch {
 	case a.Media != "":

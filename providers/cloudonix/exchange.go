@@ -204,7 +204,7 @@ func verb(a *providers.Answer, e *xmldoc.Element) error {
 	text := strings.TrimSpace(e.Text)
 	switch e.Name() {
 	case "Say":
-		a.Say = text
+		a.Say, a.Language, a.Voice = text, e.Attr("language"), e.Attr("voice")
 	case "Gather":
 		return gather(a, e)
 	case "Connect":
@@ -233,7 +233,9 @@ func gather(a *providers.Answer, e *xmldoc.Element) error {
 	}
 	a.Ask = &providers.Question{URL: e.Attr("action"), Wait: time.Duration(wait) * time.Second}
 	for i := range e.Children {
-		a.Say = strings.TrimSpace(e.Children[i].Text)
+		if err := verb(a, &e.Children[i]); err != nil {
+			return err
+		}
 	}
 	return nil
 }

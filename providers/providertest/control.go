@@ -146,6 +146,7 @@ var answers = []providers.Answer{
 	{Media: anyMedia},
 	{Media: anyMedia, Next: anyNext},
 	{Say: "Sorry, <all> lines & operators are busy."},
+	{Say: "Leider ist niemand da.", Language: "de-DE", Voice: "2"},
 	{Dial: "+15550100123", Caller: "+15550100999"},
 	{Say: "One moment.", Dial: "+15550100123", Caller: "+15550100999"},
 	{Dial: "+15550100123", Caller: "+15550100999", Next: anyNext, Ring: 12 * time.Second},
@@ -153,6 +154,7 @@ var answers = []providers.Answer{
 	{Room: &providers.Room{Name: "vb-room", Wait: true}},
 	{Say: "You are <connected>.", Room: &providers.Room{Name: "vb-room", End: true, Events: anyNext,
 		Hold: "https://bridge.example.com/hold.wav"}},
+	{Say: "Drücken Sie die 1.", Language: "de-DE", Ask: &providers.Question{URL: anyNext, Wait: 10 * time.Second}},
 	{Say: "A call & more. Press 1.", Ask: &providers.Question{URL: anyNext, Wait: 10 * time.Second}},
 	{Ask: &providers.Question{URL: anyNext, Wait: time.Second}},
 }

@@ -1,6 +1,7 @@
 package telnyx
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -173,7 +174,8 @@ func (c *commands) Do(ctx context.Context, leg string, a *providers.Answer) erro
 		if err != nil {
 			return err
 		}
-		return c.action(ctx, leg, "speak", speakBody{a.Say, c.cfg.Voice, c.cfg.Language, g})
+		return c.action(ctx, leg, "speak", speakBody{a.Say, cmp.Or(a.Voice, c.cfg.Voice),
+			cmp.Or(a.Language, c.cfg.Language), g})
 	case a.Media != "":
 		st := stateOf(c.format)
 		st.Next = a.Next
@@ -243,7 +245,8 @@ func (c *commands) gather(ctx context.Context, leg string, a *providers.Answer) 
 	if a.Say == "" {
 		return c.action(ctx, leg, "gather", body)
 	}
-	body.Text, body.Voice, body.Language, body.Tries = a.Say, c.cfg.Voice, c.cfg.Language, 1
+	body.Text, body.Tries = a.Say, 1
+	body.Voice, body.Language = cmp.Or(a.Voice, c.cfg.Voice), cmp.Or(a.Language, c.cfg.Language)
 	return c.action(ctx, leg, "gather_using_speak", body)
 }
 

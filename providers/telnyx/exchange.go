@@ -372,11 +372,20 @@ func (x *exchange) speak(op *providers.Operation, body []byte) error {
 		return errors.New("payload, voice: must be there")
 	}
 	st, err := x.remember(op, op.Call, b.given)
-	op.Answer = &providers.Answer{Say: b.Text, Next: st.Do}
+	op.Answer = &providers.Answer{Say: b.Text, Language: x.other(b.Language, x.cfg.Language),
+		Voice: x.other(b.Voice, x.cfg.Voice), Next: st.Do}
 	x.mu.Lock()
 	x.spoken[st.Do] = true
 	x.mu.Unlock()
 	return err
+}
+
+// other is what is not the account's own.
+func (x *exchange) other(said, usual string) string {
+	if said == usual {
+		return ""
+	}
+	return said
 }
 
 func (x *exchange) gather(op *providers.Operation, body []byte) error {
@@ -388,8 +397,9 @@ func (x *exchange) gather(op *providers.Operation, body []byte) error {
 		return errors.New("only one digit is simulated")
 	}
 	st, err := x.remember(op, op.Call, b.given)
-	op.Answer = &providers.Answer{Say: b.Text,
-		Ask: &providers.Question{URL: st.Key, Wait: time.Duration(b.Wait) * time.Millisecond}}
+	op.Answer = &providers.Answer{Say: b.Text, Language: x.other(b.Language, x.cfg.Language),
+		Voice: x.other(b.Voice, x.cfg.Voice),
+		Ask:   &providers.Question{URL: st.Key, Wait: time.Duration(b.Wait) * time.Millisecond}}
 	return err
 }
 

@@ -223,7 +223,7 @@ func verb(a *providers.Answer, e *xmldoc.Element) error {
 		if text == "" {
 			return errors.New("twilio: 13520: Say without text")
 		}
-		a.Say = text
+		a.Say, a.Language, a.Voice = text, e.Attr("language"), e.Attr("voice")
 	case "Gather":
 		return gather(a, e)
 	case "Dial":

@@ -16,7 +16,7 @@ type (
 		Connect  *connectVerb  `xml:"Connect"`
 		Redirect *redirectVerb `xml:"Redirect"`
 		Gather   *gatherVerb   `xml:"Gather"`
-		Say      string        `xml:"Say,omitempty"`
+		Say      *xmldoc.Words `xml:"Say"`
 		Dial     *dialVerb     `xml:"Dial"`
 		Hangup   *struct{}     `xml:"Hangup"`
 	}
@@ -52,13 +52,13 @@ type (
 		Name         string `xml:",chardata"`
 	}
 	gatherVerb struct {
-		Input   string `xml:"input,attr"`
-		Digits  int    `xml:"numDigits,attr"`
-		Timeout int    `xml:"timeout,attr"`
-		Action  string `xml:"action,attr"`
-		Method  string `xml:"method,attr"`
-		Empty   bool   `xml:"actionOnEmptyResult,attr"`
-		Say     string `xml:"Say,omitempty"`
+		Input   string        `xml:"input,attr"`
+		Digits  int           `xml:"numDigits,attr"`
+		Timeout int           `xml:"timeout,attr"`
+		Action  string        `xml:"action,attr"`
+		Method  string        `xml:"method,attr"`
+		Empty   bool          `xml:"actionOnEmptyResult,attr"`
+		Say     *xmldoc.Words `xml:"Say"`
 	}
 )
 
@@ -82,14 +82,14 @@ func (*webhooks) Document(a *providers.Answer) (providers.Document, error) {
 }
 
 func marshal(a *providers.Answer) ([]byte, error) {
-	t := twiml{Say: a.Say}
+	t := twiml{Say: xmldoc.WordsOf(a.Say, a.Language, a.Voice)}
 	if a.Media != "" {
 		t.Connect = &connectVerb{Stream: streamNoun{URL: a.Media}}
 	}
 	if q := a.Ask; q != nil {
 		t.Gather = &gatherVerb{Input: "dtmf", Digits: 1, Timeout: int(q.Wait / time.Second), Action: retried(q.URL),
-			Method: "POST", Empty: true, Say: a.Say}
-		t.Say = ""
+			Method: "POST", Empty: true, Say: t.Say}
+		t.Say = nil
 	}
 	switch {
 	case a.Room != nil:

@@ -195,7 +195,10 @@ func readNCCO(list ncco) (*providers.Answer, error) {
 	for _, act := range list {
 		switch {
 		case act.Action == "talk" && act.Text != "":
-			a.Say = act.Text
+			a.Say, a.Language = act.Text, act.Language
+			if act.Style != nil {
+				a.Voice = strconv.Itoa(*act.Style)
+			}
 		case act.Action == "input" && slices.Equal(act.Type, []string{"dtmf"}) && act.DTMF != nil &&
 			act.DTMF.Digits == 1 &&
 			act.DTMF.Timeout >= 1 && act.DTMF.Timeout <= maxInput && len(act.EventURL) == 1 &&

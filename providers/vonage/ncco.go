@@ -3,6 +3,7 @@ package vonage
 import (
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -23,7 +24,9 @@ type (
 		EventMethod string     `json:"eventMethod,omitempty"`
 		Endpoint    []endpoint `json:"endpoint,omitempty"`
 		BargeIn     bool       `json:"bargeIn,omitempty"` // talk: a key ends it
-		Type        []string   `json:"type,omitempty"`    // input
+		Language    string     `json:"language,omitempty"`
+		Style       *int       `json:"style,omitempty"` // the voice: one of the language's, by number
+		Type        []string   `json:"type,omitempty"`  // input
 		DTMF        *dtmfInput `json:"dtmf,omitempty"`
 		Name        string     `json:"name,omitempty"`         // conversation
 		Start       *bool      `json:"startOnEnter,omitempty"` // Vonage's default is true
@@ -76,7 +79,11 @@ func (w *webhooks) ncco(a *providers.Answer) ncco {
 		}))
 	}
 	if a.Say != "" {
-		list = append(list, nccoAction{Action: "talk", Text: a.Say, BargeIn: a.Ask != nil})
+		talk := nccoAction{Action: "talk", Text: a.Say, BargeIn: a.Ask != nil, Language: a.Language}
+		if style, err := strconv.Atoi(a.Voice); err == nil {
+			talk.Style = &style
+		}
+		list = append(list, talk)
 	}
 	if q := a.Ask; q != nil {
 		list = append(list, nccoAction{Action: "input", Type: []string{"dtmf"},

@@ -71,6 +71,8 @@ var fields = []field{
 	text("agent", func(r *transfer.Record) *string { return &r.Agent }),
 	text("host", func(r *transfer.Record) *string { return &r.Host }),
 	text("whisper", func(r *transfer.Record) *string { return &r.Whisper }),
+	text("language", func(r *transfer.Record) *string { return &r.Language }),
+	text("voice", func(r *transfer.Record) *string { return &r.Voice }),
 	text("brief", func(r *transfer.Record) *string { return &r.Brief }),
 	text("accept", func(r *transfer.Record) *string { return &r.Accept }),
 	text("digits", func(r *transfer.Record) *string { return &r.Digits }),

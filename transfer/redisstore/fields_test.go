@@ -15,7 +15,7 @@ func TestFields(t *testing.T) {
 	r.Detect, r.Dialed, r.LegDown, r.Human, r.CallerGone, r.Settled, r.CallerIn = true, true, true, true, true, true,
 		true
 	r.LegIn, r.Picked, r.Returns = true, 1, 1
-	for _, s := range []*string{&r.Name, &r.Own, &r.Forward, &r.Agent, &r.Host, &r.Whisper, &r.Brief, &r.Accept, &r.Digits, &r.Hold,
+	for _, s := range []*string{&r.Name, &r.Own, &r.Forward, &r.Agent, &r.Host, &r.Whisper, &r.Language, &r.Voice, &r.Brief, &r.Accept, &r.Digits, &r.Hold,
 		&r.OnEnd, &r.Ref, &r.Place, &r.Reason, &r.Detail, &r.Leg} {
 		*s = "x"
 	}

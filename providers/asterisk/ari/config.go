@@ -52,7 +52,8 @@ type Config struct {
 
 // Speech is how words become sound: one of the two.
 type Speech struct {
-	// URL is that of a WAV file, which Asterisk fetches; {text} is the place of the words.
+	// URL is that of a WAV file, which Asterisk fetches; {text} is the place of the words,
+	// {language} and {voice} those of what is said about how.
 	URL string `yaml:"url"`
 	// Command reads words from its standard input and writes a WAV file. Asterisk fetches that
 	// from the bridge.
@@ -167,14 +168,16 @@ func fits(pattern, text string) bool {
 
 // Sound is what Asterisk plays to say words; empty: nothing. published is the URL of a WAV file
 // with words that the bridge makes.
-func (c *Config) Sound(text string, published func(text string) string) string {
+func (c *Config) Sound(a *providers.Answer, published func(a *providers.Answer) string) string {
 	switch {
-	case c.Prompts[text] != "":
-		return c.Prompts[text]
+	case c.Prompts[a.Say] != "":
+		return c.Prompts[a.Say]
 	case c.Speech.URL != "":
-		return "sound:" + strings.ReplaceAll(c.Speech.URL, "{text}", url.QueryEscape(text))
+		return "sound:" + strings.NewReplacer("{text}", url.QueryEscape(a.Say), "{language}",
+			url.QueryEscape(a.Language),
+			"{voice}", url.QueryEscape(a.Voice)).Replace(c.Speech.URL)
 	case len(c.Speech.Command) > 0:
-		return "sound:" + published(text)
+		return "sound:" + published(a)
 	}
 	return ""
 }

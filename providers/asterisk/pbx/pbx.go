@@ -60,8 +60,9 @@ func New(setup providers.Setup) (providers.Exchange, error) {
 func Sample(baseURL string, f codec.Format) func(config any) error {
 	cfg := ari.Config{URL: strings.TrimSuffix(baseURL, "/") + "/ari", Username: "asterisk", Password: rand.Text(),
 		App: "voicebridge", Media: "bridge", Format: asteriskmedia.NameOf(f), Endpoint: "PJSIP/{number}@trunk",
-		Speech: ari.Speech{URL: "https://tts.example.com/say.wav?text={text}"}, Detect: "amd",
-		Dial: []string{"Local/*@desk"}}
+		Speech: ari.Speech{URL: "https://tts.example.com/say.wav?text={text}&language={language}&voice={voice}"},
+		Detect: "amd",
+		Dial:   []string{"Local/*@desk"}}
 	return func(config any) error {
 		*config.(*ari.Config) = cfg
 		return nil
@@ -589,7 +590,7 @@ func (x *exchange) play(op *providers.Operation, playback, media string) error {
 	text, _ := x.known(op.Call)
 	st := ari.DecodeState(text)
 	op.Kind, op.Answer = providers.OpDo, &providers.Answer{Next: st.Do}
-	before, _, _ := strings.Cut(x.cfg.Speech.URL, "{text}")
+	before, _, _ := strings.Cut(x.cfg.Speech.URL, "?")
 	wait := 0
 	for m := range strings.SplitSeq(media, ",") {
 		seconds, quiet := strings.CutPrefix(m, ari.Silence)
@@ -599,9 +600,12 @@ func (x *exchange) play(op *providers.Operation, playback, media string) error {
 		case quiet && err == nil && n >= 1 && n <= 10:
 			wait += n
 		case speech:
-			if op.Answer.Say, err = url.QueryUnescape(text); err != nil {
+			said, err := url.ParseQuery(strings.TrimPrefix(text, "?"))
+			if err != nil {
 				return err
 			}
+			op.Answer.Say, op.Answer.Language, op.Answer.Voice = said.Get("text"), said.Get("language"),
+				said.Get("voice")
 		default:
 			return fmt.Errorf("no media %.60s", m)
 		}

@@ -14,7 +14,7 @@ import (
 type (
 	response struct {
 		XMLName  xml.Name       `xml:"Response"`
-		Speak    string         `xml:"Speak,omitempty"`
+		Speak    *xmldoc.Words  `xml:"Speak"`
 		Play     *playElement   `xml:"Play"`
 		Question *question      // named by the dialect
 		Stream   *streamElement `xml:"Stream"`
@@ -29,12 +29,12 @@ type (
 	}
 	question struct {
 		XMLName xml.Name
-		Action  string `xml:"action,attr"`
-		Method  string `xml:"method,attr"`
-		Input   string `xml:"inputType,attr"`
-		Digits  int    `xml:"numDigits,attr"`
-		Wait    int    `xml:"executionTimeout,attr"`
-		Speak   string `xml:"Speak,omitempty"`
+		Action  string        `xml:"action,attr"`
+		Method  string        `xml:"method,attr"`
+		Input   string        `xml:"inputType,attr"`
+		Digits  int           `xml:"numDigits,attr"`
+		Wait    int           `xml:"executionTimeout,attr"`
+		Speak   *xmldoc.Words `xml:"Speak"`
 	}
 	// streamElement with keepCallAlive is carried out alone; what follows it comes once it
 	// has ended.
@@ -73,12 +73,12 @@ const KeyWait = 5 * time.Second
 
 // Document implements providers.Webhooks.
 func (w *Webhooks) Document(a *providers.Answer) (providers.Document, error) {
-	r := response{Speak: a.Say}
+	r := response{Speak: xmldoc.WordsOf(a.Say, a.Language, a.Voice)}
 	if q := a.Ask; q != nil {
 		wait := max(q.Wait, w.Abilities.KeyWait)
 		r.Question = &question{XMLName: xml.Name{Local: w.Question}, Action: q.URL, Method: "POST", Input: "dtmf",
-			Digits: 1, Wait: seconds(wait), Speak: a.Say}
-		r.Speak = ""
+			Digits: 1, Wait: seconds(wait), Speak: r.Speak}
+		r.Speak = nil
 	}
 	switch {
 	case a.Media != "":

@@ -259,7 +259,7 @@ func (x *Exchange) element(a *providers.Answer, e *xmldoc.Element) (err error) {
 	text := strings.TrimSpace(e.Text)
 	switch e.Name() {
 	case "Speak":
-		if a.Say = text; text == "" {
+		if a.Say, a.Language, a.Voice = text, e.Attr("language"), e.Attr("voice"); text == "" {
 			return errors.New("a Speak without text")
 		}
 	case x.Question:
@@ -300,7 +300,9 @@ func (x *Exchange) question(a *providers.Answer, e *xmldoc.Element) (err error) 
 		if e.Children[i].Name() != "Speak" {
 			return fmt.Errorf("%s may hold Speak", x.Question)
 		}
-		a.Say = strings.TrimSpace(e.Children[i].Text)
+		if err := x.element(a, &e.Children[i]); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -34,6 +34,21 @@ func (e *Element) Attr(name string) string {
 	return ""
 }
 
+// Words are a text that is spoken, as an element that carriers of this kind have.
+type Words struct {
+	Voice    string `xml:"voice,attr,omitempty"`
+	Language string `xml:"language,attr,omitempty"`
+	Text     string `xml:",chardata"`
+}
+
+// WordsOf makes such an element; nil: there is no text.
+func WordsOf(text, language, voice string) *Words {
+	if text == "" {
+		return nil
+	}
+	return &Words{voice, language, text}
+}
+
 // Errors of Read.
 var (
 	ErrSyntax = errors.New("not well-formed")
