@@ -44,9 +44,12 @@ type Config struct {
 const (
 	DefaultAttempt = 3 * time.Second
 	DefaultWrite   = 10 * time.Second
-	DefaultPing    = 15 * time.Second
-	attempts       = 2
-	retryAfter     = 250 * time.Millisecond
+	// DefaultPing finds an agent that hangs within 10 to 15 s, in which its caller hears nothing. One
+	// that is busy for less, such as a program that waits for a model without letting anything else
+	// run, is left alone.
+	DefaultPing = 5 * time.Second
+	attempts    = 2
+	retryAfter  = 250 * time.Millisecond
 )
 
 // Dialer reaches one agent; it implements agent.Dialer.

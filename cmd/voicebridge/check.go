@@ -24,7 +24,31 @@ import (
 type checkCmd struct {
 	Config  checkConfigCmd  `cmd:"" help:"Check a configuration file."`
 	Schema  schemaCmd       `cmd:"" help:"Print the JSON Schema of the configuration, for editors."`
+	Health  healthCmd       `cmd:"" help:"Ask a running bridge whether it is well, for container health checks."`
 	Webhook checkWebhookCmd `cmd:"" help:"Explain why webhooks and handshakes of an account are refused: those that a running bridge has refused, or one in a file."`
+}
+
+type healthCmd struct {
+	URL string `help:"What to ask (default ${default})." default:"http://127.0.0.1:9002/healthz" placeholder:"URL"`
+}
+
+// Run asks a bridge for its health.
+func (c *healthCmd) Run(ctx context.Context) error {
+	ctx, stop := context.WithTimeout(ctx, 3*time.Second)
+	defer stop()
+	req, err := http.NewRequestWithContext(ctx, "GET", c.URL, nil)
+	if err != nil {
+		return usageError{err}
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s says %s", c.URL, resp.Status)
+	}
+	return nil
 }
 
 type schemaCmd struct{}
