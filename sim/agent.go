@@ -95,13 +95,13 @@ func (c *AgentConn) begin() error {
 		}
 	}
 	if binary || json.Unmarshal(data, &start) != nil || start.Type != "start" {
-		return fmt.Errorf("sim: agent: the first message is not a start: %.100q", data)
+		return fmt.Errorf("simulated carrier: agent: the first message is not a start: %.100q", data)
 	}
 	c.Start = append(c.Start, data...)
 	c.Hears = codec.Format{Encoding: codec.L16LE, Rate: start.Audio.Input.Rate}
 	c.Speaks = codec.Format{Encoding: codec.L16LE, Rate: start.Audio.Output.Rate}
 	if !c.Hears.Valid() || !c.Speaks.Valid() {
-		return fmt.Errorf("sim: agent: unknown rates: %s", data)
+		return fmt.Errorf("simulated carrier: agent: unknown rates: %s", data)
 	}
 	return nil
 }
@@ -116,7 +116,7 @@ func (c *AgentConn) Audio(pcm []byte) error { return c.conn.Write(true, pcm) }
 func (c *AgentConn) Command(v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
-		return fmt.Errorf("sim: agent: %w", err)
+		return fmt.Errorf("simulated carrier: agent: %w", err)
 	}
 	return c.conn.Write(false, b)
 }

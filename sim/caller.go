@@ -93,7 +93,7 @@ const maxCall = time.Hour
 func (c *Caller) Run(ctx context.Context) (*Result, error) {
 	conn, err := c.connect(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("sim: call %s: %w", c.Spec.Name, err)
+		return nil, fmt.Errorf("simulated carrier: call %s: %w", c.Spec.Name, err)
 	}
 	call := &call{
 		Caller: c, conn: conn, peer: c.Spec.NewPeer(), began: time.Now(),
@@ -186,7 +186,7 @@ func (c *call) read(stop <-chan struct{}) {
 func (c *call) send(ev *providers.Event) error {
 	c.wire.Reset()
 	if err := c.peer.Encode(&c.wire, ev); err != nil {
-		return fmt.Errorf("sim: %s: %w", c.Spec.Name, err)
+		return fmt.Errorf("simulated carrier: %s: %w", c.Spec.Name, err)
 	}
 	if c.Spec.Abilities.Reorders && ev.Kind == providers.EventAudio && ev.At%lateEvery == 0 && len(c.late) == 0 {
 		for _, m := range c.wire.All() {

@@ -210,7 +210,7 @@ func (x *Exchange) Open(baseURL string, f codec.Format) (*providers.Account, err
 	setup := providers.Setup{Decode: x.Spec.Sample(baseURL, f)}
 	var err error
 	if x.Office, err = x.Spec.NewExchange(setup); err != nil {
-		return nil, fmt.Errorf("sim: %s: %w", x.Spec.Name, err)
+		return nil, fmt.Errorf("simulated carrier: %s: %w", x.Spec.Name, err)
 	}
 	return x.Spec.NewAccount(setup)
 }
@@ -437,7 +437,7 @@ func (x *Exchange) Ready(ctx context.Context) error {
 		select {
 		case <-time.After(10 * time.Millisecond):
 		case <-ctx.Done():
-			return fmt.Errorf("sim: nobody listens for calls: %w", ctx.Err())
+			return fmt.Errorf("simulated carrier: nobody listens for calls: %w", ctx.Err())
 		}
 	}
 	return nil
@@ -576,7 +576,7 @@ func document(kind providers.AskKind) bool {
 func (c *SimCall) ask(ctx context.Context, a *providers.Ask) (answer *providers.Answer, err error) {
 	if c.x.lost(a.Kind) {
 		if document(a.Kind) {
-			return nil, errors.New("sim: the document could not be fetched")
+			return nil, errors.New("simulated carrier: the document could not be fetched")
 		}
 		return &providers.Answer{}, nil
 	}
@@ -618,21 +618,21 @@ func (c *SimCall) askOnce(ctx context.Context, a *providers.Ask) (answer *provid
 	}
 	req, err := http.NewRequestWithContext(ctx, signed.Method, c.x.reach(signed.URL.String()), signed.Body)
 	if err != nil {
-		return nil, false, false, fmt.Errorf("sim: webhook: %w", err)
+		return nil, false, false, fmt.Errorf("simulated carrier: webhook: %w", err)
 	}
 	req.Header = signed.Header
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return nil, true, true, fmt.Errorf("sim: webhook: %w", err)
+		return nil, true, true, fmt.Errorf("simulated carrier: webhook: %w", err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	switch {
 	case err != nil:
-		return nil, true, false, fmt.Errorf("sim: webhook: %w", err)
+		return nil, true, false, fmt.Errorf("simulated carrier: webhook: %w", err)
 	case resp.StatusCode < 200 || resp.StatusCode > 299:
 		return nil, resp.StatusCode >= 500, false,
-			fmt.Errorf("sim: webhook %s: %s: %.200s", req.URL.Path, resp.Status, body)
+			fmt.Errorf("simulated carrier: webhook %s: %s: %.200s", req.URL.Path, resp.Status, body)
 	case !document(a.Kind):
 		return nil, false, false, nil
 	}

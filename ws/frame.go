@@ -27,7 +27,7 @@ const (
 )
 
 // errProtocol is the kind of all errors of a peer that breaks the rules.
-var errProtocol = errors.New("ws: protocol error")
+var errProtocol = errors.New("WebSocket: protocol error")
 
 func broken(what string) error { return fmt.Errorf("%w: %s", errProtocol, what) }
 

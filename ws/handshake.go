@@ -39,11 +39,11 @@ func Accept(w http.ResponseWriter, r *http.Request, subprotocols []string, limit
 	up.Subprotocols = subprotocols
 	conn, err := up.Upgrade(w, r, nil) // refuses a client that speaks before it is answered
 	if err != nil {
-		return nil, fmt.Errorf("ws: upgrade: %w", err)
+		return nil, fmt.Errorf("WebSocket: upgrade: %w", err)
 	}
 	if err := conn.NetConn().SetDeadline(time.Time{}); err != nil {
 		conn.Close()
-		return nil, fmt.Errorf("ws: upgrade: %w", err)
+		return nil, fmt.Errorf("WebSocket: upgrade: %w", err)
 	}
 	l := newLine(conn.NetConn(), limits.Write)
 	c := newConn(l, l, false, nil, limits)
@@ -88,7 +88,7 @@ func (d *Dialer) Dial(ctx context.Context, to string, subprotocols []string, hea
 	h := &handshake{dialer: d, limits: limits, stop: func() bool { return true }}
 	c, status, err = h.do(ctx, to, subprotocols, header)
 	if err != nil {
-		return nil, status, fmt.Errorf("ws: dial: %w", err)
+		return nil, status, fmt.Errorf("WebSocket: dial: %w", err)
 	}
 	return c, 0, nil
 }

@@ -41,7 +41,7 @@ type line struct {
 
 // ErrSlow is the error of a connection whose other side did not take what it was
 // sent in time.
-var ErrSlow error = timeoutError("ws: the other side does not take what it is sent")
+var ErrSlow error = timeoutError("WebSocket: the other side does not take what it is sent")
 
 // timeoutError is a net.Error.
 type timeoutError string

@@ -42,7 +42,7 @@ const (
 func NewLoop() (*Loop, error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
-		return nil, fmt.Errorf("ws: event loop: %w", err)
+		return nil, fmt.Errorf("WebSocket: event loop: %w", err)
 	}
 	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err == nil {
@@ -51,7 +51,7 @@ func NewLoop() (*Loop, error) {
 	if err != nil {
 		unix.Close(epoll)
 		unix.Close(wake) // -1 where it is the one that failed
-		return nil, fmt.Errorf("ws: event loop: %w", err)
+		return nil, fmt.Errorf("WebSocket: event loop: %w", err)
 	}
 	l := &Loop{epoll: epoll, wake: wake, conns: map[int32]*Conn{}, done: make(chan struct{})}
 	go l.run()
@@ -91,7 +91,7 @@ func (l *Loop) run() {
 	for {
 		n, err := unix.EpollWait(l.epoll, events, -1)
 		if err != nil && err != unix.EINTR {
-			panic(fmt.Sprintf("ws: epoll_wait: %v", err)) // EBADF and the like: a bug
+			panic(fmt.Sprintf("WebSocket: epoll_wait: %v", err)) // EBADF and the like: a bug
 		}
 		// A goroutine that the scheduler has not seen for 10 ms is taken for a busy one,
 		// and loses its processor at every wait from then on.
@@ -189,7 +189,7 @@ func (l *Loop) remove(fd int) error {
 	delete(l.conns, int32(fd))
 	l.mu.Unlock()
 	if err := unix.Close(fd); err != nil {
-		return fmt.Errorf("ws: close: %w", err)
+		return fmt.Errorf("WebSocket: close: %w", err)
 	}
 	return nil
 }

@@ -93,8 +93,8 @@ func (c *Conn) refuse(err error) {
 	case errors.Is(err, ErrText):
 		code = CloseBadText
 	}
-	c.err = fmt.Errorf("ws: read: %w", err)
-	c.Close(code, strings.TrimPrefix(err.Error(), "ws: "))
+	c.err = fmt.Errorf("WebSocket: read: %w", err)
+	c.Close(code, strings.TrimPrefix(err.Error(), "WebSocket: "))
 }
 
 // closedBy takes the other side's close message, and answers it.
@@ -105,7 +105,7 @@ func (c *Conn) closedBy(data []byte) {
 		return
 	}
 	c.gone = true
-	c.err = fmt.Errorf("ws: read: %w", &CloseError{code, reason})
+	c.err = fmt.Errorf("WebSocket: read: %w", &CloseError{code, reason})
 	if code == closeNone {
 		code = 0
 	}
@@ -122,7 +122,7 @@ func (c *Conn) lost(err error) {
 	}
 	c.gone = !IsTimeout(err)
 	if c.err == nil {
-		c.err = fmt.Errorf("ws: read: %w", err)
+		c.err = fmt.Errorf("WebSocket: read: %w", err)
 	}
 }
 

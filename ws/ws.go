@@ -108,11 +108,11 @@ type Conn struct {
 // ErrTooLarge is the error of a message beyond its limit, ErrText of a text
 // message that is not UTF-8. The connection is closed with the right code.
 var (
-	ErrTooLarge = errors.New("ws: message too large")
-	ErrText     = errors.New("ws: text is not UTF-8")
+	ErrTooLarge = errors.New("WebSocket: message too large")
+	ErrText     = errors.New("WebSocket: text is not UTF-8")
 
-	errIdle   error = timeoutError("ws: nothing came in time")
-	errLinger error = timeoutError("ws: the other side did not close")
+	errIdle   error = timeoutError("WebSocket: nothing came in time")
+	errLinger error = timeoutError("WebSocket: the other side did not close")
 )
 
 // CloseError is how the other side closed the connection.
@@ -180,7 +180,7 @@ func (c *Conn) checkedIdle() (ask bool) {
 // The other side is still to hear of it.
 func (c *Conn) idled([]byte) {
 	if c.err == nil {
-		c.err = fmt.Errorf("ws: read: %w", errIdle)
+		c.err = fmt.Errorf("WebSocket: read: %w", errIdle)
 		c.handler.Closed(c.err)
 	}
 }
@@ -249,7 +249,7 @@ func (c *Conn) Write(binary bool, data []byte) error {
 	more, err := c.Put(binary, data)
 	if err == nil && !more {
 		if err = c.line.wait(); err != nil {
-			err = fmt.Errorf("ws: write: %w", err)
+			err = fmt.Errorf("WebSocket: write: %w", err)
 		}
 	}
 	return err
@@ -260,7 +260,7 @@ func (c *Conn) Write(binary bool, data []byte) error {
 // before is kept as well, up to 4 MB.
 func (c *Conn) Put(binary bool, data []byte) (more bool, err error) {
 	if c.closed.Load() {
-		return false, fmt.Errorf("ws: write: %w", net.ErrClosed)
+		return false, fmt.Errorf("WebSocket: write: %w", net.ErrClosed)
 	}
 	op := byte(opText)
 	if binary {
@@ -283,7 +283,7 @@ func (c *Conn) put(op byte, data []byte) (more bool, err error) {
 	if err != nil {
 		// What the other side said before it left is still to be read; but not for ever.
 		c.lingering()
-		return false, fmt.Errorf("ws: write: %w", err)
+		return false, fmt.Errorf("WebSocket: write: %w", err)
 	}
 	return c.line.clear(), nil
 }
