@@ -108,7 +108,7 @@ func startBridge(t *testing.T, agentURL string, change func(*options)) *running 
 		Cluster: opt.cluster, Token: opt.token, Insecure: opt.token == "" && opt.accounts == nil,
 		Accounts: opt.accounts, Router: opt.router, Events: opt.events, Tokens: opt.tokens, PublicURL: opt.public,
 		Secret: "test", Limits: opt.limits,
-		Log: slog.New(logEnds{ends}),
+		Log: slog.New(logEnds{ends: ends}),
 	})
 	b.url, b.admin = "ws://"+public.Addr().String(), "http://"+admin.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -154,13 +154,19 @@ func dialer(t *testing.T, cfg link.Config) *link.Dialer {
 }
 
 // logEnds is a log handler that keeps the records of calls that ended.
-type logEnds struct{ ends chan slog.Record }
+type logEnds struct {
+	ends  chan slog.Record
+	attrs []slog.Attr
+}
 
 func (l logEnds) Enabled(context.Context, slog.Level) bool { return true }
-func (l logEnds) WithAttrs([]slog.Attr) slog.Handler       { return l }
-func (l logEnds) WithGroup(string) slog.Handler            { return l }
+func (l logEnds) WithAttrs(more []slog.Attr) slog.Handler {
+	return logEnds{l.ends, append(l.attrs[:len(l.attrs):len(l.attrs)], more...)}
+}
+func (l logEnds) WithGroup(string) slog.Handler { return l }
 func (l logEnds) Handle(_ context.Context, r slog.Record) error {
 	if r.Message == "call ended" {
+		r.AddAttrs(l.attrs...)
 		l.ends <- r
 	}
 	return nil
@@ -176,6 +182,15 @@ func (b *running) ended(t *testing.T, want calls.Cause) map[string]slog.Value {
 		r.Attrs(func(a slog.Attr) bool { attrs[a.Key] = a.Value; return true })
 		if got := attrs["cause"].String(); got != string(want) {
 			t.Errorf("the call ended with %s, want %s (%v)", got, want, attrs["err"])
+		}
+		if warned := r.Level >= slog.LevelWarn; warned != want.Fault() {
+			t.Errorf("%s is logged at %v", want, r.Level)
+		}
+		for _, name := range []string{"account", "agent", "direction"} {
+			if _, told := attrs[name]; told {
+				continue
+			}
+			t.Errorf("the log does not say %s", name)
 		}
 		return attrs
 	case <-time.After(15 * time.Second):
@@ -894,5 +909,42 @@ func TestAgentMistakes(t *testing.T) {
 			want) {
 			t.Errorf("the metrics do not say %s", want)
 		}
+	})
+}
+
+// TestMuted: a leg that is muted sends pings and nothing else, for as long as it likes.
+func TestMuted(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		b := startBridge(t, startAgent(t, sim.Echo), nil)
+		conn, _, err := websocket.DefaultDialer.Dial(b.url+"/media/vonage", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		for _, text := range []string{`{"event":"websocket:connected","content-type":"audio/l16;rate=16000"}`,
+			`{"event":"websocket:media:update","active":false}`} {
+			if err := conn.WriteMessage(websocket.TextMessage, []byte(text)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		go func() {
+			for {
+				if _, _, err := conn.ReadMessage(); err != nil {
+					return
+				}
+			}
+		}()
+		for range 30 {
+			time.Sleep(20 * time.Second)
+			if err := conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(time.Second)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := b.Control().Sessions().Len(); n != 1 {
+			t.Errorf("%d calls after ten minutes of pings", n)
+		}
+		_ = conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(1000, ""),
+			time.Now().Add(time.Second))
+		b.ended(t, calls.CallerHangup)
 	})
 }

@@ -430,6 +430,34 @@ func TestLook(t *testing.T) {
 	}
 }
 
+// TestTidy: Asterisk leaves what belonged to a call that has ended: its audio, its bridge, the
+// number that it was being connected to.
+func TestTidy(t *testing.T) {
+	s := &server{reply: func(r *http.Request) (int, string) {
+		if strings.HasSuffix(r.URL.Path, "/bridges/leg.call") && r.Method == "GET" {
+			return 200, `{"channels":["leg.media-2"]}`
+		}
+		return 200, "{}"
+	}}
+	l := &listener{commands: s.commands(t), live: map[string]ari.State{}, up: map[string]bool{},
+		handle: func(context.Context, *providers.CallEvent) {}}
+	l.keep("leg", ari.State{Media: "leg.media-1", Dialed: "leg.to-1"})
+	l.take(t.Context(), &event{Type: "ChannelDestroyed", Channel: ari.Channel{ID: "leg"}, Cause: 16})
+	l.group.Wait()
+	ended := map[string]bool{}
+	for _, r := range s.asked {
+		if r.Method == "DELETE" {
+			ended[strings.TrimPrefix(r.URL.Path, "/ari/")] = true
+		}
+	}
+	for _, want := range []string{"channels/leg.media-1", "channels/leg.media-2", "channels/leg.to-1",
+		"bridges/leg.call"} {
+		if !ended[want] {
+			t.Errorf("%s is left: %v", want, ended)
+		}
+	}
+}
+
 // TestDetection: a call with machine detection goes through the dialplan, and what that has
 // found is told before the call is asked about.
 func TestDetection(t *testing.T) {
