@@ -222,8 +222,11 @@ const GapSlowReader GapCause = "slow_reader"
 // ClearCause is who has asked for a clear.
 type ClearCause string
 
-// ClearByAgent is for an agent that interrupts itself.
-const ClearByAgent ClearCause = "agent"
+// The causes: an agent that interrupts itself, and one that only listens from now on.
+const (
+	ClearByAgent ClearCause = "agent"
+	ClearByMute  ClearCause = "agent_muted"
+)
 
 // HoldState tells who is held.
 type HoldState string

@@ -98,7 +98,7 @@ func (s *Session) join(p *Party) error {
 	if s.call == nil || s.endTold || s.party != nil {
 		return ErrParty
 	}
-	s.party, s.room = p, audio.NewRoom(&s.in, &s.out, p.listen)
+	s.party, s.room = p, audio.NewRoom(s.now(), &s.in, &s.out, p.listen)
 	if p.listen {
 		s.tellHold(agent.Muted)
 	}
@@ -137,8 +137,18 @@ func (p *Party) hear(pcm []byte) {
 	case b = <-p.free:
 	default:
 	}
+	b = append(b, pcm...)
 	select {
-	case p.out <- append(b, pcm...):
-	default: // its session is stuck
+	case p.out <- b:
+		return
+	default: // its session is slow: what it hears late should still be fresh
+	}
+	select {
+	case <-p.out:
+	default:
+	}
+	select {
+	case p.out <- b:
+	default:
 	}
 }

@@ -30,6 +30,7 @@ type Config struct {
 	Lead        time.Duration // audio that the carrier holds ahead of time
 	Prebuffer   time.Duration // audio to wait for before an utterance begins: for agents that pace themselves
 	AgentQueue  time.Duration // the most agent audio that waits to be played
+	Live        time.Duration // see audio.Settings
 	CallerQueue time.Duration // the most caller audio that waits for a slow agent
 	Start       time.Duration // for the carrier's start message to come
 	AgentDial   time.Duration // for the agent to be connected, all attempts together
@@ -423,6 +424,7 @@ func (s *Session) started(start *providers.Start) {
 		start.Call = s.Known.Call
 	}
 	set := audio.Settings{Lead: s.Config.Lead, Prebuffer: s.Config.Prebuffer, Queue: s.Config.AgentQueue,
+		Live:         s.Config.Live,
 		NativeDigits: s.Spec.Abilities.SendDigits || s.Control.Digits != nil}
 	if s.Config.Lead >= leadForSlack {
 		set.Slack = slack

@@ -255,13 +255,18 @@ func (t *Transfers) meetingPlace(r *transfer.Record) *providers.Answer {
 	return &providers.Answer{Media: urls.SocketURL(r.Host, t.control.MediaPath(tk)), Next: t.hookURL(r, "party")}
 }
 
+// partyLate is how late a third party may hear the others.
+const partyLate = 200 * time.Millisecond
+
 // Party implements control.Transfers.
 func (t *Transfers) Party(tk *ticket.Ticket) control.Agent {
 	main := t.control.Session(tk.Party)
 	if main == nil {
 		return control.Agent{}
 	}
-	return control.Agent{Dialer: &partyLine{main.NewParty(tk.Listen), t, tk.Transfer}, Session: session.Defaults}
+	live := session.Defaults
+	live.Live = partyLate
+	return control.Agent{Dialer: &partyLine{main.NewParty(tk.Listen), t, tk.Transfer}, Session: live}
 }
 
 // partyLine is a party whose coming is told to its transfer.

@@ -37,6 +37,21 @@ func (d *digits) begin(it Item) {
 	d.tones = append(d.tones, tones{Item: it})
 }
 
+// length is how long the digits of a command sound.
+func (it *Item) length() (d time.Duration) {
+	for _, digit := range it.Digits {
+		switch digit {
+		case 'w':
+			d += time.Second / 2
+		case 'W':
+			d += time.Second
+		default:
+			d += it.Tone + it.Gap
+		}
+	}
+	return d
+}
+
 // waiting counts the commands that wait here.
 func (d *digits) waiting() int { return len(d.tones) + len(d.signals) }
 

@@ -160,8 +160,64 @@ func TestDigitsNative(t *testing.T) {
 	p.Push(0, ones(1))
 	p.SendDigits(one, false)
 	p.Push(0, ones(1))
-	if got := drive(p, 0, time.Second); got != "a<1>a" || !p.signalling {
+	if got := drive(p, 0, time.Second); got != "a<1>" || !p.signalling {
+		t.Errorf("%s: what comes behind them waits until they are sent", got)
+	}
+	p.Confirm()
+	if got := drive(p, time.Second, 2*time.Second); got != "a" {
 		t.Errorf("%s", got)
+	}
+}
+
+// TestDigitsSound: digits that the carrier sends begin once what was said before them is heard,
+// and what comes behind them waits until they have sounded.
+func TestDigitsSound(t *testing.T) {
+	r := newRig(t, func(s *Settings) { s.NativeDigits = true })
+	begin := r.now
+	r.p.Push(r.now, ramp(1, 300*ms))
+	r.p.SendDigits(Item{Digits: "12w", ID: "d", Tone: 100 * ms, Gap: 50 * ms}, false)
+	r.p.Push(r.now, ramp(1, 100*ms))
+	at := func(kind providers.CommandKind) (at time.Duration) {
+		for steps := len(r.commands); ; {
+			r.until(r.now + 5*ms)
+			for _, cmd := range r.commands[steps:] {
+				if cmd.Kind == kind {
+					return r.now - begin
+				}
+			}
+			if steps = len(r.commands); r.now > begin+10*time.Second {
+				t.Fatalf("nothing of kind %v", kind)
+			}
+		}
+	}
+	if d := at(providers.CommandDigits); d < 300*ms || d > 310*ms {
+		t.Errorf("the digits were sent after %v, want 300 ms", d)
+	}
+	frames := len(r.frames)
+	r.p.Confirm()
+	r.until(begin + 2*time.Second)
+	if d := r.frames[frames] - begin; d < 1100*ms || d > 1120*ms { // 2 x 150 ms, and half a second
+		t.Errorf("audio went on after %v, want 1.1 s", d)
+	}
+	if r.stats.Gaps != 0 {
+		t.Error("digits are no gap")
+	}
+}
+
+// TestTransferHeard: a transfer begins once what was said before it is heard, not when the carrier
+// has got it.
+func TestTransferHeard(t *testing.T) {
+	r := newRig(t, nil)
+	begin := r.now
+	r.p.Push(r.now, ramp(1, 500*ms))
+	r.p.Transfer(Item{ID: "t", Transfer: &calls.TransferRequest{}}, false)
+	r.until(begin + 490*ms)
+	if due := r.p.TakeTransfers(); len(due) != 0 {
+		t.Errorf("it begins 10 ms before the last word is heard")
+	}
+	r.until(begin + 510*ms)
+	if due := r.p.TakeTransfers(); len(due) != 1 || due[0].ID != "t" {
+		t.Errorf("%+v", due)
 	}
 }
 

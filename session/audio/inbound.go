@@ -37,9 +37,6 @@ const (
 	// fillAfter is how long nothing must have come before silence is inserted.
 	// Anything shorter is late, not lost, and will come as a burst.
 	fillAfter = 200 * time.Millisecond
-	// quiet is the largest sample of a frame that may be left out to repay
-	// silence that was inserted for late audio: -48 dBFS.
-	quiet = 128
 )
 
 // NewInbound makes one that holds at most so much for a slow agent.

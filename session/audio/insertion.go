@@ -15,7 +15,9 @@ type insertions struct {
 	party  *fifo              // a third party's audio, as samples at the carrier's rate; nil: there is none
 	tap    func(frame []byte) // is given each frame of the agent's; nil: nobody wants them
 	muted  bool               // the agent is not heard: what it says is discarded
-	mixer  mixer
+	// cleared is called when the agent interrupts itself; nil: nobody wants to know.
+	cleared func()
+	mixer   mixer
 }
 
 // Held reports whether the caller is held.
@@ -42,21 +44,26 @@ const (
 )
 
 // insertion returns whose frame comes before the agent's, if any does.
-func (p *Playout) insertion() source {
+func (p *Playout) insertion(now time.Duration) source {
 	switch {
 	case len(p.tones) > 0:
 		return ofTones
 	case p.held != nil:
 		return ofHold
-	case p.partyReady() && (p.paused || p.queue.len() < p.frame): // otherwise both are mixed
+	case p.partyReady(now) && (p.paused || p.queue.len() < p.frame): // otherwise both are mixed
 		return ofParty
 	}
 	return nobody
 }
 
-// partyReady reports whether a frame of the party's waits.
-func (p *Playout) partyReady() bool {
-	return p.party != nil && p.party.len() >= 2*p.format.FrameSamples()
+// partyReady reports whether a frame of the party's waits: two at the beginning of a run, so
+// that one is there at each later time, though it does not come evenly.
+func (p *Playout) partyReady(now time.Duration) bool {
+	frames := 2
+	if p.playing(now) {
+		frames = 1
+	}
+	return p.party != nil && p.party.len() >= frames*2*p.format.FrameSamples()
 }
 
 // sendInsertion hands one frame to the carrier that is not the agent's. It takes no

@@ -1,6 +1,10 @@
 package audio
 
-import "voicebridge/codec"
+import (
+	"time"
+
+	"voicebridge/codec"
+)
 
 // mixer adds audio of two sources. Its buffers are used again.
 type mixer struct {
@@ -39,3 +43,36 @@ func plain(f codec.Format) codec.Format { return codec.Format{Encoding: codec.L1
 
 // maxMix bounds what waits to be mixed: 200 ms.
 func maxMix(f codec.Format) int { return 10 * plain(f).FrameBytes() }
+
+const (
+	// quiet is the largest sample of what is taken for silence: -48 dBFS.
+	quiet = 128
+	// keepUp is how much may wait of audio that must not be late before silence in it is left
+	// out.
+	keepUp = 60 * time.Millisecond
+)
+
+// quietIn reports whether nothing can be heard in audio of a format.
+func quietIn(f codec.Format, audio []byte) bool {
+	if f.Encoding != codec.L16LE {
+		return false // nobody asks
+	}
+	for i := 0; i+1 < len(audio); i += 2 {
+		if s := int16(uint16(audio[i]) | uint16(audio[i+1])<<8); s > quiet || s < -quiet {
+			return false
+		}
+	}
+	return true
+}
+
+// live adds audio, 16-bit samples in the format f, that must not be late: silence in it is left
+// out while much waits, and the oldest where too much does.
+func (q *fifo) live(f codec.Format, add func(b []byte) []byte) {
+	before := q.len()
+	q.grow(add)
+	if q.buf != nil && before > plain(f).FrameBytes()*int(keepUp/codec.FrameTime) &&
+		quietIn(plain(f), q.bytes()[before:]) {
+		q.truncate(before)
+	}
+	q.bound(maxMix(f))
+}

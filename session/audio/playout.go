@@ -8,6 +8,7 @@ package audio
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"voicebridge/agent"
@@ -34,12 +35,15 @@ type Playout struct {
 	limit     int64         // samples that may wait
 	prebuffer time.Duration // audio to wait for before an utterance begins
 
-	clear     bool       // a clear is to be sent
-	paused    bool       // the agent has paused its audio
-	finishing bool       // a hang-up is queued: later audio is ignored
-	speaking  bool       // playback has been reported as started
-	transfers []Item     // transfers whose time has come
-	end       *calls.End // a hang-up has been reached: the call is to end
+	live      time.Duration // the most that waits of audio that must not be late; 0: any
+	spoken    time.Duration // when the carrier has played the last frame of the agent's
+	sounds    time.Duration // until when digits of the carrier's sound
+	clear     bool          // a clear is to be sent
+	paused    bool          // the agent has paused its audio
+	finishing bool          // a hang-up is queued: later audio is ignored
+	speaking  bool          // playback has been reported as started
+	transfers []Item        // transfers whose time has come
+	end       *calls.End    // a hang-up has been reached: the call is to end
 
 	fresh   bool          // what comes next begins an utterance: silence before it is no hole
 	padding time.Duration // silence that was added since the last frame without
@@ -56,6 +60,7 @@ type Settings struct {
 	Slack        time.Duration // how late a frame of a run may go out where nothing else calls for it
 	Prebuffer    time.Duration // audio to wait for before an utterance begins
 	Queue        time.Duration // the most audio that waits
+	Live         time.Duration // of audio that must not be late: beyond so much the oldest goes; 0: any
 	NativeDigits bool          // the carrier sends digits, they are not tones in the audio
 }
 
@@ -78,7 +83,7 @@ func NewPlayout(from, to codec.Format, can providers.Abilities, set Settings, st
 	p.timeline = timeline{format: to, agent: from, jump: true}
 	p.lead, p.slack = set.Lead, set.Slack
 	p.voice = newVoice(from, to)
-	p.digits.native = set.NativeDigits
+	p.digits.native, p.live = set.NativeDigits, set.Live
 	p.limit = p.samples(set.Queue)
 	return p
 }
@@ -107,9 +112,13 @@ func (p *Playout) take(now time.Duration, audio []byte) (discarded time.Duration
 	if p.finishing || p.muted {
 		fits = 0
 	}
+	if p.live > 0 && p.duration(p.pushed-p.taken) > keepUp && quietIn(p.agent, audio) {
+		fits = 0 // what was late is caught up with
+	}
 	if fits > 0 {
 		p.timeline.begin()
 		p.pushed += p.voice.add(now, audio[:int(fits)*size])
+		p.fall()
 	}
 	p.received += samples
 	p.stats.AgentAudio += p.agentTime(samples)
@@ -117,7 +126,7 @@ func (p *Playout) take(now time.Duration, audio []byte) (discarded time.Duration
 		return 0
 	}
 	p.jump = true
-	if p.finishing || p.muted {
+	if p.finishing || p.muted || p.live > 0 {
 		return 0
 	}
 	discarded = p.agentTime(samples - fits)
@@ -129,6 +138,18 @@ func (p *Playout) take(now time.Duration, audio []byte) (discarded time.Duration
 			Message: "more audio than the queue holds: the newest was discarded"})
 	}
 	return discarded
+}
+
+// fall leaves out the oldest of audio that must not be late.
+func (p *Playout) fall() {
+	late := p.pushed - p.taken - p.samples(p.live)
+	if p.live == 0 || late <= 0 {
+		return
+	}
+	p.queue.drop(int(late) * p.format.Encoding.SampleBytes())
+	p.taken += late
+	p.base += late // it is not played
+	p.stats.Overflow += p.duration(late)
 }
 
 // levels reports the buffer when it passes one of its levels, or its time has come.
@@ -200,13 +221,16 @@ func (p *Playout) Clear(now time.Duration, by agent.ClearCause, ref string) {
 	p.tell(agent.Event{Kind: agent.EventCleared, ClearedBy: by, Ref: ref, Out: heard, Discarded: p.sent() - heard,
 		Sent: p.sent()})
 	p.voice.reset()
+	if p.cleared != nil {
+		p.cleared()
+	}
 	p.discard()
 	for i := range p.items {
 		p.items[i].at = p.taken
 	}
-	// Otherwise the carrier goes on with what it has, at most the lead: digits that
-	// were acknowledged must not be lost.
-	if p.can.Clear && now >= p.toned {
+	// Otherwise the carrier goes on with what it has, at most the lead: digits that were
+	// acknowledged must not be lost, nor what a third party says.
+	if p.can.Clear && now >= p.toned && p.party == nil {
 		p.run, p.clear = false, true
 	}
 	p.speaking, p.paused, p.fresh = false, false, true
@@ -313,6 +337,7 @@ func (p *Playout) Next(now time.Duration, buf []byte, cmd *providers.Command) (o
 func (p *Playout) nextInLine(now time.Duration, cmd *providers.Command) bool {
 	for {
 		if digits, ok := p.signal(); ok {
+			p.sounds, p.fresh = now+p.signalled.length(), true
 			*cmd = providers.Command{Kind: providers.CommandDigits, Digits: digits}
 			return true
 		}
@@ -320,9 +345,7 @@ func (p *Playout) nextInLine(now time.Duration, cmd *providers.Command) bool {
 			return false
 		}
 		switch it := p.items[0]; {
-		case it.Transfer != nil:
-			p.transfers = append(p.transfers, p.pop())
-		case it.Digits != "":
+		case it.Digits != "" && !p.native: // tones stand in line by themselves
 			p.digits.begin(p.pop())
 		case it.end != nil && p.digits.left():
 			return false
@@ -351,18 +374,31 @@ func (p *Playout) playedBy(now time.Duration) time.Duration {
 // nextFrame returns the next frame of audio. ok is false where none is due before the
 // time wait.
 func (p *Playout) nextFrame(now time.Duration, buf []byte, cmd *providers.Command) (ok bool, wait time.Duration) {
-	if from := p.insertion(); from != nobody {
+	wait = Forever
+	if p.party != nil && !p.paused && p.queue.len() < p.frame {
+		p.flushTail(now, &wait) // it would wait for as long as the party speaks
+	}
+	if p.speaking && p.party != nil {
+		if idle := p.spoken + p.lag; now < idle {
+			wait = min(wait, idle)
+		} else {
+			p.idle(now)
+		}
+	}
+	if from := p.insertion(now); from != nobody {
 		due := now
 		if p.playing(now) {
 			due = p.schedule.due()
 		}
 		if now < due {
-			return false, p.latest(now, due)
+			return false, min(wait, p.latest(now, due))
 		}
 		p.sendInsertion(now, from, buf, cmd)
 		return true, 0
 	}
-	wait = Forever
+	if at := p.signals(now); at > now { // the carrier's own digits come before what was said behind them
+		return false, min(wait, at)
+	}
 	if !p.paused && (p.queue.len() >= p.frame || p.flushTail(now, &wait)) {
 		due := p.due(now)
 		if now >= due {
@@ -375,17 +411,36 @@ func (p *Playout) nextFrame(now time.Duration, buf []byte, cmd *providers.Comman
 		if idle := p.dry() + p.lag; now < idle {
 			return false, min(wait, idle)
 		}
-		if p.speaking && p.pushed == p.taken && !p.tail && p.open() == 0 {
-			p.speaking = false
-			p.tell(agent.Event{Kind: agent.EventPlayback, Playback: agent.PlaybackIdle, Out: p.Heard(now)})
-		}
+		p.idle(now)
 	}
 	return false, wait
+}
+
+// idle tells that all that the agent has said has been heard, if that is so.
+func (p *Playout) idle(now time.Duration) {
+	if p.speaking && p.pushed == p.taken && !p.tail && p.open() == 0 {
+		p.speaking = false
+		p.tell(agent.Event{Kind: agent.EventPlayback, Playback: agent.PlaybackIdle, Out: p.Heard(now)})
+	}
+}
+
+// signals returns until when audio waits for digits that the carrier sends: until all that was
+// said before them is heard, they are sent, and have sounded.
+func (p *Playout) signals(now time.Duration) time.Duration {
+	if p.signalling || len(p.digits.signals) > 0 || slices.ContainsFunc(p.inflight, func(it Item) bool {
+		return it.Digits != ""
+	}) {
+		return Forever
+	}
+	return p.sounds
 }
 
 // due returns when the next frame of the agent's is to be sent.
 func (p *Playout) due(now time.Duration) time.Duration {
 	if p.playing(now) {
+		if p.party != nil && !p.partyReady(now) { // both go into one frame, as long as there is time for that
+			return max(p.schedule.due(), p.dry()-partyWait)
+		}
 		return p.schedule.due()
 	}
 	if p.prebuffer > 0 && p.duration(p.pushed-p.taken) < p.prebuffer && !p.padded {
@@ -402,7 +457,7 @@ func (p *Playout) flushTail(now time.Duration, wait *time.Duration) bool {
 		return false
 	}
 	at := p.came + flushAfter
-	if p.playing(now) {
+	if p.playing(now) && p.party == nil { // which keeps the carrier playing
 		at = max(at, p.dry()-flushEarly)
 	}
 	if now < at {
@@ -435,10 +490,11 @@ func (p *Playout) send(now time.Duration, buf []byte, cmd *providers.Command) {
 	if p.tap != nil {
 		p.tap(cmd.Audio)
 	}
-	if p.partyReady() {
+	if p.partyReady(now) {
 		p.mixer.add(p.format, cmd.Audio, p.party)
 	}
 	p.taken += int64(p.format.FrameSamples())
+	p.spoken = p.dry()
 	p.stats.FramesOut++
 	p.levels(now)
 }
@@ -453,11 +509,16 @@ func (p *Playout) expire(now time.Duration) {
 // played reports the first n items in flight.
 func (p *Playout) played(now time.Duration, n int) {
 	for _, it := range p.land(n) {
-		if it.end != nil {
+		switch {
+		case it.end != nil:
 			p.end = it.end
-			continue
+		case it.Transfer != nil:
+			p.transfers = append(p.transfers, it)
+		case it.Digits != "":
+			p.digits.begin(it)
+		default:
+			p.tell(agent.Event{Kind: agent.EventMark, Mark: it.mark, MarkStatus: agent.MarkPlayed, Out: p.Heard(now)})
 		}
-		p.tell(agent.Event{Kind: agent.EventMark, Mark: it.mark, MarkStatus: agent.MarkPlayed, Out: p.Heard(now)})
 	}
 }
 
