@@ -225,6 +225,9 @@ func (c *Command) call(ctx context.Context, out io.Writer, spec *providers.Spec,
 	settings := bridge.Config{Providers: all.Specs, Loops: 1, Limits: limits,
 		Agents: map[string]control.Agent{"": {Dialer: dialer, Session: audio}}, Log: log}
 	length := time.Duration(len(voice))*time.Second/time.Duration(format.Rate) + after + c.Prebuffer
+	// A phone sends its silence, too; some carriers would not.
+	voice = append(voice[:len(voice):len(voice)],
+		make([]int16, int(length.Seconds()*float64(format.Rate))-len(voice))...)
 	show := progress.New(out, length)
 	fmt.Fprintf(out, "%s, %v  ->  bridge  ->  agent %s\n", spec.Title, format, agentName(c.Agent))
 

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"voicebridge/demo"
+	"voicebridge/providers/all"
 	"voicebridge/sim/ear"
 	"voicebridge/wav"
 )
@@ -80,8 +81,11 @@ func TestDemo(t *testing.T) {
 	if err := wav.Write(input, speech[:24000], 16000); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{{"--carrier", "twilio"}, {"--carrier", "vonage"},
-		{"--carrier", "vonage", "--rate", "24000"}} {
+	tests := [][]string{{"--carrier", "vonage", "--rate", "24000"}}
+	for _, spec := range all.Specs {
+		tests = append(tests, []string{"--carrier", spec.Name})
+	}
+	for _, args := range tests {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
