@@ -216,8 +216,11 @@ const (
 // GapCause is why caller audio did not reach the agent.
 type GapCause string
 
-// GapSlowReader is for an agent that did not read in time.
-const GapSlowReader GapCause = "slow_reader"
+// The causes: an agent that did not read in time, and audio that never came from the carrier.
+const (
+	GapSlowReader GapCause = "slow_reader"
+	GapLost       GapCause = "lost"
+)
 
 // ClearCause is who has asked for a clear.
 type ClearCause string

@@ -246,7 +246,7 @@ func TestBridgeFails(t *testing.T) {
 			t.Errorf("%v, want %q", err, why)
 		}
 	}
-	measure("ws://"+l.Addr().String()+"/", "takes no calls: a call was not taken: ws: dial: websocket: bad "+
+	measure("ws://"+l.Addr().String()+"/", "takes no calls: a call was not taken: WebSocket: dial: websocket: bad "+
 		"handshake: 404 Not Found")
 
 	hangs, err := net.Listen("tcp", "127.0.0.1:0")

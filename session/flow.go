@@ -256,6 +256,9 @@ func (s *Session) nextToAgent() bool {
 	}
 	now := s.now()
 	ev := &s.saying
+	if f.last != nil {
+		s.out.Over(now)
+	}
 	stop := f.last != nil && len(s.events) == 0
 	if stop {
 		*ev = agent.Event{Kind: agent.EventStop, End: s.verdict.get().Cause, Duration: now, In: s.in.Sent(),

@@ -1,6 +1,7 @@
 package audio
 
 import (
+	"math"
 	"time"
 
 	"voicebridge/agent"
@@ -26,17 +27,30 @@ type Inbound struct {
 
 	sent  time.Duration // audio delivered to the agent, reported gaps included
 	gap   time.Duration // audio dropped since the last report
+	lost  time.Duration // audio that the carrier has lost, and that was not filled in, since the last report
 	begun bool
 	zero  time.Duration // when the first audio began
 	last  time.Duration // when audio last came
 	debt  time.Duration // silence inserted for audio that may only be late
 	taken time.Duration // arrival of the frame that next returned last
+
+	watch time.Duration // when the time by which the agent's clock is behind was last looked at
+	least time.Duration // the least of it since
+	floor int32         // the caller's background noise, as the peak of its softest frames
 }
 
 const (
 	// fillAfter is how long nothing must have come before silence is inserted.
 	// Anything shorter is late, not lost, and will come as a burst.
 	fillAfter = 200 * time.Millisecond
+	// behindMost is how far the agent's clock may be behind all of a watchTime although audio
+	// comes: what is missing then is not late, but lost, be it little by little.
+	behindMost = 100 * time.Millisecond
+	watchTime  = time.Second
+	// aheadMost is how far ahead the clock may be of a carrier whose own is fast.
+	aheadMost = 60 * time.Millisecond
+	// noiseMost is the loudest background noise that may be left out: -20 dBFS.
+	noiseMost = 3277
 )
 
 // NewInbound makes one that holds at most so much for a slow agent.
@@ -79,11 +93,35 @@ func (in *Inbound) Push(now time.Duration, payload []byte, missing int) {
 	in.replace(now, missing, length)
 	before := in.queue.len()
 	in.queue.grow(func(b []byte) []byte { return in.tc.Append(b, payload) })
-	if in.debt > 0 && in.ahead(now) && in.quietSince(before) {
+	calm := in.quietSince(before) // looks at all frames: it learns what quiet is
+	if calm && (in.debt > 0 && in.ahead(now, codec.FrameTime) || in.ahead(now, aheadMost)) {
 		in.queue.truncate(before)
 		in.debt = max(0, in.debt-length)
 	}
 	in.arrived(now)
+	in.keepTime(now)
+}
+
+// keepTime puts silence where audio has been lost without a word of the carrier: the agent counts
+// the time by what it gets.
+func (in *Inbound) keepTime(now time.Duration) {
+	in.least = min(in.least, now-in.zero-in.given())
+	if now < in.watch+watchTime {
+		return
+	}
+	if behind := in.least; in.watch > 0 && behind > behindMost {
+		in.fill(now, behind)
+		in.debt += behind // it may come after all
+	}
+	in.watch, in.least = now, time.Duration(math.MaxInt64)
+}
+
+// fill puts so much silence into the queue, as far as it takes it; the rest is told as lost.
+func (in *Inbound) fill(now, d time.Duration) {
+	room := time.Duration(in.limit-1-len(in.times)) * codec.FrameTime
+	fits := max(0, min(d, room))
+	in.silence(now, fits)
+	in.lost += (d - fits) / codec.FrameTime * codec.FrameTime
 }
 
 // replace puts silence where the carrier says that messages were lost: no more
@@ -93,32 +131,39 @@ func (in *Inbound) replace(now time.Duration, missing int, length time.Duration)
 	if missing == 0 || length <= 0 {
 		return
 	}
-	room := time.Duration(in.limit-1-len(in.times)) * codec.FrameTime
-	d := time.Duration(min(missing, int(room/length)+1)) * length
+	d := now - length - in.zero - in.given() // there was time for
+	if d <= 0 {
+		return
+	}
+	if int64(missing) < int64(d/length)+1 {
+		d = min(d, time.Duration(missing)*length)
+	}
 	repaid := min(d, in.debt)
 	in.debt -= repaid
-	in.silence(now, min(d-repaid, room, now-length-in.zero-in.given()))
+	in.fill(now, d-repaid)
 }
 
 // given returns how much audio the agent has got or will get.
 func (in *Inbound) given() time.Duration {
-	return in.sent + in.gap + time.Duration(in.queue.len())*codec.FrameTime/time.Duration(in.frame)
+	return in.sent + in.gap + in.lost + time.Duration(in.queue.len())*codec.FrameTime/time.Duration(in.frame)
 }
 
-// ahead reports whether the agent has been given more audio than time has passed.
-func (in *Inbound) ahead(now time.Duration) bool {
-	return in.given() > now-in.zero+codec.FrameTime
-}
+// ahead reports whether the agent has been given so much more audio than time has passed.
+func (in *Inbound) ahead(now, by time.Duration) bool { return in.given() > now-in.zero+by }
 
-// quietSince reports whether nothing can be heard in what is queued behind n bytes.
+// quietSince reports whether nothing but the caller's background noise can be heard in what is
+// queued behind n bytes. What that is like is learnt from the softest frames of the last second
+// or two.
 func (in *Inbound) quietSince(n int) bool {
 	in.samples = in.to.Encoding.AppendDecode(in.samples[:0], in.queue.bytes()[n:])
+	var peak int32
 	for _, s := range in.samples {
-		if s > quiet || s < -quiet {
-			return false
-		}
+		peak = max(peak, int32(s), -int32(s))
 	}
-	return true
+	if in.floor += in.floor/64 + 1; peak < in.floor {
+		in.floor = peak
+	}
+	return peak <= quiet || peak <= noiseMost && peak <= in.floor*3/2
 }
 
 func (in *Inbound) silence(now, d time.Duration) {
@@ -151,6 +196,12 @@ func (in *Inbound) Next(now time.Duration, buf []byte, ev *agent.Event) (ok bool
 		in.sent += in.gap
 		*ev = agent.Event{Kind: agent.EventGap, Duration: in.gap, GapCause: agent.GapSlowReader, In: in.sent}
 		in.gap = 0
+		return true, 0
+	}
+	if in.lost > 0 {
+		in.sent += in.lost
+		*ev = agent.Event{Kind: agent.EventGap, Duration: in.lost, GapCause: agent.GapLost, In: in.sent}
+		in.lost = 0
 		return true, 0
 	}
 	if len(in.times) == 0 {

@@ -2,6 +2,8 @@ package audio
 
 import (
 	"bytes"
+	"encoding/binary"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -194,6 +196,121 @@ func TestMissingIsBounded(t *testing.T) {
 	in.Push(time.Hour, make([]byte, 64<<10), 1<<30) // a huge message with a wild counter
 	if n := cap(in.queue.buf); n > 256<<10 {
 		t.Errorf("a buffer of %d bytes", n)
+	}
+}
+
+// TestClock: the agent's clock is right within 200 ms, whatever the carrier loses, and what is
+// missing in it has been filled in or told.
+func TestClock(t *testing.T) {
+	loud := bytes.Repeat([]byte{0, 0x40}, 160)
+	for name, lose := range map[string]func(frame int) (lost, numbered bool){
+		"60 ms of each second":   func(i int) (bool, bool) { return i%50 < 3, false },
+		"180 ms of 5 s":          func(i int) (bool, bool) { return i%250 < 9, false },
+		"a second, with numbers": func(i int) (bool, bool) { return i >= 500 && i < 550, true },
+		"4 s, with numbers":      func(i int) (bool, bool) { return i >= 500 && i < 700, true },
+		"4 s":                    func(i int) (bool, bool) { return i >= 500 && i < 700, false },
+	} {
+		for _, stuck := range []bool{false, true} {
+			var stats Stats
+			in := newTestInbound(&stats)
+			now, missing := time.Duration(0), 0
+			var told time.Duration
+			for i := range 50 * 120 {
+				now += codec.FrameTime
+				if lost, numbered := lose(i); lost {
+					missing += btoi(numbered)
+				} else {
+					in.Push(now, loud, missing)
+					missing = 0
+				}
+				if stuck && i > 450 && i < 800 { // the agent takes nothing
+					continue
+				}
+				_, gaps, _ := listen(in, now)
+				for _, g := range gaps {
+					told += g
+				}
+				if off := now - in.zero - in.sent; off < -200*ms || off > 200*ms+codec.FrameTime && now > 2*time.Second &&
+					in.last == now && (i < 500 || i > 760) {
+					t.Fatalf("%s, stuck %v: at %v the clock is %v behind", name, stuck, now, off)
+				}
+			}
+			audio := time.Duration(stats.AgentFrames) * codec.FrameTime
+			if off := now - in.zero - audio - told; off < -200*ms || off > 220*ms {
+				t.Errorf("%s, stuck %v: %v of %v are neither there nor told", name, stuck, off, now)
+			}
+		}
+	}
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// TestNoiseIsRepaid: a caller in a noisy place, whose pauses are never silent, does not keep the
+// clock ahead.
+func TestNoiseIsRepaid(t *testing.T) {
+	var stats Stats
+	in := newTestInbound(&stats)
+	rng := rand.New(rand.NewPCG(1, 2))
+	noise := func(level float64) []byte {
+		var b []byte
+		for range 160 {
+			b = binary.LittleEndian.AppendUint16(b, uint16(int16(level*rng.NormFloat64())))
+		}
+		return b
+	}
+	now := time.Duration(0)
+	say := func(level float64) {
+		now += codec.FrameTime
+		in.Push(now, noise(level), 0)
+		listen(in, now)
+	}
+	for range 100 {
+		say(300) // a peak of some -30 dBFS
+	}
+	for range 100 { // a stall of two seconds
+		now += codec.FrameTime
+		listen(in, now)
+	}
+	for range 90 { // which comes after all
+		in.Push(now, noise(4000), 0)
+		listen(in, now)
+	}
+	if ahead := in.sent - now; ahead < time.Second {
+		t.Fatalf("only %v ahead", ahead)
+	}
+	for i := range 400 { // speech with pauses, and noise in them
+		level := 300.0
+		if i%50 < 25 {
+			level = 4000
+		}
+		say(level)
+	}
+	if ahead := in.sent - now; ahead > 100*ms {
+		t.Errorf("still %v ahead", ahead)
+	}
+}
+
+// TestFastCarrier: the clock follows the time, not a carrier whose own is fast.
+func TestFastCarrier(t *testing.T) {
+	var stats Stats
+	in := newTestInbound(&stats)
+	now := time.Duration(0)
+	for i := range 50 * 1200 {
+		now += codec.FrameTime * 999 / 1000 // 1,000 ppm: 1.2 s in 20 minutes
+		frame := bytes.Repeat([]byte{0, 0x40}, 160)
+		if i%100 < 20 {
+			frame = make([]byte, 320)
+		}
+		in.Push(now, frame, 0)
+		listen(in, now)
+	}
+	if ahead := in.sent - now; ahead > 100*ms {
+		t.Errorf("%v ahead after %v", ahead, now)
 	}
 }
 

@@ -159,6 +159,7 @@ func (p *Playout) levels(now time.Duration) {
 	switch {
 	case queued >= p.limit-int64(p.format.FrameSamples()):
 		level = agent.BufferFull
+	case queued > p.limit*3/4 && level == agent.BufferFull: // not with each frame that is played
 	case queued >= p.limit/2:
 		level = agent.BufferHigh
 	case queued <= p.limit/6:
@@ -235,6 +236,15 @@ func (p *Playout) Clear(now time.Duration, by agent.ClearCause, ref string) {
 	}
 	p.speaking, p.paused, p.fresh = false, false, true
 	p.levels(now)
+}
+
+// Over answers the marks that are open when the call is over: nobody hears what they stand behind.
+func (p *Playout) Over(now time.Duration) {
+	for _, it := range p.inline.empty() {
+		if it.mark != "" {
+			p.tell(agent.Event{Kind: agent.EventMark, Mark: it.mark, MarkStatus: agent.MarkCleared, Out: p.Heard(now)})
+		}
+	}
 }
 
 // flushItem deals with an item that a clear has taken out of its line: a mark is
@@ -350,7 +360,7 @@ func (p *Playout) nextInLine(now time.Duration, cmd *providers.Command) bool {
 		case it.end != nil && p.digits.left():
 			return false
 		default:
-			serial := p.inline.send(p.taken, p.playedBy(now))
+			serial := p.inline.send(p.taken, now, p.playedBy(now), p.schedule.idle(now))
 			if p.can.Marks {
 				*cmd = providers.Command{Kind: providers.CommandMark, Mark: p.wireName(serial)}
 				return true
@@ -534,7 +544,11 @@ func (p *Playout) MarkPlayed(now time.Duration, wire string) error {
 		return nil
 	}
 	it := p.inflight[i]
-	p.confirmed(now, it.behind)
+	if it.alone {
+		p.trips.add(now, now-it.sent)
+	} else {
+		p.confirmed(now, it.behind)
+	}
 	p.high = max(p.high, it.at)
 	p.played(now, i+1)
 	return nil

@@ -38,6 +38,8 @@ type rig struct {
 	most     time.Duration // the longest audio that the carrier held
 	holes    int           // times it ran dry before more came
 	silent   bool          // it never sends marks back
+	buffer   time.Duration // it plays so much later than it could
+	trip     time.Duration // a mark's way back
 	jitter   func() time.Duration
 }
 
@@ -120,7 +122,11 @@ func (r *rig) carrier(cmd *providers.Command) {
 		r.sent = append(r.sent, cmd.Audio...)
 		r.frames = append(r.frames, r.now)
 	case providers.CommandMark:
-		r.marks = append(r.marks, pendingMark{cmd.Mark, max(r.now, r.buffered)})
+		at := r.now
+		if r.buffered > r.now {
+			at = r.buffered + r.buffer
+		}
+		r.marks = append(r.marks, pendingMark{cmd.Mark, at + r.trip})
 	case providers.CommandClear:
 		r.buffered = r.now
 		for i := range r.marks { // as Twilio does
@@ -851,5 +857,81 @@ func TestSlack(t *testing.T) {
 		for at := now; p.pushed > p.taken; at += codec.FrameTime {
 			p.Next(at, buf, &cmd)
 		}
+	}
+}
+
+// TestHeardPosition: how much the caller has heard is known within a frame, however long a mark
+// takes on its way back, as long as one has come back alone, and however much the carrier buffers.
+func TestHeardPosition(t *testing.T) {
+	for _, trip := range []time.Duration{0, 100 * ms, 400 * ms} {
+		for _, buffer := range []time.Duration{0, 60 * ms, 120 * ms} {
+			r := newRig(t, nil)
+			r.trip, r.buffer = trip, buffer
+			r.p.Mark("alone")
+			r.until(r.now + time.Second)
+			begin := r.now
+			r.p.Push(r.now, ramp(1, 4*time.Second))
+			for i := range 8 {
+				r.p.Mark(string(rune('a' + i)))
+				r.p.Push(r.now, ramp(1, 200*ms))
+			}
+			r.p.Mark("last")
+			r.until(begin + 7*time.Second)
+			begin = r.now
+			r.p.Push(r.now, ramp(1, 2*time.Second))
+			r.until(begin + 1500*ms)
+			before := r.p.received - 16000
+			want := r.p.agentTime(before) + 1500*ms - buffer
+			if off := r.p.Heard(r.now) - want; off.Abs() > codec.FrameTime {
+				t.Errorf("trip %v, buffer %v: the position is off by %v", trip, buffer, off)
+			}
+		}
+	}
+}
+
+// TestStallForgotten: marks that one stall of the network has delayed do not count for long.
+func TestStallForgotten(t *testing.T) {
+	r := newRig(t, nil)
+	begin := r.now
+	r.p.Push(r.now, ramp(1, 20*time.Second))
+	for i := range 20 {
+		r.p.items = append(r.p.items, Item{at: int64(8000 * (i + 1)), mark: string(rune('a' + i))})
+	}
+	r.until(begin + 4900*ms)
+	r.trip = 400 * ms // of the next one alone
+	r.until(begin + 5900*ms)
+	r.trip = 0
+	r.until(begin + 8*time.Second)
+	if r.p.lag > 20*ms {
+		t.Errorf("the carrier is still taken to be %v late", r.p.lag)
+	}
+}
+
+// TestOver: marks that are open when the call ends are answered, once.
+func TestOver(t *testing.T) {
+	r := newRig(t, nil)
+	r.p.Push(r.now, ramp(1, time.Second))
+	r.p.Mark("a")
+	r.p.Push(r.now, ramp(1, time.Second))
+	r.p.Mark("b")
+	r.until(r.now + 900*ms)
+	r.p.Over(r.now)
+	r.p.Over(r.now)
+	r.until(r.now + 2*time.Second) // what comes back now is late
+	if got := r.said(agent.EventMark); got != "a cleared, b cleared" {
+		t.Errorf("marks: %s", got)
+	}
+}
+
+// TestBufferLevels: the buffer is told full and high once, not with each piece.
+func TestBufferLevels(t *testing.T) {
+	r := newRig(t, func(s *Settings) { s.Queue = 2 * time.Second })
+	for range 40 { // an agent that fills it as it empties
+		r.p.Push(r.now, ramp(1, 200*ms))
+		r.until(r.now + 100*ms)
+	}
+	r.until(r.now + 5*time.Second)
+	if got := r.said(agent.EventBuffer); got != "high, full, high, ok" {
+		t.Errorf("told: %s", got)
 	}
 }

@@ -21,10 +21,49 @@ type schedule struct {
 	base int64         // position at t0
 	lag  time.Duration // how much later than expected the carrier plays what it has got
 	high int64         // the furthest playhead: it never goes back
+
+	trips lately // of marks to the carrier and back, with nothing before them
+	lates lately // by which other marks were late, without the trip
 }
 
-// maxLag bounds how much the carrier is taken to be late.
-const maxLag = 300 * time.Millisecond
+const (
+	// maxLag bounds how much the carrier is taken to be late.
+	maxLag = 300 * time.Millisecond
+	// lateTime is how long what a mark has told counts.
+	lateTime = 15 * time.Second
+	// idleTime is how long the carrier must have been dry for a mark to measure the trip alone.
+	idleTime = 500 * time.Millisecond
+)
+
+// lately is what was measured last, of which the least counts: a network and a carrier that stall
+// make it more, nothing makes it less.
+type lately struct {
+	at, took [8]time.Duration
+	n        int // measured in all
+}
+
+// add takes a measurement.
+func (l *lately) add(now, took time.Duration) {
+	l.at[l.n%len(l.at)], l.took[l.n%len(l.at)] = now, took
+	l.n++
+}
+
+// least is the least of those that count, or the last one.
+func (l *lately) least(now time.Duration) time.Duration {
+	if l.n == 0 {
+		return 0
+	}
+	least := l.took[(l.n-1)%len(l.at)]
+	for i := range min(l.n, len(l.at)) {
+		if now-l.at[i] <= lateTime {
+			least = min(least, l.took[i])
+		}
+	}
+	return least
+}
+
+// idle reports whether the carrier has had nothing to play for a while.
+func (s *schedule) idle(now time.Duration) bool { return !s.run || now > s.dry()+s.lag+idleTime }
 
 // dry returns when the carrier has played, or will have played, all that it was given.
 func (s *schedule) dry() time.Duration { return s.t0 + s.duration(s.taken-s.base) }
@@ -72,15 +111,17 @@ func (s *schedule) playhead(now time.Duration) int64 {
 func (s *schedule) Heard(now time.Duration) time.Duration { return s.on(s.playhead(now)) }
 
 // confirmed takes note that the carrier has played all up to a position. The time by
-// which it is late is its own, or the network's: the least that was seen is believed
-// at once, more only by and by.
+// which it is late is its own, but for the trip back of what tells so. The least that was
+// measured lately is believed at once, more than before only by and by.
 func (s *schedule) confirmed(now time.Duration, at int64) {
 	if !s.run || at <= s.base {
 		return
 	}
-	late := min(max(0, now-(s.t0+s.duration(at-s.base))), maxLag)
-	if late > s.lag {
-		late = s.lag + (late-s.lag)/4
+	late := now - (s.t0 + s.duration(at-s.base)) - s.trips.least(now)
+	s.lates.add(now, min(max(0, late), maxLag))
+	least := s.lates.least(now)
+	if least > s.lag {
+		least = s.lag + (least-s.lag)/4
 	}
-	s.lag = late
+	s.lag = least
 }
