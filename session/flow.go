@@ -153,6 +153,7 @@ func (s *Session) nextToCarrier() bool {
 	}
 	now := s.now()
 	cmd := &s.command
+	s.out.Follow(s.in.Behind())
 	ok, due := s.out.Next(now, f.buf, cmd)
 	f.due = due
 	s.beginTransfers()

@@ -34,6 +34,7 @@ type Inbound struct {
 	debt  time.Duration // silence inserted for audio that may only be late
 	taken time.Duration // arrival of the frame that next returned last
 
+	clock clock
 	watch time.Duration // when the time by which the agent's clock is behind was last looked at
 	least time.Duration // the least of it since
 	floor int32         // the caller's background noise, as the peak of its softest frames
@@ -90,6 +91,7 @@ func (in *Inbound) Push(now time.Duration, payload []byte, missing int) {
 		in.begun, in.zero = true, now-length
 	}
 	in.last = now
+	in.clock.tick(now, length)
 	in.replace(now, missing, length)
 	before := in.queue.len()
 	in.queue.grow(func(b []byte) []byte { return in.tc.Append(b, payload) })

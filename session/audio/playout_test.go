@@ -935,3 +935,60 @@ func TestBufferLevels(t *testing.T) {
 		t.Errorf("told: %s", got)
 	}
 }
+
+// TestDrift: however long the agent speaks without a pause, a carrier whose clock is not ours
+// holds as much as at the beginning, and never runs dry.
+func TestDrift(t *testing.T) {
+	const hours = 2
+	for _, ppm := range []time.Duration{-200, 200} {
+		f := codec.Format{Encoding: codec.PCMU, Rate: 8000}
+		var stats Stats
+		out := NewPlayout(f, f, native(), defaults, &stats, func(agent.Event) {})
+		in := NewInbound(f, f, 400*ms, &stats)
+		rng := rand.New(rand.NewPCG(1, 2))
+		frame := make([]byte, 160)
+		length := codec.FrameTime + codec.FrameTime*ppm/1_000_000 // of a frame, at the carrier
+		now, comes, sends := time.Second, time.Second, time.Second
+		var dry, least, most time.Duration // until when it has audio, and how much it held
+		var cmd providers.Command
+		var ev agent.Event
+		least = time.Hour
+		for now < hours*time.Hour {
+			if now >= comes {
+				in.Push(now+time.Duration(rng.IntN(8))*ms, frame, 0) // the network is not even
+				for ok := true; ok; {
+					ok, _ = in.Next(now, frame[:0], &ev)
+				}
+				comes += length
+			}
+			if now >= sends { // in time, and more than is played
+				out.Push(now, make([]byte, 160*50))
+				sends += 900 * ms
+			}
+			out.Follow(in.Behind())
+			ok, wait := out.Next(now, frame[:0], &cmd)
+			if !ok {
+				now = min(wait, comes, sends)
+				continue
+			}
+			if cmd.Kind != providers.CommandAudio {
+				continue
+			}
+			if now > dry {
+				if now > 2*time.Second {
+					t.Fatalf("%d ppm: it ran dry at %v", ppm, now)
+				}
+				dry = now
+			}
+			if dry += length; now > 10*time.Second {
+				least, most = min(least, dry-now), max(most, dry-now)
+			}
+			if out.pushed-out.taken > 8000*30 { // the agent stops for a moment now and then
+				sends = now + 20*time.Second
+			}
+		}
+		if least < 140*ms || most > 180*ms {
+			t.Errorf("%d ppm: it held %v to %v", ppm, least, most)
+		}
+	}
+}

@@ -22,6 +22,8 @@ type schedule struct {
 	lag  time.Duration // how much later than expected the carrier plays what it has got
 	high int64         // the furthest playhead: it never goes back
 
+	followed time.Duration // see Follow
+
 	trips lately // of marks to the carrier and back, with nothing before them
 	lates lately // by which other marks were late, without the trip
 }
