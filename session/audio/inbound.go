@@ -21,7 +21,9 @@ type Inbound struct {
 	frame int // bytes
 	tc    *codec.Transcoder
 	queue fifo
-	times []time.Duration // arrival of each whole frame in queue
+	// source is what has come, in the carrier's format, before the agent got anything.
+	source fifo
+	times  []time.Duration // arrival of each whole frame in queue
 
 	samples []int16 // to look at
 
@@ -66,20 +68,32 @@ func NewInbound(from, to codec.Format, limit time.Duration, stats *Stats) Inboun
 	}
 }
 
-// Retune goes on with another format for the agent. What waits is converted.
+// Retune goes on with another format for the agent, which has got nothing yet: what waits is made
+// anew, from what came.
 func (in *Inbound) Retune(to codec.Format) {
 	if to == in.to {
 		return
 	}
-	tc := codec.NewTranscoder(in.to, to)
-	waiting := in.queue.len()
-	samples := waiting / in.to.Encoding.SampleBytes() * to.Rate / in.to.Rate
-	audio := tc.Append(nil, in.queue.take(nil, waiting))
-	audio = tc.AppendSilence(audio, in.to.FrameSamples()) // gets out what the resampler holds back
-	in.queue.reset()
-	in.queue.grow(func(b []byte) []byte { return append(b, audio[:samples*to.Encoding.SampleBytes()]...) })
 	in.tc = codec.NewTranscoder(in.from, to)
 	in.to, in.frame = to, to.FrameBytes()
+	in.queue.reset()
+	in.queue.grow(func(b []byte) []byte { return in.tc.Append(b, in.source.bytes()) })
+	frames := in.queue.len() / in.frame
+	for len(in.times) < frames && len(in.times) > 0 {
+		in.times = append(in.times, in.times[len(in.times)-1])
+	}
+	in.times = in.times[:min(frames, len(in.times))]
+}
+
+// keep keeps what came until the agent has got something: its format may change before.
+func (in *Inbound) keep(add func(b []byte) []byte) {
+	if in.sent > 0 {
+		return
+	}
+	in.source.grow(add)
+	if n := in.source.len() - in.limit*in.from.FrameBytes(); n > 0 {
+		in.source.drop(n)
+	}
 }
 
 // Push takes a message from the carrier.
@@ -94,6 +108,7 @@ func (in *Inbound) Push(now time.Duration, payload []byte, missing int) {
 	in.clock.tick(now, length)
 	in.replace(now, missing, length)
 	before := in.queue.len()
+	in.keep(func(b []byte) []byte { return append(b, payload...) })
 	in.queue.grow(func(b []byte) []byte { return in.tc.Append(b, payload) })
 	calm := in.quietSince(before) // looks at all frames: it learns what quiet is
 	if calm && (in.debt > 0 && in.ahead(now, codec.FrameTime) || in.ahead(now, aheadMost)) {
@@ -173,6 +188,9 @@ func (in *Inbound) silence(now, d time.Duration) {
 		return
 	}
 	samples := int(d * time.Duration(in.from.Rate) / time.Second)
+	in.keep(func(b []byte) []byte {
+		return in.from.Encoding.AppendSilence(b, samples*in.from.Encoding.SampleBytes())
+	})
 	in.queue.grow(func(b []byte) []byte { return in.tc.AppendSilence(b, samples) })
 	in.arrived(now)
 }
@@ -224,6 +242,7 @@ func (in *Inbound) Next(now time.Duration, buf []byte, ev *agent.Event) (ok bool
 		}
 	}
 	in.sent += codec.FrameTime
+	in.source = fifo{}
 	in.stats.AgentFrames++
 	*ev = agent.Event{Kind: agent.EventAudio, Audio: in.queue.take(buf, in.frame), In: in.sent}
 	in.taken = in.times[0]

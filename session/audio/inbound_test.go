@@ -3,6 +3,7 @@ package audio
 import (
 	"bytes"
 	"encoding/binary"
+	"math"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -311,6 +312,45 @@ func TestFastCarrier(t *testing.T) {
 	}
 	if ahead := in.sent - now; ahead > 100*ms {
 		t.Errorf("%v ahead after %v", ahead, now)
+	}
+}
+
+// TestRetuneIsSmooth: a tone that waits when the agent chooses another rate goes on without a
+// click, there and where the next audio joins it.
+func TestRetuneIsSmooth(t *testing.T) {
+	f := func(rate int) codec.Format { return codec.Format{Encoding: codec.L16LE, Rate: rate} }
+	for _, to := range codec.Rates {
+		in := NewInbound(f(8000), f(16000), 400*ms, &Stats{})
+		n := 0
+		say := func(frames int) {
+			for range frames {
+				var b []byte
+				for range 160 {
+					b = binary.LittleEndian.AppendUint16(b, uint16(int16(10000*math.Sin(2*math.Pi*300*float64(n)/8000))))
+					n++
+				}
+				in.Push(time.Duration(n)*time.Second/8000, b, 0)
+			}
+		}
+		say(10)
+		in.Retune(f(to))
+		var pcm []int16
+		take := func() {
+			audio, _, _ := listen(&in, time.Duration(n)*time.Second/8000)
+			pcm = codec.L16LE.AppendDecode(pcm, audio)
+		}
+		take()
+		for range 20 {
+			say(1)
+			take()
+		}
+		most := 10000 * 2 * math.Pi * 300 / float64(to) * 1.1 // between two samples of the tone
+		for i := to / 50; i < len(pcm); i++ {
+			if step := math.Abs(float64(pcm[i]) - float64(pcm[i-1])); step > most {
+				t.Errorf("%d Hz: a step of %.0f after %d ms, more than %.0f", to, step, i*1000/to, most)
+				break
+			}
+		}
 	}
 }
 
