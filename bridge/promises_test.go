@@ -1,0 +1,108 @@
+package bridge_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"voicebridge/calls"
+	"voicebridge/codec"
+	"voicebridge/sim/promises"
+)
+
+// TestPromises holds what is written in docs/agent-protocol.md against random histories of
+// agents: what the caller hears, and what the agent is told. VOICEBRIDGE_HISTORIES is how many.
+func TestPromises(t *testing.T) {
+	histories := 100
+	if s := os.Getenv("VOICEBRIDGE_HISTORIES"); s != "" {
+		var err error
+		if histories, err = strconv.Atoi(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const parts = 4
+	for part := range parts {
+		t.Run(strconv.Itoa(part), func(t *testing.T) {
+			t.Parallel()
+			for seed := part; seed < histories && !t.Failed(); seed += parts {
+				virtual(t, func(t *testing.T) { history(t, uint64(seed)) })
+			}
+		})
+	}
+}
+
+// history is one call, of an agent that does what it likes.
+func history(t *testing.T, seed uint64) {
+	rng := rand.New(rand.NewPCG(seed, 16))
+	carrier := []string{"vonage", "asterisk"}[rng.IntN(2)] // whose audio comes through as it is
+	s, url := newScript(t)
+	b := startBridge(t, url+"?in_rate=16000&out_rate=16000", nil)
+	c := b.caller(t, carrier, 5*time.Minute)
+	if c.Start.Out != (codec.Format{Encoding: codec.L16LE, Rate: promises.Rate}) {
+		t.Fatalf("%s plays %v", carrier, c.Start.Out)
+	}
+	wait := background(t, c)
+	a := <-s.conn
+	var m promises.Model
+	var done []string
+	do := func(what string, command map[string]any) {
+		done = append(done, what)
+		if err := a.Command(command); err != nil {
+			t.Fatal(err)
+		}
+	}
+	say := func(samples int) {
+		done = append(done, fmt.Sprintf("say %d samples", samples))
+		if err := a.Audio(m.Say(samples)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	paused := false
+	for i := range 4 + rng.IntN(16) {
+		switch rng.IntN(9) {
+		case 0, 1:
+			say(320 * (1 + rng.IntN(150)))
+		case 2:
+			say(1 + rng.IntN(20000)) // any length
+		case 3: // a stream of pieces
+			for range 1 + rng.IntN(40) {
+				say(320)
+				time.Sleep(time.Duration(15+rng.IntN(10)) * time.Millisecond)
+			}
+		case 4, 5:
+			d := time.Duration(rng.IntN(2500)) * time.Millisecond
+			done = append(done, d.String())
+			time.Sleep(d)
+		case 6:
+			name := strconv.Itoa(i)
+			m.Mark(name)
+			do("mark "+name, map[string]any{"type": "mark", "name": name})
+		case 7:
+			m.Clear()
+			paused = false
+			do("clear", map[string]any{"type": "clear"})
+		case 8:
+			what := "pause"
+			if paused {
+				what = "unpause"
+			}
+			paused = !paused
+			do(what, map[string]any{"type": what})
+		}
+	}
+	m.Mark("last")
+	do("mark last", map[string]any{"type": "mark", "name": "last"})
+	m.Hangup()
+	do("hangup", map[string]any{"type": "hangup"})
+	r := wait()
+	b.ended(t, calls.AgentHangup)
+	for msg := range s.said {
+		m.Told(msg)
+	}
+	for _, f := range m.Check(r.Heard) {
+		t.Errorf("seed %d, %s: %s\nafter %q", seed, carrier, f, done)
+	}
+}

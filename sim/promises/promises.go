@@ -1,0 +1,162 @@
+// Package promises is an agent that knows what docs/agent-protocol.md promises, and nothing of
+// how the bridge keeps it: it notes what the agent does and is told, and says what does not fit
+// with that and with what the caller has heard.
+package promises
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// Rate is that of what the agent says, and of what the caller hears, in Hz: they must be the
+// same, and nothing may change the samples on the way.
+const Rate = 16000
+
+const (
+	// slot is how many samples carry one number: 10 ms.
+	slot = Rate / 100
+	// slots is how many numbers there are: more than any call has.
+	slots = 30000
+	// late is how far what the bridge tells of the playhead may be off: two frames.
+	late = 40
+	// stops is how much may still be heard after a clear: two frames, and one under way.
+	stops = 60
+)
+
+// Model is one call, seen by its agent. The zero value is ready.
+type Model struct {
+	sent   int // samples
+	marks  []mark
+	cuts   []cut
+	asked  []int // samples that had been sent at each clear that is not answered yet
+	ended  bool  // it has asked for the end of the call
+	over   bool  // the end has been told
+	faults []string
+}
+
+type mark struct {
+	name string
+	at   int // samples before it
+}
+
+// cut is what a clear has taken back: from what was heard to what had been sent, in ms.
+type cut struct{ heard, sent int }
+
+func (m *Model) fault(format string, args ...any) {
+	m.faults = append(m.faults, fmt.Sprintf(format, args...))
+}
+
+func ms(samples int) int { return samples * 1000 / Rate }
+
+// Say returns the next n samples that the agent says, each with the number of its place.
+func (m *Model) Say(n int) (audio []byte) {
+	for range n {
+		audio = binary.LittleEndian.AppendUint16(audio, uint16(1+m.sent/slot))
+		m.sent++
+	}
+	return audio
+}
+
+// Mark, Clear and Hangup note what the agent asks for.
+func (m *Model) Mark(name string) { m.marks = append(m.marks, mark{name, m.sent}) }
+func (m *Model) Clear()           { m.asked = append(m.asked, m.sent) }
+func (m *Model) Hangup()          { m.ended = true }
+
+// Told takes a message of the bridge's.
+func (m *Model) Told(msg map[string]any) {
+	number := func(key string) int { v, _ := msg[key].(float64); return int(v) }
+	text := func(key string) string { v, _ := msg[key].(string); return v }
+	out := number("out_ms")
+	if out > ms(m.sent) {
+		m.fault("%s: %d ms are said to be heard of %d", text("type"), out, ms(m.sent))
+	}
+	switch text("type") {
+	case "mark":
+		m.answered(text("name"), text("status"), out)
+	case "cleared":
+		if len(m.asked) == 0 {
+			m.fault("a clear that nobody asked for")
+			return
+		}
+		sent := ms(m.asked[0])
+		m.asked = m.asked[1:]
+		if got := number("sent_ms"); got != sent {
+			m.fault("cleared tells %d ms sent, it was %d", got, sent)
+		}
+		if d := number("discarded_ms") - (sent - out); d < -1 || d > 1 {
+			m.fault("cleared: %d ms discarded of %d sent and %d heard", number("discarded_ms"), sent, out)
+		}
+		m.cuts = append(m.cuts, cut{out, sent})
+	case "error":
+		m.fault("error: %v", msg)
+	case "stop":
+		m.over = true
+	}
+}
+
+// answered takes the answer to a mark.
+func (m *Model) answered(name, status string, out int) {
+	if len(m.marks) == 0 || m.marks[0].name != name {
+		m.fault("mark %s is answered, open are %v", name, m.marks)
+		return
+	}
+	at := ms(m.marks[0].at)
+	m.marks = m.marks[1:]
+	if status == "played" && out < at-late {
+		m.fault("mark %s is played at %d ms, it stands at %d", name, out, at)
+	}
+	if status == "cleared" && len(m.asked) == 0 && !m.ended {
+		m.fault("mark %s is cleared by nobody", name)
+	}
+}
+
+// Check returns what does not fit, once the call is over and the caller has heard pcm.
+func (m *Model) Check(pcm []int16) []string {
+	if !m.over {
+		m.fault("no stop was told")
+	}
+	if len(m.marks) > 0 || len(m.asked) > 0 {
+		m.fault("not answered: marks %v, %d clears", m.marks, len(m.asked))
+	}
+	heard := make([]bool, slots)
+	last := 0
+	for i, v := range pcm {
+		if v == 0 {
+			continue
+		}
+		n := int(v) - 1
+		if n < last {
+			m.fault("at %d ms of the call, %d ms is heard after %d ms", ms(i), n*10, last*10)
+			break
+		}
+		if n >= slots || n > m.sent/slot {
+			m.fault("at %d ms, a sample that was never said: %d", ms(i), v)
+			break
+		}
+		last, heard[n] = n, true
+	}
+	for n := 0; n <= (m.sent-1)/slot && m.sent > 0; n++ {
+		if at := n * 10; heard[n] {
+			for _, c := range m.cuts {
+				if at > c.heard+stops && at < c.sent-10 {
+					m.fault("%d ms is heard, which a clear took back from %d to %d ms", at, c.heard, c.sent)
+					return m.faults
+				}
+			}
+		} else if !m.taken(at) {
+			m.fault("%d ms is not heard, and no clear took it back: %v", at, m.cuts)
+			return m.faults
+		}
+	}
+	return m.faults
+}
+
+// taken reports whether a clear has taken a place back.
+func (m *Model) taken(at int) bool {
+	for _, c := range m.cuts {
+		if at >= c.heard-late && at <= c.sent {
+			return true
+		}
+	}
+	return false
+}
