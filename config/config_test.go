@@ -425,3 +425,12 @@ func TestMistakes(t *testing.T) {
 		}
 	}
 }
+
+// TestLineBreaks: a file with the line breaks of another system is no different.
+func TestLineBreaks(t *testing.T) {
+	const text = "agent: {url: 'ws://127.0.0.1:1/'}\nmedia: {insecure: true}\nroutes:\n  - metadata: {zip: 01234}\n"
+	cfg, err := Parse([]byte(strings.ReplaceAll(text, "\n", "\r\n")), env(nil))
+	if err != nil || cfg.Routes[0].Metadata["zip"] != "01234" {
+		t.Errorf("%+v, %v", cfg, err)
+	}
+}

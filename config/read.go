@@ -91,8 +91,11 @@ func quoted(b []byte) []byte {
 		}
 	}
 	for _, t := range slices.Backward(odd) { // so that columns to the left stay what they are
+		if t.Position.Line > len(lines) { // the library counts other line breaks, too
+			continue
+		}
 		line, at := []rune(lines[t.Position.Line-1]), t.Position.Column-1
-		if end := at + len(t.Value); end <= len(line) && string(line[at:end]) == t.Value {
+		if end := at + len(t.Value); at >= 0 && end <= len(line) && string(line[at:end]) == t.Value {
 			lines[t.Position.Line-1] = string(line[:at]) + strconv.Quote(t.Value) + string(line[end:])
 		}
 	}
