@@ -192,8 +192,29 @@ func known(s []int16, rate int) ([]int16, int) {
 	if to == rate {
 		return s, rate
 	}
-	r := codec.NewResampler(rate, to)
+	from, into := ratio(rate, to)
+	r := codec.NewResampler(from, into)
 	n := len(s) * to / rate
 	out := r.Append(nil, append(s, make([]int16, rate)...)) // what it holds back comes with the silence
 	return out[min(r.Delay(), len(out)):min(r.Delay()+n, len(out))], to
+}
+
+// mostTerm bounds the terms of a ratio of rates: a resampler has a filter for each.
+const mostTerm = 1000
+
+// ratio is that of two rates in small terms: exact for all usual ones, within a thousandth of a
+// percent for others (by continued fractions).
+func ratio(from, to int) (in, out int) {
+	a, b := from, to
+	n0, d0, n1, d1 := 0, 1, 1, 0
+	for b != 0 {
+		q := a / b
+		n, d := q*n1+n0, q*d1+d0
+		if n > mostTerm || d > mostTerm {
+			break
+		}
+		n0, d0, n1, d1 = n1, d1, n, d
+		a, b = b, a-q*b
+	}
+	return n1, d1
 }
