@@ -202,8 +202,8 @@ func known(s []int16, rate int) ([]int16, int) {
 // mostTerm bounds the terms of a ratio of rates: a resampler has a filter for each.
 const mostTerm = 1000
 
-// ratio is that of two rates in small terms: exact for all usual ones, within a thousandth of a
-// percent for others (by continued fractions).
+// ratio is that of two rates in small terms: exact for all usual ones, within a thousandth for
+// others, which is less than two cents of a semitone (by continued fractions).
 func ratio(from, to int) (in, out int) {
 	a, b := from, to
 	n0, d0, n1, d1 := 0, 1, 1, 0
