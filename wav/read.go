@@ -193,6 +193,9 @@ func known(s []int16, rate int) ([]int16, int) {
 		return s, rate
 	}
 	from, into := ratio(rate, to)
+	if from == into { // as good as the same
+		return s, to
+	}
 	r := codec.NewResampler(from, into)
 	n := len(s) * to / rate
 	out := r.Append(nil, append(s, make([]int16, rate)...)) // what it holds back comes with the silence

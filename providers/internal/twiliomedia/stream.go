@@ -40,7 +40,7 @@ func (s *Stream) Decode(evs []providers.Event, m providers.Message) ([]providers
 	}
 	ev := providers.Event{At: -1}
 	var f mediajson.Fields
-	if !mediaKeys.Scan(m.Data, &f) || s.media(&f, &ev) != nil {
+	if !mediaKeys.Scan(m.Data, &f) || s.media(&f, &ev) != nil || ev.Kind == 0 {
 		if err := s.decodeJSON(m.Data, &ev); err != nil {
 			return evs, err
 		}
