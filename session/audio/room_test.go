@@ -2,6 +2,7 @@ package audio
 
 import (
 	"encoding/binary"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -185,5 +186,58 @@ func TestLive(t *testing.T) {
 	}
 	if waits := r.p.duration(r.p.pushed - r.p.taken); waits > 80*ms {
 		t.Errorf("%v wait after a pause", waits)
+	}
+}
+
+// TestPartyHistories: whatever the agent does, the party is heard whole, in order and not late, and
+// what the agent has asked for is done.
+func TestPartyHistories(t *testing.T) {
+	for seed := range uint64(300) {
+		rng := rand.New(rand.NewPCG(seed, 3))
+		m := newMeeting(t, false)
+		begin := m.now
+		m.talk(begin + 200*ms)
+		marks := 0
+		for range 3 + rng.IntN(12) {
+			switch rng.IntN(6) {
+			case 0, 1: // silence, so that the party's numbers can be read
+				m.p.Push(m.now, make([]byte, 2*(1+rng.IntN(16000))))
+			case 2:
+				marks++
+				m.p.Mark("m")
+			case 3:
+				m.p.Clear(m.now, agent.ClearByAgent, "")
+			case 4:
+				m.p.Pause(rng.IntN(2) == 0)
+			case 5:
+				m.talk(m.now + time.Duration(rng.IntN(800))*ms)
+			}
+		}
+		m.p.Pause(false)
+		asked := m.now
+		m.p.Hangup("h", &calls.End{Cause: calls.AgentHangup})
+		left := m.p.duration(m.p.pushed - m.p.taken)
+		m.talk(m.now + left + time.Second)
+		if m.p.end == nil {
+			t.Fatalf("seed %d: %v after the hang-up, behind %v of audio, it is not carried out", seed, m.now-asked, left)
+		}
+		answered := 0
+		for _, ev := range m.events {
+			if ev.Kind == agent.EventMark {
+				answered++
+			}
+		}
+		if answered != marks {
+			t.Errorf("seed %d: %d of %d marks are answered", seed, answered, marks)
+		}
+		numbers := m.heard()
+		for i := 1; i < len(numbers); i++ {
+			if numbers[i] != numbers[i-1]+1 {
+				t.Fatalf("seed %d: after the party's frame %d comes %d: %v", seed, numbers[i-1], numbers[i], numbers)
+			}
+			if late := m.frames[i] - m.steps[numbers[i]]; late > 80*ms {
+				t.Fatalf("seed %d: frame %d was sent %v after it was said", seed, numbers[i], late)
+			}
+		}
 	}
 }
