@@ -176,6 +176,7 @@ type Event struct {
 	// Discarded is audio that a clear took back, Sent all received from the agent so
 	// far.
 	Discarded, Sent time.Duration
+	Accuracy        time.Duration // of Out, at a clear: how far it may be off
 
 	Buffer BufferLevel // EventBuffer
 	// Queued is audio waiting here, Carrier what is estimated to wait at the carrier.

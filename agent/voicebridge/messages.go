@@ -62,6 +62,7 @@ type eventMessage struct {
 	Reason      string `json:"reason,omitempty"`
 	DiscardedMS *int64 `json:"discarded_ms,omitempty"`
 	SentMS      *int64 `json:"sent_ms,omitempty"`
+	AccuracyMS  *int64 `json:"accuracy_ms,omitempty"`
 	QueuedMS    *int64 `json:"queued_ms,omitempty"`
 	CarrierMS   *int64 `json:"carrier_ms,omitempty"`
 	MS          *int64 `json:"ms,omitempty"`
@@ -195,6 +196,7 @@ func (t *talk) message(ev *agent.Event) eventMessage {
 		m.Name, m.Status = ev.Mark, string(ev.MarkStatus)
 	case agent.EventCleared:
 		m.Cause, m.Ref, m.DiscardedMS, m.SentMS = string(ev.ClearedBy), ev.Ref, millis(ev.Discarded), millis(ev.Sent)
+		m.AccuracyMS = millis(ev.Accuracy)
 	case agent.EventPlayback:
 		m.State = string(ev.Playback)
 	case agent.EventBuffer:

@@ -220,7 +220,7 @@ func (p *Playout) Clear(now time.Duration, by agent.ClearCause, ref string) {
 		p.flushItem(it, heard)
 	}
 	p.tell(agent.Event{Kind: agent.EventCleared, ClearedBy: by, Ref: ref, Out: heard, Discarded: p.sent() - heard,
-		Sent: p.sent()})
+		Sent: p.sent(), Accuracy: p.accuracy(now)})
 	p.voice.reset()
 	if p.cleared != nil {
 		p.cleared()

@@ -885,6 +885,49 @@ func TestHeardPosition(t *testing.T) {
 			if off := r.p.Heard(r.now) - want; off.Abs() > codec.FrameTime {
 				t.Errorf("trip %v, buffer %v: the position is off by %v", trip, buffer, off)
 			}
+			if a := r.p.accuracy(r.now); a < codec.FrameTime || a > 3*codec.FrameTime/2 {
+				t.Errorf("trip %v, buffer %v: it is said to be sure to %v", trip, buffer, a)
+			}
+		}
+	}
+}
+
+// TestAccuracy: the truth is never further off than is said, with marks that nothing else
+// tells the trip of, with none, and after one that came late.
+func TestAccuracy(t *testing.T) {
+	for _, marks := range []bool{false, true} {
+		for _, trip := range []time.Duration{0, 100 * ms} {
+			for _, buffer := range []time.Duration{0, 60 * ms, 120 * ms} {
+				r := newRig(t, nil)
+				r.trip, r.buffer = trip, buffer
+				begin := r.now
+				for i := range 20 {
+					r.p.Push(r.now, ramp(1, 250*ms))
+					if marks {
+						r.p.Mark(string(rune('a' + i)))
+					}
+				}
+				for step := range 8 {
+					if step == 4 {
+						r.trip += 150 * ms
+					}
+					r.until(r.now + 500*ms)
+					off := r.p.Heard(r.now) - (r.now - begin - buffer)
+					if a := r.p.accuracy(r.now); off.Abs() > a {
+						t.Errorf("marks %v, trip %v, buffer %v, at %v: off by %v, said to be sure to %v", marks, trip,
+							buffer,
+							r.now, off, a)
+					}
+				}
+				r.p.Clear(r.now, agent.ClearByAgent, "")
+				cleared := r.events[len(r.events)-1]
+				if cleared.Kind == agent.EventPlayback {
+					cleared = r.events[len(r.events)-2]
+				}
+				if cleared.Kind != agent.EventCleared || cleared.Accuracy < codec.FrameTime {
+					t.Errorf("the clear is told as %+v", cleared)
+				}
+			}
 		}
 	}
 }

@@ -35,6 +35,8 @@ const (
 	lateTime = 15 * time.Second
 	// idleTime is how long the carrier must have been dry for a mark to measure the trip alone.
 	idleTime = 500 * time.Millisecond
+	// unmeasured is how late a carrier may be that has told nothing lately: what they buffer.
+	unmeasured = 120 * time.Millisecond
 )
 
 // lately is what was measured last, of which the least counts: a network and a carrier that stall
@@ -62,6 +64,21 @@ func (l *lately) least(now time.Duration) time.Duration {
 		}
 	}
 	return least
+}
+
+// spread is how far apart those are that count; it is false where none does.
+func (l *lately) spread(now time.Duration) (d time.Duration, ok bool) {
+	least, most := time.Duration(0), time.Duration(0)
+	for i := range min(l.n, len(l.at)) {
+		if now-l.at[i] > lateTime {
+			continue
+		}
+		if !ok {
+			least, most = l.took[i], l.took[i]
+		}
+		least, most, ok = min(least, l.took[i]), max(most, l.took[i]), true
+	}
+	return most - least, ok
 }
 
 // idle reports whether the carrier has had nothing to play for a while.
@@ -111,6 +128,25 @@ func (s *schedule) playhead(now time.Duration) int64 {
 
 // Heard returns the playhead on the agent's timeline.
 func (s *schedule) Heard(now time.Duration) time.Duration { return s.on(s.playhead(now)) }
+
+// accuracy is how far the playhead may be from what the caller has heard: by a frame where the
+// carrier's marks agree, by more where they do not, where no mark has told the trip alone, and
+// where none came lately.
+func (s *schedule) accuracy(now time.Duration) time.Duration {
+	if s.idle(now) {
+		return 0 // all of it has been heard
+	}
+	off, measured := s.lates.spread(now)
+	if measured {
+		off += (s.lates.least(now) - s.lag).Abs() // it is believed by and by
+	} else {
+		off = unmeasured
+	}
+	if s.trips.n == 0 {
+		off += s.lag
+	}
+	return off + codec.FrameTime
+}
 
 // confirmed takes note that the carrier has played all up to a position. The time by
 // which it is late is its own, but for the trip back of what tells so. The least that was

@@ -86,6 +86,9 @@ func (m *Model) Told(msg map[string]any) {
 		if d := number("discarded_ms") - (sent - out); d < -1 || d > 1 {
 			m.fault("cleared: %d ms discarded of %d sent and %d heard", number("discarded_ms"), sent, out)
 		}
+		if _, told := msg["accuracy_ms"]; !told || number("accuracy_ms") < 0 {
+			m.fault("cleared does not tell how sure it is: %v", msg)
+		}
 		m.cuts = append(m.cuts, cut{out, sent})
 	case "error":
 		m.fault("error: %v", msg)
