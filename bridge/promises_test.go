@@ -1,8 +1,10 @@
 package bridge_test
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"os"
 	"strconv"
 	"testing"
@@ -10,6 +12,8 @@ import (
 
 	"voicebridge/calls"
 	"voicebridge/codec"
+	"voicebridge/sim"
+	"voicebridge/sim/memnet"
 	"voicebridge/sim/promises"
 )
 
@@ -41,12 +45,35 @@ func history(t *testing.T, seed uint64) {
 	s, url := newScript(t)
 	b := startBridge(t, url+"?in_rate=16000&out_rate=16000", nil)
 	c := b.caller(t, carrier, 5*time.Minute)
+	m := promises.Model{Away: time.Duration(rng.IntN(3)) * time.Duration(rng.IntN(200)) * time.Millisecond / 2}
+	stalled := time.Now().Add(time.Duration(rng.IntN(20000)) * time.Millisecond)
+	stall := time.Duration(rng.IntN(3)) * time.Duration(rng.IntN(2000)) * time.Millisecond
+	far(c, func() time.Duration { // what the caller's side sends is held up once
+		return m.Away + max(0, min(stall, stall-time.Since(stalled).Abs()))
+	}, func() time.Duration { return m.Away })
+	for at := time.Duration(0); rng.IntN(3) > 0; {
+		at += time.Duration(300+rng.IntN(9000)) * time.Millisecond
+		c.Digits = append(c.Digits, sim.Digit{At: at, Key: "0123456789*#"[rng.IntN(12)]})
+	}
 	if c.Start.Out != (codec.Format{Encoding: codec.L16LE, Rate: promises.Rate}) {
 		t.Fatalf("%s plays %v", carrier, c.Start.Out)
 	}
+	var began time.Time
+	c.Progress = func(at time.Duration) { began = time.Now().Add(-at) }
 	wait := background(t, c)
 	a := <-s.conn
-	var m promises.Model
+	type told struct {
+		msg map[string]any
+		at  time.Time
+	}
+	tells := make(chan []told, 1)
+	go func() {
+		var all []told
+		for msg := range s.said {
+			all = append(all, told{msg, time.Now()})
+		}
+		tells <- all
+	}()
 	var done []string
 	do := func(what string, command map[string]any) {
 		done = append(done, what)
@@ -62,7 +89,7 @@ func history(t *testing.T, seed uint64) {
 	}
 	paused := false
 	for i := range 4 + rng.IntN(16) {
-		switch rng.IntN(9) {
+		switch rng.IntN(11) {
 		case 0, 1:
 			say(320 * (1 + rng.IntN(150)))
 		case 2:
@@ -76,7 +103,7 @@ func history(t *testing.T, seed uint64) {
 			d := time.Duration(rng.IntN(2500)) * time.Millisecond
 			done = append(done, d.String())
 			time.Sleep(d)
-		case 6:
+		case 6, 9, 10:
 			name := strconv.Itoa(i)
 			m.Mark(name)
 			do("mark "+name, map[string]any{"type": "mark", "name": name})
@@ -99,10 +126,25 @@ func history(t *testing.T, seed uint64) {
 	do("hangup", map[string]any{"type": "hangup"})
 	r := wait()
 	b.ended(t, calls.AgentHangup)
-	for msg := range s.said {
-		m.Told(msg)
+	for _, x := range <-tells {
+		m.Told(x.msg, x.at.Sub(began))
 	}
-	for _, f := range m.Check(r.Heard) {
-		t.Errorf("seed %d, %s: %s\nafter %q", seed, carrier, f, done)
+	pressed := ""
+	for _, d := range c.Digits {
+		pressed += string(d.Key)
+	}
+	for _, f := range m.Check(r.Heard, pressed) {
+		t.Errorf("seed %d, %s %v away, stalled for %v: %s\nafter %q", seed, carrier, m.Away, stall, f, done)
+	}
+}
+
+// far puts a caller's connection that far away.
+func far(c *sim.Caller, there, back func() time.Duration) {
+	c.Dialer.Net = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := memnet.Dial(ctx, network, address)
+		if err == nil {
+			memnet.Far(conn, there, back)
+		}
+		return conn, err
 	}
 }

@@ -123,6 +123,52 @@ type half struct {
 	ended bool // the writer has closed
 	left  bool // the reader has
 	until [2]deadline
+
+	takes func() time.Duration // how long what is written now is under way; nil: no time
+	under []parcel             // of data, what has not arrived
+	there int                  // of data, what has
+}
+
+// parcel is that many bytes on their way.
+type parcel struct {
+	n  int
+	at time.Time // of their arrival
+}
+
+// arrived returns how much can be read.
+func (h *half) arrived() int {
+	if h.takes == nil {
+		return len(h.data)
+	}
+	for len(h.under) > 0 && !time.Now().Before(h.under[0].at) {
+		h.there += h.under[0].n
+		h.under = h.under[1:]
+	}
+	return h.there
+}
+
+// written takes note of n more bytes.
+func (h *half) written(n int) {
+	if h.takes == nil || n == 0 {
+		return
+	}
+	at := time.Now().Add(h.takes())
+	if last := len(h.under) - 1; last >= 0 && at.Before(h.under[last].at) {
+		at = h.under[last].at // none overtakes another
+	}
+	h.under = append(h.under, parcel{n, at})
+	time.AfterFunc(time.Until(at), h.wake)
+}
+
+// Far makes what is written to either end of a connection of Dial's take that long to arrive: there
+// is asked for each piece that is written to this end, back for those of the other one. It is for a
+// connection that nothing was written to.
+func Far(c net.Conn, there, back func() time.Duration) {
+	for h, takes := range map[*half]func() time.Duration{c.(*conn).out: there, c.(*conn).in: back} {
+		h.mu.Lock()
+		h.takes = takes
+		h.mu.Unlock()
+	}
 }
 
 // The deadlines of a half.
@@ -191,12 +237,12 @@ func (c *conn) Read(b []byte) (int, error) {
 			return 0, c.fail("read", net.ErrClosed)
 		case h.until[reading].over():
 			return 0, c.fail("read", os.ErrDeadlineExceeded)
-		case len(h.data) > 0 || len(b) == 0:
-			n := copy(b, h.data)
-			h.data = h.data[n:]
+		case h.arrived() > 0 || len(b) == 0:
+			n := copy(b, h.data[:h.arrived()])
+			h.data, h.there = h.data[n:], h.there-n
 			h.moved.Broadcast()
 			return n, nil
-		case h.ended:
+		case h.ended && len(h.data) == 0:
 			return 0, io.EOF
 		}
 		h.moved.Wait()
@@ -219,6 +265,7 @@ func (c *conn) Write(b []byte) (done int, err error) {
 		}
 		n := min(len(b)-done, room-len(h.data))
 		h.data = append(h.data, b[done:done+n]...)
+		h.written(n)
 		h.moved.Broadcast()
 		if done += n; done == len(b) {
 			return done, nil
@@ -241,7 +288,7 @@ func (c *conn) Close() error {
 	_ = c.CloseWrite()
 	_ = c.SetDeadline(time.Time{})
 	c.in.mu.Lock()
-	c.in.left, c.in.data = true, nil
+	c.in.left, c.in.data, c.in.under, c.in.there = true, nil, nil, 0
 	c.in.mu.Unlock()
 	c.in.wake()
 	return nil

@@ -92,3 +92,49 @@ func TestDeadlines(t *testing.T) {
 		}
 	})
 }
+
+// TestFar: what is written takes its time in both directions, and keeps its order; what the
+// last of it brings comes before the end.
+func TestFar(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := Listen()
+		defer l.Close()
+		here, err := Dial(t.Context(), "tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		there, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		takes := []time.Duration{300 * time.Millisecond, 100 * time.Millisecond, 50 * time.Millisecond}
+		Far(here, func() time.Duration { d := takes[0]; takes = takes[1:]; return d },
+			func() time.Duration { return time.Second })
+		begin := time.Now()
+		expect := func(c net.Conn, want string, at time.Duration) {
+			t.Helper()
+			got := make([]byte, len(want))
+			if _, err := io.ReadFull(c, got); err != nil || string(got) != want || time.Since(begin) != at {
+				t.Errorf("%q after %v, %v; want %q after %v", got, time.Since(begin), err, want, at)
+			}
+		}
+		for _, s := range []string{"ab", "c"} {
+			if _, err := here.Write([]byte(s)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		expect(there, "abc", 300*time.Millisecond)
+		if _, err := there.Write([]byte("d")); err != nil {
+			t.Fatal(err)
+		}
+		expect(here, "d", 1300*time.Millisecond)
+		if _, err := here.Write([]byte("e")); err != nil {
+			t.Fatal(err)
+		}
+		here.Close()
+		expect(there, "e", 1350*time.Millisecond)
+		if _, err := there.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("at the end: %v", err)
+		}
+	})
+}

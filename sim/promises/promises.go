@@ -6,6 +6,8 @@ package promises
 import (
 	"encoding/binary"
 	"fmt"
+	"strings"
+	"time"
 )
 
 // Rate is that of what the agent says, and of what the caller hears, in Hz: they must be the
@@ -25,12 +27,16 @@ const (
 
 // Model is one call, seen by its agent. The zero value is ready.
 type Model struct {
+	// Away is how long what the bridge sends takes to the carrier.
+	Away time.Duration
+
 	sent   int // samples
 	marks  []mark
 	cuts   []cut
 	asked  []int // samples that had been sent at each clear that is not answered yet
 	ended  bool  // it has asked for the end of the call
 	over   bool  // the end has been told
+	digits string
 	faults []string
 }
 
@@ -39,8 +45,12 @@ type mark struct {
 	at   int // samples before it
 }
 
-// cut is what a clear has taken back: from what was heard to what had been sent, in ms.
-type cut struct{ heard, sent int }
+// cut is what a clear has taken back: from what was heard to what had been sent, in ms. sure
+// is how far the first may be off, at when the carrier gets the clear.
+type cut struct {
+	heard, sent, sure int
+	at                time.Duration
+}
 
 func (m *Model) fault(format string, args ...any) {
 	m.faults = append(m.faults, fmt.Sprintf(format, args...))
@@ -62,8 +72,8 @@ func (m *Model) Mark(name string) { m.marks = append(m.marks, mark{name, m.sent}
 func (m *Model) Clear()           { m.asked = append(m.asked, m.sent) }
 func (m *Model) Hangup()          { m.ended = true }
 
-// Told takes a message of the bridge's.
-func (m *Model) Told(msg map[string]any) {
+// Told takes a message of the bridge's, that came at that time of the call.
+func (m *Model) Told(msg map[string]any, at time.Duration) {
 	number := func(key string) int { v, _ := msg[key].(float64); return int(v) }
 	text := func(key string) string { v, _ := msg[key].(string); return v }
 	out := number("out_ms")
@@ -89,7 +99,9 @@ func (m *Model) Told(msg map[string]any) {
 		if _, told := msg["accuracy_ms"]; !told || number("accuracy_ms") < 0 {
 			m.fault("cleared does not tell how sure it is: %v", msg)
 		}
-		m.cuts = append(m.cuts, cut{out, sent})
+		m.cuts = append(m.cuts, cut{out, sent, number("accuracy_ms"), at + m.Away})
+	case "dtmf":
+		m.digits += text("digit")
 	case "error":
 		m.fault("error: %v", msg)
 	case "stop":
@@ -113,14 +125,19 @@ func (m *Model) answered(name, status string, out int) {
 	}
 }
 
-// Check returns what does not fit, once the call is over and the caller has heard pcm.
-func (m *Model) Check(pcm []int16) []string {
+// Check returns what does not fit, once the call is over, the caller has heard pcm and pressed
+// these digits, or has meant to, had the call gone on.
+func (m *Model) Check(pcm []int16, pressed string) []string {
+	if !strings.HasPrefix(pressed, m.digits) {
+		m.fault("the digits %s are told as %s", pressed, m.digits)
+	}
 	if !m.over {
 		m.fault("no stop was told")
 	}
 	if len(m.marks) > 0 || len(m.asked) > 0 {
 		m.fault("not answered: marks %v, %d clears", m.marks, len(m.asked))
 	}
+	m.positions(pcm)
 	heard := make([]bool, slots)
 	last := 0
 	for i, v := range pcm {
@@ -141,7 +158,7 @@ func (m *Model) Check(pcm []int16) []string {
 	for n := 0; n <= (m.sent-1)/slot && m.sent > 0; n++ {
 		if at := n * 10; heard[n] {
 			for _, c := range m.cuts {
-				if at > c.heard+stops && at < c.sent-10 {
+				if at > c.heard+stops+c.sure+int(m.Away.Milliseconds()) && at < c.sent-10 {
 					m.fault("%d ms is heard, which a clear took back from %d to %d ms", at, c.heard, c.sent)
 					return m.faults
 				}
@@ -154,10 +171,28 @@ func (m *Model) Check(pcm []int16) []string {
 	return m.faults
 }
 
+// positions compares what clears have told with what the caller had heard by then.
+func (m *Model) positions(pcm []int16) {
+	done, last := 0, 0
+	for i, c := range m.cuts {
+		for n := min(len(pcm), int(c.at.Milliseconds())*Rate/1000); done < n; done++ {
+			if v := int(pcm[done]); v > 0 {
+				last = v * 10
+			}
+		}
+		if i > 0 {
+			last = max(last, m.cuts[i-1].sent)
+		}
+		if off := c.heard - last; off < -c.sure-late/2 || off > c.sure+late/2 {
+			m.fault("cleared at %v: %d ms are heard, told as %d, sure to %d", c.at, last, c.heard, c.sure)
+		}
+	}
+}
+
 // taken reports whether a clear has taken a place back.
 func (m *Model) taken(at int) bool {
 	for _, c := range m.cuts {
-		if at >= c.heard-late && at <= c.sent {
+		if at >= c.heard-late-c.sure && at <= c.sent {
 			return true
 		}
 	}
