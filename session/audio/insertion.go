@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"voicebridge/agent"
+	"voicebridge/codec"
 	"voicebridge/providers"
 )
 
@@ -41,6 +42,7 @@ const (
 	ofTones
 	ofHold
 	ofParty
+	ofNothing
 )
 
 // insertion returns whose frame comes before the agent's, if any does.
@@ -87,5 +89,18 @@ func (p *Playout) sendInsertion(now time.Duration, from source, buf []byte, cmd 
 	case ofParty:
 		cmd.Audio = p.format.Encoding.AppendSilence(buf[:0], p.frame)
 		p.mixer.add(p.format, cmd.Audio, p.party)
+	case ofNothing:
+		cmd.Audio = p.format.Encoding.AppendSilence(buf[:0], p.frame)
 	}
+}
+
+// stretches reports whether a pause of the agent's is to be made a frame longer: an agent that paces
+// itself, by a clock that is slow, has used up half of the reserve that it was given. The lead bounds
+// what the carrier ever holds when a frame is due.
+func (p *Playout) stretches(now time.Duration) bool {
+	if p.prebuffer == 0 || p.party != nil || !p.playing(now) || p.queue.len() >= 2*p.frame ||
+		p.dry()-now >= min(p.prebuffer, p.lead-codec.FrameTime)/2 {
+		return false
+	}
+	return p.mixer.quiet(p.format, p.queue.bytes()[:p.frame])
 }

@@ -1,6 +1,7 @@
 package audio
 
 import (
+	"slices"
 	"time"
 
 	"voicebridge/codec"
@@ -63,6 +64,12 @@ func quietIn(f codec.Format, audio []byte) bool {
 		}
 	}
 	return true
+}
+
+// quiet reports whether nothing can be heard in a frame.
+func (m *mixer) quiet(f codec.Format, frame []byte) bool {
+	m.samples = f.Encoding.AppendDecode(m.samples[:0], frame)
+	return !slices.ContainsFunc(m.samples, func(s int16) bool { return s > quiet || s < -quiet })
 }
 
 // live adds audio, 16-bit samples in the format f, that must not be late: silence in it is left

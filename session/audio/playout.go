@@ -411,11 +411,15 @@ func (p *Playout) nextFrame(now time.Duration, buf []byte, cmd *providers.Comman
 	}
 	if !p.paused && (p.queue.len() >= p.frame || p.flushTail(now, &wait)) {
 		due := p.due(now)
-		if now >= due {
+		switch {
+		case now < due:
+			return false, min(wait, p.latest(now, due))
+		case p.stretches(now):
+			p.sendInsertion(now, ofNothing, buf, cmd)
+		default:
 			p.send(now, buf, cmd)
-			return true, 0
 		}
-		return false, min(wait, p.latest(now, due))
+		return true, 0
 	}
 	if p.run && p.queue.len() < p.frame { // idle once the carrier has played it all
 		if idle := p.dry() + p.lag; now < idle {

@@ -542,6 +542,43 @@ func TestLiveAgent(t *testing.T) {
 	}
 }
 
+// TestAgentClock: an agent that speaks in real time for an hour, by a clock that is slow or fast, makes
+// no hole: pauses in what it says are made longer where it has a prebuffer. One that is ahead
+// anyway is left as it is.
+func TestAgentClock(t *testing.T) {
+	pause := make([]byte, 320)
+	for _, ppm := range []time.Duration{-200, 0, 200} {
+		r := newRig(t, func(c *Settings) { c.Prebuffer = 80 * ms })
+		rng := rand.New(rand.NewPCG(3, 4))
+		begin, n := r.now, 3600*50
+		for i := range n {
+			r.until(begin + time.Duration(i)*(codec.FrameTime+codec.FrameTime*ppm/1_000_000) +
+				time.Duration(rng.IntN(8))*ms)
+			frame := ramp(1, codec.FrameTime)
+			if i%40 > 35 {
+				frame = pause
+			}
+			r.p.Push(r.now, frame)
+		}
+		r.until(r.now + 5*time.Second)
+		added := time.Duration(len(r.frames)-n) * codec.FrameTime
+		if want := max(0, ppm*3600*time.Second/1_000_000); added < want-60*ms || added > want+60*ms {
+			t.Errorf("%d ppm: %v of silence was added, want about %v", ppm, added, want)
+		}
+		if r.stats.Gaps != 0 || r.holes != 0 || r.p.Heard(r.now) != time.Duration(n)*codec.FrameTime {
+			t.Errorf("%d ppm: %d gaps, %d holes, %v heard", ppm, r.stats.Gaps, r.holes, r.p.Heard(r.now))
+		}
+	}
+	for _, lead := range []time.Duration{20 * ms, 40 * ms, 160 * ms} {
+		r := newRig(t, func(c *Settings) { c.Prebuffer, c.Lead = 200*ms, lead })
+		r.p.Push(r.now, bytes.Repeat(pause, 100))
+		r.until(r.now + 5*time.Second)
+		if len(r.frames) != 100 {
+			t.Errorf("lead %v: 100 frames are %d", lead, len(r.frames))
+		}
+	}
+}
+
 // TestChunkedAgent: an agent that speaks in real time in large pieces is not cut
 // up by padding: at most its first pieces find the carrier dry, since it leaves
 // no reserve (that is what a prebuffer is for).
