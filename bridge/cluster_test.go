@@ -88,15 +88,19 @@ func TestInstances(t *testing.T) {
 		// An agent that hangs up in good order: whoever is asked what comes next knows.
 		exchange := a.inboundCall(callerPhone(spec, 20*time.Second))
 		agent := <-s.conn
-		for limit := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-			status, call := third.api("GET", "/v1/calls/"+agent.Session, "")
-			if status == 200 && call["streaming"] == true {
-				break
-			}
-			if time.Now().After(limit) {
-				t.Fatalf("asked at the third instance: %d %v", status, call)
+		known := func(session string) { // that it streams, at the third
+			t.Helper()
+			for limit := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+				status, call := third.api("GET", "/v1/calls/"+session, "")
+				if status == 200 && call["streaming"] == true {
+					return
+				}
+				if time.Now().After(limit) {
+					t.Fatalf("asked at the third instance: %d %v", status, call)
+				}
 			}
 		}
+		known(agent.Session)
 		if err := agent.Command(map[string]any{"type": "hangup", "when": "now"}); err != nil {
 			t.Fatal(err)
 		}
@@ -117,6 +121,7 @@ func TestInstances(t *testing.T) {
 		next := third.events("")
 		exchange = a.inboundCall(callerPhone(spec, 20*time.Second))
 		agent = <-s.conn
+		known(agent.Session)
 		status, tr := third.api("POST", "/v1/calls/"+agent.Session+"/transfers", `{"to":"`+human+`"}`)
 		if status != 201 {
 			t.Fatalf("%d %v", status, tr)

@@ -17,7 +17,7 @@ var (
 const dtmfKeys = "123A456B789C*0#D"
 
 // Levels of the two tones. The high one is 2 dB above the low one, since lines
-// weaken it more; together they stay 4 dB below full scale.
+// weaken it more; together they peak 5 dB below full scale.
 const (
 	dtmfLow  = 8200
 	dtmfHigh = 10300

@@ -407,3 +407,35 @@ func TestTransferInLine(t *testing.T) {
 		t.Error("a clear does not let it fall due")
 	}
 }
+
+// TestBehindDigits: digits that the carrier sends sound one command after the other; what stands
+// behind them, said or asked for, waits until they have sounded, and so it does after a clear.
+func TestBehindDigits(t *testing.T) {
+	for _, clear := range []bool{false, true} {
+		p, _ := dialled(true)
+		p.SendDigits(Item{Digits: "1", Tone: agent.DefaultTone, Gap: agent.DefaultToneGap}, false)
+		p.SendDigits(Item{Digits: "22", Tone: agent.DefaultTone, Gap: agent.DefaultToneGap}, false)
+		p.Transfer(Item{Transfer: &calls.TransferRequest{}}, false)
+		if !clear {
+			p.Push(0, ones(1))
+		}
+		p.Hangup("", &calls.End{Cause: calls.AgentHangup})
+		if clear {
+			p.Clear(0, agent.ClearByAgent, "")
+		}
+		got := ""
+		at := time.Duration(0)
+		for ; at < 100*time.Millisecond; at += 10 * time.Millisecond { // each is confirmed soon
+			got += drive(p, at, at+10*time.Millisecond)
+			p.Confirm()
+		}
+		got += drive(p, at, 470*time.Millisecond) // three digits take 480 ms
+		if !strings.HasSuffix(got, "<1><22>") || len(p.transfers) > 0 || p.end != nil {
+			t.Errorf("clear %v: %s, %d transfers, end %v", clear, got, len(p.transfers), p.end)
+		}
+		got = drive(p, 470*time.Millisecond, time.Second)
+		if want := map[bool]string{false: "a", true: ""}[clear]; got != want || len(p.transfers) != 1 || p.end == nil {
+			t.Errorf("clear %v: after them %q, %d transfers, end %v", clear, got, len(p.transfers), p.end)
+		}
+	}
+}

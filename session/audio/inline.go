@@ -10,7 +10,7 @@ import (
 	"voicebridge/calls"
 )
 
-// MaxMarks bounds the commands that wait in line with the audio.
+// MaxMarks bounds the commands in line with the audio that are not answered or done.
 const MaxMarks = 256
 
 // Item is something queued in line with the audio: a mark, a hang-up, digits or a

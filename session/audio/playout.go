@@ -217,7 +217,7 @@ func (p *Playout) Clear(now time.Duration, by agent.ClearCause, ref string) {
 	p.stats.Clears++
 	heard := p.Heard(now)
 	for _, it := range p.inline.empty() {
-		p.flushItem(it, heard)
+		p.flushItem(now, it, heard)
 	}
 	p.tell(agent.Event{Kind: agent.EventCleared, ClearedBy: by, Ref: ref, Out: heard, Discarded: p.sent() - heard,
 		Sent: p.sent(), Accuracy: p.accuracy(now)})
@@ -249,14 +249,14 @@ func (p *Playout) Over(now time.Duration) {
 
 // flushItem deals with an item that a clear has taken out of its line: a mark is
 // cleared, and what is no audio falls due now.
-func (p *Playout) flushItem(it Item, heard time.Duration) {
+func (p *Playout) flushItem(now time.Duration, it Item, heard time.Duration) {
 	switch {
 	case it.Digits != "":
 		p.digits.begin(it)
+	case it.mark == "" && (p.digits.left() || now < p.sounds): // once they have sounded
+		p.inline.add(it)
 	case it.Transfer != nil:
 		p.transfers = append(p.transfers, it)
-	case it.end != nil && p.digits.left(): // once they are sent
-		p.inline.add(it)
 	case it.end != nil:
 		p.end = it.end
 	default:
@@ -311,7 +311,7 @@ func (p *Playout) Transfer(it Item, now bool) bool {
 	switch {
 	case now:
 		p.transfers = append(p.transfers, it)
-	case len(p.items) >= MaxMarks:
+	case p.open() >= MaxMarks:
 		return false
 	default:
 		it.at = p.pushed
@@ -347,7 +347,7 @@ func (p *Playout) Next(now time.Duration, buf []byte, cmd *providers.Command) (o
 func (p *Playout) nextInLine(now time.Duration, cmd *providers.Command) bool {
 	for {
 		if digits, ok := p.signal(); ok {
-			p.sounds, p.fresh = now+p.signalled.length(), true
+			p.sounds, p.fresh = max(p.sounds, now)+p.signalled.length(), true // behind those before them
 			*cmd = providers.Command{Kind: providers.CommandDigits, Digits: digits}
 			return true
 		}
@@ -357,7 +357,7 @@ func (p *Playout) nextInLine(now time.Duration, cmd *providers.Command) bool {
 		switch it := p.items[0]; {
 		case it.Digits != "" && !p.native: // tones stand in line by themselves
 			p.digits.begin(p.pop())
-		case it.end != nil && p.digits.left():
+		case it.Digits == "" && (p.digits.left() || p.signals(now) > now):
 			return false
 		default:
 			serial := p.inline.send(p.taken, now, p.playedBy(now), p.schedule.idle(now))

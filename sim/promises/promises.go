@@ -6,6 +6,7 @@ package promises
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -33,16 +34,25 @@ type Model struct {
 	sent   int // samples
 	marks  []mark
 	cuts   []cut
-	asked  []int // samples that had been sent at each clear that is not answered yet
-	ended  bool  // it has asked for the end of the call
-	over   bool  // the end has been told
-	digits string
+	asked  []int  // samples that had been sent at each clear that is not answered yet
+	ended  bool   // it has asked for the end of the call
+	over   bool   // the end has been told
+	digits string // of the caller
+	dials  []dial
+	rung   int // of dials, those that were dialled
 	faults []string
 }
 
 type mark struct {
 	name string
 	at   int // samples before it
+}
+
+// dial is digits that the agent has sent.
+type dial struct {
+	digits string
+	behind int           // samples before them
+	at     time.Duration // when the carrier got them
 }
 
 // cut is what a clear has taken back: from what was heard to what had been sent, in ms. sure
@@ -71,6 +81,19 @@ func (m *Model) Say(n int) (audio []byte) {
 func (m *Model) Mark(name string) { m.marks = append(m.marks, mark{name, m.sent}) }
 func (m *Model) Clear()           { m.asked = append(m.asked, m.sent) }
 func (m *Model) Hangup()          { m.ended = true }
+
+// Dial notes digits that the agent sends, each to sound for 100 ms with 60 ms behind it.
+func (m *Model) Dial(digits string) { m.dials = append(m.dials, dial{digits: digits, behind: m.sent}) }
+
+// Dialled takes digits that the carrier has got, at that time of the call.
+func (m *Model) Dialled(digits string, at time.Duration) {
+	if m.rung == len(m.dials) || m.dials[m.rung].digits != digits {
+		m.fault("%s is dialled, of %v the first %d were", digits, m.dials, m.rung)
+		return
+	}
+	m.dials[m.rung].at = at
+	m.rung++
+}
 
 // Told takes a message of the bridge's, that came at that time of the call.
 func (m *Model) Told(msg map[string]any, at time.Duration) {
@@ -138,6 +161,7 @@ func (m *Model) Check(pcm []int16, pressed string) []string {
 		m.fault("not answered: marks %v, %d clears", m.marks, len(m.asked))
 	}
 	m.positions(pcm)
+	m.dialling(pcm)
 	heard := make([]bool, slots)
 	last := 0
 	for i, v := range pcm {
@@ -185,6 +209,38 @@ func (m *Model) positions(pcm []int16) {
 		}
 		if off := c.heard - last; off < -c.sure-late/2 || off > c.sure+late/2 {
 			m.fault("cleared at %v: %d ms are heard, told as %d, sure to %d", c.at, last, c.heard, c.sure)
+		}
+	}
+}
+
+// dialling checks that digits come behind what was said before them, and before what was said
+// behind them, but where a clear has let them go.
+func (m *Model) dialling(pcm []int16) {
+	if m.rung != len(m.dials) {
+		m.fault("of the dialling of %v only %d were", m.dials, m.rung)
+	}
+	for _, d := range m.dials[:m.rung] {
+		if slices.ContainsFunc(m.cuts, func(c cut) bool {
+			return c.sent >= ms(d.behind) &&
+				c.heard-c.sure < ms(d.behind)
+		}) {
+			continue
+		}
+		sounds := d.at + time.Duration(len(d.digits))*160*time.Millisecond
+		for i, v := range pcm {
+			at := time.Duration(i) * time.Second / Rate
+			switch place := (int(v) - 1) * 10; {
+			case v == 0:
+			case at > d.at+late*time.Millisecond && place+10 < ms(d.behind):
+				m.fault("at %v %d ms is heard, %s was dialled at %v, behind %d ms", at, place, d.digits, d.at,
+					ms(d.behind))
+				return
+			case at < sounds-late*time.Millisecond && place > ms(d.behind)+late/2: // after the frame that they stand in
+				m.fault("at %v %d ms is heard, %s sounds from %v to %v, behind %d ms", at, place, d.digits, d.at,
+					sounds,
+					ms(d.behind))
+				return
+			}
 		}
 	}
 }
