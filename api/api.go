@@ -160,11 +160,7 @@ func (s *Server) Doors() map[string]http.HandlerFunc {
 		return doors
 	}
 	for pattern, r := range s.routes() {
-		doors[pattern] = s.authorized(func(w http.ResponseWriter, a *request) {
-			if err := knownQuery(a, pattern); err != nil {
-				s.fail(w, a.Request, err)
-				return
-			}
+		doors[pattern] = s.authorized(pattern, func(w http.ResponseWriter, a *request) {
 			if s.pass(w, a, pattern) {
 				return
 			}
@@ -176,13 +172,7 @@ func (s *Server) Doors() map[string]http.HandlerFunc {
 			writeJSON(w, answer.status, "application/json", answer.body)
 		})
 	}
-	doors["GET /v1/events"] = s.authorized(func(w http.ResponseWriter, a *request) {
-		if err := knownQuery(a, "GET /v1/events"); err != nil {
-			s.fail(w, a.Request, err)
-			return
-		}
-		s.events(w, a)
-	})
+	doors[listen] = s.authorized(listen, s.events)
 	doors["GET /v1/openapi.yaml"] = func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/yaml")
 		_, _ = w.Write(openAPI)
@@ -194,12 +184,15 @@ func (s *Server) Doors() map[string]http.HandlerFunc {
 	return doors
 }
 
+// listen is the pattern of the events.
+const listen = "GET /v1/events"
+
 // queries are the parameters that a request may have in its query.
-var queries = map[string][]string{"GET /v1/calls": {"account", "status", "live", "limit"}, "GET /v1/events": {"call"}}
+var queries = map[string][]string{"GET /v1/calls": {"account", "status", "live", "limit"}, listen: {"call"}}
 
 // knownQuery refuses parameters that mean nothing: who gives one expects something of it.
-func knownQuery(a *request, pattern string) error {
-	for name := range a.URL.Query() {
+func knownQuery(r *http.Request, pattern string) error {
+	for name := range r.URL.Query() {
 		if !slices.Contains(queries[pattern], name) {
 			return wrong("%.40s: is no parameter here: there are %v", name, queries[pattern])
 		}
@@ -207,8 +200,8 @@ func knownQuery(a *request, pattern string) error {
 	return nil
 }
 
-// authorized lets through who has a token.
-func (s *Server) authorized(next func(http.ResponseWriter, *request)) http.HandlerFunc {
+// authorized lets through who has a token, and asks what the pattern knows.
+func (s *Server) authorized(pattern string, next func(http.ResponseWriter, *request)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		token := s.tokenOf(r)
 		if token == nil {
@@ -225,6 +218,10 @@ func (s *Server) authorized(next func(http.ResponseWriter, *request)) http.Handl
 		if kind := r.Header.Get("Content-Type"); len(body) > 0 && !strings.HasPrefix(kind, "application/json") {
 			s.fail(w, r, &apiError{http.StatusUnsupportedMediaType, "media_type",
 				"Content-Type must be application/json", 0})
+			return
+		}
+		if err := knownQuery(r, pattern); err != nil {
+			s.fail(w, r, err)
 			return
 		}
 		next(w, &request{r, token, body})

@@ -204,8 +204,7 @@ func (b *Bridge) Public() http.Handler {
 		if _, pattern := mux.Handler(r); (pattern == "" || r.URL.Path != path.Clean(r.URL.Path)) && ws.Asked(r) &&
 			b.strays.Allow() {
 			b.cfg.Log.Warn("a WebSocket is asked for where there is none: does a proxy change the path, by a slash "+
-				"that is "+
-				"missing in a location, say?", "begins_with", r.URL.Path[:min(len(r.URL.Path), 8)], "remote",
+				"that is missing in a location, say?", "begins_with", r.URL.Path[:min(len(r.URL.Path), 8)], "remote",
 				r.RemoteAddr)
 		}
 		mux.ServeHTTP(w, r)

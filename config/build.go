@@ -347,8 +347,7 @@ func ping(db redis.UniversalClient, addresses []string, log *slog.Logger) {
 	defer stop()
 	if err := db.Ping(ctx).Err(); err != nil {
 		log.Error("Redis does not answer: calls go on, but transfers, and requests about calls of other "+
-			"instances, wait",
-			"addresses", addresses, "err", err)
+			"instances, wait", "addresses", addresses, "err", err)
 	}
 }
 

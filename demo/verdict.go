@@ -140,7 +140,6 @@ func (c *Command) print(out io.Writer, s *Summary) {
 	}
 	if late := time.Duration(s.GeneratorMS * float64(time.Millisecond)); late > busyMachine {
 		fmt.Fprintf(out, "This machine was busy: the simulated caller itself was up to %.0f ms late, which no bridge "+
-			"mends. "+
-			"Try again, or with --prebuffer 100ms.\n", s.GeneratorMS)
+			"mends. Try again, or with --prebuffer 100ms.\n", s.GeneratorMS)
 	}
 }

@@ -76,8 +76,7 @@ func (s *Session) begin(start *providers.Start) {
 	s.log.Info("call started", "call", s.call.Start.Call, "stream", s.call.Start.Stream, "format", s.call.Start.In)
 	if start.OneWay {
 		s.log.Warn("nothing of what the agent says is heard: the carrier streams one way. Have it answer the call "+
-			"with a "+
-			"stream in both directions, such as <Connect><Stream>", "call", s.call.Start.Call)
+			"with a stream in both directions, such as <Connect><Stream>", "call", s.call.Start.Call)
 	}
 	close(s.begun)
 }

@@ -94,8 +94,8 @@ func (t *talk) samples(b []byte, do func(*agent.Command)) {
 		if !t.headed {
 			t.headed = true
 			t.cmd = agent.Command{Kind: agent.CommandFault, Code: "bad_field",
-				Message: "audio begins with the header of " +
-					"a WAV file, which is left out, as later ones: send the samples alone"}
+				Message: "audio begins with the header of a WAV file, which is left out, as later ones: " +
+					"send the samples alone"}
 			do(&t.cmd)
 		}
 	}

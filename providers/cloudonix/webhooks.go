@@ -40,9 +40,8 @@ func (w *webhooks) Explain(h *providers.Hook, now time.Time) []string {
 	lines := []string{"Refused: " + err.Error()}
 	if h.Header.Get(w.cfg.WebhookHeader) == "" {
 		return append(lines, fmt.Sprintf("Cloudonix shows the domain's API key in the header %s. A proxy may have "+
-			"removed "+
-			"it, or the request is not Cloudonix'; where your domain shows another header, set webhook_header and "+
-			"webhook_secret.", w.cfg.WebhookHeader))
+			"removed it, or the request is not Cloudonix'; where your domain shows another header, set webhook_header "+
+			"and webhook_secret.", w.cfg.WebhookHeader))
 	}
 	if domain := h.Header.Get("x-cx-domain"); domain != "" && domain != w.cfg.Domain {
 		return append(lines, fmt.Sprintf("It is of the domain %.60q, but domain is %s: each domain has a key of "+

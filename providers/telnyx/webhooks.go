@@ -60,8 +60,7 @@ func (w *webhooks) Explain(h *providers.Hook, now time.Time) []string {
 	at := h.Header.Get(timeHeader)
 	if h.Header.Get(signatureHeader) == "" || at == "" {
 		return append(lines, "Telnyx signs every webhook of API version 2. Set the application's webhook_api_version "+
-			"to 2; "+
-			"otherwise the request is not Telnyx', or a proxy has removed the headers.")
+			"to 2; otherwise the request is not Telnyx', or a proxy has removed the headers.")
 	}
 	unix, bad := strconv.ParseInt(at, 10, 64)
 	if bad == nil && now.Sub(time.Unix(unix, 0)).Abs() > maxAge {
@@ -75,8 +74,7 @@ func (w *webhooks) Explain(h *providers.Hook, now time.Time) []string {
 		return append(lines, "Without white space around the body it fits: a proxy, or a framework, rewrites bodies.")
 	}
 	return append(lines, "Either public_key is not that of the account (portal: Account, Public key), or something "+
-		"changes "+
-		"the body on its way; or the request is not Telnyx'.")
+		"changes the body on its way; or the request is not Telnyx'.")
 }
 
 // envelope holds every event. Version 1 of it has no data.

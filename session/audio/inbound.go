@@ -25,8 +25,6 @@ type Inbound struct {
 	source fifo
 	times  []time.Duration // arrival of each whole frame in queue
 
-	samples []int16 // to look at
-
 	sent  time.Duration // audio delivered to the agent, reported gaps included
 	gap   time.Duration // audio dropped since the last report
 	lost  time.Duration // audio that the carrier has lost, and that was not filled in, since the last report
@@ -172,11 +170,7 @@ func (in *Inbound) ahead(now, by time.Duration) bool { return in.given() > now-i
 // queued behind n bytes. What that is like is learnt from the softest frames of the last second
 // or two.
 func (in *Inbound) quietSince(n int) bool {
-	in.samples = in.to.Encoding.AppendDecode(in.samples[:0], in.queue.bytes()[n:])
-	var peak int32
-	for _, s := range in.samples {
-		peak = max(peak, int32(s), -int32(s))
-	}
+	peak := peakOf(in.to, in.queue.bytes()[n:])
 	if in.floor += in.floor/64 + 1; peak < in.floor {
 		in.floor = peak
 	}

@@ -102,5 +102,5 @@ func (p *Playout) stretches(now time.Duration) bool {
 		p.dry()-now >= min(p.prebuffer, p.lead-codec.FrameTime)/2 {
 		return false
 	}
-	return p.mixer.quiet(p.format, p.queue.bytes()[:p.frame])
+	return quietIn(p.format, p.queue.bytes()[:p.frame])
 }

@@ -1,7 +1,6 @@
 package audio
 
 import (
-	"slices"
 	"time"
 
 	"voicebridge/codec"
@@ -53,24 +52,19 @@ const (
 	keepUp = 60 * time.Millisecond
 )
 
-// quietIn reports whether nothing can be heard in audio of a format.
-func quietIn(f codec.Format, audio []byte) bool {
-	if f.Encoding != codec.L16LE {
-		return false // nobody asks
-	}
-	for i := 0; i+1 < len(audio); i += 2 {
-		if s := int16(uint16(audio[i]) | uint16(audio[i+1])<<8); s > quiet || s < -quiet {
-			return false
+// peakOf returns the largest sample of audio, whatever its sign.
+func peakOf(f codec.Format, audio []byte) (peak int32) {
+	var samples [160]int16
+	for size := len(samples) * f.Encoding.SampleBytes(); len(audio) > 0; audio = audio[min(size, len(audio)):] {
+		for _, s := range f.Encoding.AppendDecode(samples[:0], audio[:min(size, len(audio))]) {
+			peak = max(peak, int32(s), -int32(s))
 		}
 	}
-	return true
+	return peak
 }
 
-// quiet reports whether nothing can be heard in a frame.
-func (m *mixer) quiet(f codec.Format, frame []byte) bool {
-	m.samples = f.Encoding.AppendDecode(m.samples[:0], frame)
-	return !slices.ContainsFunc(m.samples, func(s int16) bool { return s > quiet || s < -quiet })
-}
+// quietIn reports whether nothing can be heard in audio of a format.
+func quietIn(f codec.Format, audio []byte) bool { return peakOf(f, audio) <= quiet }
 
 // live adds audio, 16-bit samples in the format f, that must not be late: silence in it is left
 // out while much waits, and the oldest where too much does.

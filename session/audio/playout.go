@@ -253,7 +253,7 @@ func (p *Playout) flushItem(now time.Duration, it Item, heard time.Duration) {
 	switch {
 	case it.Digits != "":
 		p.digits.begin(it)
-	case it.mark == "" && (p.digits.left() || now < p.sounds): // once they have sounded
+	case it.mark == "" && p.dialling(now): // once they have sounded
 		p.inline.add(it)
 	case it.Transfer != nil:
 		p.transfers = append(p.transfers, it)
@@ -357,7 +357,7 @@ func (p *Playout) nextInLine(now time.Duration, cmd *providers.Command) bool {
 		switch it := p.items[0]; {
 		case it.Digits != "" && !p.native: // tones stand in line by themselves
 			p.digits.begin(p.pop())
-		case it.Digits == "" && (p.digits.left() || p.signals(now) > now):
+		case it.Digits == "" && p.dialling(now):
 			return false
 		default:
 			serial := p.inline.send(p.taken, now, p.playedBy(now), p.schedule.idle(now))
@@ -448,6 +448,9 @@ func (p *Playout) signals(now time.Duration) time.Duration {
 	}
 	return p.sounds
 }
+
+// dialling reports whether what stands behind digits must wait for them.
+func (p *Playout) dialling(now time.Duration) bool { return p.digits.left() || p.signals(now) > now }
 
 // due returns when the next frame of the agent's is to be sent.
 func (p *Playout) due(now time.Duration) time.Duration {

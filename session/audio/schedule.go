@@ -52,33 +52,26 @@ func (l *lately) add(now, took time.Duration) {
 	l.n++
 }
 
-// least is the least of those that count, or the last one.
-func (l *lately) least(now time.Duration) time.Duration {
-	if l.n == 0 {
-		return 0
-	}
-	least := l.took[(l.n-1)%len(l.at)]
+// within returns the least and the most of those that count; it is false where none does.
+func (l *lately) within(now time.Duration) (least, most time.Duration, ok bool) {
 	for i := range min(l.n, len(l.at)) {
-		if now-l.at[i] <= lateTime {
-			least = min(least, l.took[i])
+		switch took := l.took[i]; {
+		case now-l.at[i] > lateTime:
+		case !ok:
+			least, most, ok = took, took, true
+		default:
+			least, most = min(least, took), max(most, took)
 		}
 	}
-	return least
+	return least, most, ok
 }
 
-// spread is how far apart those are that count; it is false where none does.
-func (l *lately) spread(now time.Duration) (d time.Duration, ok bool) {
-	least, most := time.Duration(0), time.Duration(0)
-	for i := range min(l.n, len(l.at)) {
-		if now-l.at[i] > lateTime {
-			continue
-		}
-		if !ok {
-			least, most = l.took[i], l.took[i]
-		}
-		least, most, ok = min(least, l.took[i]), max(most, l.took[i]), true
+// least is the least of those that count, or the last one.
+func (l *lately) least(now time.Duration) time.Duration {
+	if least, _, ok := l.within(now); ok || l.n == 0 {
+		return least
 	}
-	return most - least, ok
+	return l.took[(l.n-1)%len(l.took)]
 }
 
 // idle reports whether the carrier has had nothing to play for a while.
@@ -136,11 +129,9 @@ func (s *schedule) accuracy(now time.Duration) time.Duration {
 	if s.idle(now) {
 		return 0 // all of it has been heard
 	}
-	off, measured := s.lates.spread(now)
-	if measured {
-		off += (s.lates.least(now) - s.lag).Abs() // it is believed by and by
-	} else {
-		off = unmeasured
+	off := unmeasured
+	if least, most, measured := s.lates.within(now); measured {
+		off = most - least + (least - s.lag).Abs() // it is believed by and by
 	}
 	if s.trips.n == 0 {
 		off += s.lag

@@ -13,18 +13,24 @@ import (
 	"time"
 )
 
+// connected returns a listener, and both ends of a connection to it.
+func connected(t *testing.T) (l net.Listener, here, there net.Conn) {
+	t.Helper()
+	l = Listen()
+	here, err := Dial(t.Context(), "tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if there, err = l.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	return l, here, there
+}
+
 // TestConn: connections behave as those of TCP, in virtual time.
 func TestConn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := Listen()
-		here, err := Dial(t.Context(), "tcp", l.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		there, err := l.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
+		l, here, there := connected(t)
 		sent := bytes.Repeat([]byte("abcdefgh"), room/4)
 		go func() {
 			_, _ = here.Write(sent) // more than there is room for
@@ -52,21 +58,13 @@ func TestConn(t *testing.T) {
 // TestDeadlines: reads and writes end on time, and can go on.
 func TestDeadlines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := Listen()
+		l, c, other := connected(t)
 		defer l.Close()
-		c, err := Dial(t.Context(), "tcp", l.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
 		defer c.Close()
-		other, err := l.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
 		defer other.Close()
 		began := time.Now()
 		_ = c.SetReadDeadline(began.Add(time.Second))
-		_, err = c.Read(make([]byte, 1))
+		_, err := c.Read(make([]byte, 1))
 		if !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) != time.Second {
 			t.Errorf("read: %v after %v", err, time.Since(began))
 		}
@@ -97,16 +95,8 @@ func TestDeadlines(t *testing.T) {
 // last of it brings comes before the end.
 func TestFar(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := Listen()
+		l, here, there := connected(t)
 		defer l.Close()
-		here, err := Dial(t.Context(), "tcp", l.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		there, err := l.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
 		takes := []time.Duration{300 * time.Millisecond, 100 * time.Millisecond, 50 * time.Millisecond}
 		Far(here, func() time.Duration { d := takes[0]; takes = takes[1:]; return d },
 			func() time.Duration { return time.Second })

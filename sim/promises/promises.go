@@ -220,10 +220,9 @@ func (m *Model) dialling(pcm []int16) {
 		m.fault("of the dialling of %v only %d were", m.dials, m.rung)
 	}
 	for _, d := range m.dials[:m.rung] {
-		if slices.ContainsFunc(m.cuts, func(c cut) bool {
-			return c.sent >= ms(d.behind) &&
-				c.heard-c.sure < ms(d.behind)
-		}) {
+		behind := ms(d.behind)
+		cut := func(c cut) bool { return c.sent >= behind && c.heard-c.sure < behind }
+		if slices.ContainsFunc(m.cuts, cut) {
 			continue
 		}
 		sounds := d.at + time.Duration(len(d.digits))*160*time.Millisecond
@@ -231,14 +230,13 @@ func (m *Model) dialling(pcm []int16) {
 			at := time.Duration(i) * time.Second / Rate
 			switch place := (int(v) - 1) * 10; {
 			case v == 0:
-			case at > d.at+late*time.Millisecond && place+10 < ms(d.behind):
+			case at > d.at+late*time.Millisecond && place+10 < behind:
 				m.fault("at %v %d ms is heard, %s was dialled at %v, behind %d ms", at, place, d.digits, d.at,
-					ms(d.behind))
+					behind)
 				return
-			case at < sounds-late*time.Millisecond && place > ms(d.behind)+late/2: // after the frame that they stand in
+			case at < sounds-late*time.Millisecond && place > behind+late/2: // after the frame that they stand in
 				m.fault("at %v %d ms is heard, %s sounds from %v to %v, behind %d ms", at, place, d.digits, d.at,
-					sounds,
-					ms(d.behind))
+					sounds, behind)
 				return
 			}
 		}
