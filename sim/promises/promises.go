@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -34,10 +35,11 @@ type Model struct {
 	sent   int // samples
 	marks  []mark
 	cuts   []cut
-	asked  []int  // samples that had been sent at each clear that is not answered yet
-	ended  bool   // it has asked for the end of the call
-	over   bool   // the end has been told
-	digits string // of the caller
+	asked  []int      // samples that had been sent at each clear that is not answered yet
+	ended  bool       // it has asked for the end of the call
+	over   bool       // the end has been told
+	digits string     // of the caller
+	mu     sync.Mutex // of dials, and of faults while the call lasts
 	dials  []dial
 	rung   int // of dials, those that were dialled
 	faults []string
@@ -83,10 +85,17 @@ func (m *Model) Clear()           { m.asked = append(m.asked, m.sent) }
 func (m *Model) Hangup()          { m.ended = true }
 
 // Dial notes digits that the agent sends, each to sound for 100 ms with 60 ms behind it.
-func (m *Model) Dial(digits string) { m.dials = append(m.dials, dial{digits: digits, behind: m.sent}) }
+func (m *Model) Dial(digits string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.dials = append(m.dials, dial{digits: digits, behind: m.sent})
+}
 
-// Dialled takes digits that the carrier has got, at that time of the call.
+// Dialled takes digits that the carrier has got, at that time of the call. It may be called while
+// the agent goes on.
 func (m *Model) Dialled(digits string, at time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if m.rung == len(m.dials) || m.dials[m.rung].digits != digits {
 		m.fault("%s is dialled, of %v the first %d were", digits, m.dials, m.rung)
 		return
