@@ -204,18 +204,33 @@ func (c *call) send(ev *providers.Event) error {
 	}
 	for _, m := range all {
 		if err := c.conn.Write(m.Binary, m.Data); err != nil {
-			return err
+			return errLost
 		}
 	}
 	return nil
 }
+
+// errLost: the connection cannot be written to. The reader knows why.
+var errLost = errors.New("the connection is lost")
 
 // lateEvery is how often a carrier that reorders sends a frame behind the next one. The first
 // one comes behind two: whoever sends it back at once begins with the longest delay there is,
 // and does not run dry by chance later on.
 const lateEvery = 100 * time.Millisecond
 
+// run makes the call. A bridge that ends it at any time, the very first included, is no error.
 func (c *call) run(ctx context.Context) error {
+	err := c.talk(ctx)
+	if !errors.Is(err, errLost) {
+		return err
+	}
+	for !c.ended {
+		_ = c.take(<-c.commands) // what it would send is lost as well
+	}
+	return nil
+}
+
+func (c *call) talk(ctx context.Context) error {
 	err := c.send(&providers.Event{Kind: providers.EventConnected})
 	if err == nil || errors.Is(err, errors.ErrUnsupported) {
 		err = c.send(&providers.Event{Kind: providers.EventStart, Start: &c.Start})
@@ -232,8 +247,8 @@ func (c *call) run(ctx context.Context) error {
 		for timer.Reset(at - c.now()); ; {
 			select {
 			case m := <-c.commands:
-				if c.take(m); c.ended {
-					return nil
+				if err := c.take(m); err != nil || c.ended {
+					return err
 				}
 				continue
 			case <-ctx.Done():
@@ -248,12 +263,12 @@ func (c *call) run(ctx context.Context) error {
 			return nil
 		}
 		if err := c.tick(n, at); err != nil {
-			return c.lost()
+			return err
 		}
 		for len(digits) > 0 && digits[0].At <= at {
 			if err := c.send(&providers.Event{Kind: providers.EventDigit, Digit: digits[0].Key,
 				Duration: 100 * time.Millisecond}); err != nil {
-				return c.lost()
+				return err
 			}
 			digits = digits[1:]
 		}
@@ -305,12 +320,12 @@ func (c *call) echo() error {
 }
 
 // take acts on a command of the bridge's.
-func (c *call) take(m command) {
+func (c *call) take(m command) error {
 	switch {
 	case m.gone != nil:
 		c.ended, c.result.Lost = true, true
 		c.result.CloseCode = ws.CloseCode(m.gone)
-		return
+		return nil
 	case m.err != nil:
 		if c.result.Complaints++; c.result.Complaints <= 10 {
 			c.result.Warnings = append(c.result.Warnings, m.err.Error())
@@ -319,20 +334,19 @@ func (c *call) take(m command) {
 	if c.Events != nil && m.cmd.Kind != 0 {
 		c.Events(m.at, &m.cmd)
 	}
-	var err error
 	switch m.cmd.Kind {
 	case providers.CommandAudio:
 		c.got = append(c.got, m.cmd.Audio...)
 		c.result.ReceivedAt = append(c.result.ReceivedAt, m.at)
 		if q := c.Spec.Abilities.Queue; q > 0 && c.format.Duration(len(c.buffer)) >= q {
 			c.result.Overflow++
-			return
+			return nil
 		}
 		c.buffer = append(c.buffer, m.cmd.Audio...)
 		c.queued += int64(len(m.cmd.Audio))
 	case providers.CommandMark:
 		c.marks = append(c.marks, callMark{m.cmd.Mark, c.queued})
-		err = c.echo()
+		return c.echo()
 	case providers.CommandClear:
 		c.result.Clears++
 		c.played += int64(len(c.buffer))
@@ -340,27 +354,16 @@ func (c *call) take(m command) {
 		if !c.Spec.Abilities.ClearMarks {
 			c.marks = nil
 		}
-		if err = c.echo(); err == nil && c.Spec.Abilities.Clears {
-			err = c.send(&providers.Event{Kind: providers.EventCleared})
+		if err := c.echo(); err != nil || !c.Spec.Abilities.Clears {
+			return err
 		}
+		return c.send(&providers.Event{Kind: providers.EventCleared})
 	case providers.CommandDigits:
 		if c.Dials != nil {
 			c.Dials(m.cmd.Digits)
 		}
 	case providers.CommandHangup:
 		c.ended = true
-	}
-	if err != nil {
-		_ = c.lost()
-	}
-}
-
-// lost is for a connection that cannot be written to: the reader knows why.
-func (c *call) lost() error {
-	for !c.ended {
-		if m := <-c.commands; m.gone != nil {
-			c.take(m)
-		}
 	}
 	return nil
 }
