@@ -22,6 +22,7 @@ import (
 	"voicebridge/providers"
 	"voicebridge/providers/twilio"
 	"voicebridge/sim"
+	"voicebridge/sim/stream"
 )
 
 const (
@@ -70,7 +71,7 @@ func handshake(path string) http.Header {
 }
 
 // answered is a caller who connects as the answer to a webhook said.
-func (b *running) answered(t *testing.T, path string) *sim.Caller {
+func (b *running) answered(t *testing.T, path string) *stream.Caller {
 	t.Helper()
 	c := b.caller(t, "twilio", 5*time.Second)
 	c.URL, c.Header, c.Start.Account = b.url+path, handshake(path), accountSID

@@ -25,6 +25,7 @@ import (
 	"voicebridge/sim"
 	"voicebridge/sim/ear"
 	"voicebridge/sim/memnet"
+	"voicebridge/sim/stream"
 	"voicebridge/ws"
 )
 
@@ -369,7 +370,7 @@ func TestHostileCarriers(t *testing.T) {
 func TestHostileAgents(t *testing.T) {
 	t.Parallel()
 	quick := link.Config{Attempt: 300 * time.Millisecond, Write: 500 * time.Millisecond}
-	carry := func(t *testing.T, url string, cause calls.Cause, code int) (*sim.Result, map[string]any) {
+	carry := func(t *testing.T, url string, cause calls.Cause, code int) (*stream.Result, map[string]any) {
 		t.Helper()
 		cfg := quick
 		cfg.URL = url

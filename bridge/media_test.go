@@ -23,6 +23,7 @@ import (
 	"voicebridge/control/transfers"
 	"voicebridge/sim/ear"
 	"voicebridge/sim/memnet"
+	"voicebridge/sim/stream"
 	"voicebridge/wav"
 
 	"github.com/gorilla/websocket"
@@ -219,7 +220,7 @@ func start(spec *providers.Spec, f codec.Format) providers.Start {
 }
 
 // caller talks for d over the carrier.
-func (b *running) caller(t *testing.T, name string, d time.Duration) *sim.Caller {
+func (b *running) caller(t *testing.T, name string, d time.Duration) *stream.Caller {
 	t.Helper()
 	spec := specs[slices.IndexFunc(specs, func(s *providers.Spec) bool { return s.Name == name })]
 	f := spec.Formats[0]
@@ -227,11 +228,11 @@ func (b *running) caller(t *testing.T, name string, d time.Duration) *sim.Caller
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &sim.Caller{Spec: spec, Dialer: network, URL: b.url + "/media/" + name, Start: start(spec, f), Voice: voice,
+	return &stream.Caller{Spec: spec, Dialer: network, URL: b.url + "/media/" + name, Start: start(spec, f), Voice: voice,
 		Length: d}
 }
 
-func call(t *testing.T, c *sim.Caller) *sim.Result {
+func call(t *testing.T, c *stream.Caller) *stream.Result {
 	t.Helper()
 	r, err := c.Run(t.Context())
 	if err != nil {
@@ -241,7 +242,7 @@ func call(t *testing.T, c *sim.Caller) *sim.Result {
 }
 
 // intact checks that an echoed call lost nothing.
-func intact(t *testing.T, r *sim.Result) {
+func intact(t *testing.T, r *stream.Result) {
 	t.Helper()
 	// A machine that stalls leaves some of the echo in the queue at the end.
 	if waiting := len(r.SentAt) - len(r.ReceivedAt); waiting > 25 || len(r.ReceivedAt) == 0 {
@@ -254,7 +255,7 @@ func intact(t *testing.T, r *sim.Result) {
 
 // untouched is intact for the one call of a carrier beside others, and checks
 // that the bridge passed on every frame.
-func (b *running) untouched(t *testing.T, carrier string, r *sim.Result) {
+func (b *running) untouched(t *testing.T, carrier string, r *stream.Result) {
 	t.Helper()
 	intact(t, r)
 	_, body := get(t, b.admin+"/metrics")
@@ -388,15 +389,15 @@ func (s *script) wait(kind string) map[string]any {
 }
 
 // background runs a call while the test goes on.
-func background(t *testing.T, c *sim.Caller) func() *sim.Result {
+func background(t *testing.T, c *stream.Caller) func() *stream.Result {
 	t.Helper()
-	ch := make(chan *sim.Result, 1)
+	ch := make(chan *stream.Result, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		r, _ := c.Run(ctx)
 		ch <- r
 	}()
-	wait := sync.OnceValue(func() *sim.Result { return <-ch })
+	wait := sync.OnceValue(func() *stream.Result { return <-ch })
 	t.Cleanup(func() { cancel(); wait() })
 	return wait
 }
@@ -408,7 +409,7 @@ func TestProtocol(t *testing.T) {
 			s, url := newScript(t)
 			b := startBridge(t, url, nil)
 			c := b.caller(t, carrier, 20*time.Second)
-			c.Digits = []sim.Digit{{At: 100 * time.Millisecond, Key: '7'}}
+			c.Digits = []stream.Digit{{At: 100 * time.Millisecond, Key: '7'}}
 			wait := background(t, c)
 			a := <-s.conn
 			do := func(v map[string]any) {
@@ -845,7 +846,7 @@ func TestLongStall(t *testing.T) {
 			c := b.caller(t, spec.Name, 2*time.Second+stall+after)
 			rate := c.Start.In.Rate
 			c.Voice = append(ear.Sine(rate, 300, 2*time.Second+stall), ear.Sine(rate, 800, after)...)
-			c.Stall = sim.Stall{At: 2 * time.Second, For: stall}
+			c.Stall = stream.Stall{At: 2 * time.Second, For: stall}
 			r := call(t, c)
 			b.ended(t, calls.CallerHangup)
 			if r.Lost || r.Complaints > 0 {

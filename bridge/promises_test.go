@@ -14,10 +14,10 @@ import (
 	"voicebridge/calls"
 	"voicebridge/codec"
 	"voicebridge/providers"
-	"voicebridge/sim"
 	"voicebridge/sim/ear"
 	"voicebridge/sim/memnet"
 	"voicebridge/sim/promises"
+	"voicebridge/sim/stream"
 )
 
 // TestPromises holds what is written in docs/agent-protocol.md against random histories of
@@ -55,9 +55,12 @@ func history(t *testing.T, seed uint64) {
 	far(c, func() time.Duration { // what the caller's side sends is held up once
 		return m.Away + max(0, min(stall, stall-time.Since(stalled).Abs()))
 	}, func() time.Duration { return m.Away })
+	c.Buffer = time.Duration(rng.IntN(3)*rng.IntN(61)) * time.Millisecond
+	c.Slow = rng.IntN(401) - 200
+	carriers := func(d time.Duration) time.Duration { return d * 1e6 / time.Duration(1e6+c.Slow) } // time
 	for at := time.Duration(0); rng.IntN(3) > 0; {
 		at += time.Duration(300+rng.IntN(9000)) * time.Millisecond
-		c.Digits = append(c.Digits, sim.Digit{At: at, Key: "0123456789*#"[rng.IntN(12)]})
+		c.Digits = append(c.Digits, stream.Digit{At: at, Key: "0123456789*#"[rng.IntN(12)]})
 	}
 	as := slices.IndexFunc(c.Spec.Formats, func(f codec.Format) bool {
 		return f.Rate == promises.Rate && (f.Encoding == codec.L16LE || f.Encoding == codec.L16BE)
@@ -68,10 +71,10 @@ func history(t *testing.T, seed uint64) {
 		t.Fatal(err)
 	}
 	var began time.Time
-	c.Progress = func(at time.Duration) { began = time.Now().Add(-at) }
+	c.Progress = func(at time.Duration) { began = time.Now().Add(-at - at*time.Duration(c.Slow)/1e6) }
 	c.Events = func(at time.Duration, cmd *providers.Command) {
 		if cmd.Kind == providers.CommandDigits {
-			m.Dialled(cmd.Digits, at)
+			m.Dialled(cmd.Digits, carriers(at))
 		}
 	}
 	wait := background(t, c)
@@ -148,19 +151,20 @@ func history(t *testing.T, seed uint64) {
 	r := wait()
 	b.ended(t, calls.AgentHangup)
 	for _, x := range <-tells {
-		m.Told(x.msg, x.at.Sub(began))
+		m.Told(x.msg, carriers(x.at.Sub(began)))
 	}
 	pressed := ""
 	for _, d := range c.Digits {
 		pressed += string(d.Key)
 	}
 	for _, f := range m.Check(r.Heard, pressed) {
-		t.Errorf("seed %d, %s %v away, stalled for %v: %s\nafter %q", seed, carrier, m.Away, stall, f, done)
+		t.Errorf("seed %d, %s %v away, with a buffer of %v, slow by %d ppm, stalled for %v: %s\nafter %q", seed, carrier,
+			m.Away, c.Buffer, c.Slow, stall, f, done)
 	}
 }
 
 // far puts a caller's connection that far away.
-func far(c *sim.Caller, there, back func() time.Duration) {
+func far(c *stream.Caller, there, back func() time.Duration) {
 	c.Dialer.Net = func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := memnet.Dial(ctx, network, address)
 		if err == nil {

@@ -28,6 +28,7 @@ import (
 	"voicebridge/session"
 	"voicebridge/sim"
 	"voicebridge/sim/ear"
+	"voicebridge/sim/stream"
 	"voicebridge/wav"
 )
 
@@ -231,7 +232,7 @@ func (c *Command) call(ctx context.Context, out io.Writer, spec *providers.Spec,
 	show := progress.New(out, length)
 	fmt.Fprintf(out, "%s, %v  ->  bridge  ->  agent %s\n", spec.Title, format, agentName(c.Agent))
 
-	var carry func(context.Context) (*sim.Result, error)
+	var carry func(context.Context) (*stream.Result, error)
 	if c.Outbound {
 		carry, err = outbound(&settings, out, l.Addr().String(), spec, format,
 			sim.Phone{Ring: time.Second, Voice: voice, Length: length}, show)
@@ -240,7 +241,7 @@ func (c *Command) call(ctx context.Context, out io.Writer, spec *providers.Spec,
 		}
 	} else {
 		settings.Insecure = true
-		caller := &sim.Caller{
+		caller := &stream.Caller{
 			Spec: spec, URL: "ws://" + l.Addr().String() + "/media/" + spec.Name,
 			Start: spec.Start(format), Voice: voice, Length: length, Progress: show.At,
 		}
@@ -273,7 +274,7 @@ func (c *Command) call(ctx context.Context, out io.Writer, spec *providers.Spec,
 
 // result adds what the bridge said at the end of the call.
 type result struct {
-	*sim.Result
+	*stream.Result
 	end map[string]slog.Value
 }
 

@@ -20,6 +20,7 @@ import (
 	"voicebridge/progress"
 	"voicebridge/providers"
 	"voicebridge/sim"
+	"voicebridge/sim/stream"
 )
 
 // The numbers of the demo are of those that are kept for fiction.
@@ -31,7 +32,7 @@ const (
 // outbound adds to the configuration of a bridge at the address an account at a
 // simulated carrier. What it returns places a call through the bridge's API.
 func outbound(settings *bridge.Config, out io.Writer, address string, spec *providers.Spec, format codec.Format,
-	phone sim.Phone, show *progress.Bar) (func(context.Context) (*sim.Result, error), error) {
+	phone sim.Phone, show *progress.Bar) (func(context.Context) (*stream.Result, error), error) {
 	exchange := &sim.Exchange{Spec: spec, Phone: func(providers.ExchangeCall) sim.Phone { return phone },
 		Progress: show.At, Log: settings.Log}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -47,7 +48,7 @@ func outbound(settings *bridge.Config, out io.Writer, address string, spec *prov
 	settings.Accounts = map[string]control.Account{"demo": {Spec: spec, Account: account, From: callerNumber}}
 	settings.Tokens = []api.Token{{Name: "demo", SHA256: sha256.Sum256([]byte(token))}}
 	client := &client.Client{API: settings.PublicURL, Token: token}
-	return func(ctx context.Context) (*sim.Result, error) {
+	return func(ctx context.Context) (*stream.Result, error) {
 		srv := &http.Server{Handler: exchange, ReadHeaderTimeout: time.Second}
 		served := make(chan struct{})
 		go func() {
@@ -64,7 +65,7 @@ func outbound(settings *bridge.Config, out io.Writer, address string, spec *prov
 
 // place makes the call and shows its events up to the last.
 func place(ctx context.Context, api *client.Client, out io.Writer, exchange *sim.Exchange,
-	show *progress.Bar) (*sim.Result,
+	show *progress.Bar) (*stream.Result,
 	error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()

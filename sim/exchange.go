@@ -15,6 +15,7 @@ import (
 
 	"voicebridge/codec"
 	"voicebridge/providers"
+	"voicebridge/sim/stream"
 	"voicebridge/ws"
 )
 
@@ -94,9 +95,9 @@ type Phone struct {
 	Reject providers.Status // busy, no-answer, failed: what happens; otherwise the call is answered
 	// AnsweredBy is what machine detection finds, if it was asked for.
 	AnsweredBy providers.AnsweredBy
-	Voice      []int16       // what it says, at the format's rate
-	Length     time.Duration // until it hangs up; 0: as long as Voice
-	Digits     []Digit       // pressed while it is streamed
+	Voice      []int16        // what it says, at the format's rate
+	Length     time.Duration  // until it hangs up; 0: as long as Voice
+	Digits     []stream.Digit // pressed while it is streamed
 	// Press is the key with which it answers a question, After the question; 0: none.
 	Press byte
 	After time.Duration
@@ -131,7 +132,7 @@ type SimCall struct {
 	call      providers.ExchangeCall
 	redirect  *providers.Answer // instead of what is going on
 	interrupt context.CancelFunc
-	streams   []*Result
+	streams   []*stream.Result
 	heard     []int16 // in streams and rooms
 	spoken    int     // samples of its voice so far
 	hangAt    time.Time
@@ -161,7 +162,7 @@ func (c *SimCall) Call() providers.ExchangeCall {
 // Outcome is what a call was like, once it is over.
 type Outcome struct {
 	Call    providers.ExchangeCall
-	Streams []*Result
+	Streams []*stream.Result
 	Heard   []int16  // all that the phone heard
 	Said    []string // words that the other party was told
 	Dialled []string // numbers that it was connected to
@@ -815,7 +816,7 @@ func (c *SimCall) stream(ctx, interrupted context.Context, a *providers.Answer) 
 		return false
 	}
 	call := c.Call()
-	caller := &Caller{
+	caller := &stream.Caller{
 		Spec: c.x.Spec, URL: c.x.reach(a.Media), Header: header, Start: *c.x.Office.Start(&call, a),
 		Dialer: c.x.Dialer, Voice: c.phone.Voice[min(c.spoken, len(c.phone.Voice)):],
 		Length: max(codec.FrameTime, time.Until(c.hangAt)), Digits: c.phone.Digits, Progress: c.x.Progress,
@@ -829,7 +830,7 @@ func (c *SimCall) stream(ctx, interrupted context.Context, a *providers.Answer) 
 	if c.x.Spec.Abilities.StreamStays {
 		streaming = ctx
 	}
-	var result *Result
+	var result *stream.Result
 	c.strays.Go(func() {
 		defer close(over)
 		result, err = caller.Run(streaming)
@@ -867,7 +868,7 @@ func (c *SimCall) stream(ctx, interrupted context.Context, a *providers.Answer) 
 }
 
 // strayed puts the part of a stream that the phone took part in to its place.
-func (c *SimCall) strayed(r *Result, at, samples int) {
+func (c *SimCall) strayed(r *stream.Result, at, samples int) {
 	if r == nil {
 		return
 	}
@@ -878,7 +879,7 @@ func (c *SimCall) strayed(r *Result, at, samples int) {
 }
 
 // streamed adds a stream to what the phone has been through.
-func (c *SimCall) streamed(r *Result) {
+func (c *SimCall) streamed(r *stream.Result) {
 	if r == nil {
 		return
 	}

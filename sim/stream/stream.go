@@ -1,7 +1,6 @@
-// Package sim is what demo, tests and bench are made of: simulated carriers, callers,
-// rooms and agents, and the measures taken of a call. A simulated carrier is made
-// from the Peer and the Exchange of its Spec, so it is as strict as these are.
-package sim
+// Package stream is the simulated carrier's end of a media connection: a caller who talks and
+// listens, at the carrier's pace, and what it was like.
+package stream
 
 import (
 	"bytes"
@@ -35,6 +34,10 @@ type Caller struct {
 	Voice  []int16         // what the caller says, at the format's rate; silence follows
 	Length time.Duration   // of the call; 0: as long as Voice
 	Digits []Digit
+	// Slow is by how much the carrier's clock is slow, in parts per million; less than 0: fast.
+	Slow int
+	// Buffer is how long audio waits that comes while nothing is played.
+	Buffer time.Duration
 	// Stall is a time in which nothing comes: all of it comes at once behind it.
 	Stall Stall
 	// Progress, if not nil, is called about ten times a second of call time.
@@ -148,8 +151,9 @@ type call struct {
 	heard  []byte
 	said   []byte
 	got    []byte
-	played int64 // bytes taken from buffer so far
-	queued int64 // bytes put into buffer so far
+	plays  time.Duration // when playout begins, or began
+	played int64         // bytes taken from buffer so far
+	queued int64         // bytes put into buffer so far
 	marks  []callMark
 	filled []bool // for each tick: there was a whole frame to play
 	ended  bool
@@ -244,7 +248,7 @@ func (c *call) talk(ctx context.Context) error {
 	for n := 0; ; n++ {
 		// The clock is absolute: a late tick does not move the next one.
 		at := time.Duration(n) * codec.FrameTime
-		for timer.Reset(at - c.now()); ; {
+		for timer.Reset(at + at*time.Duration(c.Slow)/1e6 - c.now()); ; {
 			select {
 			case m := <-c.commands:
 				if err := c.take(m); err != nil || c.ended {
@@ -298,6 +302,9 @@ func (c *call) tick(n int, at time.Duration) error {
 		}
 	}
 	out := min(c.format.FrameBytes(), len(c.buffer))
+	if c.now() < c.plays {
+		out = 0
+	}
 	c.heard = append(c.heard, c.buffer[:out]...)
 	c.heard = c.format.Encoding.AppendSilence(c.heard, c.format.FrameBytes()-out)
 	c.buffer = c.buffer[out:]
@@ -341,6 +348,9 @@ func (c *call) take(m command) error {
 		if q := c.Spec.Abilities.Queue; q > 0 && c.format.Duration(len(c.buffer)) >= q {
 			c.result.Overflow++
 			return nil
+		}
+		if len(c.buffer) == 0 {
+			c.plays = m.at + c.Buffer
 		}
 		c.buffer = append(c.buffer, m.cmd.Audio...)
 		c.queued += int64(len(m.cmd.Audio))
