@@ -82,10 +82,17 @@ func phone(spec *providers.Spec) sim.Phone {
 // the public URL.
 func startTestbed(t *testing.T, spec *providers.Spec, agentURL string, change func(*options, *sim.Exchange)) *testbed {
 	t.Helper()
+	return startTestbedIn(t, spec, spec.Formats[0], agentURL, change)
+}
+
+// startTestbedIn is startTestbed with a format of its own.
+func startTestbedIn(t *testing.T, spec *providers.Spec, format codec.Format, agentURL string,
+	change func(*options, *sim.Exchange)) *testbed {
+	t.Helper()
 	exchange := &sim.Exchange{Spec: spec, Dialer: network,
 		Phone: func(providers.ExchangeCall) sim.Phone { return phone(spec) }}
 	rest := newServer(exchange)
-	account, err := exchange.Open(rest.URL, spec.Formats[0])
+	account, err := exchange.Open(rest.URL, format)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -49,7 +49,14 @@ func callerPhone(spec *providers.Spec, length time.Duration) sim.Phone {
 func desk(t *testing.T, spec *providers.Spec, agentURL string, phones map[string]sim.Phone,
 	change func(*options, *sim.Exchange)) *testbed {
 	t.Helper()
-	return startTestbed(t, spec, agentURL, func(o *options, exchange *sim.Exchange) {
+	return deskIn(t, spec, spec.Formats[0], agentURL, phones, change)
+}
+
+// deskIn is desk with a format of its own.
+func deskIn(t *testing.T, spec *providers.Spec, format codec.Format, agentURL string, phones map[string]sim.Phone,
+	change func(*options, *sim.Exchange)) *testbed {
+	t.Helper()
+	return startTestbedIn(t, spec, format, agentURL, func(o *options, exchange *sim.Exchange) {
 		exchange.Status = publicURL + "/hooks/" + spec.Name + "/main/status"
 		exchange.Phone = func(c providers.ExchangeCall) sim.Phone { return phones[c.To] }
 		o.transfers = &transfers.Config{Store: transfer.NewMemory(time.Now, transfer.Tombstone),

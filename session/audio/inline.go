@@ -27,9 +27,9 @@ type Item struct {
 
 	// Of one that is in flight.
 	serial uint64
-	behind int64         // the position behind which it was sent to the carrier
-	sent   time.Duration // when it was
-	alone  bool          // the carrier had nothing to play: what it takes to come back is the trip alone
+	sent   time.Duration // when it was sent to the carrier
+	plays  time.Duration // when the carrier should have played what it had then; 0: it had nothing
+	alone  bool          // it had nothing for a while: what it takes to come back is the trip alone
 	due    time.Duration // when it is taken as played without a word of the carrier
 }
 
@@ -60,13 +60,12 @@ func (l *inline) pop() Item {
 	return it
 }
 
-// send moves the first Item to those in flight. It stands behind a position, and is
-// taken as played at the time due, though not before those ahead of it. It returns
-// its serial.
-func (l *inline) send(behind int64, now, due time.Duration, alone bool) uint64 {
+// send moves the first Item to those in flight. It is taken as played at the time due, though not
+// before those ahead of it. It returns its serial.
+func (l *inline) send(now, plays, due time.Duration, alone bool) uint64 {
 	it := l.pop()
 	l.serial++
-	it.serial, it.behind, it.sent, it.due, it.alone = l.serial, behind, now, due, alone
+	it.serial, it.sent, it.plays, it.due, it.alone = l.serial, now, plays, due, alone
 	if n := len(l.inflight); n > 0 {
 		it.due = max(it.due, l.inflight[n-1].due)
 	}

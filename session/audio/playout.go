@@ -360,7 +360,11 @@ func (p *Playout) nextInLine(now time.Duration, cmd *providers.Command) bool {
 		case it.Digits == "" && p.dialling(now):
 			return false
 		default:
-			serial := p.inline.send(p.taken, now, p.playedBy(now), p.schedule.idle(now))
+			plays := time.Duration(0)
+			if p.playing(now) {
+				plays = p.dry()
+			}
+			serial := p.inline.send(now, plays, p.playedBy(now), p.schedule.idle(now))
 			if p.can.Marks {
 				*cmd = providers.Command{Kind: providers.CommandMark, Mark: p.wireName(serial)}
 				return true
@@ -498,7 +502,7 @@ func (p *Playout) send(now time.Duration, buf []byte, cmd *providers.Command) {
 		}
 		p.fresh, p.padding = false, 0
 	}
-	p.start(now)
+	p.hand(now)
 	if !p.speaking {
 		p.speaking = true
 		p.tell(agent.Event{Kind: agent.EventPlayback, Playback: agent.PlaybackStarted, Out: p.Heard(now)})
@@ -510,7 +514,6 @@ func (p *Playout) send(now time.Duration, buf []byte, cmd *providers.Command) {
 	if p.partyReady(now) {
 		p.mixer.add(p.format, cmd.Audio, p.party)
 	}
-	p.taken += int64(p.format.FrameSamples())
 	p.spoken = p.dry()
 	p.stats.FramesOut++
 	p.levels(now)
@@ -551,10 +554,11 @@ func (p *Playout) MarkPlayed(now time.Duration, wire string) error {
 		return nil
 	}
 	it := p.inflight[i]
-	if it.alone {
+	switch {
+	case it.alone:
 		p.trips.add(now, now-it.sent)
-	} else {
-		p.confirmed(now, it.behind)
+	case it.plays > 0:
+		p.confirmed(now, it.plays)
 	}
 	p.high = max(p.high, it.at)
 	p.played(now, i+1)

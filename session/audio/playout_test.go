@@ -1072,3 +1072,38 @@ func TestDrift(t *testing.T) {
 		}
 	}
 }
+
+// TestHeardHeld: what the carrier has got of the agent's audio when music begins, or tones do, is
+// heard before them, and a mark in it that comes back meanwhile tells nothing else.
+func TestHeardHeld(t *testing.T) {
+	r := newRig(t, nil)
+	r.buffer = 60 * ms
+	for i := range 10 { // the carrier is late by its buffer: that is learnt
+		r.p.Push(r.now, ramp(1, 200*ms))
+		r.p.Mark(string(rune('a' + i)))
+	}
+	r.until(r.now + 1500*ms)
+	at, lag := r.p.Heard(r.now), r.p.lag
+	if lag < 20*ms {
+		t.Fatalf("the lag is %v", lag)
+	}
+	r.p.Mark("in the air")
+	r.p.Hold(make([]byte, r.p.frame))
+	r.until(r.now + 500*ms)
+	if got := r.p.Heard(r.now); got != r.p.on(r.p.taken) || got < at+160*ms {
+		t.Errorf("%v is heard amid the music, the carrier has got %v, %v was when it began", got, r.p.on(r.p.taken), at)
+	}
+	if r.p.lag < lag {
+		t.Errorf("the carrier was late by %v, is said to be by %v", lag, r.p.lag)
+	}
+	at = r.p.Heard(r.now)
+	r.p.Hold(nil)
+	r.until(r.now + 100*ms) // the carrier still plays music
+	if got := r.p.Heard(r.now); got != at {
+		t.Errorf("%v is heard, and music plays since %v", got, at)
+	}
+	r.until(r.now + 200*ms)
+	if off := r.p.Heard(r.now) - at - (300-160)*ms + r.p.lag; off.Abs() > codec.FrameTime {
+		t.Errorf("%v is heard 300 ms after the music, %v was in it", r.p.Heard(r.now), at)
+	}
+}

@@ -21,6 +21,7 @@ type schedule struct {
 	base int64         // position at t0
 	lag  time.Duration // how much later than expected the carrier plays what it has got
 	high int64         // the furthest playhead: it never goes back
+	mine uint64        // which of the last frames that the carrier got are the agent's: a bit each
 
 	followed time.Duration // see Follow
 
@@ -90,12 +91,20 @@ func (s *schedule) start(now time.Duration) {
 	}
 }
 
+// hand takes note of a frame of the agent's that the carrier gets.
+func (s *schedule) hand(now time.Duration) {
+	s.start(now)
+	s.taken += int64(s.format.FrameSamples())
+	s.mine = s.mine<<1 | 1
+}
+
 // insert makes room for one frame that is not the agent's: it is handed out without a
 // place on the timeline, so that the run seems to have begun a frame earlier, and the
 // carrier runs dry a frame later.
 func (s *schedule) insert(now time.Duration) {
 	s.start(now)
 	s.base -= int64(s.format.FrameSamples())
+	s.mine <<= 1
 }
 
 // due returns when the next frame of a run is to be sent.
@@ -109,13 +118,22 @@ func (s *schedule) latest(now, due time.Duration) time.Duration {
 	return due
 }
 
-// playhead returns the position that the caller is estimated to have heard.
+// playhead returns the position that the caller is estimated to have heard: without those of the
+// agent's frames that the carrier still has.
 func (s *schedule) playhead(now time.Duration) int64 {
-	if !s.run {
-		s.high = s.taken
-		return s.high
+	left := int64(0)
+	if s.run {
+		left = max(0, s.samples(s.dry()+s.lag-now))
 	}
-	s.high = max(s.high, min(s.taken, s.base+s.samples(now-s.t0-s.lag)))
+	frame := int64(s.format.FrameSamples())
+	head := s.taken
+	for mine := s.mine; left > 0 && mine != 0; mine >>= 1 {
+		if mine&1 == 1 {
+			head -= min(left, frame)
+		}
+		left -= frame
+	}
+	s.high = max(s.high, head)
 	return s.high
 }
 
@@ -139,14 +157,11 @@ func (s *schedule) accuracy(now time.Duration) time.Duration {
 	return off + codec.FrameTime
 }
 
-// confirmed takes note that the carrier has played all up to a position. The time by
+// confirmed takes note that the carrier has played what it should have by the time due. The time by
 // which it is late is its own, but for the trip back of what tells so. The least that was
 // measured lately is believed at once, more than before only by and by.
-func (s *schedule) confirmed(now time.Duration, at int64) {
-	if !s.run || at <= s.base {
-		return
-	}
-	late := now - (s.t0 + s.duration(at-s.base)) - s.trips.least(now)
+func (s *schedule) confirmed(now, due time.Duration) {
+	late := now - due - s.trips.least(now)
 	s.lates.add(now, min(max(0, late), maxLag))
 	least := s.lates.least(now)
 	if least > s.lag {

@@ -6,6 +6,7 @@ package promises
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -25,14 +26,24 @@ const (
 	late = 40
 	// stops is how much may still be heard after a clear: two frames, and one under way.
 	stops = 60
+	// held is how much the carrier may hold that it plays if it is let.
+	held = 160
 )
 
 // Model is one call, seen by its agent. The zero value is ready.
 type Model struct {
 	// Away is how long what the bridge sends takes to the carrier.
 	Away time.Duration
+	// Began is when the carrier began to play, Slow by how much its clock is slow, in parts per
+	// million. They must be known when something is told.
+	Began time.Time
+	Slow  int
 
 	sent   int // samples
+	said   []said
+	moves  bool // the call is to be transferred
+	byMute bool // what was not heard is taken back, since the agent is to listen only
+	muted  *cut // the agent only listens
 	marks  []mark
 	cuts   []cut
 	asked  []int      // samples that had been sent at each clear that is not answered yet
@@ -45,9 +56,16 @@ type Model struct {
 	faults []string
 }
 
+// said is when the agent has said something, and how much it had said then, in samples.
+type said struct {
+	at    time.Time
+	until int
+}
+
 type mark struct {
 	name string
 	at   int // samples before it
+	when time.Time
 }
 
 // dial is digits that the agent has sent.
@@ -57,11 +75,12 @@ type dial struct {
 	at     time.Duration // when the carrier got them
 }
 
-// cut is what a clear has taken back: from what was heard to what had been sent, in ms. sure
-// is how far the first may be off, at when the carrier gets the clear.
+// cut is what was taken back: from what was heard to what had been sent, in ms. sure is how far
+// the first may be off, at when the carrier gets to know. What came at the very moment at which
+// it ended, up to most, may be taken back or not.
 type cut struct {
-	heard, sent, sure int
-	at                time.Duration
+	heard, sent, most, sure int
+	at                      time.Duration
 }
 
 func (m *Model) fault(format string, args ...any) {
@@ -76,13 +95,34 @@ func (m *Model) Say(n int) (audio []byte) {
 		audio = binary.LittleEndian.AppendUint16(audio, uint16(1+m.sent/slot))
 		m.sent++
 	}
+	m.said = append(m.said, said{time.Now(), m.sent})
 	return audio
 }
 
-// Mark, Clear and Hangup note what the agent asks for.
-func (m *Model) Mark(name string) { m.marks = append(m.marks, mark{name, m.sent}) }
+// sentBy returns how much had been said at a time, in ms: without, and with what was said at that
+// very moment.
+func (m *Model) sentBy(at time.Time) (least, most int) {
+	for _, s := range m.said {
+		if s.at.Before(at) {
+			least = ms(s.until)
+		}
+		if !s.at.After(at) {
+			most = ms(s.until)
+		}
+	}
+	return least, most
+}
+
+// carriers turns a time of ours into one of the carrier's playout.
+func (m *Model) carriers(at time.Time) time.Duration {
+	return at.Sub(m.Began) * 1e6 / time.Duration(1e6+m.Slow)
+}
+
+// Mark, Clear, Hangup and Transfer note what the agent asks for.
+func (m *Model) Mark(name string) { m.marks = append(m.marks, mark{name, m.sent, time.Now()}) }
 func (m *Model) Clear()           { m.asked = append(m.asked, m.sent) }
 func (m *Model) Hangup()          { m.ended = true }
+func (m *Model) Transfer()        { m.moves = true }
 
 // Dial notes digits that the agent sends, each to sound for 100 ms with 60 ms behind it.
 func (m *Model) Dial(digits string) {
@@ -104,8 +144,8 @@ func (m *Model) Dialled(digits string, at time.Duration) {
 	m.rung++
 }
 
-// Told takes a message of the bridge's, that came at that time of the call.
-func (m *Model) Told(msg map[string]any, at time.Duration) {
+// Told takes a message of the bridge's, that came at that time.
+func (m *Model) Told(msg map[string]any, at time.Time) {
 	number := func(key string) int { v, _ := msg[key].(float64); return int(v) }
 	text := func(key string) string { v, _ := msg[key].(string); return v }
 	out := number("out_ms")
@@ -116,28 +156,71 @@ func (m *Model) Told(msg map[string]any, at time.Duration) {
 	case "mark":
 		m.answered(text("name"), text("status"), out)
 	case "cleared":
-		if len(m.asked) == 0 {
-			m.fault("a clear that nobody asked for")
-			return
-		}
-		sent := ms(m.asked[0])
-		m.asked = m.asked[1:]
-		if got := number("sent_ms"); got != sent {
-			m.fault("cleared tells %d ms sent, it was %d", got, sent)
-		}
-		if d := number("discarded_ms") - (sent - out); d < -1 || d > 1 {
-			m.fault("cleared: %d ms discarded of %d sent and %d heard", number("discarded_ms"), sent, out)
-		}
 		if _, told := msg["accuracy_ms"]; !told || number("accuracy_ms") < 0 {
 			m.fault("cleared does not tell how sure it is: %v", msg)
 		}
-		m.cuts = append(m.cuts, cut{out, sent, number("accuracy_ms"), at + m.Away})
+		sent := number("sent_ms")
+		if d := number("discarded_ms") - (sent - out); d < -1 || d > 1 {
+			m.fault("cleared: %d ms discarded of %d sent and %d heard", number("discarded_ms"), sent, out)
+		}
+		if least, most := m.clearedAt(text("cause"), at); sent < least || sent > most {
+			m.fault("cleared tells %d ms sent, it was %d to %d", sent, least, most)
+		}
+		heard := m.carriers(at) + m.Away
+		if m.muted != nil {
+			heard = Forever // of what nobody hears, the playhead is at the end
+		}
+		m.cuts = append(m.cuts, cut{out, sent, sent, number("accuracy_ms"), heard})
+	case "call":
+		m.mute(text("state"), at)
 	case "dtmf":
 		m.digits += text("digit")
 	case "error":
 		m.fault("error: %v", msg)
 	case "stop":
-		m.over = true
+		m.marks = slices.DeleteFunc(m.marks, func(x mark) bool { return !x.when.Before(at) })
+		if m.over = true; text("reason") != "agent_hangup" { // what was not heard yet is not heard any more
+			least, most := m.sentBy(at)
+			sure := held + 2*int(m.Away.Milliseconds()) // what the carrier had is lost
+			m.cuts = append(m.cuts, cut{out, least, max(most, ms(m.sent)), sure, Forever})
+			m.ended, m.asked = true, nil
+		}
+		if m.muted != nil {
+			m.mute("agent_unmuted", at)
+		}
+	}
+}
+
+// Forever is a time that does not come.
+const Forever = time.Duration(math.MaxInt64)
+
+// clearedAt returns how much had been sent when a clear was that the bridge tells of.
+func (m *Model) clearedAt(cause string, at time.Time) (least, most int) {
+	switch {
+	case cause == "agent_muted":
+		least, most = m.sentBy(at)
+		m.byMute = true
+	case len(m.asked) == 0:
+		m.fault("a clear that nobody asked for")
+	default:
+		least, m.asked = ms(m.asked[0]), m.asked[1:]
+		most = least
+	}
+	return least, most
+}
+
+// mute takes note that the agent is not heard, or is again.
+func (m *Model) mute(state string, at time.Time) {
+	least, most := m.sentBy(at)
+	switch {
+	case state == "agent_muted":
+		if !m.byMute {
+			m.fault("the agent is muted, and what was not heard is not taken back")
+		}
+		m.muted = &cut{heard: most, at: Forever}
+	case state == "agent_unmuted" && m.muted != nil:
+		m.muted.sent, m.muted.most = least, most
+		m.cuts, m.muted, m.byMute = append(m.cuts, *m.muted), nil, false
 	}
 }
 
@@ -152,7 +235,7 @@ func (m *Model) answered(name, status string, out int) {
 	if status == "played" && out < at-late {
 		m.fault("mark %s is played at %d ms, it stands at %d", name, out, at)
 	}
-	if status == "cleared" && len(m.asked) == 0 && !m.ended {
+	if status == "cleared" && len(m.asked) == 0 && !m.ended && !m.moves {
 		m.fault("mark %s is cleared by nobody", name)
 	}
 }
@@ -208,13 +291,16 @@ func (m *Model) Check(pcm []int16, pressed string) []string {
 func (m *Model) positions(pcm []int16) {
 	done, last := 0, 0
 	for i, c := range m.cuts {
+		if c.at == Forever {
+			continue
+		}
 		for n := min(len(pcm), int(c.at.Milliseconds())*Rate/1000); done < n; done++ {
 			if v := int(pcm[done]); v > 0 {
 				last = v * 10
 			}
 		}
 		if i > 0 {
-			last = max(last, m.cuts[i-1].sent)
+			last = max(last, m.cuts[i-1].most)
 		}
 		if off := c.heard - last; off < -c.sure-late/2 || off > c.sure+late/2 {
 			m.fault("cleared at %v: %d ms are heard, told as %d, sure to %d", c.at, last, c.heard, c.sure)
@@ -255,7 +341,7 @@ func (m *Model) dialling(pcm []int16) {
 // taken reports whether a clear has taken a place back.
 func (m *Model) taken(at int) bool {
 	for _, c := range m.cuts {
-		if at >= c.heard-late-c.sure && at <= c.sent {
+		if at >= c.heard-late-c.sure && at <= c.most {
 			return true
 		}
 	}

@@ -66,6 +66,7 @@ type Result struct {
 	// playout.
 	Received []int16
 
+	Began      time.Time
 	SentAt     []time.Duration // when each frame was sent, from the start of the call
 	ReceivedAt []time.Duration // when each frame came
 	Gaps       int             // holes in the middle of what was heard
@@ -103,6 +104,7 @@ func (c *Caller) Run(ctx context.Context) (*Result, error) {
 		format: c.Start.Out, commands: make(chan command, 1024),
 		result: &Result{Format: c.Start.Out},
 	}
+	call.result.Began = call.began
 	if call.Length == 0 {
 		call.Length = min(maxCall, time.Duration(len(c.Voice))*time.Second/time.Duration(c.Start.In.Rate))
 	}
