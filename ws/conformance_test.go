@@ -423,6 +423,10 @@ func TestBroken(t *testing.T) {
 			"too long by its header":    {k.frame(0x80|opText, long)[:14], CloseTooLarge},
 			"too long in fragments": {append(k.frame(opText, long[:1<<16]), k.frame(0x80|opContinue, "x")...),
 				CloseTooLarge},
+			"a length of two bytes too long": {append([]byte{0x82, k.frame(0, "")[1] | 126, 0, 125}, make([]byte, 129)...),
+				closeBroken},
+			"a length of eight bytes too long": {append([]byte{0x82, k.frame(0, "")[1] | 127, 0, 0, 0, 0, 0, 0, 0xFF,
+				0xFF}, make([]byte, 4)...), closeBroken},
 			"endless": {[]byte{0x82, k.frame(0, "")[1] | 127, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1, 2, 3,
 				4}, CloseTooLarge},
 		} {

@@ -159,18 +159,18 @@ func (r *reader) length() int {
 func (r *reader) begin() error {
 	h := r.header[:r.need]
 	r.op, r.final, r.masked = h[0]&0xF, h[0]&0x80 != 0, h[1]&0x80 != 0
-	at := 2
+	at, least := 2, int64(0)
 	switch h[1] & 0x7F {
 	case 126:
 		r.left = int64(binary.BigEndian.Uint16(h[2:]))
-		at = 4
+		at, least = 4, 126
 	case 127:
 		size := binary.BigEndian.Uint64(h[2:])
 		if size > 1<<62 {
 			return ErrTooLarge
 		}
 		r.left = int64(size)
-		at = 10
+		at, least = 10, 1<<16
 	default:
 		r.left = int64(h[1] & 0x7F)
 	}
@@ -181,6 +181,8 @@ func (r *reader) begin() error {
 	switch {
 	case h[0]&0x70 != 0:
 		return broken("reserved bits are set")
+	case r.left < least:
+		return broken("a length in more bytes than it needs")
 	case r.masked != r.server:
 		return broken("masked, or not masked, as it must not be")
 	case r.op >= opClose && (!r.final || r.left > maxControl):

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -124,13 +125,29 @@ func (h *handshake) do(ctx context.Context, to string, subprotocols []string, he
 		}
 		return nil, 0, err
 	}
-	if p := conn.Subprotocol(); p != "" && !slices.Contains(subprotocols, p) {
+	if err := answers(resp, subprotocols); err != nil {
 		conn.Close()
-		return nil, 0, fmt.Errorf("the server chose subprotocol %.40q", p)
+		return nil, 0, err
 	}
 	c := newConn(h.head.Conn, h.line, true, h.head.rest, h.limits)
 	c.subprotocol = conn.Subprotocol()
 	return c, 0, nil
+}
+
+// answers checks what the library leaves open of the server's answer (RFC 6455, section 4.1).
+func answers(resp *http.Response, subprotocols []string) error {
+	chosen := resp.Header.Values("Sec-Websocket-Protocol")
+	switch extensions := resp.Header.Values("Sec-Websocket-Extensions"); {
+	case !resp.ProtoAtLeast(1, 1):
+		return fmt.Errorf("the server answers with %.10s", resp.Proto)
+	case len(resp.Header.Values("Sec-Websocket-Accept")) != 1:
+		return errors.New("the server has Sec-WebSocket-Accept more than once")
+	case len(extensions) > 0:
+		return fmt.Errorf("the server chose the extension %.40q, which was not offered", extensions[0])
+	case len(chosen) > 1 || len(chosen) == 1 && !slices.Contains(subprotocols, chosen[0]):
+		return fmt.Errorf("the server chose subprotocol %.40q", strings.Join(chosen, ", "))
+	}
+	return nil
 }
 
 // connect makes the connection for URLs of a scheme.
@@ -186,11 +203,39 @@ func dialTCP(ctx context.Context, address, scheme string) (net.Conn, error) {
 	case via.Scheme == "http":
 		return dialThrough(ctx, direct, via, address)
 	}
-	socks, err := proxy.FromURL(via, direct)
+	conn, err := dialSocks(ctx, direct, via, address)
 	if err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
-	return socks.(proxy.ContextDialer).DialContext(ctx, "tcp", address)
+	return conn, nil
+}
+
+// dialSocks has a SOCKS proxy connect to an address. The connection is a plain one from then on,
+// which an event loop can serve.
+func dialSocks(ctx context.Context, d *net.Dialer, via *url.URL, address string) (net.Conn, error) {
+	socks, err := proxy.FromURL(via, d)
+	if err != nil {
+		return nil, err
+	}
+	over, can := socks.(interface {
+		DialWithConn(ctx context.Context, c net.Conn, network, address string) (net.Addr, error)
+	})
+	if !can {
+		return nil, fmt.Errorf("%s is not supported", via.Scheme)
+	}
+	at := via.Host
+	if via.Port() == "" {
+		at = net.JoinHostPort(via.Hostname(), "1080")
+	}
+	conn, err := d.DialContext(ctx, "tcp", at)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := over.DialWithConn(ctx, conn, "tcp", address); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
 }
 
 // dialThrough has an HTTP proxy connect to an address (RFC 9110, section 9.3.6).
@@ -215,7 +260,8 @@ func dialThrough(ctx context.Context, d *net.Dialer, via *url.URL, address strin
 	err = req.Write(conn)
 	if err == nil {
 		var resp *http.Response // nothing follows it before this side has spoken
-		if resp, err = http.ReadResponse(bufio.NewReader(conn), req); err == nil && resp.StatusCode != http.StatusOK {
+		if resp, err = http.ReadResponse(bufio.NewReader(&headConn{Conn: conn}), req); err == nil &&
+			resp.StatusCode/100 != 2 {
 			err = fmt.Errorf("says %s", resp.Status)
 		}
 	}
@@ -229,11 +275,17 @@ func dialThrough(ctx context.Context, d *net.Dialer, via *url.URL, address strin
 	return conn, nil
 }
 
+// maxHead bounds the header of an answer, in bytes.
+const maxHead = 64 << 10
+
+var errHead = fmt.Errorf("the header of the answer is larger than %d bytes", maxHead)
+
 // headConn gives out what it reads up to the end of an HTTP header in one call, and
 // what follows it in the next ones: the first messages of a server that speaks
 // right after its answer stay in rest.
 type headConn struct {
 	net.Conn
+	read int    // bytes of the header
 	seen []byte // the end of what was given out; nil: the header is over
 	rest []byte
 	over bool
@@ -249,6 +301,9 @@ func (c *headConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if c.over || n == 0 {
 		return n, err
+	}
+	if c.read += n; c.read > maxHead {
+		return 0, errHead
 	}
 	before := len(c.seen)
 	c.seen = append(c.seen, b[:n]...)

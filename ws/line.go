@@ -221,6 +221,16 @@ func (l *line) clear() bool {
 	return !l.pending()
 }
 
+// light reports whether little of what was written is still to go: an answer to a ping may follow.
+func (l *line) light() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.kept) < lightKept
+}
+
+// lightKept is what may be kept before pings are not answered any more until it has gone.
+const lightKept = 4 << 10
+
 // wait returns when all that was written has gone.
 func (l *line) wait() error {
 	l.mu.Lock()

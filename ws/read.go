@@ -1,10 +1,12 @@
 package ws
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"strings"
 	"time"
 )
@@ -16,7 +18,7 @@ import (
 func (c *Conn) Read() (binary bool, data []byte, err error) {
 	for c.err == nil {
 		for len(c.buf) > 0 && c.err == nil {
-			op, data := c.next(time.Now().UnixNano())
+			op, data := c.next(c.now())
 			if op != 0 {
 				c.pong()
 				return op == opBinary, data, nil
@@ -46,6 +48,10 @@ func (c *Conn) next(now int64) (op byte, data []byte) {
 		c.refuse(err)
 		return 0, nil
 	}
+	if op >= opText && op <= opClose && c.pinged { // a ping is answered before what comes after it
+		c.pinged = false
+		c.pong()
+	}
 	switch op {
 	case opText, opBinary:
 		c.alive.Store(now)
@@ -65,6 +71,7 @@ func (c *Conn) next(now int64) (op byte, data []byte) {
 // owe notes that a ping is to be answered: of several the last one (RFC 6455, section
 // 5.5.3), so that a flood of them costs little.
 func (c *Conn) owe(data []byte) {
+	c.pinged = true
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.owes, c.owed = true, append(c.owed[:0], data...)
@@ -73,7 +80,7 @@ func (c *Conn) owe(data []byte) {
 // pong answers the last ping, once the other side takes what it is sent.
 func (c *Conn) pong() {
 	c.mu.Lock()
-	if !c.owes || !c.line.clear() {
+	if !c.owes || !c.line.light() {
 		c.mu.Unlock()
 		return
 	}
@@ -115,6 +122,8 @@ func (c *Conn) closedBy(data []byte) {
 // lost notes that nothing can be read any more.
 func (c *Conn) lost(err error) {
 	switch cut := c.line.failure(); {
+	case c.panicked.Load() != nil:
+		err = c.panicked.Load()
 	case IsTimeout(cut):
 		err = cut
 	case IsTimeout(err):
@@ -131,20 +140,20 @@ func (c *Conn) lost(err error) {
 // when the connection has ended.
 func (c *Conn) Serve(loop *Loop, h Handler) {
 	c.handler, c.done = h, make(chan struct{})
-	c.line.onDrained(func() { c.pong(); h.Writable() })
+	c.line.onDrained(c.writable)
 	if c.err != nil || !c.line.move(loop) {
 		go c.serve()
 		return
 	}
-	c.feed()
+	c.feed(false)
 	c.room = nil
 	if c.freed() {
 		return
 	}
 	if err := c.line.attach(c); err != nil {
 		c.over(err)
-	} else if c.conn != c.line { // TLS may have more than the descriptor shows
-		loop.post(c.readable)
+	} else { // the descriptor does not show what TLS, or the first turn, has left
+		loop.post(c.resume)
 	}
 }
 
@@ -164,20 +173,66 @@ func (c *Conn) serve() {
 	for {
 		binary, data, err := c.Read()
 		if err != nil {
-			c.handler.Closed(err)
+			c.tellClosed()
 			c.release()
 			return
 		}
-		c.handler.Message(binary, data)
+		c.give(binary, data)
 	}
 }
 
-// feed takes apart what was read by an event loop.
-func (c *Conn) feed() {
-	now := time.Now().UnixNano()
-	for len(c.buf) > 0 && c.err == nil {
+// give hands a message on. A panic ends this connection, and no other of its loop.
+func (c *Conn) give(binary bool, data []byte) {
+	c.message(binary, data)
+	if p := c.panicked.Load(); p != nil && c.err == nil { // there, or in Writable
+		c.err = fmt.Errorf("WebSocket: read: %w", p)
+	}
+}
+
+func (c *Conn) message(binary bool, data []byte) {
+	defer c.guard()
+	c.handler.Message(binary, data)
+}
+
+// writable tells that what was kept has gone.
+func (c *Conn) writable() {
+	c.pong()
+	defer c.guard()
+	c.handler.Writable()
+}
+
+// guard is deferred where a Handler is called.
+func (c *Conn) guard() {
+	if v := recover(); v != nil {
+		c.panicked.CompareAndSwap(nil, &PanicError{v, debug.Stack()})
+		c.Close(CloseInternal, "")
+	}
+}
+
+// tellClosed tells the handler of the end. A panic in that has nobody left to be told.
+func (c *Conn) tellClosed() {
+	defer func() { _ = recover() }()
+	c.handler.Closed(c.err)
+}
+
+// turn is how long an event loop works for one connection before the others have theirs: they are
+// 128 in a busy loop, and should not be late by more than a few milliseconds because of eight that
+// send all that they can.
+const turn = 200 * time.Microsecond
+
+// feed takes apart what was read by an event loop, for a turn. What is left then is kept: copied,
+// unless it has been.
+func (c *Conn) feed(kept bool) {
+	began := c.now()
+	for now := began; len(c.buf) > 0 && c.err == nil; now = c.now() {
+		if now-began > int64(turn) {
+			if c.rest = c.buf; !kept {
+				c.rest = bytes.Clone(c.buf)
+			}
+			break
+		}
 		if op, data := c.next(now); op != 0 {
-			c.handler.Message(op == opBinary, data)
+			c.give(op == opBinary, data)
 		}
 	}
 	c.buf = nil
@@ -187,13 +242,24 @@ func (c *Conn) feed() {
 	case c.gone:
 		c.end()
 	default: // the other side is still to hear of it
-		c.handler.Closed(c.err)
+		c.tellClosed()
 	}
 }
 
 // readable reads what there is, into buf, but not for long: the others of the loop
 // have their turn too.
 func (c *Conn) readable(buf []byte) {
+	if c.err != nil {
+		c.rest = nil
+	}
+	if len(c.rest) > 0 {
+		if !c.posted { // otherwise its turn is still to come
+			c.buf, c.rest = c.rest, nil
+			c.feed(true)
+			c.goOn()
+		}
+		return
+	}
 	for range readsAtOnce {
 		if c.freed() {
 			return
@@ -206,7 +272,11 @@ func (c *Conn) readable(buf []byte) {
 			}
 		case n > 0:
 			c.buf = buf[:n]
-			c.feed()
+			c.feed(false)
+		}
+		if len(c.rest) > 0 {
+			c.goOn()
+			return
 		}
 		switch {
 		case err == nil:
@@ -220,7 +290,20 @@ func (c *Conn) readable(buf []byte) {
 			return // the loop tells of more
 		}
 	}
-	c.line.loop.post(c.readable) // the descriptor does not show what TLS still has
+	c.goOn() // the descriptor does not show what TLS still has
+}
+
+// goOn has the loop come back to the connection once the others have had their turn.
+func (c *Conn) goOn() {
+	if !c.freed() && !c.posted {
+		c.posted = true
+		c.line.loop.post(c.resume)
+	}
+}
+
+func (c *Conn) resume(buf []byte) {
+	c.posted = false
+	c.readable(buf)
 }
 
 // over ends a connection in an event loop from which nothing more can be read.
@@ -240,7 +323,7 @@ func (c *Conn) over(err error) {
 
 // end tells the handler of the end, and frees a connection in an event loop.
 func (c *Conn) end() {
-	c.handler.Closed(c.err)
+	c.tellClosed()
 	c.free()
 	close(c.done)
 }

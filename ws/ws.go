@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -82,9 +83,14 @@ type Conn struct {
 
 	subprotocol string
 
-	closed atomic.Bool
-	alive  atomic.Int64 // Unix nanoseconds of the last message, ping or pong
-	heard  atomic.Int64 // of the last message
+	closed   atomic.Bool
+	born     time.Time    // times are counted from it: no clock that is set changes them
+	alive    atomic.Int64 // nanoseconds at the last message, ping or pong
+	heard    atomic.Int64 // at the last message
+	panicked atomic.Pointer[PanicError]
+
+	out  sync.Mutex // held while a frame is written, and guards said
+	said bool       // the close message has been: it is the last
 
 	mu     sync.Mutex // guards what follows
 	idle   *time.Timer
@@ -96,6 +102,9 @@ type Conn struct {
 	// Owned by whoever reads.
 	in        reader
 	buf       []byte // what was read and not taken apart yet
+	rest      []byte // of it, what is left to the next turn
+	pinged    bool   // a pong is owed, perhaps
+	posted    bool   // the loop comes back to it
 	room      []byte
 	err       error // why no more messages come
 	gone      bool  // the other side has ended the connection
@@ -115,6 +124,15 @@ var (
 	errLinger error = timeoutError("WebSocket: the other side did not close")
 )
 
+// PanicError is the error of a connection whose Handler has panicked. The other side has been
+// told 1011.
+type PanicError struct {
+	Value any
+	Stack []byte
+}
+
+func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
+
 // CloseError is how the other side closed the connection.
 type CloseError struct {
 	Code   int
@@ -126,11 +144,9 @@ func (e *CloseError) Error() string {
 }
 
 func newConn(conn net.Conn, l *line, client bool, early []byte, limits Limits) *Conn {
-	c := &Conn{conn: conn, line: l, client: client, limits: limits, buf: early,
+	c := &Conn{conn: conn, line: l, client: client, limits: limits, buf: early, born: time.Now(),
 		in: reader{server: !client, text: limits.Text, binary: limits.Binary, pieces: limits.Pieces}}
-	now := time.Now().UnixNano()
-	c.alive.Store(now)
-	c.heard.Store(now)
+	l.onDrained(c.pong)
 	if limits.Idle > 0 {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -161,7 +177,7 @@ func (c *Conn) checkedIdle() (ask bool) {
 	if c.limits.Signs {
 		last, every = c.alive.Load(), c.limits.Idle/3
 	}
-	quiet := time.Duration(time.Now().UnixNano() - last)
+	quiet := time.Duration(c.now() - last)
 	switch rest := c.limits.Idle - quiet; {
 	case rest <= 0:
 		c.line.interrupt(c)
@@ -181,7 +197,7 @@ func (c *Conn) checkedIdle() (ask bool) {
 func (c *Conn) idled([]byte) {
 	if c.err == nil {
 		c.err = fmt.Errorf("WebSocket: read: %w", errIdle)
-		c.handler.Closed(c.err)
+		c.tellClosed()
 	}
 }
 
@@ -212,7 +228,9 @@ func (c *Conn) Subprotocol() string { return c.subprotocol }
 
 // Quiet returns how long nothing has been heard from the other side: no message,
 // ping or pong.
-func (c *Conn) Quiet() time.Duration { return time.Duration(time.Now().UnixNano() - c.alive.Load()) }
+func (c *Conn) Quiet() time.Duration { return time.Duration(c.now() - c.alive.Load()) }
+
+func (c *Conn) now() int64 { return int64(time.Since(c.born)) }
 
 // CloseCode is the code with which the other side closed the connection: 1005
 // where it gave none, 1006 where it went without a word, and 0 where the
@@ -275,7 +293,7 @@ var frames = sync.Pool{New: func() any { b := make([]byte, 0, 2<<10); return &b 
 func (c *Conn) put(op byte, data []byte) (more bool, err error) {
 	buf := frames.Get().(*[]byte)
 	frame := appendFrame((*buf)[:0], op, data, c.client)
-	_, err = c.conn.Write(frame)
+	err = c.write(op, frame)
 	if cap(frame) <= keepBuffer {
 		*buf = frame
 		frames.Put(buf)
@@ -286,6 +304,18 @@ func (c *Conn) put(op byte, data []byte) (more bool, err error) {
 		return false, fmt.Errorf("WebSocket: write: %w", err)
 	}
 	return c.line.clear(), nil
+}
+
+// write writes a frame. None follows the close message (RFC 6455, section 5.5.1).
+func (c *Conn) write(op byte, frame []byte) error {
+	c.out.Lock()
+	defer c.out.Unlock()
+	if c.said {
+		return net.ErrClosed
+	}
+	c.said = op == opClose
+	_, err := c.conn.Write(frame)
+	return err
 }
 
 // Ping asks the other side for a sign of life; see Quiet.
@@ -305,7 +335,7 @@ func (c *Conn) Close(code int, reason string) {
 	var data []byte
 	if code != 0 {
 		data = append(data, byte(code>>8), byte(code))
-		data = append(data, reason[:min(len(reason), maxControl-2)]...)
+		data = append(data, strings.ToValidUTF8(reason[:min(len(reason), maxControl-2)], "")...)
 	}
 	_, _ = c.put(opClose, data) // a failure shows where it is read
 }
