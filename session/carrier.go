@@ -103,7 +103,7 @@ func (s *Session) carrierEvent(ev *providers.Event) {
 		s.stats.Digits++
 		s.tell(agent.Event{Kind: agent.EventDigit, Digit: ev.Digit, Duration: ev.Duration, Out: s.out.Heard(now)})
 	case providers.EventMark:
-		if err := s.out.MarkPlayed(now, ev.Mark); err != nil {
+		if err := s.out.MarkPlayed(now, ev.Mark, s.in.Stalled(now)); err != nil {
 			s.stats.Unknown++
 		}
 	case providers.EventCleared: // nothing waits for it

@@ -543,8 +543,8 @@ func (p *Playout) played(now time.Duration, n int) {
 }
 
 // MarkPlayed takes a mark that came back from the carrier. Marks come back in order:
-// those before it were lost.
-func (p *Playout) MarkPlayed(now time.Duration, wire string) error {
+// those before it were lost. One that comes in a stall tells nothing about time.
+func (p *Playout) MarkPlayed(now time.Duration, wire string, stalled bool) error {
 	i, err := p.find(wire)
 	switch {
 	case err != nil:
@@ -555,6 +555,7 @@ func (p *Playout) MarkPlayed(now time.Duration, wire string) error {
 	}
 	it := p.inflight[i]
 	switch {
+	case stalled:
 	case it.alone:
 		p.trips.add(now, now-it.sent)
 	case it.plays > 0:

@@ -141,7 +141,7 @@ func (r *rig) echo() {
 		name := r.marks[0].name
 		r.marks = r.marks[1:]
 		if !r.silent {
-			if err := r.p.MarkPlayed(r.now, name); err != nil {
+			if err := r.p.MarkPlayed(r.now, name, false); err != nil {
 				r.t.Fatalf("%v", err)
 			}
 		}
@@ -364,7 +364,7 @@ func TestLateMarks(t *testing.T) {
 	if got := r.said(agent.EventMark); got != "m cleared, m played" {
 		t.Errorf("said %q", got)
 	}
-	if err := r.p.MarkPlayed(r.now, "somebody else's"); err == nil {
+	if err := r.p.MarkPlayed(r.now, "somebody else's", false); err == nil {
 		t.Error("a mark that was never sent was taken")
 	}
 }
@@ -644,7 +644,7 @@ func TestLateMark(t *testing.T) {
 	r.p.Mark("late")
 	r.silent = true // the echo is done by hand
 	r.until(r.now + time.Second)
-	if err := r.p.MarkPlayed(r.now, "0.1"); err != nil {
+	if err := r.p.MarkPlayed(r.now, "0.1", false); err != nil {
 		t.Fatal(err)
 	}
 	r.p.Push(r.now, ramp(1, 500*ms))
@@ -898,14 +898,16 @@ func TestSlack(t *testing.T) {
 }
 
 // TestHeardPosition: how much the caller has heard is known within a frame, however long a mark
-// takes on its way back, as long as one has come back alone, and however much the carrier buffers.
+// takes on its way back, as long as two have come back alone, and however much the carrier buffers.
 func TestHeardPosition(t *testing.T) {
 	for _, trip := range []time.Duration{0, 100 * ms, 400 * ms} {
 		for _, buffer := range []time.Duration{0, 60 * ms, 120 * ms} {
 			r := newRig(t, nil)
 			r.trip, r.buffer = trip, buffer
-			r.p.Mark("alone")
-			r.until(r.now + time.Second)
+			for range 2 {
+				r.p.Mark("alone")
+				r.until(r.now + time.Second)
+			}
 			begin := r.now
 			r.p.Push(r.now, ramp(1, 4*time.Second))
 			for i := range 8 {

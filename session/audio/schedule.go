@@ -1,6 +1,7 @@
 package audio
 
 import (
+	"slices"
 	"time"
 
 	"voicebridge/codec"
@@ -26,7 +27,7 @@ type schedule struct {
 	followed time.Duration // see Follow
 
 	trips lately // of marks to the carrier and back, with nothing before them
-	lates lately // by which other marks were late, without the trip
+	lates lately // by which other marks were late, the trip included
 }
 
 const (
@@ -65,6 +66,15 @@ func (l *lately) within(now time.Duration) (least, most time.Duration, ok bool) 
 		}
 	}
 	return least, most, ok
+}
+
+// apart returns the least of all that are kept, and over how long they were measured.
+func (l *lately) apart() (least, apart time.Duration) {
+	n := min(l.n, len(l.at))
+	if n == 0 {
+		return 0, 0
+	}
+	return slices.Min(l.took[:n]), slices.Max(l.at[:n]) - slices.Min(l.at[:n])
 }
 
 // least is the least of those that count, or the last one.
@@ -141,18 +151,24 @@ func (s *schedule) playhead(now time.Duration) int64 {
 func (s *schedule) Heard(now time.Duration) time.Duration { return s.on(s.playhead(now)) }
 
 // accuracy is how far the playhead may be from what the caller has heard: by a frame where the
-// carrier's marks agree, by more where they do not, where no mark has told the trip alone, and
-// where none came lately.
+// carrier's marks agree, by more where they do not, where no two marks at different times have told
+// the trip alone, and where none came lately.
 func (s *schedule) accuracy(now time.Duration) time.Duration {
 	if s.idle(now) {
 		return 0 // all of it has been heard
 	}
 	off := unmeasured
 	if least, most, measured := s.lates.within(now); measured {
-		off = most - least + (least - s.lag).Abs() // it is believed by and by
+		off = most - least + (s.late(now, least) - s.lag).Abs() // it is believed by and by
+		if _, apart := s.lates.apart(); apart < lookTime { // another utterance may be late by more
+			off = max(off, unmeasured)
+		}
 	}
-	if s.trips.n == 0 {
+	switch trip, apart := s.trips.apart(); {
+	case s.trips.n == 0:
 		off += s.lag
+	case apart < lookTime: // it may be one stall that they tell of
+		off += trip
 	}
 	return off + codec.FrameTime
 }
@@ -161,11 +177,15 @@ func (s *schedule) accuracy(now time.Duration) time.Duration {
 // which it is late is its own, but for the trip back of what tells so. The least that was
 // measured lately is believed at once, more than before only by and by.
 func (s *schedule) confirmed(now, due time.Duration) {
-	late := now - due - s.trips.least(now)
-	s.lates.add(now, min(max(0, late), maxLag))
-	least := s.lates.least(now)
+	s.lates.add(now, now-due)
+	least := s.late(now, s.lates.least(now))
 	if least > s.lag {
 		least = s.lag + (least-s.lag)/4
 	}
 	s.lag = least
+}
+
+// late is the part of the carrier in the time by which a mark was late.
+func (s *schedule) late(now, mark time.Duration) time.Duration {
+	return min(max(0, mark-s.trips.least(now)), maxLag)
 }
