@@ -5,7 +5,7 @@
 // has each message given to a Handler: by an event loop, which serves many
 // connections on one goroutine, or by a goroutine of the connection's own where
 // there is no loop. Both run the same framing over the same line, so that they
-// behave alike. Only the handshakes are left to a library.
+// behave alike. Only the handshakes are left to a library. Package dial makes the connections below them.
 //
 // # How it is built
 //

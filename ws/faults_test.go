@@ -5,7 +5,6 @@ package ws
 import (
 	"errors"
 	"io"
-	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -180,41 +179,4 @@ func TestWriteLost(t *testing.T) {
 			t.Error("the write of a message that was never sent has succeeded")
 		}
 	})
-}
-
-// TestEndOfHead: a header may end its lines with line feeds alone.
-func TestEndOfHead(t *testing.T) {
-	for text, want := range map[string]int{
-		"HTTP/1.1 101 x\r\na: b\r\n\r\nrest": 24, "HTTP/1.1 101 x\na: b\n\nrest": 21,
-		"HTTP/1.1 101 x\na: b\n\r\nrest": 22,
-		"HTTP/1.1 101 x\r\na: b\r\n\r":   -1, "HTTP/1.1 101 x\r\na: b\r\n": -1, "": -1,
-	} {
-		if got := endOfHead([]byte(text)); got != want {
-			t.Errorf("%q ends at %d, want %d", text, got, want)
-		}
-	}
-	// However it comes, no byte behind the header is given out with it.
-	text := "HTTP/1.1 101 x\r\na: b\r\n\r\nrest"
-	for cut := 1; cut < len(text); cut++ {
-		a, b := net.Pipe()
-		go func() {
-			io.WriteString(b, text[:cut])
-			io.WriteString(b, text[cut:])
-			b.Close()
-		}()
-		c := &headConn{Conn: a}
-		head := ""
-		for !c.over {
-			buf := make([]byte, 100)
-			n, err := c.Read(buf)
-			if head += string(buf[:n]); err != nil {
-				t.Fatal(err)
-			}
-		}
-		rest, err := io.ReadAll(io.MultiReader(strings.NewReader(string(c.rest)), a))
-		if head != text[:24] || string(rest) != "rest" || err != nil {
-			t.Errorf("cut at %d: head %q, rest %q, %v", cut, head, rest, err)
-		}
-		a.Close()
-	}
 }

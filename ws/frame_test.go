@@ -2,14 +2,12 @@ package ws
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
 	"net"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
 // FuzzReader: whatever comes, and in whatever pieces, the reader gives the same
@@ -105,48 +103,6 @@ func TestEarly(t *testing.T) {
 		_, _, err = c.Read()
 	}
 	c.Release()
-}
-
-// TestProxy: connections go through the proxy of the environment.
-func TestProxy(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	asked := make(chan string, 1)
-	go func() {
-		conn, err := l.Accept()
-		if err != nil {
-			return
-		}
-		defer conn.Close()
-		b := make([]byte, 4096)
-		n, _ := conn.Read(b)
-		asked <- string(b[:n])
-		io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\n")
-		n, _ = conn.Read(b)
-		asked <- string(b[:n])
-	}()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-	defer cancel()
-	conn, err := dialThrough(ctx, &net.Dialer{}, mustURL(t, "http://user:pass@"+l.Addr().String()), "agent.example:443")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	first := <-asked
-	if !strings.HasPrefix(first, "CONNECT agent.example:443 HTTP/1.1\r\nHost: agent.example:443\r\n") ||
-		!strings.Contains(first, "Proxy-Authorization: Basic dXNlcjpwYXNz\r\n") ||
-		strings.Contains(first, "\r\nAuthorization:") {
-		t.Errorf("the proxy was asked %q", first)
-	}
-	if _, err := io.WriteString(conn, "through"); err != nil {
-		t.Fatal(err)
-	}
-	if got := <-asked; got != "through" {
-		t.Errorf("then came %q", got)
-	}
 }
 
 func BenchmarkReader(b *testing.B) {

@@ -1,7 +1,6 @@
 package ws
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -14,9 +13,9 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"voicebridge/ws/dial"
 
 	"github.com/gorilla/websocket"
-	"golang.org/x/net/proxy"
 )
 
 var writeBuffers sync.Pool
@@ -99,7 +98,7 @@ type handshake struct {
 	dialer *Dialer
 	limits Limits
 	line   *line
-	head   *headConn
+	head   *dial.Head
 	// stop ends the watch over the context: the library heeds its deadline while it
 	// waits for the server's answer, but not its cancellation.
 	stop func() bool
@@ -129,7 +128,7 @@ func (h *handshake) do(ctx context.Context, to string, subprotocols []string, he
 		conn.Close()
 		return nil, 0, err
 	}
-	c := newConn(h.head.Conn, h.line, true, h.head.rest, h.limits)
+	c := newConn(h.head.Conn, h.line, true, h.head.Rest(), h.limits)
 	c.subprotocol = conn.Subprotocol()
 	return c, 0, nil
 }
@@ -156,12 +155,12 @@ func (h *handshake) connect(ctx context.Context, network, address, scheme string
 	if h.dialer.Net != nil {
 		conn, err = h.dialer.Net(ctx, network, address)
 	} else {
-		conn, err = dialTCP(ctx, address, scheme)
+		conn, err = dial.TCP(ctx, address, scheme)
 	}
 	if err == nil {
 		h.stop = context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })
 		h.line = newLine(conn, h.limits.Write)
-		h.head = &headConn{Conn: h.line}
+		h.head = &dial.Head{Conn: h.line}
 	}
 	return err
 }
@@ -188,148 +187,4 @@ func (h *handshake) secure(ctx context.Context, network, address string) (net.Co
 	}
 	h.head.Conn = conn
 	return h.head, nil
-}
-
-// dialTCP connects to an address, through the proxy that the environment names for
-// URLs of the scheme.
-func dialTCP(ctx context.Context, address, scheme string) (net.Conn, error) {
-	direct := &net.Dialer{}
-	via, err := http.ProxyFromEnvironment(&http.Request{URL: &url.URL{Scheme: scheme, Host: address}})
-	switch {
-	case err != nil:
-		return nil, err
-	case via == nil:
-		return direct.DialContext(ctx, "tcp", address)
-	case via.Scheme == "http":
-		return dialThrough(ctx, direct, via, address)
-	}
-	conn, err := dialSocks(ctx, direct, via, address)
-	if err != nil {
-		return nil, fmt.Errorf("proxy: %w", err)
-	}
-	return conn, nil
-}
-
-// dialSocks has a SOCKS proxy connect to an address. The connection is a plain one from then on,
-// which an event loop can serve.
-func dialSocks(ctx context.Context, d *net.Dialer, via *url.URL, address string) (net.Conn, error) {
-	socks, err := proxy.FromURL(via, d)
-	if err != nil {
-		return nil, err
-	}
-	over, can := socks.(interface {
-		DialWithConn(ctx context.Context, c net.Conn, network, address string) (net.Addr, error)
-	})
-	if !can {
-		return nil, fmt.Errorf("%s is not supported", via.Scheme)
-	}
-	at := via.Host
-	if via.Port() == "" {
-		at = net.JoinHostPort(via.Hostname(), "1080")
-	}
-	conn, err := d.DialContext(ctx, "tcp", at)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := over.DialWithConn(ctx, conn, "tcp", address); err != nil {
-		conn.Close()
-		return nil, err
-	}
-	return conn, nil
-}
-
-// dialThrough has an HTTP proxy connect to an address (RFC 9110, section 9.3.6).
-func dialThrough(ctx context.Context, d *net.Dialer, via *url.URL, address string) (net.Conn, error) {
-	at := via.Host
-	if via.Port() == "" {
-		at = net.JoinHostPort(via.Hostname(), "80")
-	}
-	conn, err := d.DialContext(ctx, "tcp", at)
-	if err != nil {
-		return nil, fmt.Errorf("proxy: %w", err)
-	}
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })
-	req := &http.Request{Method: http.MethodConnect, URL: &url.URL{Opaque: address}, Host: address,
-		Header: http.Header{}}
-	if u := via.User; u != nil {
-		password, _ := u.Password()
-		(&http.Request{Header: req.Header}).SetBasicAuth(u.Username(), password)
-		req.Header.Set("Proxy-Authorization", req.Header.Get("Authorization"))
-		req.Header.Del("Authorization")
-	}
-	err = req.Write(conn)
-	if err == nil {
-		var resp *http.Response // nothing follows it before this side has spoken
-		if resp, err = http.ReadResponse(bufio.NewReader(&headConn{Conn: conn}), req); err == nil &&
-			resp.StatusCode/100 != 2 {
-			err = fmt.Errorf("says %s", resp.Status)
-		}
-	}
-	if !stop() && err == nil {
-		err = context.Cause(ctx)
-	}
-	if err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("proxy: %w", err)
-	}
-	return conn, nil
-}
-
-// maxHead bounds the header of an answer, in bytes.
-const maxHead = 64 << 10
-
-var errHead = fmt.Errorf("the header of the answer is larger than %d bytes", maxHead)
-
-// headConn gives out what it reads up to the end of an HTTP header in one call, and
-// what follows it in the next ones: the first messages of a server that speaks
-// right after its answer stay in rest.
-type headConn struct {
-	net.Conn
-	read int    // bytes of the header
-	seen []byte // the end of what was given out; nil: the header is over
-	rest []byte
-	over bool
-}
-
-// Read implements net.Conn.
-func (c *headConn) Read(b []byte) (int, error) {
-	if len(c.rest) > 0 {
-		n := copy(b, c.rest)
-		c.rest = c.rest[n:]
-		return n, nil
-	}
-	n, err := c.Conn.Read(b)
-	if c.over || n == 0 {
-		return n, err
-	}
-	if c.read += n; c.read > maxHead {
-		return 0, errHead
-	}
-	before := len(c.seen)
-	c.seen = append(c.seen, b[:n]...)
-	if i := endOfHead(c.seen); i >= 0 {
-		end := i - before
-		c.rest = append([]byte(nil), b[end:n]...)
-		c.over, c.seen = true, nil
-		return end, nil
-	}
-	c.seen = c.seen[max(0, len(c.seen)-3):]
-	return n, err
-}
-
-// endOfHead is where an HTTP header ends, with an empty line; -1: it does not. Lines
-// may end in a line feed alone (RFC 9112, section 2.2).
-func endOfHead(b []byte) int {
-	for i, c := range b {
-		if c != '\n' {
-			continue
-		}
-		switch rest := b[i+1:]; {
-		case len(rest) > 0 && rest[0] == '\n':
-			return i + 2
-		case len(rest) > 1 && rest[0] == '\r' && rest[1] == '\n':
-			return i + 3
-		}
-	}
-	return -1
 }

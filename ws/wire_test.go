@@ -7,18 +7,16 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+	"voicebridge/ws/dial"
 
 	"github.com/gorilla/websocket"
 )
@@ -70,13 +68,9 @@ func TestEndlessHeader(t *testing.T) {
 		address := answering(t, secure, endless("101 Switching Protocols"))
 		scheme := map[bool]string{false: "ws://", true: "wss://"}[secure]
 		_, _, err := Dial(t.Context(), scheme+address, nil, nil, limits)
-		if !errors.Is(err, errHead) {
+		if !errors.Is(err, dial.ErrHead) {
 			t.Errorf("TLS %v: %v", secure, err)
 		}
-	}
-	proxy := &url.URL{Host: answering(t, false, endless("200 OK"))}
-	if _, err := dialThrough(t.Context(), &net.Dialer{}, proxy, "agent.example:443"); !errors.Is(err, errHead) {
-		t.Errorf("CONNECT: %v", err)
 	}
 	if n := written.Load(); n > 64<<20 { // what the system's buffers take, not for ever
 		t.Errorf("%d bytes were taken", n)
@@ -132,64 +126,6 @@ func (k *keyed) Write(b []byte) (int, error) {
 	return k.Conn.Write(b)
 }
 
-// TestConnectStatus: a proxy that connects may say so with any 2xx (RFC 9110, section 9.3.6).
-func TestConnectStatus(t *testing.T) {
-	for status, good := range map[string]bool{"200 OK": true, "204 x": true, "302 Found": false, "407 x": false} {
-		proxy := &url.URL{Host: answering(t, false, func(conn net.Conn) {
-			_, _ = io.WriteString(conn, "HTTP/1.1 "+status+"\r\n\r\n")
-		})}
-		conn, err := dialThrough(t.Context(), &net.Dialer{}, proxy, "agent.example:443")
-		if (err == nil) != good {
-			t.Errorf("%s: %v", status, err)
-		}
-		if err == nil {
-			conn.Close()
-		}
-	}
-}
-
-// TestSocks: a connection through a SOCKS proxy (RFC 1928) is a plain one, that a loop serves.
-func TestSocks(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	asked := make(chan string, 1)
-	go func() {
-		conn, err := l.Accept()
-		if err != nil {
-			return
-		}
-		b := make([]byte, 3)
-		_, _ = io.ReadFull(conn, b) // version, one method: none
-		_, _ = conn.Write([]byte{5, 0})
-		b = make([]byte, 5)
-		_, _ = io.ReadFull(conn, b)
-		b = make([]byte, b[4]+2)
-		_, _ = io.ReadFull(conn, b)
-		asked <- fmt.Sprintf("%s:%d", b[:len(b)-2], binary.BigEndian.Uint16(b[len(b)-2:]))
-		_, _ = conn.Write([]byte{5, 0, 0, 1, 0, 0, 0, 0, 0, 0})
-		_, _ = io.Copy(conn, conn)
-		conn.Close()
-	}()
-	conn, err := dialSocks(t.Context(), &net.Dialer{}, &url.URL{Scheme: "socks5", Host: l.Addr().String()},
-		"agent.example:443")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	if got := get(t, asked, "request"); got != "agent.example:443" {
-		t.Errorf("asked for %s", got)
-	}
-	if l := newLine(conn, time.Second); canTry && l.raw == nil {
-		t.Errorf("a loop cannot serve a %T", conn)
-	}
-	if _, err := dialSocks(t.Context(), &net.Dialer{}, &url.URL{Scheme: "gopher", Host: "x"}, "y:1"); err == nil {
-		t.Error("any scheme is taken")
-	}
-}
-
 // TestNothingAfterClose: nothing follows the close message, however many write (RFC 6455, 5.5.1).
 func TestNothingAfterClose(t *testing.T) {
 	everyKind(t, limits, func(t *testing.T, k kind) {
@@ -242,8 +178,6 @@ func TestNothingAfterClose(t *testing.T) {
 func TestPingBeforeServe(t *testing.T) {
 	everyKind(t, limits, func(t *testing.T, k kind) {
 		c, other := k.open(t)
-		defer c.Release()
-		defer c.line.Cut(net.ErrClosed)
 		sent := 0
 		for more := true; more || sent < 8; sent++ {
 			var err error
@@ -251,7 +185,11 @@ func TestPingBeforeServe(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		go func() { _, _, _ = c.Read() }()
+		reading := make(chan struct{})
+		go func() {
+			defer close(reading)
+			_, _, _ = c.Read()
+		}()
 		if _, err := other.Write(k.frame(final|opPing, "early")); err != nil {
 			t.Fatal(err)
 		}
@@ -268,6 +206,9 @@ func TestPingBeforeServe(t *testing.T) {
 		if got := get(t, pongs, "pong"); got != "early" {
 			t.Errorf("%q is answered", got)
 		}
+		c.line.Cut(net.ErrClosed)
+		<-reading
+		c.Release()
 	})
 }
 

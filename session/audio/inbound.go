@@ -6,6 +6,7 @@ import (
 
 	"voicebridge/agent"
 	"voicebridge/codec"
+	"voicebridge/session/timing"
 )
 
 // Inbound is the caller's audio on its way to the agent: transcoded, cut into
@@ -34,7 +35,7 @@ type Inbound struct {
 	debt  time.Duration // silence inserted for audio that may only be late
 	taken time.Duration // arrival of the frame that next returned last
 
-	clock clock
+	clock timing.Clock
 	watch time.Duration // when the time by which the agent's clock is behind was last looked at
 	least time.Duration // the least of it since
 	floor int32         // the caller's background noise, as the peak of its softest frames
@@ -103,7 +104,7 @@ func (in *Inbound) Push(now time.Duration, payload []byte, missing int) {
 		in.begun, in.zero = true, now-length
 	}
 	in.last = now
-	in.clock.tick(now, length)
+	in.clock.Tick(now, length)
 	in.replace(now, missing, length)
 	before := in.queue.len()
 	in.keep(func(b []byte) []byte { return append(b, payload...) })
@@ -249,3 +250,9 @@ func (in *Inbound) Sent() time.Duration { return in.sent }
 
 // Taken is when the frame came that Next returned last.
 func (in *Inbound) Taken() time.Duration { return in.taken }
+
+// Stalled reports whether what the carrier sends is later at this moment than it was before.
+func (in *Inbound) Stalled(now time.Duration) bool { return in.clock.Stalled(now) }
+
+// Behind is how much longer the carrier's time has taken than ours: see timing.Clock.
+func (in *Inbound) Behind() time.Duration { return in.clock.Behind() }

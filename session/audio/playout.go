@@ -557,7 +557,7 @@ func (p *Playout) MarkPlayed(now time.Duration, wire string, stalled bool) error
 	switch {
 	case stalled:
 	case it.alone:
-		p.trips.add(now, now-it.sent)
+		p.trips.Add(now, now-it.sent)
 	case it.plays > 0:
 		p.confirmed(now, it.plays)
 	}

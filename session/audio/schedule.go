@@ -1,10 +1,10 @@
 package audio
 
 import (
-	"slices"
 	"time"
 
 	"voicebridge/codec"
+	"voicebridge/session/timing"
 )
 
 // schedule says when frames go out to the carrier, by lead on an absolute clock: a run
@@ -26,64 +26,18 @@ type schedule struct {
 
 	followed time.Duration // see Follow
 
-	trips lately // of marks to the carrier and back, with nothing before them
-	lates lately // by which other marks were late, the trip included
+	trips timing.Lately // of marks to the carrier and back, with nothing before them
+	lates timing.Lately // by which other marks were late, the trip included
 }
 
 const (
 	// maxLag bounds how much the carrier is taken to be late.
 	maxLag = 300 * time.Millisecond
-	// lateTime is how long what a mark has told counts.
-	lateTime = 15 * time.Second
 	// idleTime is how long the carrier must have been dry for a mark to measure the trip alone.
 	idleTime = 500 * time.Millisecond
 	// unmeasured is how late a carrier may be that has told nothing lately: what they buffer.
 	unmeasured = 120 * time.Millisecond
 )
-
-// lately is what was measured last, of which the least counts: a network and a carrier that stall
-// make it more, nothing makes it less.
-type lately struct {
-	at, took [8]time.Duration
-	n        int // measured in all
-}
-
-// add takes a measurement.
-func (l *lately) add(now, took time.Duration) {
-	l.at[l.n%len(l.at)], l.took[l.n%len(l.at)] = now, took
-	l.n++
-}
-
-// within returns the least and the most of those that count; it is false where none does.
-func (l *lately) within(now time.Duration) (least, most time.Duration, ok bool) {
-	for i := range min(l.n, len(l.at)) {
-		switch took := l.took[i]; {
-		case now-l.at[i] > lateTime:
-		case !ok:
-			least, most, ok = took, took, true
-		default:
-			least, most = min(least, took), max(most, took)
-		}
-	}
-	return least, most, ok
-}
-
-// apart returns the least of all that are kept, and over how long they were measured.
-func (l *lately) apart() (least, apart time.Duration) {
-	n := min(l.n, len(l.at))
-	if n == 0 {
-		return 0, 0
-	}
-	return slices.Min(l.took[:n]), slices.Max(l.at[:n]) - slices.Min(l.at[:n])
-}
-
-// least is the least of those that count, or the last one.
-func (l *lately) least(now time.Duration) time.Duration {
-	if least, _, ok := l.within(now); ok || l.n == 0 {
-		return least
-	}
-	return l.took[(l.n-1)%len(l.took)]
-}
 
 // idle reports whether the carrier has had nothing to play for a while.
 func (s *schedule) idle(now time.Duration) bool { return !s.run || now > s.dry()+s.lag+idleTime }
@@ -158,16 +112,16 @@ func (s *schedule) accuracy(now time.Duration) time.Duration {
 		return 0 // all of it has been heard
 	}
 	off := unmeasured
-	if least, most, measured := s.lates.within(now); measured {
-		off = most - least + (s.late(now, least) - s.lag).Abs() // it is believed by and by
-		if _, apart := s.lates.apart(); apart < lookTime { // another utterance may be late by more
+	if least, most, measured := s.lates.Within(now); measured {
+		off = most - least + (s.late(now, least) - s.lag).Abs()   // it is believed by and by
+		if _, apart := s.lates.Apart(); apart < timing.LookTime { // another utterance may be late by more
 			off = max(off, unmeasured)
 		}
 	}
-	switch trip, apart := s.trips.apart(); {
-	case s.trips.n == 0:
+	switch trip, apart := s.trips.Apart(); {
+	case !s.trips.Any():
 		off += s.lag
-	case apart < lookTime: // it may be one stall that they tell of
+	case apart < timing.LookTime: // it may be one stall that they tell of
 		off += trip
 	}
 	return off + codec.FrameTime
@@ -177,8 +131,8 @@ func (s *schedule) accuracy(now time.Duration) time.Duration {
 // which it is late is its own, but for the trip back of what tells so. The least that was
 // measured lately is believed at once, more than before only by and by.
 func (s *schedule) confirmed(now, due time.Duration) {
-	s.lates.add(now, now-due)
-	least := s.late(now, s.lates.least(now))
+	s.lates.Add(now, now-due)
+	least := s.late(now, s.lates.Least(now))
 	if least > s.lag {
 		least = s.lag + (least-s.lag)/4
 	}
@@ -187,5 +141,13 @@ func (s *schedule) confirmed(now, due time.Duration) {
 
 // late is the part of the carrier in the time by which a mark was late.
 func (s *schedule) late(now, mark time.Duration) time.Duration {
-	return min(max(0, mark-s.trips.least(now)), maxLag)
+	return min(max(0, mark-s.trips.Least(now)), maxLag)
+}
+
+// Follow keeps the schedule on the carrier's clock, which is so much behind ours.
+func (s *schedule) Follow(behind time.Duration) {
+	if s.run {
+		s.t0 += behind - s.followed
+	}
+	s.followed = behind
 }
