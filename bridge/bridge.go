@@ -80,6 +80,8 @@ type Config struct {
 	Loops  int
 	Limits Limits
 	Log    *slog.Logger
+	// LostLines, if not nil, is how many lines of the log were lost because nobody read it.
+	LostLines func() uint64
 }
 
 // Bridge is all rooms together.
@@ -98,6 +100,11 @@ type Bridge struct {
 
 // New makes a bridge; it listens nowhere yet.
 func New(cfg Config) *Bridge {
+	if most := callsFor(openFiles()); most > 0 && most < cfg.Limits.Calls {
+		cfg.Log.Warn("there are not enough descriptors for limits.calls: raise ulimit -n", "limits.calls", cfg.Limits.Calls,
+			"descriptors", openFiles(), "calls", most)
+		cfg.Limits.Calls = most
+	}
 	b := &Bridge{cfg: cfg, strays: rate.NewLimiter(1, 1), control: control.New(control.Config{
 		Providers: cfg.Providers, Entries: cfg.entries(),
 		Cluster:   cfg.Cluster,
@@ -131,6 +138,12 @@ func New(cfg Config) *Bridge {
 	b.metrics.MustRegister(buildInfo(), collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		b.control.Totals(), webhooks, b.media)
+	if cfg.LostLines != nil {
+		b.metrics.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "voicebridge_log_lines_lost_total",
+			Help: "Lines of the log that were lost because nobody read it."}, func() float64 {
+			return float64(cfg.LostLines())
+		}))
+	}
 	if b.transfers != nil {
 		b.metrics.MustRegister(b.transfers)
 	}
@@ -232,7 +245,13 @@ func (b *Bridge) Admin() http.Handler {
 // health answers on both listeners.
 func (b *Bridge) health() map[string]http.HandlerFunc {
 	return map[string]http.HandlerFunc{
-		"GET /healthz": func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") },
+		"GET /healthz": func(w http.ResponseWriter, _ *http.Request) {
+			if err := b.media.Healthy(); err != nil {
+				http.Error(w, err.Error(), http.StatusServiceUnavailable)
+				return
+			}
+			fmt.Fprintln(w, "ok")
+		},
 		"GET /readyz": func(w http.ResponseWriter, _ *http.Request) {
 			if b.control.Draining() {
 				http.Error(w, "draining", http.StatusServiceUnavailable)
@@ -329,5 +348,6 @@ func (b *Bridge) server(h http.Handler) *http.Server {
 		IdleTimeout:       30 * time.Second,
 		MaxHeaderBytes:    b.cfg.Limits.Header,
 		ErrorLog:          slog.NewLogLogger(b.cfg.Log.Handler(), slog.LevelDebug),
+		ConnState:         (&waiting{most: mayWait(openFiles())}).state,
 	}
 }

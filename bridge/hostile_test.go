@@ -69,7 +69,18 @@ func (c *raw) upgrade(header string) *http.Response {
 
 // header is that of a masked frame with a mask of zeros.
 func header(first byte, length uint64) []byte {
-	return append(binary.BigEndian.AppendUint64([]byte{first, 0x80 | 127}, length), 0, 0, 0, 0)
+	h := []byte{first, 0x80}
+	switch {
+	case length < 126:
+		h[1] |= byte(length)
+	case length < 1<<16:
+		h[1] |= 126
+		h = binary.BigEndian.AppendUint16(h, uint16(length))
+	default:
+		h[1] |= 127
+		h = binary.BigEndian.AppendUint64(h, length)
+	}
+	return append(h, 0, 0, 0, 0)
 }
 
 func frame(first byte, payload []byte) []byte {

@@ -10,13 +10,26 @@ import (
 	"voicebridge/codec"
 )
 
-// Logger logs to w as configured. Nothing that logs waits for w: close waits, for a
-// moment, until all has been written. The level may change.
-func (c *Config) Logger(w io.Writer) (log *slog.Logger, level *slog.LevelVar, close func()) {
-	lines, level := newLines(w), new(slog.LevelVar)
-	level.Set(c.level())
-	return NewLogger(lines, level, c.Log.Format == "json"), level, lines.close
+// Logger is a log for which nothing waits that logs.
+type Logger struct {
+	*slog.Logger
+	Level *slog.LevelVar // may change
+	lines *lines
 }
+
+// Logger logs to w as configured.
+func (c *Config) Logger(w io.Writer) *Logger {
+	l := &Logger{Level: new(slog.LevelVar), lines: newLines(w)}
+	l.Level.Set(c.level())
+	l.Logger = NewLogger(l.lines, l.Level, c.Log.Format == "json")
+	return l
+}
+
+// Lost is how many lines were lost because w did not take them in time.
+func (l *Logger) Lost() uint64 { return l.lines.all.Load() }
+
+// Close waits, for a moment, until all has been written.
+func (l *Logger) Close() { l.lines.close() }
 
 // level is that of what is logged.
 func (c *Config) level() (level slog.Level) {
@@ -64,7 +77,8 @@ const (
 // such as a pipe that nobody reads, holds up no call: an event loop serves many.
 type lines struct {
 	queue chan []byte
-	lost  atomic.Int64
+	lost  atomic.Int64  // since that was last said
+	all   atomic.Uint64 // that were lost
 	done  chan struct{}
 	stop  context.CancelFunc
 }
@@ -82,6 +96,7 @@ func (l *lines) Write(line []byte) (int, error) {
 	case l.queue <- append([]byte(nil), line...):
 	default:
 		l.lost.Add(1)
+		l.all.Add(1)
 	}
 	return len(line), nil
 }

@@ -35,7 +35,7 @@ func (b *blocked) Write(p []byte) (int, error) {
 func TestBlockedLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &blocked{let: make(chan struct{})}
-		log, _, flush := Default().Logger(w)
+		log := Default().Logger(w)
 		began := time.Now()
 		for range linesMost + 100 {
 			log.Info("a call")
@@ -43,7 +43,7 @@ func TestBlockedLog(t *testing.T) {
 		if d := time.Since(began); d != 0 {
 			t.Errorf("the log held its users up for %v", d)
 		}
-		flush()
+		log.Close()
 		if d := time.Since(began); d != linesEnd {
 			t.Errorf("the end took %v, want %v", d, linesEnd)
 		}
@@ -54,15 +54,18 @@ func TestBlockedLog(t *testing.T) {
 			!strings.Contains(text, "lost_lines=") {
 			t.Errorf("%d lines written, want those that fit and a word of the rest", n)
 		}
+		if n := log.Lost(); n < 99 || n > 100 {
+			t.Errorf("%d lines are counted as lost, of 100", n)
+		}
 	})
 }
 
 // TestLogFlushed: what was logged last is written before the end.
 func TestLogFlushed(t *testing.T) {
 	var w bytes.Buffer
-	log, _, flush := Default().Logger(&w)
+	log := Default().Logger(&w)
 	log.Info("the last words")
-	flush()
+	log.Close()
 	if !strings.Contains(w.String(), "the last words") {
 		t.Errorf("%q", w.String())
 	}

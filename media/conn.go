@@ -63,7 +63,10 @@ func (c *conn) Closed(err error) { c.handler.Closed(endOf(err)) }
 
 // endOf is what the end of a connection means for the call.
 func endOf(err error) calls.End {
+	var panicked *ws.PanicError
 	switch code := ws.CloseCode(err); {
+	case errors.As(err, &panicked):
+		return calls.End{Cause: calls.BridgeFault, Err: err}
 	case ws.InGoodOrder(code):
 		return calls.End{Cause: calls.CallerHangup}
 	case code != 0:

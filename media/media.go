@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -80,11 +81,29 @@ func New(cfg Config) *Server {
 	return s
 }
 
+var (
+	lagDesc = prometheus.NewDesc("voicebridge_event_loop_lag_seconds",
+		"How late an event loop came to what waited for it, at most, in the last 5 to 10 seconds.", []string{"loop"}, nil)
+	loadDesc = prometheus.NewDesc("voicebridge_event_loop_load",
+		"How busy an event loop is: 1 is all the time.", []string{"loop"}, nil)
+)
+
 // Describe implements prometheus.Collector.
-func (s *Server) Describe(ch chan<- *prometheus.Desc) { s.refused.Describe(ch) }
+func (s *Server) Describe(ch chan<- *prometheus.Desc) {
+	s.refused.Describe(ch)
+	ch <- lagDesc
+	ch <- loadDesc
+}
 
 // Collect implements prometheus.Collector.
-func (s *Server) Collect(ch chan<- prometheus.Metric) { s.refused.Collect(ch) }
+func (s *Server) Collect(ch chan<- prometheus.Metric) {
+	s.refused.Collect(ch)
+	for i, l := range s.loops {
+		name := strconv.Itoa(i)
+		ch <- prometheus.MustNewConstMetric(lagDesc, prometheus.GaugeValue, l.Lag().Seconds(), name)
+		ch <- prometheus.MustNewConstMetric(loadDesc, prometheus.GaugeValue, l.Load(), name)
+	}
+}
 
 // Doors are what the server answers, by pattern.
 func (s *Server) Doors() map[string]http.HandlerFunc {
@@ -269,22 +288,35 @@ func (s *Server) signed(r *http.Request, ad *control.Admission) (unsign func(), 
 	return s.cfg.Gate.Check(ad.Ticket.Account, account.Webhooks, h)
 }
 
-// fullLoop is how many connections a loop gets before the next one is used: the more
-// it has, the less each costs, as long as it is far from busy.
-const fullLoop = 512
+// fullLoop is how busy a loop becomes before the next one is used: the more it has to do, the less
+// each call costs, as long as it is far from busy.
+const fullLoop = 0.25
 
 // loop is the event loop for another call; nil: there is none.
 func (s *Server) loop() *ws.Loop {
 	var least *ws.Loop
-	few := 0
+	little := 0.
 	for _, l := range s.loops {
-		n := l.Len()
-		if n < fullLoop {
+		load := l.Load()
+		if load < fullLoop {
 			return l
 		}
-		if least == nil || n < few {
-			least, few = l, n
+		if least == nil || load < little {
+			least, little = l, load
 		}
 	}
 	return least
+}
+
+// stuckLoop is for how long a loop may not come round before the instance is not healthy.
+const stuckLoop = 5 * time.Second
+
+// Healthy returns an error where an event loop does not come round.
+func (s *Server) Healthy() error {
+	for i, l := range s.loops {
+		if d := l.Stuck(); d > stuckLoop {
+			return fmt.Errorf("event loop %d does not come round since %v", i, d.Round(time.Second))
+		}
+	}
+	return nil
 }

@@ -80,6 +80,7 @@ func (s agentSide) Writable() { s.writable(&s.toAgent) }
 func (s agentSide) Gone(err error) {
 	defer close(s.toAgent.gone)
 	defer s.guard()
+	s.below(err)
 	s.agentFailed(err)
 }
 

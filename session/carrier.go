@@ -24,6 +24,7 @@ func (s carrierSide) Writable() { s.writable(&s.toCarrier) }
 func (s carrierSide) Closed(end calls.End) {
 	defer close(s.toCarrier.gone)
 	defer s.guard()
+	s.below(end.Err)
 	s.finish(end.Cause, end.Err)
 }
 

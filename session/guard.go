@@ -1,6 +1,7 @@
 package session
 
 import (
+	"errors"
 	"fmt"
 	"runtime/debug"
 
@@ -23,6 +24,14 @@ func (s *Session) guard() {
 func (s *Session) guarded(do func()) {
 	defer s.guard()
 	do()
+}
+
+// below tells of a panic in one of the two connections, if that is how it has ended.
+func (s *Session) below(err error) {
+	var fault interface{ Panicked() (v any, stack []byte) }
+	if errors.As(err, &fault) {
+		s.Control.panicked(fault.Panicked())
+	}
 }
 
 // panicked tells of a panic, if somebody wants to know.

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"voicebridge/ws/meter"
 )
 
 // Loop waits for many connections at once, and reads from all that have something
@@ -29,6 +31,9 @@ type Loop struct {
 	stopped bool               // no connection is taken any more
 
 	stop bool // owned by the loop
+
+	born  time.Time // the meter's times count from it
+	meter meter.Meter
 }
 
 const (
@@ -53,7 +58,7 @@ func NewLoop() (*Loop, error) {
 		unix.Close(wake) // -1 where it is the one that failed
 		return nil, fmt.Errorf("WebSocket: event loop: %w", err)
 	}
-	l := &Loop{epoll: epoll, wake: wake, conns: map[int32]*Conn{}, done: make(chan struct{})}
+	l := &Loop{epoll: epoll, wake: wake, conns: map[int32]*Conn{}, done: make(chan struct{}), born: time.Now()}
 	go l.run()
 	return l, nil
 }
@@ -82,20 +87,34 @@ func (l *Loop) Len() int {
 	return len(l.conns)
 }
 
+// Load returns how busy the loop is: 1 is all the time.
+func (l *Loop) Load() float64 { return l.meter.Load(l.Len()) }
+
+// Lag returns how late the loop came, at most, to what waited for it in the last seconds.
+func (l *Loop) Lag() time.Duration { return l.meter.Lag(time.Since(l.born)) }
+
+// Stuck returns for how long the loop has not come round.
+func (l *Loop) Stuck() time.Duration { return l.meter.Stuck(time.Since(l.born)) }
+
 func (l *Loop) run() {
 	defer close(l.done)
 	buf := make([]byte, loopBuffer)
 	events := make([]unix.EpollEvent, loopEvents)
 	ready := make([]*Conn, loopEvents)
 	var yielded time.Time
+	conns := 0
+	l.meter.Begin(time.Since(l.born))
 	for {
+		l.meter.End(time.Since(l.born), conns)
 		n, err := unix.EpollWait(l.epoll, events, -1)
 		if err != nil && err != unix.EINTR {
 			panic(fmt.Sprintf("WebSocket: epoll_wait: %v", err)) // EBADF and the like: a bug
 		}
 		// A goroutine that the scheduler has not seen for 10 ms is taken for a busy one,
 		// and loses its processor at every wait from then on.
-		if now := time.Now(); now.Sub(yielded) > loopYield {
+		now := time.Now()
+		l.meter.Begin(now.Sub(l.born))
+		if now.Sub(yielded) > loopYield {
 			yielded = now
 			runtime.Gosched()
 		}
@@ -106,7 +125,7 @@ func (l *Loop) run() {
 		}
 		l.mu.Lock()
 		posts := l.posts
-		l.posts = nil
+		l.posts, conns = nil, len(l.conns)
 		for i := range max(n, 0) {
 			ready[i] = l.conns[events[i].Fd]
 		}

@@ -5,6 +5,7 @@ package ws
 import (
 	"errors"
 	"syscall"
+	"time"
 )
 
 // Loop is an event loop, which this system does not have.
@@ -18,6 +19,11 @@ func (*Loop) Close() {}
 
 // Len is how many connections the loop has.
 func (*Loop) Len() int { return 0 }
+
+// Load, Lag and Stuck tell how busy and how late it is.
+func (*Loop) Load() float64        { return 0 }
+func (*Loop) Lag() time.Duration   { return 0 }
+func (*Loop) Stuck() time.Duration { return 0 }
 
 func (*Loop) add(int, *Conn, bool) error { return errors.ErrUnsupported }
 func (*Loop) watch(int, bool) error      { return errors.ErrUnsupported }

@@ -133,6 +133,9 @@ type PanicError struct {
 
 func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
 
+// Panicked returns what the panic was, and where.
+func (e *PanicError) Panicked() (v any, stack []byte) { return e.Value, e.Stack }
+
 // CloseError is how the other side closed the connection.
 type CloseError struct {
 	Code   int

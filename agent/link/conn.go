@@ -192,7 +192,10 @@ func sendError(err error) error {
 // lost says how the connection ended.
 func (c *Conn) lost(err error) error {
 	cause := calls.AgentLost
+	var panicked *ws.PanicError
 	switch code := ws.CloseCode(err); {
+	case errors.As(err, &panicked):
+		cause = calls.BridgeFault
 	case ws.InGoodOrder(code):
 		cause = calls.AgentHangup
 	case errors.Is(err, ws.ErrSlow):

@@ -35,13 +35,15 @@ func (c *serveCmd) Run(ctx context.Context, out output) (err error) {
 		return err
 	}
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + int(cfg.Media.Loops)) // see ws.Loop
-	log, level, flush := cfg.Logger(os.Stderr)
-	defer flush()
+	logger := cfg.Logger(os.Stderr)
+	defer logger.Close()
+	log := logger.Logger
 	settings, closeAll, err := cfg.Bridge(log)
 	defer func() { err = errors.Join(err, closeAll()) }()
 	if err != nil {
 		return err
 	}
+	settings.LostLines = logger.Lost
 	server := bridge.New(settings)
 	certificate, err := cfg.NewCertificate(log)
 	if err != nil {
@@ -63,7 +65,7 @@ func (c *serveCmd) Run(ctx context.Context, out output) (err error) {
 		log.Info("metrics and health", "url", "http://"+admin.Addr().String()+"/metrics")
 	}
 	describe(log, server.Control(), &settings, public.Addr().String())
-	r := &reloader{path: c.Config, server: server, now: cfg, running: settings, level: level, certificate: certificate,
+	r := &reloader{path: c.Config, server: server, now: cfg, running: settings, level: logger.Level, certificate: certificate,
 		log: log}
 	stop := r.follow(ctx)
 	err = server.Serve(ctx, public, admin)
