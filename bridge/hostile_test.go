@@ -546,6 +546,19 @@ func TestHostileAgents(t *testing.T) {
 			t.Error("not told")
 		}
 	})
+	run(t, "commands without end", func(t *testing.T) {
+		_, attrs := carry(t, startAgent(t, func(_ context.Context, c *sim.AgentConn) error {
+			go listenOn(c)
+			for {
+				if err := c.Command(map[string]string{"type": "clear"}); err != nil {
+					return nil
+				}
+			}
+		}), calls.AgentProtocol, 1011)
+		if !strings.Contains(fmt.Sprint(attrs["err"]), "commands a second") {
+			t.Errorf("logged with %v", attrs["err"])
+		}
+	})
 }
 
 // listenOn reads until the bridge closes.

@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -341,5 +342,31 @@ func TestTurns(t *testing.T) {
 		}
 		other.Close()
 		c.Release()
+	}
+}
+
+// TestFresh: of what the other side does not read the system takes no more than that side's own
+// buffer holds, so that the rest is here, to be dropped.
+func TestFresh(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the system has no such bound")
+	}
+	taken := map[bool]int{}
+	for _, fresh := range []bool{false, true} {
+		for _, loop := range []bool{false, true} {
+			set := limits
+			set.Fresh = fresh
+			k := kind{loop: loop, client: true, limits: set}
+			c, in, other := k.start(t)
+			if err := other.(*net.TCPConn).SetReadBuffer(32 << 10); err != nil {
+				t.Fatal(err)
+			}
+			n := fill(t, c, in, func(int) []byte { return make([]byte, 640) })
+			taken[fresh] = max(taken[fresh], n*640)
+		}
+	}
+	t.Logf("%d bytes, fresh %d", taken[false], taken[true])
+	if taken[true] > taken[false]/4 {
+		t.Errorf("%d bytes are taken, %d without", taken[true], taken[false])
 	}
 }

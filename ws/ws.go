@@ -42,6 +42,9 @@ type Limits struct {
 	Write  time.Duration // for what was written to be taken by the other side
 	// Signs tells that pings and pongs count for Idle as messages do; they are asked for.
 	Signs bool
+	// Fresh has the system take no more than it can soon send: for what must not be old when it is
+	// read, and is dropped rather than that.
+	Fresh bool
 	// AnyOrigin lets web pages of all hosts connect: for sockets that ask for a token which a
 	// foreign page does not have.
 	AnyOrigin bool
@@ -150,6 +153,9 @@ func newConn(conn net.Conn, l *line, client bool, early []byte, limits Limits) *
 	c := &Conn{conn: conn, line: l, client: client, limits: limits, buf: early, born: time.Now(),
 		in: reader{server: !client, text: limits.Text, binary: limits.Binary, pieces: limits.Pieces}}
 	l.onDrained(c.pong)
+	if limits.Fresh && l.raw != nil {
+		_ = keepFresh(l.raw) // otherwise it is as without
+	}
 	if limits.Idle > 0 {
 		c.mu.Lock()
 		defer c.mu.Unlock()

@@ -168,7 +168,7 @@ func (d *Dialer) header(call *agent.Call) http.Header {
 func (d *Dialer) attempt(ctx context.Context, call *agent.Call) (_ *Conn, again bool, err error) {
 	dial, cancel := context.WithTimeout(ctx, d.cfg.Attempt)
 	defer cancel()
-	limits := ws.Limits{Write: d.cfg.Write}
+	limits := ws.Limits{Write: d.cfg.Write, Fresh: true}
 	limits.Text, limits.Binary = d.cfg.Protocol.Limits(d.url)
 	limits.Pieces = d.cfg.Dialect.Samples
 	conn, status, err := d.cfg.Dialer.Dial(dial, d.url.String(), d.cfg.Dialect.Subprotocols, d.header(call), limits)

@@ -64,7 +64,7 @@ func (in *incoming) accept(w http.ResponseWriter, r *http.Request) (*Conn, error
 			http.StatusUpgradeRequired)
 		return nil, errors.New("agent: no common subprotocol")
 	}
-	limits := ws.Limits{Write: in.Write, AnyOrigin: true, Pieces: in.Dialect.Samples}
+	limits := ws.Limits{Write: in.Write, AnyOrigin: true, Fresh: true, Pieces: in.Dialect.Samples}
 	limits.Text, limits.Binary = in.Protocol.Limits(r.URL)
 	conn, err := ws.Accept(w, r, in.Dialect.Subprotocols, limits)
 	if err != nil {

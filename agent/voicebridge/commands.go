@@ -17,8 +17,10 @@ import (
 
 // Limits of what an agent may say.
 const (
-	maxCommands = 50 // a second, and in a row
-	maxBadJSON  = 20 // in a row
+	maxCommands = 50   // a second, and in a row
+	floodRate   = 500  // beyond them, a second: more end the call
+	floodBurst  = 1000 // in a row
+	maxBadJSON  = 20   // in a row
 	maxID       = 64
 	maxName     = 128
 	keptIDs     = 64  // a command whose id is among the last ones is a repetition
@@ -121,9 +123,22 @@ func wavHeader(b []byte) int {
 	return min(len(b), 44) // the usual length
 }
 
-// command reads a text message. False means that there is nothing to do.
+// command reads a text message. False means that there is nothing to do. What is beyond the limit
+// is not even looked at.
 func (t *talk) command(data []byte, cmd *agent.Command) bool {
 	r := &reading{data: data, cmd: cmd}
+	if t.json {
+		if audio, ok := audioOf(data); ok {
+			return t.audio(r, audio)
+		}
+	}
+	switch {
+	case !t.commands.Allow():
+		return t.tooMany(r)
+	case len(data) > MaxText:
+		return r.fault("bad_field", "a text message of more than %d bytes must have type and audio, and little else",
+			MaxText)
+	}
 	var env envelope
 	err := json.Unmarshal(data, &env)
 	if err == nil && env.Type == "audio" && t.json {
@@ -131,14 +146,7 @@ func (t *talk) command(data []byte, cmd *agent.Command) bool {
 			r.ID = ""
 			return r.fault("bad_field", "audio must be a string")
 		}
-		return t.audio(r)
-	}
-	if !t.commands.Allow() {
-		if time.Since(t.limited) < time.Second {
-			return false
-		}
-		t.limited = time.Now()
-		return r.fault("rate_limited", "more than %d commands a second: some were ignored", maxCommands)
+		return t.audio(r, []byte(r.Audio))
 	}
 	var wrong *json.UnmarshalTypeError
 	switch {
@@ -160,6 +168,19 @@ func (t *talk) command(data []byte, cmd *agent.Command) bool {
 		return true
 	}
 	return t.known(r)
+}
+
+// tooMany refuses a message beyond the limit, and ends the call of an agent that goes on for long.
+func (t *talk) tooMany(r *reading) bool {
+	if !t.flood.Allow() {
+		r.cmd.Fatal = true
+		return r.fault("rate_limited", "far more than %d commands a second", maxCommands)
+	}
+	if time.Since(t.limited) < time.Second {
+		return false
+	}
+	t.limited = time.Now()
+	return r.fault("rate_limited", "more than %d commands a second: some were ignored", maxCommands)
 }
 
 // known reads a message of a type that is known.
@@ -337,10 +358,10 @@ func (t *talk) readReady(r *reading) bool {
 	return true
 }
 
-// audio reads a message of the JSON profile.
-func (t *talk) audio(r *reading) bool {
+// audio reads the audio of a message of the JSON profile.
+func (t *talk) audio(r *reading, text []byte) bool {
 	var err error
-	t.pcm, err = base64.StdEncoding.AppendDecode(t.pcm[:0], []byte(r.Audio))
+	t.pcm, err = base64.StdEncoding.AppendDecode(t.pcm[:0], text)
 	if err != nil {
 		return r.fault("bad_field", "audio is not base64")
 	}

@@ -117,7 +117,8 @@ func inJSON(u *url.URL) bool { return u.Query().Get("audio") == "json" }
 
 // NewTalk implements agent.Protocol.
 func (p *protocol) NewTalk(u *url.URL) agent.Talk {
-	t := &talk{json: inJSON(u), commands: rate.NewLimiter(maxCommands, maxCommands)}
+	t := &talk{json: inJSON(u), commands: rate.NewLimiter(maxCommands, maxCommands),
+		flood: rate.NewLimiter(floodRate, floodBurst)}
 	t.hears, t.speaks, _ = p.Formats(u) // checked before
 	return t
 }
@@ -140,8 +141,9 @@ type talk struct {
 	bad      int // messages in a row that were no JSON
 	ids      []string
 	commands *rate.Limiter
-	headed   bool      // the header of a WAV file has been complained of
-	limited  time.Time // when the agent was last told that it sends too much
+	flood    *rate.Limiter // of those beyond
+	headed   bool          // the header of a WAV file has been complained of
+	limited  time.Time     // when the agent was last told that it sends too much
 }
 
 // Formats implements agent.Talk.

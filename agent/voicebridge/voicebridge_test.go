@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/time/rate"
 
@@ -68,7 +69,8 @@ func TestFormats(t *testing.T) {
 
 func newTestTalk() *talk {
 	f := codec.Format{Encoding: codec.L16LE, Rate: 16000}
-	return &talk{json: true, hears: f, speaks: f, commands: rate.NewLimiter(rate.Inf, 0)}
+	return &talk{json: true, hears: f, speaks: f, commands: rate.NewLimiter(rate.Inf, 0),
+		flood: rate.NewLimiter(rate.Inf, 0)}
 }
 
 func TestCommands(t *testing.T) {
@@ -211,4 +213,64 @@ func FuzzCommand(f *testing.F) {
 			t.Fatalf("%q: %+v", data, cmd)
 		}
 	})
+}
+
+// TestAudioOf: audio in JSON is found in the usual ways to write it.
+func TestAudioOf(t *testing.T) {
+	for text, want := range map[string]string{
+		`{"type":"audio","audio":"AAAA"}`:                         "AAAA",
+		` { "audio" : "AA==" , "type" : "audio" } `:               "AA==",
+		`{"type":"audio","audio":"","n":-1.5e3,"x":null,"y":"z"}`: "",
+	} {
+		if got, ok := audioOf([]byte(text)); !ok || string(got) != want {
+			t.Errorf("%s: %q %v", text, got, ok)
+		}
+	}
+	for _, text := range []string{``, `{}`, `[]`, `{"type":"audio"}`, `{"audio":"AAAA"}`, `{"type":"mark","audio":"AAAA"}`,
+		`{"type":"audio","audio":"AA\u0041A"}`, `{"type":"audio","audio":["AAAA"]}`, `{"type":"audio","audio":"AAAA","x":{}}`,
+		`{"type":"audio","audio":"AAAA"`, `{"type":"audio","audio":"AA` + "\n" + `AA"}`, `{"type":"audio","audio":"AAAA",}`,
+		`{"a":1,"b":1,"c":1,"d":1,"e":1,"f":1,"g":1,"type":"audio","audio":"AAAA"}`, `{"type":"audio","audio":"AAAA","x":1x}`} {
+		if got, ok := audioOf([]byte(text)); ok {
+			t.Errorf("%s: %q", text, got)
+		}
+	}
+}
+
+// FuzzAudioOf: what the fast way reads, encoding/json reads the same.
+func FuzzAudioOf(f *testing.F) {
+	f.Add([]byte(`{"type":"audio","audio":"AAAA","n":12,"s":"x"}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		audio, ok := audioOf(b)
+		if !ok {
+			return
+		}
+		var m struct{ Type, Audio string }
+		if err := json.Unmarshal(b, &m); err != nil || m.Type != "audio" ||
+			m.Audio != strings.ToValidUTF8(string(audio), "\ufffd") && utf8.Valid(audio) {
+			t.Errorf("%q: %q, %+v, %v", b, audio, m, err)
+		}
+	})
+}
+
+// TestLongText: a text of more than the limit is audio, or is not looked at.
+func TestLongText(t *testing.T) {
+	talk, cmd := newTestTalk(), agent.Command{}
+	keys := `{"type":"audio","audio":"AAAA"` + strings.Repeat(`,"k":{}`, 20000) + `}`
+	if !talk.command([]byte(keys), &cmd) || cmd.Code != "bad_field" {
+		t.Errorf("%+v", cmd)
+	}
+	long := `{"type":"audio","audio":"` + strings.Repeat("AAAA", 50000) + `"}`
+	if cmd = (agent.Command{}); !talk.command([]byte(long), &cmd) || len(cmd.Audio) != 150000 {
+		t.Errorf("%v, %d bytes", cmd.Kind, len(cmd.Audio))
+	}
+}
+
+// BenchmarkAudioJSON is a second of audio at 16 kHz in a message.
+func BenchmarkAudioJSON(b *testing.B) {
+	talk, cmd := newTestTalk(), agent.Command{}
+	text := []byte(`{"type":"audio","audio":"` + strings.Repeat("AAAA", 32000/3) + `"}`)
+	b.SetBytes(int64(len(text)))
+	for b.Loop() {
+		talk.command(text, &cmd)
+	}
 }
