@@ -8,6 +8,7 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
+	"voicebridge/bench/markers"
 	"voicebridge/ws"
 )
 
@@ -119,20 +120,20 @@ func (b *books) gap(now, length time.Duration) {
 	b.at(now).Gaps++
 }
 
-func (b *books) marker(now time.Duration, f found) {
+func (b *books) marker(now time.Duration, f markers.Found) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.tally.Markers++
-	b.tally.MarkersLost += uint64(f.lost)
-	switch ms := f.extra.Milliseconds(); { // resampling moves them by a sample or two
+	b.tally.MarkersLost += uint64(f.Lost)
+	switch ms := f.Extra.Milliseconds(); { // resampling moves them by a sample or two
 	case ms >= 2:
 		b.tally.ExtraMS += ms
 	case ms <= -2:
 		b.tally.LostMS -= ms
 	}
-	b.record(delays, f.delay)
+	b.record(delays, f.Delay)
 	s := b.at(now)
-	s.DelayMS = max(s.DelayMS, float64(f.delay)/1e6)
+	s.DelayMS = max(s.DelayMS, float64(f.Delay)/1e6)
 }
 
 // lost notes that the bridge has ended a call.

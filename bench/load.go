@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"voicebridge/bench/markers"
 	"voicebridge/codec"
 	"voicebridge/providers"
 	"voicebridge/ws"
@@ -73,6 +74,8 @@ type Load struct {
 	Duration time.Duration // of the measuring
 	Digits   float64       // pressed in a call and second
 	Idle     bool          // the carriers send no audio
+	// Hostile are calls beside the others, by what they do: see HostileKinds.
+	Hostile map[Behaviour]int
 	// Progress, if not nil, is told a few times a second what goes on.
 	Progress func(what string, part float64)
 }
@@ -167,6 +170,7 @@ type loadCall struct {
 	digits float64
 	idle   bool
 	conn   *ws.Conn
+	raw    net.Conn // of one that pours; otherwise nil
 	peer   providers.Peer
 	over   chan struct{} // closed when its connection has ended
 
@@ -182,8 +186,8 @@ type loadCall struct {
 	stuck    bool
 	ended    bool
 	leaving  bool // the caller hangs up
-	voice    *markers
-	detector detector
+	voice    *markers.Markers
+	detector markers.Detector
 	reached  bool // the agent has been told of the call
 	playing  bool
 	buffered int   // bytes to be played
@@ -204,7 +208,7 @@ func (g *Generator) dial(ctx context.Context, l *Load, i int, url func(*provider
 	c := &loadCall{
 		g: g, line: line, agent: pick(l.Agents, i), number: int(n), length: l.Length, digits: l.Digits, idle: l.Idle,
 		id: fmt.Sprintf("CA%032x", n), peer: line.Spec.NewPeer(), over: make(chan struct{}),
-		voice: newMarkers(line.Spec.Start(line.Format).In), detector: newDetector(newMarkers(line.Format)),
+		voice: markers.New(line.Spec.Start(line.Format).In), detector: markers.NewDetector(markers.New(line.Format)),
 		ring: rand.New(rand.NewPCG(n, 0)),
 	}
 	if c.agent == EchoAgent { // what a slow one does to its own call is its own doing
@@ -214,7 +218,14 @@ func (g *Generator) dial(ctx context.Context, l *Load, i int, url func(*provider
 	g.calls[c.id] = c
 	g.mu.Unlock()
 	c.begun = g.now()
-	conn, _, err := ws.Dial(ctx, url(line.Spec), nil, http.Header{}, loadLimits)
+	var dialer ws.Dialer
+	if c.agent == TinyCaller {
+		dialer.Net = func(ctx context.Context, network, address string) (conn net.Conn, err error) {
+			c.raw, err = new(net.Dialer).DialContext(ctx, network, address)
+			return c.raw, err
+		}
+	}
+	conn, _, err := dialer.Dial(ctx, url(line.Spec), nil, http.Header{}, loadLimits)
 	if err != nil {
 		g.forget(c)
 		return nil, err
@@ -240,6 +251,17 @@ func (g *Generator) dial(ctx context.Context, l *Load, i int, url func(*provider
 			g.forget(c)
 			return nil, err
 		}
+	}
+	if c.agent == TinyCaller {
+		conn.Serve(nil, c)
+		frame, err := c.tiny(&start)
+		if err != nil {
+			g.books.complain(err)
+			conn.Close(ws.CloseNormal, "")
+			return c, nil
+		}
+		go pour(c.raw, frame) // ends with the connection
+		return c, nil
 	}
 	conn.Serve(g.loops[c.number%len(g.loops)], c)
 	g.pacers[c.number%len(g.pacers)].add(c)
@@ -318,15 +340,12 @@ func (c *loadCall) tick(now time.Duration) bool {
 		return true
 	}
 	stuck := c.stuck
-	payload, marker := c.voice.frame(c.frames)
+	payload, marker := c.voice.Frame(c.frames)
 	at := time.Duration(c.frames) * codec.FrameTime
 	if marker >= 0 && c.expected < 0 && !stuck {
-		if len(c.detector.sent) >= markerCount/2 { // they would be taken for others
-			c.detector.sent = c.detector.sent[:copy(c.detector.sent, c.detector.sent[1:])]
+		if c.detector.Sent(marker, now, int64(c.frames*c.line.Format.FrameSamples())) {
 			c.g.books.count(func(b *tally) { b.MarkersLost++ })
 		}
-		c.detector.sent = append(c.detector.sent,
-			sentMarker{marker, now, int64(c.frames * c.line.Format.FrameSamples())})
 	}
 	c.frames++
 	c.play(now)
@@ -410,7 +429,7 @@ func (c *loadCall) Message(binary bool, data []byte) {
 		if c.expected >= 0 {
 			return
 		}
-		if f, ok := c.detector.hear(now, cmd.Audio); ok {
+		if f, ok := c.detector.Hear(now, cmd.Audio); ok {
 			b.marker(now, f)
 		}
 	case providers.CommandMark:
@@ -437,7 +456,9 @@ func (c *loadCall) Closed(err error) {
 	c.mu.Lock()
 	if !c.ended {
 		c.ended = true
-		c.g.books.lost(err)
+		if !c.hostile() {
+			c.g.books.lost(err)
+		}
 	}
 	c.mu.Unlock()
 	c.conn.Close(ws.CloseNormal, "")

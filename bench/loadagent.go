@@ -31,7 +31,8 @@ func (g *Generator) agent(w http.ResponseWriter, r *http.Request) {
 	if !mirror {
 		protocols = voicebridge.Dialect.Subprotocols
 	}
-	conn, err := ws.Accept(w, r, protocols, loadLimits)
+	visible := &seen{ResponseWriter: w}
+	conn, err := ws.Accept(visible, r, protocols, loadLimits)
 	if err != nil {
 		g.books.complain(err)
 		return
@@ -58,6 +59,11 @@ func (g *Generator) agent(w http.ResponseWriter, r *http.Request) {
 		}
 		if e.call != nil && e.call.agent == SlowAgent {
 			e.slow()
+			return
+		}
+		if e.call != nil && floods[e.call.agent] != nil {
+			conn.Serve(nil, e)
+			pour(visible.conn, floods[e.call.agent])
 			return
 		}
 	}

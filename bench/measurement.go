@@ -337,11 +337,13 @@ type fleet struct {
 
 	mu    sync.Mutex
 	live  map[*loadCall]struct{}
+	foes  map[*loadCall]struct{} // hostile ones
 	group sync.WaitGroup
 }
 
 func newFleet(ctx context.Context, g *Generator, l *Load, t *Target) *fleet {
-	f := &fleet{g: g, load: l, target: t, live: map[*loadCall]struct{}{}, next: time.Now()}
+	f := &fleet{g: g, load: l, target: t, live: map[*loadCall]struct{}{},
+		foes: map[*loadCall]struct{}{}, next: time.Now()}
 	f.ctx, f.stop = context.WithCancel(ctx)
 	return f
 }
@@ -404,6 +406,7 @@ func (f *fleet) ramp(progress func(string, float64)) error {
 	if f.size() == 0 && f.load.Length == 0 {
 		return f.blame("takes no calls")
 	}
+	f.hostility()
 	return nil
 }
 
@@ -467,11 +470,14 @@ func (f *fleet) hangup() error {
 	for c := range f.live {
 		live = append(live, c)
 	}
+	f.stop() // no hostile one begins any more
+	for c := range f.foes {
+		c.cutOff()
+	}
 	f.mu.Unlock()
 	for _, c := range live {
 		c.hangup()
 	}
-	f.stop()
 	ended := make(chan struct{})
 	go func() {
 		f.group.Wait()

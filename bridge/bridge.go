@@ -101,8 +101,8 @@ type Bridge struct {
 // New makes a bridge; it listens nowhere yet.
 func New(cfg Config) *Bridge {
 	if most := callsFor(openFiles()); most > 0 && most < cfg.Limits.Calls {
-		cfg.Log.Warn("there are not enough descriptors for limits.calls: raise ulimit -n", "limits.calls", cfg.Limits.Calls,
-			"descriptors", openFiles(), "calls", most)
+		cfg.Log.Warn("there are not enough descriptors for limits.calls: raise ulimit -n", "limits.calls",
+			cfg.Limits.Calls, "descriptors", openFiles(), "calls", most)
 		cfg.Limits.Calls = most
 	}
 	b := &Bridge{cfg: cfg, strays: rate.NewLimiter(1, 1), control: control.New(control.Config{
@@ -139,10 +139,10 @@ func New(cfg Config) *Bridge {
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		b.control.Totals(), webhooks, b.media)
 	if cfg.LostLines != nil {
-		b.metrics.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "voicebridge_log_lines_lost_total",
-			Help: "Lines of the log that were lost because nobody read it."}, func() float64 {
-			return float64(cfg.LostLines())
-		}))
+		b.metrics.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "voicebridge_log_lines_lost_total",
+			Help: "Lines of the log that were lost because nobody read it.",
+		}, func() float64 { return float64(cfg.LostLines()) }))
 	}
 	if b.transfers != nil {
 		b.metrics.MustRegister(b.transfers)

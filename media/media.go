@@ -83,7 +83,8 @@ func New(cfg Config) *Server {
 
 var (
 	lagDesc = prometheus.NewDesc("voicebridge_event_loop_lag_seconds",
-		"How late an event loop came to what waited for it, at most, in the last 5 to 10 seconds.", []string{"loop"}, nil)
+		"How late an event loop came to what waited for it, at most, in the last 5 to 10 seconds.", []string{"loop"},
+		nil)
 	loadDesc = prometheus.NewDesc("voicebridge_event_loop_load",
 		"How busy an event loop is: 1 is all the time.", []string{"loop"}, nil)
 )

@@ -20,6 +20,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"voicebridge/ws/frame"
 
 	"github.com/gorilla/websocket"
 )
@@ -361,12 +362,12 @@ func TestPieces(t *testing.T) {
 	everyKind(t, limits, func(t *testing.T, k kind) {
 		_, in, other := k.start(t)
 		var all []byte
-		all = append(all, k.frame(opText, "Hä")...)
-		all = append(all, k.frame(0x80|opPing, "are you there")...)
-		all = append(all, k.frame(opContinue, "")...)
-		all = append(all, k.frame(opContinue, "h!\xC3")...)
-		all = append(all, k.frame(0x80|opContinue, "\xA4")...)
-		all = append(all, k.frame(0x80|opBinary, strings.Repeat("b", 300))...)
+		all = append(all, k.frame(frame.Text, "Hä")...)
+		all = append(all, k.frame(0x80|frame.Ping, "are you there")...)
+		all = append(all, k.frame(frame.Continue, "")...)
+		all = append(all, k.frame(frame.Continue, "h!\xC3")...)
+		all = append(all, k.frame(0x80|frame.Continue, "\xA4")...)
+		all = append(all, k.frame(0x80|frame.Binary, strings.Repeat("b", 300))...)
 		pieces := make([][]byte, len(all))
 		for i := range all {
 			pieces[i] = all[i : i+1]
@@ -407,21 +408,21 @@ func TestBroken(t *testing.T) {
 			bytes []byte
 			code  int
 		}{
-			"reserved bits":             {k.frame(0xC0|opText, "x"), closeBroken},
+			"reserved bits":             {k.frame(0xC0|frame.Text, "x"), closeBroken},
 			"unknown opcode":            {k.frame(0x83, "x"), closeBroken},
 			"unknown control":           {k.frame(0x8B, "x"), closeBroken},
-			"masked the wrong way":      {swapped.frame(0x80|opText, "x"), closeBroken},
-			"long ping":                 {k.frame(0x80|opPing, strings.Repeat("x", 126)), closeBroken},
-			"ping in fragments":         {k.frame(opPing, "x"), closeBroken},
-			"fragment of nothing":       {k.frame(0x80|opContinue, "x"), closeBroken},
-			"message within a message":  {append(k.frame(opText, "x"), k.frame(0x80|opText, "x")...), closeBroken},
-			"close code of one byte":    {k.frame(0x80|opClose, "x"), closeBroken},
-			"close code not to be sent": {k.frame(0x80|opClose, "\x03\xEE"), closeBroken},
-			"close reason not UTF-8":    {k.frame(0x80|opClose, "\x03\xE8\xFF"), closeBroken},
-			"text not UTF-8":            {k.frame(0x80|opText, "x\xFF"), CloseBadText},
-			"too long":                  {k.frame(0x80|opBinary, long), CloseTooLarge},
-			"too long by its header":    {k.frame(0x80|opText, long)[:14], CloseTooLarge},
-			"too long in fragments": {append(k.frame(opText, long[:1<<16]), k.frame(0x80|opContinue, "x")...),
+			"masked the wrong way":      {swapped.frame(0x80|frame.Text, "x"), closeBroken},
+			"long ping":                 {k.frame(0x80|frame.Ping, strings.Repeat("x", 126)), closeBroken},
+			"ping in fragments":         {k.frame(frame.Ping, "x"), closeBroken},
+			"fragment of nothing":       {k.frame(0x80|frame.Continue, "x"), closeBroken},
+			"message within a message":  {append(k.frame(frame.Text, "x"), k.frame(0x80|frame.Text, "x")...), closeBroken},
+			"close code of one byte":    {k.frame(0x80|frame.Close, "x"), closeBroken},
+			"close code not to be sent": {k.frame(0x80|frame.Close, "\x03\xEE"), closeBroken},
+			"close reason not UTF-8":    {k.frame(0x80|frame.Close, "\x03\xE8\xFF"), closeBroken},
+			"text not UTF-8":            {k.frame(0x80|frame.Text, "x\xFF"), CloseBadText},
+			"too long":                  {k.frame(0x80|frame.Binary, long), CloseTooLarge},
+			"too long by its header":    {k.frame(0x80|frame.Text, long)[:14], CloseTooLarge},
+			"too long in fragments": {append(k.frame(frame.Text, long[:1<<16]), k.frame(0x80|frame.Continue, "x")...),
 				CloseTooLarge},
 			"a length of two bytes too long": {append([]byte{0x82, k.frame(0, "")[1] | 126, 0, 125}, make([]byte, 129)...),
 				closeBroken},
@@ -435,7 +436,7 @@ func TestBroken(t *testing.T) {
 				if _, err := other.Write(c.bytes); err != nil {
 					t.Fatal(err)
 				}
-				_, _ = other.Write(k.frame(0x80|opText, "later")) // it may be refused
+				_, _ = other.Write(k.frame(0x80|frame.Text, "later")) // it may be refused
 				if err := get(t, in.closed, "end"); CloseCode(err) != 0 || IsTimeout(err) {
 					t.Errorf("ended with %v", err)
 				}
@@ -458,8 +459,8 @@ func TestTheirClose(t *testing.T) {
 	everyKind(t, limits, func(t *testing.T, k kind) {
 		for payload, want := range map[string]int{"": closeNone, "\x03\xE8bye": CloseNormal, "\x0F\xA0": 4000} {
 			_, in, other := k.start(t)
-			if _, err := other.Write(append(k.frame(0x80|opText, "last"),
-				k.frame(0x80|opClose, payload)...)); err != nil {
+			if _, err := other.Write(append(k.frame(0x80|frame.Text, "last"),
+				k.frame(0x80|frame.Close, payload)...)); err != nil {
 				t.Fatal(err)
 			}
 			if err := get(t, in.closed, "end"); CloseCode(err) != want {
@@ -549,7 +550,7 @@ func TestSlowPeer(t *testing.T) {
 			copy(message, fmt.Sprintf("%08d", n))
 			return message
 		})
-		if _, err := other.Write(append(k.frame(0x80|opPing, ""), k.frame(0x80|opText, "hello")...)); err != nil {
+		if _, err := other.Write(append(k.frame(0x80|frame.Ping, ""), k.frame(0x80|frame.Text, "hello")...)); err != nil {
 			t.Fatal(err)
 		}
 		if got := get(t, in.messages, "message"); got != "false hello" {
@@ -597,11 +598,11 @@ func TestIdle(t *testing.T) {
 		begun := time.Now()
 		c, in, other := k.start(t)
 		<-time.After(150 * time.Millisecond)
-		if _, err := other.Write(k.frame(0x80|opText, "x")); err != nil {
+		if _, err := other.Write(k.frame(0x80|frame.Text, "x")); err != nil {
 			t.Fatal(err)
 		}
 		<-time.After(200 * time.Millisecond)
-		if _, err := other.Write(k.frame(0x80|opPing, "")); err != nil {
+		if _, err := other.Write(k.frame(0x80|frame.Ping, "")); err != nil {
 			t.Fatal(err)
 		}
 		err := get(t, in.closed, "end")
@@ -624,7 +625,7 @@ func TestHandover(t *testing.T) {
 		c, other := k.open(t)
 		var all []byte
 		for i := range 20 {
-			all = append(all, k.frame(0x80|opText, fmt.Sprint(i))...)
+			all = append(all, k.frame(0x80|frame.Text, fmt.Sprint(i))...)
 		}
 		part := len(all) - 1 // the last one is not whole
 		if _, err := other.Write(all[:part]); err != nil {
@@ -723,7 +724,7 @@ func TestConnAllocations(t *testing.T) {
 				defer l.Close()
 			}
 			c.Serve(l, e)
-			frame, buf := k.frame(0x80|opBinary, strings.Repeat("x", 400)), make([]byte, 1024)
+			frame, buf := k.frame(0x80|frame.Binary, strings.Repeat("x", 400)), make([]byte, 1024)
 			for range 10 {
 				k.exchange(t, other, frame, buf)
 			}

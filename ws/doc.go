@@ -5,13 +5,14 @@
 // has each message given to a Handler: by an event loop, which serves many
 // connections on one goroutine, or by a goroutine of the connection's own where
 // there is no loop. Both run the same framing over the same line, so that they
-// behave alike. Only the handshakes are left to a library. Package dial makes the connections below them.
+// behave alike. Only the handshakes are left to a library. Package dial makes the connections below them; package
+// meter tells how busy a loop is.
 //
 // # How it is built
 //
 //	Handler   what a user of the package is: Message, Writable, Closed
 //	Conn      messages, pings, close codes, limits            ws.go, read.go
-//	reader    frames of RFC 6455, taken apart as they come    frame.go
+//	frame     frames of RFC 6455, taken apart as they come    frame/
 //	(TLS)     where the URL is wss://, between the two
 //	line      bytes; writes never wait                        line.go
 //	Loop      tells lines what they can do                    loop_linux.go
@@ -21,11 +22,20 @@
 // written runs downwards on whatever goroutine calls Put. The two meet in the line,
 // under its lock, and nowhere else.
 //
+// # Turns
+//
+// An event loop works for one connection for a fifth of a millisecond. Whoever needs more (it sends
+// all that is taken, or what takes long) is not listened to any more, and waits in a queue: its
+// head has another turn each time that the loop comes round, and all who wait have a quarter of the
+// loop's time together. So the others are late by one turn, however many there are.
+//
 // # Locks
 //
-// Three, in this order; none is held while a Handler is called, and none over a system
+// Four, in this order; none is held while a Handler is called, and none over a system
 // call that can wait:
 //
+//   - Conn.out orders what is written: nothing follows the close message. It is held over a write,
+//     which does not wait.
 //   - Conn.mu guards the timers and the pong that is owed. It is held for a few
 //     assignments.
 //   - line.mu guards what is kept because the other side did not take it. It is held

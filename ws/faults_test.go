@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"voicebridge/ws/frame"
 )
 
 // heard is a Handler made of functions.
@@ -40,11 +41,11 @@ func newTestLoop(t *testing.T) *Loop {
 // TestFlood: a connection that sends without end does not keep the loop from the
 // others.
 func TestFlood(t *testing.T) {
-	for name, frame := range map[string]struct {
+	for name, fl := range map[string]struct {
 		op      byte
 		payload string
 		work    time.Duration
-	}{"pings": {opPing, "", 0}, "messages": {opText, `{"type":"ping","id":"12345678901234567890"}`,
+	}{"pings": {frame.Ping, "", 0}, "messages": {frame.Text, `{"type":"ping","id":"12345678901234567890"}`,
 		5 * time.Microsecond}} {
 		t.Run(name, func(t *testing.T) {
 			l := newTestLoop(t)
@@ -53,11 +54,11 @@ func TestFlood(t *testing.T) {
 			victim, other := k.open(t)
 			got := make(chan time.Time, 100)
 			flood.Serve(l, &heard{message: func() {
-				for end := time.Now().Add(frame.work); time.Now().Before(end); {
+				for end := time.Now().Add(fl.work); time.Now().Before(end); {
 				}
 			}})
 			victim.Serve(l, &heard{message: func() { got <- time.Now() }})
-			block := []byte(strings.Repeat(string(k.frame(0x80|frame.op, frame.payload)), 10000))
+			block := []byte(strings.Repeat(string(k.frame(0x80|fl.op, fl.payload)), 10000))
 			go io.Copy(io.Discard, from)
 			flooding := make(chan struct{})
 			go func() {
@@ -68,7 +69,7 @@ func TestFlood(t *testing.T) {
 			<-time.After(100 * time.Millisecond)
 			for range 5 {
 				at := time.Now()
-				if _, err := other.Write(k.frame(0x80|opText, "x")); err != nil {
+				if _, err := other.Write(k.frame(0x80|frame.Text, "x")); err != nil {
 					t.Fatal(err)
 				}
 				if d := get(t, got, "message").Sub(at); d > time.Second {
@@ -94,11 +95,11 @@ func TestLatePost(t *testing.T) {
 	second, other2 := k.open(t)
 	first.Serve(l, h)
 	second.Serve(l, h)
-	if _, err := other1.Write(k.frame(0x80|opText, "x")); err != nil {
+	if _, err := other1.Write(k.frame(0x80|frame.Text, "x")); err != nil {
 		t.Fatal(err)
 	}
 	<-busy
-	if _, err := other2.Write(k.frame(0x80|opText, "x")); err != nil {
+	if _, err := other2.Write(k.frame(0x80|frame.Text, "x")); err != nil {
 		t.Fatal(err)
 	}
 	<-time.After(20 * time.Millisecond) // for the kernel: the next wake-up has the message, then the post
@@ -138,7 +139,7 @@ func TestIdleDuringServe(t *testing.T) {
 	quick.Idle = 100 * time.Millisecond
 	k := kind{loop: true, limits: quick}
 	c, other := k.open(t)
-	if _, err := other.Write(append(k.frame(0x80|opText, "one"), k.frame(0x80|opText, "two")...)); err != nil {
+	if _, err := other.Write(append(k.frame(0x80|frame.Text, "one"), k.frame(0x80|frame.Text, "two")...)); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := c.Read(); err != nil {
@@ -172,7 +173,7 @@ func TestWriteLost(t *testing.T) {
 		lost := make(chan error, 1)
 		go func() { lost <- c.Write(true, make([]byte, 1<<14)) }()
 		<-time.After(20 * time.Millisecond)
-		if _, err := other.Write(k.frame(0x80|opClose, "\x03\xE8")); err != nil {
+		if _, err := other.Write(k.frame(0x80|frame.Close, "\x03\xE8")); err != nil {
 			t.Fatal(err)
 		}
 		if err := get(t, lost, "end of the write"); err == nil {

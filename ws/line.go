@@ -31,6 +31,7 @@ type line struct {
 	loop    *Loop
 	fd      int
 	watched bool // the loop tells of it
+	deaf    bool // but not that there is something to read
 
 	// Arguments and results of try, here so that its closure need not be made anew.
 	trying  []byte
@@ -132,7 +133,7 @@ func (l *line) keep(b []byte) {
 		l.sending = true
 		go l.send() // ends when all has gone, or the line
 	case l.watched:
-		if err := l.loop.watch(l.fd, true); err != nil {
+		if err := l.loop.watch(l.fd, interest{!l.deaf, true}); err != nil {
 			l.fail(err)
 		}
 	}
@@ -286,7 +287,7 @@ func (l *line) flush() {
 		l.mu.Unlock()
 		return
 	}
-	if err := l.loop.watch(l.fd, false); err != nil {
+	if err := l.loop.watch(l.fd, interest{!l.deaf, false}); err != nil {
 		l.fail(err)
 	}
 	l.gone()
@@ -373,6 +374,19 @@ func (l *line) interrupt(c *Conn) {
 	}
 }
 
+// listen has the event loop tell, or not, that there is something to read.
+func (l *line) listen(on bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed || !l.watched || l.deaf == !on {
+		return
+	}
+	l.deaf = !on
+	if err := l.loop.watch(l.fd, interest{on, len(l.kept) > 0}); err != nil {
+		l.fail(err)
+	}
+}
+
 // attach has the event loop tell of the line.
 func (l *line) attach(c *Conn) error {
 	l.mu.Lock()
@@ -381,7 +395,7 @@ func (l *line) attach(c *Conn) error {
 		return net.ErrClosed
 	}
 	l.watched = true
-	return l.loop.add(l.fd, c, len(l.kept) > 0)
+	return l.loop.add(l.fd, c, interest{true, len(l.kept) > 0})
 }
 
 // Close ends the line.

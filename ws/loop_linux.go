@@ -30,7 +30,10 @@ type Loop struct {
 	posts   []func(buf []byte) // to be run by the loop
 	stopped bool               // no connection is taken any more
 
-	stop bool // owned by the loop
+	// Owned by the loop.
+	stop  bool
+	queue []*Conn       // that wait for a turn
+	after time.Duration // when the first of them has it
 
 	born  time.Time // the meter's times count from it
 	meter meter.Meter
@@ -106,7 +109,7 @@ func (l *Loop) run() {
 	l.meter.Begin(time.Since(l.born))
 	for {
 		l.meter.End(time.Since(l.born), conns)
-		n, err := unix.EpollWait(l.epoll, events, -1)
+		n, err := unix.EpollWait(l.epoll, events, l.wait())
 		if err != nil && err != unix.EINTR {
 			panic(fmt.Sprintf("WebSocket: epoll_wait: %v", err)) // EBADF and the like: a bug
 		}
@@ -146,6 +149,7 @@ func (l *Loop) run() {
 		for _, f := range posts {
 			f(buf)
 		}
+		l.turns(buf)
 		if l.stop {
 			l.end()
 			return
@@ -171,14 +175,51 @@ func (l *Loop) end() {
 	unix.Close(l.wake)
 }
 
-func interest(out bool) uint32 {
-	if out {
-		return unix.EPOLLIN | unix.EPOLLOUT
+// waits has a connection wait for its turn; only the loop calls it.
+func (l *Loop) waits(c *Conn) { l.queue = append(l.queue, c) }
+
+// others is how much more of the loop's time is left to the others than those have that wait for
+// turns.
+const others = 3
+
+// wait is how long the loop may wait for something to come, in milliseconds; -1: any time.
+func (l *Loop) wait() int {
+	if len(l.queue) == 0 {
+		return -1
 	}
-	return unix.EPOLLIN
+	return int(max(0, l.after-time.Since(l.born)+time.Millisecond-1) / time.Millisecond)
 }
 
-func (l *Loop) add(fd int, c *Conn, out bool) error {
+// turns gives the connection a turn that has waited longest for one, if it is time.
+func (l *Loop) turns(buf []byte) {
+	began := time.Duration(0)
+	if len(l.queue) > 0 {
+		began = time.Since(l.born)
+	}
+	if len(l.queue) == 0 || began < l.after {
+		return
+	}
+	c := l.queue[0]
+	l.queue = l.queue[:copy(l.queue, l.queue[1:])]
+	c.serveTurn(buf)
+	end := time.Since(l.born)
+	l.after = end + others*(end-began)
+}
+
+// interest is what the loop tells of.
+type interest struct{ in, out bool }
+
+func (i interest) events() (bits uint32) {
+	if i.in {
+		bits |= unix.EPOLLIN
+	}
+	if i.out {
+		bits |= unix.EPOLLOUT
+	}
+	return bits
+}
+
+func (l *Loop) add(fd int, c *Conn, i interest) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.stopped {
@@ -186,17 +227,17 @@ func (l *Loop) add(fd int, c *Conn, out bool) error {
 	}
 	l.conns[int32(fd)] = c
 	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd,
-		&unix.EpollEvent{Events: interest(out), Fd: int32(fd)}); err != nil {
+		&unix.EpollEvent{Events: i.events(), Fd: int32(fd)}); err != nil {
 		delete(l.conns, int32(fd))
 		return &net.OpError{Op: "watch", Net: "tcp", Err: err}
 	}
 	return nil
 }
 
-// watch changes whether the loop tells that a connection can be written to.
-func (l *Loop) watch(fd int, out bool) error {
+// watch changes what the loop tells of.
+func (l *Loop) watch(fd int, i interest) error {
 	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_MOD, fd,
-		&unix.EpollEvent{Events: interest(out), Fd: int32(fd)}); err != nil {
+		&unix.EpollEvent{Events: i.events(), Fd: int32(fd)}); err != nil {
 		return &net.OpError{Op: "watch", Net: "tcp", Err: err}
 	}
 	return nil

@@ -25,11 +25,15 @@ func (*Loop) Load() float64        { return 0 }
 func (*Loop) Lag() time.Duration   { return 0 }
 func (*Loop) Stuck() time.Duration { return 0 }
 
-func (*Loop) add(int, *Conn, bool) error { return errors.ErrUnsupported }
-func (*Loop) watch(int, bool) error      { return errors.ErrUnsupported }
-func (*Loop) remove(int) error           { return errors.ErrUnsupported }
+// interest is what the loop tells of.
+type interest struct{ in, out bool }
+
+func (*Loop) add(int, *Conn, interest) error { return errors.ErrUnsupported }
+func (*Loop) watch(int, interest) error      { return errors.ErrUnsupported }
+func (*Loop) remove(int) error               { return errors.ErrUnsupported }
 
 func (*Loop) post(func([]byte)) {}
+func (*Loop) waits(*Conn)       {}
 
 func detach(syscall.RawConn) (int, error) { return -1, errors.ErrUnsupported }
 func shutdown(int)                        {}

@@ -1,7 +1,6 @@
 package ws
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +8,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"time"
+	"voicebridge/ws/frame"
 )
 
 // What comes: taking messages apart, and the end of a connection.
@@ -21,7 +21,7 @@ func (c *Conn) Read() (binary bool, data []byte, err error) {
 			op, data := c.next(c.now())
 			if op != 0 {
 				c.pong()
-				return op == opBinary, data, nil
+				return op == frame.Binary, data, nil
 			}
 		}
 		c.pong()
@@ -42,27 +42,27 @@ func (c *Conn) Read() (binary bool, data []byte, err error) {
 // next takes the next piece of c.buf, and gives the message that it completes. op
 // is 0 where there is none.
 func (c *Conn) next(now int64) (op byte, data []byte) {
-	n, op, data, err := c.in.take(c.buf)
+	n, op, data, err := c.in.Take(c.buf)
 	c.buf = c.buf[n:]
 	if err != nil {
 		c.refuse(err)
 		return 0, nil
 	}
-	if op >= opText && op <= opClose && c.pinged { // a ping is answered before what comes after it
+	if op >= frame.Text && op <= frame.Close && c.pinged { // a ping is answered before what comes after it
 		c.pinged = false
 		c.pong()
 	}
 	switch op {
-	case opText, opBinary:
+	case frame.Text, frame.Binary:
 		c.alive.Store(now)
 		c.heard.Store(now)
 		return op, data
-	case opPing:
+	case frame.Ping:
 		c.alive.Store(now)
 		c.owe(data)
-	case opPong:
+	case frame.Pong:
 		c.alive.Store(now)
-	case opClose:
+	case frame.Close:
 		c.closedBy(data)
 	}
 	return 0, nil
@@ -85,10 +85,10 @@ func (c *Conn) pong() {
 		return
 	}
 	c.owes = false
-	var data [maxControl]byte
+	var data [frame.MaxControl]byte
 	n := copy(data[:], c.owed)
 	c.mu.Unlock()
-	_, _ = c.put(opPong, data[:n]) // a failure shows where it is read
+	_, _ = c.put(frame.Pong, data[:n]) // a failure shows where it is read
 }
 
 // refuse ends the connection because of what came.
@@ -106,7 +106,7 @@ func (c *Conn) refuse(err error) {
 
 // closedBy takes the other side's close message, and answers it.
 func (c *Conn) closedBy(data []byte) {
-	code, reason, err := closing(data)
+	code, reason, err := frame.Closing(data)
 	if err != nil {
 		c.refuse(err)
 		return
@@ -153,7 +153,7 @@ func (c *Conn) Serve(loop *Loop, h Handler) {
 	if err := c.line.attach(c); err != nil {
 		c.over(err)
 	} else { // the descriptor does not show what TLS, or the first turn, has left
-		loop.post(c.resume)
+		loop.post(c.readable)
 	}
 }
 
@@ -215,49 +215,65 @@ func (c *Conn) tellClosed() {
 	c.handler.Closed(c.err)
 }
 
-// turn is how long an event loop works for one connection before the others have theirs: they are
-// 128 in a busy loop, and should not be late by more than a few milliseconds because of eight that
-// send all that they can.
+// turn is how long an event loop works for one connection before the others have theirs. Whoever
+// needs more waits in a queue, of which one is served each time that the loop comes round: however
+// many send all that they can, the others are late by one turn, or one message that takes longer.
 const turn = 200 * time.Microsecond
 
 // feed takes apart what was read by an event loop, for a turn. What is left then is kept: copied,
-// unless it has been.
-func (c *Conn) feed(kept bool) {
-	began := c.now()
-	for now := began; len(c.buf) > 0 && c.err == nil; now = c.now() {
-		if now-began > int64(turn) {
-			if c.rest = c.buf; !kept {
-				c.rest = bytes.Clone(c.buf)
-			}
-			break
-		}
+// unless it has been. It reports whether all of the turn was needed.
+func (c *Conn) feed(kept bool) (long bool) {
+	now := c.now()
+	for end := now + int64(turn); len(c.buf) > 0 && c.err == nil && !long; long = now > end {
 		if op, data := c.next(now); op != 0 {
-			c.give(op == opBinary, data)
+			c.give(op == frame.Binary, data)
 		}
+		now = c.now()
+	}
+	if c.rest = c.buf; len(c.rest) > 0 && !kept {
+		c.spare = append(c.spare[:0], c.rest...)
+		c.rest = c.spare
 	}
 	c.buf = nil
 	c.pong()
 	switch {
 	case c.err == nil:
+		return long
 	case c.gone:
 		c.end()
 	default: // the other side is still to hear of it
 		c.tellClosed()
 	}
+	return false
 }
 
-// readable reads what there is, into buf, but not for long: the others of the loop
-// have their turn too.
+// readable reads what there is, into buf, for a turn, unless the connection waits for one.
 func (c *Conn) readable(buf []byte) {
-	if c.err != nil {
-		c.rest = nil
+	if !c.waits {
+		c.serveTurn(buf)
 	}
-	if len(c.rest) > 0 {
-		if !c.posted { // otherwise its turn is still to come
-			c.buf, c.rest = c.rest, nil
-			c.feed(true)
-			c.goOn()
-		}
+}
+
+// serveTurn gives the connection a turn.
+func (c *Conn) serveTurn(buf []byte) {
+	if c.takeTurn(buf); c.freed() {
+		return
+	}
+	if c.line.listen(!c.waits); c.waits {
+		c.line.loop.waits(c)
+	}
+}
+
+// takeTurn goes on with what the last turn has left, or reads what there is.
+func (c *Conn) takeTurn(buf []byte) {
+	c.waits = false
+	switch {
+	case c.err != nil:
+		c.rest = nil
+	case len(c.rest) > 0:
+		c.buf, c.rest = c.rest, nil
+		long := c.feed(true)
+		c.waits = long || c.conn != c.line // the descriptor does not show what TLS still has
 		return
 	}
 	for range readsAtOnce {
@@ -265,6 +281,7 @@ func (c *Conn) readable(buf []byte) {
 			return
 		}
 		n, err := c.conn.Read(buf)
+		long := false
 		switch {
 		case n > 0 && c.err != nil:
 			if c.discarded += n; c.discarded > maxDiscard {
@@ -272,38 +289,22 @@ func (c *Conn) readable(buf []byte) {
 			}
 		case n > 0:
 			c.buf = buf[:n]
-			c.feed(false)
-		}
-		if len(c.rest) > 0 {
-			c.goOn()
-			return
+			long = c.feed(false)
 		}
 		switch {
-		case err == nil:
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return
-		default:
+		case err != nil:
 			c.over(err)
 			return
-		}
-		if c.conn == c.line {
+		case long:
+			c.waits = true
+			return
+		case c.conn == c.line:
 			return // the loop tells of more
 		}
 	}
-	c.goOn() // the descriptor does not show what TLS still has
-}
-
-// goOn has the loop come back to the connection once the others have had their turn.
-func (c *Conn) goOn() {
-	if !c.freed() && !c.posted {
-		c.posted = true
-		c.line.loop.post(c.resume)
-	}
-}
-
-func (c *Conn) resume(buf []byte) {
-	c.posted = false
-	c.readable(buf)
+	c.waits = true // TLS may still have something
 }
 
 // over ends a connection in an event loop from which nothing more can be read.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"voicebridge/ws/frame"
 
 	"github.com/gorilla/websocket"
 )
@@ -32,12 +33,12 @@ type piece struct {
 
 const final = 0x80
 
-func text(s string) piece { return piece{final | opText, s} }
-func bin(s string) piece  { return piece{final | opBinary, s} }
-func ping(s string) piece { return piece{final | opPing, s} }
-func pong(s string) piece { return piece{final | opPong, s} }
+func text(s string) piece { return piece{final | frame.Text, s} }
+func bin(s string) piece  { return piece{final | frame.Binary, s} }
+func ping(s string) piece { return piece{final | frame.Ping, s} }
+func pong(s string) piece { return piece{final | frame.Pong, s} }
 func bye(code int, reason string) piece {
-	return piece{final | opClose, string([]byte{byte(code >> 8), byte(code)}) + reason}
+	return piece{final | frame.Close, string([]byte{byte(code >> 8), byte(code)}) + reason}
 }
 
 // sizes are those at which the length changes its form.
@@ -53,7 +54,7 @@ func sizeRules() (all []rule) {
 	}
 	for _, size := range []int{64, 1300, 1 << 14} { // fragments
 		whole := strings.Repeat("*", 1<<16)
-		all = append(all, rule{name: fmt.Sprintf("fragments of %d", size), frames: inFragments(opText, whole, size),
+		all = append(all, rule{name: fmt.Sprintf("fragments of %d", size), frames: inFragments(frame.Text, whole, size),
 			echoes: []string{whole}})
 	}
 	return all
@@ -63,7 +64,7 @@ func sizeRules() (all []rule) {
 func inFragments(op byte, whole string, size int) (all []piece) {
 	for part := range slices.Chunk([]byte(whole), size) {
 		all = append(all, piece{op, string(part)})
-		op = opContinue
+		op = frame.Continue
 	}
 	all[len(all)-1].first |= final
 	return all
@@ -82,14 +83,14 @@ func controlRules() []rule {
 		{name: "pong nobody asked for", frames: []piece{pong(""), pong("x"), text("y")}, echoes: []string{"y"}},
 		{name: "pong, then ping", frames: []piece{pong("x"), ping("y")}, echoes: []string{"pong y"}},
 		{name: "ten pings, the last answered", frames: append(ten, ping("last")), echoes: []string{"pong last"}},
-		{name: "ping in fragments", frames: []piece{{opPing, "x"}, {final | opContinue, "y"}}, code: closeBroken},
-		{name: "pong in fragments", frames: []piece{{opPong, "x"}, {final | opContinue, "y"}}, code: closeBroken},
+		{name: "ping in fragments", frames: []piece{{frame.Ping, "x"}, {final | frame.Continue, "y"}}, code: closeBroken},
+		{name: "pong in fragments", frames: []piece{{frame.Pong, "x"}, {final | frame.Continue, "y"}}, code: closeBroken},
 	}
 }
 
 func reservedRules() (all []rule) {
 	for rsv := byte(1); rsv < 8; rsv++ {
-		for _, op := range []byte{opText, opBinary, opPing, opClose} {
+		for _, op := range []byte{frame.Text, frame.Binary, frame.Ping, frame.Close} {
 			all = append(all, rule{name: fmt.Sprintf("reserved bits %d of opcode %d", rsv, op),
 				frames: []piece{text("before"), {final | rsv<<4 | op, "x"}, text("after")}, echoes: []string{"before"},
 				code: closeBroken})
@@ -107,26 +108,26 @@ func reservedRules() (all []rule) {
 
 func fragmentRules() []rule {
 	return []rule{
-		{name: "two fragments", frames: []piece{{opText, "a"}, {final | opContinue, "b"}}, echoes: []string{"ab"}},
-		{name: "by bytes", frames: []piece{{opText, "a"}, {final | opContinue, "b"}}, chop: 1, echoes: []string{"ab"}},
-		{name: "empty ones", frames: []piece{{opText, ""}, {opContinue, ""}, {final | opContinue, ""}},
+		{name: "two fragments", frames: []piece{{frame.Text, "a"}, {final | frame.Continue, "b"}}, echoes: []string{"ab"}},
+		{name: "by bytes", frames: []piece{{frame.Text, "a"}, {final | frame.Continue, "b"}}, chop: 1, echoes: []string{"ab"}},
+		{name: "empty ones", frames: []piece{{frame.Text, ""}, {frame.Continue, ""}, {final | frame.Continue, ""}},
 			echoes: []string{""}},
-		{name: "empty around", frames: []piece{{opText, ""}, {opContinue, "m"}, {final | opContinue, ""}},
+		{name: "empty around", frames: []piece{{frame.Text, ""}, {frame.Continue, "m"}, {final | frame.Continue, ""}},
 			echoes: []string{"m"}},
-		{name: "a ping between", frames: []piece{{opText, "a"}, ping("p"), {final | opContinue, "b"}},
+		{name: "a ping between", frames: []piece{{frame.Text, "a"}, ping("p"), {final | frame.Continue, "b"}},
 			echoes: []string{"pong p", "ab"}},
-		{name: "a ping between by bytes", frames: []piece{{opText, "a"}, ping("p"), {final | opContinue, "b"}}, chop: 1,
+		{name: "a ping between by bytes", frames: []piece{{frame.Text, "a"}, ping("p"), {final | frame.Continue, "b"}}, chop: 1,
 			echoes: []string{"pong p", "ab"}},
-		{name: "two pings between", frames: []piece{{opText, "a"}, ping("p"), {opContinue, "b"}, ping("q"),
-			{final | opContinue, "c"}}, chop: 1, echoes: []string{"pong p", "pong q", "abc"}},
-		{name: "continues nothing, final", frames: []piece{{final | opContinue, "x"}}, code: closeBroken},
-		{name: "continues nothing", frames: []piece{{opContinue, "x"}, text("y")}, code: closeBroken},
-		{name: "continues a whole one", frames: []piece{text("a"), {final | opContinue, "x"}}, echoes: []string{"a"},
+		{name: "two pings between", frames: []piece{{frame.Text, "a"}, ping("p"), {frame.Continue, "b"}, ping("q"),
+			{final | frame.Continue, "c"}}, chop: 1, echoes: []string{"pong p", "pong q", "abc"}},
+		{name: "continues nothing, final", frames: []piece{{final | frame.Continue, "x"}}, code: closeBroken},
+		{name: "continues nothing", frames: []piece{{frame.Continue, "x"}, text("y")}, code: closeBroken},
+		{name: "continues a whole one", frames: []piece{text("a"), {final | frame.Continue, "x"}}, echoes: []string{"a"},
 			code: closeBroken},
-		{name: "a message in a message", frames: []piece{{opText, "a"}, text("b")}, code: closeBroken},
-		{name: "a fragment of another", frames: []piece{{opText, "a"}, {opBinary, "b"}}, code: closeBroken},
-		{name: "two messages", frames: []piece{{opText, "a"}, {final | opContinue, "b"}, {opBinary, "c"},
-			{final | opContinue, "d"}}, echoes: []string{"ab", "cd"}},
+		{name: "a message in a message", frames: []piece{{frame.Text, "a"}, text("b")}, code: closeBroken},
+		{name: "a fragment of another", frames: []piece{{frame.Text, "a"}, {frame.Binary, "b"}}, code: closeBroken},
+		{name: "two messages", frames: []piece{{frame.Text, "a"}, {final | frame.Continue, "b"}, {frame.Binary, "c"},
+			{final | frame.Continue, "d"}}, echoes: []string{"ab", "cd"}},
 	}
 }
 
@@ -159,7 +160,7 @@ func textRules() (all []rule) {
 		for _, size := range []int{0, 1} {
 			r := rule{name: fmt.Sprintf("UTF-8 %d in fragments of %d", i, size), frames: []piece{text(whole)}}
 			if size > 0 {
-				r.frames = inFragments(opText, whole, size)
+				r.frames = inFragments(frame.Text, whole, size)
 			}
 			if r.code = CloseBadText; e.valid {
 				r.code, r.echoes = 0, []string{whole}
@@ -172,16 +173,16 @@ func textRules() (all []rule) {
 
 func closeRules() []rule {
 	all := []rule{
-		{name: "close without a code", frames: []piece{{final | opClose, ""}}, code: closeNone},
-		{name: "half a code", frames: []piece{{final | opClose, "\x03"}}, code: closeBroken},
+		{name: "close without a code", frames: []piece{{final | frame.Close, ""}}, code: closeNone},
+		{name: "half a code", frames: []piece{{final | frame.Close, "\x03"}}, code: closeBroken},
 		{name: "a reason", frames: []piece{bye(1000, "Hello")}, code: CloseNormal},
 		{name: "the longest reason", frames: []piece{bye(1000, strings.Repeat("*", 123))}, code: CloseNormal},
 		{name: "too long a reason", frames: []piece{bye(1000, strings.Repeat("*", 124))}, code: closeBroken},
 		{name: "a reason that is not UTF-8", frames: []piece{bye(1000, "\xce\xba\xed\xa0\x80")}, code: closeBroken},
-		{name: "close in fragments", frames: []piece{{opClose, "\x03\xe8"}}, code: closeBroken},
+		{name: "close in fragments", frames: []piece{{frame.Close, "\x03\xe8"}}, code: closeBroken},
 		{name: "close, then more", frames: []piece{text("a"), bye(1000, ""), text("b"), ping("c")}, echoes: []string{"a"},
 			code: CloseNormal},
-		{name: "close in a message", frames: []piece{{opText, "a"}, bye(1000, ""), {final | opContinue, "b"}},
+		{name: "close in a message", frames: []piece{{frame.Text, "a"}, bye(1000, ""), {final | frame.Continue, "b"}},
 			code: CloseNormal},
 		{name: "two closes", frames: []piece{bye(1000, ""), bye(1001, "")}, code: CloseNormal},
 	}
@@ -229,7 +230,7 @@ func (k kind) obeys(t *testing.T, r rule, other net.Conn) error {
 		wire = append(wire, k.frame(f.first, f.payload)...)
 	}
 	if r.code == 0 {
-		wire = append(wire, k.frame(final|opClose, "\x03\xe8")...)
+		wire = append(wire, k.frame(final|frame.Close, "\x03\xe8")...)
 		r.code = CloseNormal
 	}
 	written := make(chan struct{})

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 	"voicebridge/ws/dial"
+	"voicebridge/ws/frame"
 
 	"github.com/gorilla/websocket"
 )
@@ -140,23 +141,23 @@ func TestNothingAfterClose(t *testing.T) {
 				})
 			}
 			writers.Go(func() { // pings, to be answered
-				for err := error(nil); err == nil; _, err = other.Write(k.frame(final|opPing, "x")) {
+				for err := error(nil); err == nil; _, err = other.Write(k.frame(final|frame.Ping, "x")) {
 				}
 			})
 			time.AfterFunc(2*time.Millisecond, func() { c.Close(CloseNormal, "") })
-			r := reader{server: k.client, text: 1 << 20, binary: 1 << 20}
+			r := frame.Reader{Server: k.client, Text: 1 << 20, Binary: 1 << 20}
 			buf, closed := make([]byte, 4096), false
 			for {
 				n, err := other.Read(buf)
 				for b := buf[:n]; len(b) > 0; {
-					took, op, _, err := r.take(b)
+					took, op, _, err := r.Take(b)
 					if b = b[took:]; err != nil {
 						t.Fatal(err)
 					}
 					if closed && op != 0 {
 						t.Errorf("opcode %d after the close", op)
 					}
-					closed = closed || op == opClose
+					closed = closed || op == frame.Close
 				}
 				if closed || err != nil {
 					_ = other.SetReadDeadline(time.Now().Add(20 * time.Millisecond)) // for what still comes
@@ -191,7 +192,7 @@ func TestPingBeforeServe(t *testing.T) {
 			defer close(reading)
 			_, _, _ = c.Read()
 		}()
-		if _, err := other.Write(k.frame(final|opPing, "early")); err != nil {
+		if _, err := other.Write(k.frame(final|frame.Ping, "early")); err != nil {
 			t.Fatal(err)
 		}
 		lib := k.library(t, other)
@@ -255,7 +256,7 @@ func TestPanic(t *testing.T) {
 			c.Serve(loop, p)
 			switch at {
 			case "message":
-				if _, err := other.Write(append(k.frame(final|opText, "x"), k.frame(final|opText, "y")...)); err != nil {
+				if _, err := other.Write(append(k.frame(final|frame.Text, "x"), k.frame(final|frame.Text, "y")...)); err != nil {
 					t.Fatal(err)
 				}
 				if _, _, err := k.library(t, other).ReadMessage(); !websocket.IsCloseError(err, CloseInternal) {
@@ -281,7 +282,7 @@ func TestPanic(t *testing.T) {
 				t.Errorf("%s: %d messages and %d ends more", at, len(p.messages), len(p.closed))
 			}
 		}
-		if _, err := there.Write(k.frame(final|opText, "on")); err != nil {
+		if _, err := there.Write(k.frame(final|frame.Text, "on")); err != nil {
 			t.Fatal(err)
 		}
 		if got := get(t, in.messages, "message"); got != "false on" {
@@ -320,7 +321,7 @@ func TestTurns(t *testing.T) {
 		}, closed: func(error) {}})
 		var wire []byte
 		for range all {
-			wire = append(wire, k.frame(final|opText, "{}")...)
+			wire = append(wire, k.frame(final|frame.Text, "{}")...)
 		}
 		last, worst := 0, 0
 		var look func([]byte)
@@ -369,4 +370,44 @@ func TestFresh(t *testing.T) {
 	if taken[true] > taken[false]/4 {
 		t.Errorf("%d bytes are taken, %d without", taken[true], taken[false])
 	}
+}
+
+// TestEarly: what a server says in one go with its answer to the handshake is heard.
+func TestEarly(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		a := &answered{Conn: conn}
+		b := make([]byte, 4096)
+		n, err := conn.Read(b)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if _, err := a.Write(b[:n]); err != nil {
+			t.Error(err)
+		}
+		conn.Write(append(a.answer, frame.Append(nil, frame.Text, []byte("early"), false)...))
+		io.Copy(io.Discard, conn)
+	}()
+	c, _, err := Dial(t.Context(), "ws://"+l.Addr().String(), nil, nil, limits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, data, err := c.Read(); err != nil || string(data) != "early" {
+		t.Errorf("%q, %v", data, err)
+	}
+	c.Close(CloseNormal, "")
+	for err := error(nil); err == nil; {
+		_, _, err = c.Read()
+	}
+	c.Release()
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"voicebridge/ws/frame"
 )
 
 // Close codes of RFC 6455 and the private ones of this project.
@@ -58,7 +59,6 @@ const linger = time.Second
 const idleRetry = 100 * time.Millisecond
 
 const (
-	keepBuffer  = 64 << 10 // the largest buffer that is kept for the next message
 	readBuffer  = 4 << 10  // of a connection without event loop
 	readsAtOnce = 4        // of a connection with TLS: a record each
 	maxDiscard  = 16 << 20 // read of what comes after this side has ended the connection
@@ -103,11 +103,12 @@ type Conn struct {
 	owed   []byte
 
 	// Owned by whoever reads.
-	in        reader
+	in        frame.Reader
 	buf       []byte // what was read and not taken apart yet
 	rest      []byte // of it, what is left to the next turn
 	pinged    bool   // a pong is owed, perhaps
-	posted    bool   // the loop comes back to it
+	spare     []byte // holds rest
+	waits     bool   // for another turn of the loop
 	room      []byte
 	err       error // why no more messages come
 	gone      bool  // the other side has ended the connection
@@ -120,8 +121,8 @@ type Conn struct {
 // ErrTooLarge is the error of a message beyond its limit, ErrText of a text
 // message that is not UTF-8. The connection is closed with the right code.
 var (
-	ErrTooLarge = errors.New("WebSocket: message too large")
-	ErrText     = errors.New("WebSocket: text is not UTF-8")
+	ErrTooLarge = frame.ErrTooLarge
+	ErrText     = frame.ErrText
 
 	errIdle   error = timeoutError("WebSocket: nothing came in time")
 	errLinger error = timeoutError("WebSocket: the other side did not close")
@@ -151,7 +152,7 @@ func (e *CloseError) Error() string {
 
 func newConn(conn net.Conn, l *line, client bool, early []byte, limits Limits) *Conn {
 	c := &Conn{conn: conn, line: l, client: client, limits: limits, buf: early, born: time.Now(),
-		in: reader{server: !client, text: limits.Text, binary: limits.Binary, pieces: limits.Pieces}}
+		in: frame.Reader{Server: !client, Text: limits.Text, Binary: limits.Binary, Pieces: limits.Pieces}}
 	l.onDrained(c.pong)
 	if limits.Fresh && l.raw != nil {
 		_ = keepFresh(l.raw) // otherwise it is as without
@@ -289,9 +290,9 @@ func (c *Conn) Put(binary bool, data []byte) (more bool, err error) {
 	if c.closed.Load() {
 		return false, fmt.Errorf("WebSocket: write: %w", net.ErrClosed)
 	}
-	op := byte(opText)
+	op := byte(frame.Text)
 	if binary {
-		op = opBinary
+		op = frame.Binary
 	}
 	return c.put(op, data)
 }
@@ -301,10 +302,10 @@ var frames = sync.Pool{New: func() any { b := make([]byte, 0, 2<<10); return &b 
 
 func (c *Conn) put(op byte, data []byte) (more bool, err error) {
 	buf := frames.Get().(*[]byte)
-	frame := appendFrame((*buf)[:0], op, data, c.client)
-	err = c.write(op, frame)
-	if cap(frame) <= keepBuffer {
-		*buf = frame
+	whole := frame.Append((*buf)[:0], op, data, c.client)
+	err = c.write(op, whole)
+	if cap(whole) <= frame.KeepBuffer {
+		*buf = whole
 		frames.Put(buf)
 	}
 	if err != nil {
@@ -316,20 +317,20 @@ func (c *Conn) put(op byte, data []byte) (more bool, err error) {
 }
 
 // write writes a frame. None follows the close message (RFC 6455, section 5.5.1).
-func (c *Conn) write(op byte, frame []byte) error {
+func (c *Conn) write(op byte, whole []byte) error {
 	c.out.Lock()
 	defer c.out.Unlock()
 	if c.said {
 		return net.ErrClosed
 	}
-	c.said = op == opClose
-	_, err := c.conn.Write(frame)
+	c.said = op == frame.Close
+	_, err := c.conn.Write(whole)
 	return err
 }
 
 // Ping asks the other side for a sign of life; see Quiet.
 func (c *Conn) Ping() error {
-	_, err := c.put(opPing, nil)
+	_, err := c.put(frame.Ping, nil)
 	return err
 }
 
@@ -344,7 +345,7 @@ func (c *Conn) Close(code int, reason string) {
 	var data []byte
 	if code != 0 {
 		data = append(data, byte(code>>8), byte(code))
-		data = append(data, strings.ToValidUTF8(reason[:min(len(reason), maxControl-2)], "")...)
+		data = append(data, strings.ToValidUTF8(reason[:min(len(reason), frame.MaxControl-2)], "")...)
 	}
-	_, _ = c.put(opClose, data) // a failure shows where it is read
+	_, _ = c.put(frame.Close, data) // a failure shows where it is read
 }

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"voicebridge/agent"
@@ -27,6 +28,8 @@ type Conn struct {
 	ping  time.Duration
 	loop  *ws.Loop    // that serves the connection; nil: a goroutine does
 	alive *time.Timer // runs keepalive
+
+	closed atomic.Bool // nothing that still comes matters
 
 	mu   sync.Mutex // guards what follows, and that alive is not set anew after done
 	dead bool       // the agent does not answer pings
@@ -143,6 +146,7 @@ func (c *Conn) Close(cause calls.Cause) {
 	case calls.AgentProtocol:
 		code = ws.CloseProtocol
 	}
+	c.closed.Store(true)
 	c.ws.Close(code, string(cause))
 }
 
@@ -157,6 +161,9 @@ type served struct{ *Conn }
 
 // Message implements ws.Handler.
 func (c served) Message(binary bool, data []byte) {
+	if c.closed.Load() {
+		return
+	}
 	c.talk.Decode(providers.Message{Binary: binary, Data: data}, c.do)
 }
 

@@ -1,6 +1,7 @@
 package voicebridge
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
@@ -20,6 +21,7 @@ const (
 	maxCommands = 50   // a second, and in a row
 	floodRate   = 500  // beyond them, a second: more end the call
 	floodBurst  = 1000 // in a row
+	maxQuotes   = 1000 // in a text message: what a parser takes long for
 	maxBadJSON  = 20   // in a row
 	maxID       = 64
 	maxName     = 128
@@ -138,6 +140,8 @@ func (t *talk) command(data []byte, cmd *agent.Command) bool {
 	case len(data) > MaxText:
 		return r.fault("bad_field", "a text message of more than %d bytes must have type and audio, and little else",
 			MaxText)
+	case bytes.Count(data, []byte{'"'}) > maxQuotes:
+		return r.fault("bad_field", "more than %d quotes: no command has so many fields", maxQuotes)
 	}
 	var env envelope
 	err := json.Unmarshal(data, &env)

@@ -29,6 +29,8 @@ type plan struct {
 	Rounds   int                         `yaml:"rounds"`
 	Digits   float64                     `yaml:"digits_per_call_second"`
 	Idle     bool                        `yaml:"idle"`
+	// Hostile are calls beside the others that send all that is taken.
+	Hostile map[bench.Behaviour]int `yaml:"hostile"`
 	// Transfers are calls beside the others that are transferred to a human.
 	Transfers float64  `yaml:"transfers_per_minute"`
 	Against   []string `yaml:"against"`
@@ -104,6 +106,13 @@ func (p *plan) resolve() (errs []error) {
 		wrong("carriers, agents", "at least one of each must have a weight")
 	}
 	p.numbers(wrong)
+	for kind, n := range p.Hostile {
+		if !slices.Contains(bench.HostileKinds, kind) {
+			wrong("hostile", "%q must be one of %v", kind, bench.HostileKinds)
+		} else if n < 0 || n > 1000 {
+			wrong("hostile."+string(kind), "%d must be between 0 and 1000", n)
+		}
+	}
 	for _, a := range p.Against {
 		switch {
 		case !slices.Contains([]string{"relay", "floor", "portable"}, a):
@@ -201,6 +210,7 @@ func (p *plan) load(calls int) *bench.Load {
 	return &bench.Load{
 		Lines: p.lines, Agents: p.agents, Calls: calls, Arrivals: p.Arrivals, Length: time.Duration(p.Length),
 		Settle: time.Duration(p.Settle), Duration: time.Duration(p.Duration), Digits: p.Digits, Idle: p.Idle,
+		Hostile: p.Hostile,
 	}
 }
 
@@ -219,6 +229,9 @@ func (p *plan) describe() string {
 		numbers(p.Calls), time.Duration(p.Duration), p.Rounds)
 	if p.Transfers > 0 {
 		s += fmt.Sprintf("; %g transfers a minute", p.Transfers)
+	}
+	for _, kind := range slices.Sorted(maps.Keys(p.Hostile)) {
+		s += fmt.Sprintf("; hostile: %d %s", p.Hostile[kind], kind)
 	}
 	if p.Idle {
 		s += "; the carriers send no audio"

@@ -65,8 +65,8 @@ func (c *serveCmd) Run(ctx context.Context, out output) (err error) {
 		log.Info("metrics and health", "url", "http://"+admin.Addr().String()+"/metrics")
 	}
 	describe(log, server.Control(), &settings, public.Addr().String())
-	r := &reloader{path: c.Config, server: server, now: cfg, running: settings, level: logger.Level, certificate: certificate,
-		log: log}
+	r := &reloader{path: c.Config, server: server, now: cfg, running: settings, level: logger.Level,
+		certificate: certificate, log: log}
 	stop := r.follow(ctx)
 	err = server.Serve(ctx, public, admin)
 	stop()

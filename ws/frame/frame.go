@@ -1,7 +1,6 @@
-package ws
-
-// The framing of RFC 6455, section 5: one reader and one writer for every
+// Package frame is the framing of RFC 6455, section 5: one reader and one writer for every
 // connection, whatever brings the bytes.
+package frame
 
 import (
 	"encoding/binary"
@@ -13,30 +12,43 @@ import (
 
 // Opcodes of RFC 6455, section 5.2.
 const (
-	opContinue = 0x0
-	opText     = 0x1
-	opBinary   = 0x2
-	opClose    = 0x8
-	opPing     = 0x9
-	opPong     = 0xA
+	Continue = 0x0
+	Text     = 0x1
+	Binary   = 0x2
+	Close    = 0x8
+	Ping     = 0x9
+	Pong     = 0xA
 )
 
 const (
 	maxHeader  = 14  // bytes of a frame's header
-	maxControl = 125 // bytes of a control frame's payload
+	MaxControl = 125 // bytes of a control frame's payload
 )
+
+// ErrTooLarge is the error of a message beyond its limit, ErrText of a text
+// message that is not UTF-8.
+var (
+	ErrTooLarge = errors.New("WebSocket: message too large")
+	ErrText     = errors.New("WebSocket: text is not UTF-8")
+)
+
+// KeepBuffer is the largest buffer that is kept for the next message.
+const KeepBuffer = 64 << 10
+
+// NoCode is the close code of a message without one.
+const NoCode = 1005
 
 // errProtocol is the kind of all errors of a peer that breaks the rules.
 var errProtocol = errors.New("WebSocket: protocol error")
 
 func broken(what string) error { return fmt.Errorf("%w: %s", errProtocol, what) }
 
-// reader takes frames apart. It holds no more than the message that is under way:
+// Reader takes frames apart. It holds no more than the message that is under way:
 // one that comes whole is handed on where it lies.
-type reader struct {
-	server       bool // frames must be masked
-	text, binary int64
-	pieces       bool // binary messages come in pieces of binary bytes
+type Reader struct {
+	Server       bool  // frames must be masked
+	Text, Binary int64 // bytes of a message, at most
+	Pieces       bool  // binary messages come in pieces of Binary bytes
 
 	header [maxHeader]byte
 	have   int // bytes of header
@@ -55,10 +67,10 @@ type reader struct {
 	control []byte // payload of a control frame that came in pieces
 }
 
-// take reads b up to the end of a frame at most, and tells how much that was. op is
+// Take reads b up to the end of a frame at most, and tells how much that was. op is
 // 0 where more is needed. Otherwise it is that of a whole message, or piece, or control frame;
 // data is its payload, which may lie in b, valid until the next call.
-func (r *reader) take(b []byte) (n int, op byte, data []byte, err error) {
+func (r *Reader) Take(b []byte) (n int, op byte, data []byte, err error) {
 	if r.given > 0 {
 		r.msg, r.given = r.msg[:copy(r.msg, r.msg[r.given:])], 0
 	}
@@ -92,7 +104,7 @@ func (r *reader) take(b []byte) (n int, op byte, data []byte, err error) {
 		return n, op, data, nil
 	}
 	r.inside, r.have = false, 0
-	if r.op >= opClose {
+	if r.op >= Close {
 		if len(r.control) > 0 {
 			r.keep(part)
 			part, r.control = r.control, r.control[:0]
@@ -107,12 +119,12 @@ func (r *reader) take(b []byte) (n int, op byte, data []byte, err error) {
 	if len(r.msg) > 0 {
 		r.keep(part)
 		part = r.msg
-		if r.msg = r.msg[:0]; cap(r.msg) > keepBuffer {
+		if r.msg = r.msg[:0]; cap(r.msg) > KeepBuffer {
 			r.msg = nil
 		}
 	}
 	op, r.kind = r.kind, 0
-	if op == opText && !utf8.Valid(part) {
+	if op == Text && !utf8.Valid(part) {
 		return n, 0, nil, ErrText
 	}
 	return n, op, part, nil
@@ -120,28 +132,28 @@ func (r *reader) take(b []byte) (n int, op byte, data []byte, err error) {
 
 // piece returns what there is of a message that is handed on in pieces, once that is enough:
 // an even number of bytes, so that no sample is cut in two.
-func (r *reader) piece() (op byte, data []byte) {
-	if !r.pieces || r.kind != opBinary || r.op >= opClose || int64(len(r.msg)) < r.binary {
+func (r *Reader) piece() (op byte, data []byte) {
+	if !r.Pieces || r.kind != Binary || r.op >= Close || int64(len(r.msg)) < r.Binary {
 		return 0, nil
 	}
 	r.given = len(r.msg) &^ 1
-	return opBinary, r.msg[:r.given]
+	return Binary, r.msg[:r.given]
 }
 
 // keep puts away a part of a payload.
-func (r *reader) keep(part []byte) {
-	if r.op >= opClose {
+func (r *Reader) keep(part []byte) {
+	if r.op >= Close {
 		r.control = append(r.control, part...)
 		return
 	}
 	if r.msg == nil && int64(len(part))+r.left > 1024 {
-		r.msg = make([]byte, 0, min(int64(len(part))+r.left, keepBuffer))
+		r.msg = make([]byte, 0, min(int64(len(part))+r.left, KeepBuffer))
 	}
 	r.msg = append(r.msg, part...)
 }
 
 // length is how long the header is, by its first two bytes.
-func (r *reader) length() int {
+func (r *Reader) length() int {
 	need := 2
 	switch r.header[1] & 0x7F {
 	case 126:
@@ -156,7 +168,7 @@ func (r *reader) length() int {
 }
 
 // begin reads a whole header.
-func (r *reader) begin() error {
+func (r *Reader) begin() error {
 	h := r.header[:r.need]
 	r.op, r.final, r.masked = h[0]&0xF, h[0]&0x80 != 0, h[1]&0x80 != 0
 	at, least := 2, int64(0)
@@ -183,25 +195,25 @@ func (r *reader) begin() error {
 		return broken("reserved bits are set")
 	case r.left < least:
 		return broken("a length in more bytes than it needs")
-	case r.masked != r.server:
+	case r.masked != r.Server:
 		return broken("masked, or not masked, as it must not be")
-	case r.op >= opClose && (!r.final || r.left > maxControl):
+	case r.op >= Close && (!r.final || r.left > MaxControl):
 		return broken("a control frame that is long or in fragments")
-	case r.op == opClose || r.op == opPing || r.op == opPong:
+	case r.op == Close || r.op == Ping || r.op == Pong:
 		return nil
-	case r.op > opBinary:
+	case r.op > Binary:
 		return broken("an opcode that is not known")
-	case (r.op == opContinue) != (r.kind != 0):
+	case (r.op == Continue) != (r.kind != 0):
 		return broken("a fragment out of place")
 	}
-	if r.op != opContinue {
+	if r.op != Continue {
 		r.kind = r.op
 	}
-	limit := r.text
-	if r.kind == opBinary {
-		limit = r.binary
+	limit := r.Text
+	if r.kind == Binary {
+		limit = r.Binary
 	}
-	if r.left > limit-int64(len(r.msg)) && !(r.pieces && r.kind == opBinary) {
+	if r.left > limit-int64(len(r.msg)) && !(r.Pieces && r.kind == Binary) {
 		return ErrTooLarge
 	}
 	return nil
@@ -221,9 +233,9 @@ func mask(b []byte, key uint32) uint32 {
 	return key>>turn | key<<(32-turn)
 }
 
-// appendFrame appends a frame with all of data. That of a client is masked, with a
+// Append appends a frame with all of data. That of a client is masked, with a
 // key that nobody can foresee (section 10.3).
-func appendFrame(to []byte, op byte, data []byte, client bool) []byte {
+func Append(to []byte, op byte, data []byte, client bool) []byte {
 	var masked byte
 	if client {
 		masked = 0x80
@@ -249,11 +261,11 @@ func appendFrame(to []byte, op byte, data []byte, client bool) []byte {
 	return to
 }
 
-// closing reads the payload of a close frame: 1005 where it is empty.
-func closing(data []byte) (code int, reason string, err error) {
+// Closing reads the payload of a close frame: 1005 where it is empty.
+func Closing(data []byte) (code int, reason string, err error) {
 	switch {
 	case len(data) == 0:
-		return closeNone, "", nil
+		return NoCode, "", nil
 	case len(data) == 1:
 		return 0, "", broken("a close code of one byte")
 	}

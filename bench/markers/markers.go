@@ -1,4 +1,5 @@
-package bench
+// Package markers is sounds by which the time is taken that audio needs on its way.
+package markers
 
 import (
 	"math"
@@ -19,8 +20,8 @@ const (
 	markerAlike = 0.7  // the least likeness to a marker
 )
 
-// markers are those of one format.
-type markers struct {
+// Markers are those of one format.
+type Markers struct {
 	format  codec.Format
 	silence []byte               // a frame
 	payload [markerCount][]byte  // as it is sent
@@ -30,17 +31,17 @@ type markers struct {
 
 var (
 	markersMu sync.Mutex
-	markersOf = map[codec.Format]*markers{}
+	markersOf = map[codec.Format]*Markers{}
 )
 
-// newMarkers makes the markers of a format, once.
-func newMarkers(f codec.Format) *markers {
+// New makes the markers of a format, once.
+func New(f codec.Format) *Markers {
 	markersMu.Lock()
 	defer markersMu.Unlock()
 	if m := markersOf[f]; m != nil {
 		return m
 	}
-	m := &markers{format: f, silence: f.Encoding.AppendSilence(nil, f.FrameBytes())}
+	m := &Markers{format: f, silence: f.Encoding.AppendSilence(nil, f.FrameBytes())}
 	n := f.FrameSamples()
 	for i := range m.payload {
 		// All tones of the telephone band that fit into a frame, in phases of chance:
@@ -72,8 +73,8 @@ func newMarkers(f codec.Format) *markers {
 	return m
 }
 
-// frame is what the caller says in the n-th frame, and the marker in it; -1: none.
-func (m *markers) frame(n int) (payload []byte, marker int) {
+// Frame is what the caller says in the n-th frame, and the marker in it; -1: none.
+func (m *Markers) Frame(n int) (payload []byte, marker int) {
 	if n%markerEvery != markerEvery-1 {
 		return m.silence, -1
 	}
@@ -81,17 +82,17 @@ func (m *markers) frame(n int) (payload []byte, marker int) {
 	return m.payload[marker], marker
 }
 
-// sentMarker is a marker on its way.
-type sentMarker struct {
+// sent is a marker on its way.
+type sent struct {
 	id int
 	at time.Duration // when its frame was sent
 	on int64         // its place in what was said, in samples
 }
 
-// detector finds markers in the audio that comes back.
-type detector struct {
-	*markers
-	sent []sentMarker
+// Detector finds markers in the audio that comes back.
+type Detector struct {
+	*Markers
+	sent []sent
 
 	pcm    []int16 // what is kept of the audio
 	from   int64   // its place in what came
@@ -107,17 +108,28 @@ type arrival struct {
 	at   time.Duration
 }
 
-func newDetector(m *markers) detector { return detector{markers: m, onset: -1, lost: true} }
+// NewDetector makes one of a format's markers.
+func NewDetector(m *Markers) Detector { return Detector{Markers: m, onset: -1, lost: true} }
 
-// found is what a marker tells.
-type found struct {
-	delay time.Duration // from the message that took it there to the place in the one that brought it
-	extra time.Duration // audio that came beyond what was sent since the last one; negative: it is missing
-	lost  int           // markers before it that did not come
+// Sent notes that a marker has been sent, in the frame at a place in what was said, in samples. It
+// reports whether the oldest one had to be given up for it: they would be taken for each other.
+func (d *Detector) Sent(marker int, at time.Duration, on int64) (lost bool) {
+	if lost = len(d.sent) >= markerCount/2; lost {
+		d.sent = d.sent[:copy(d.sent, d.sent[1:])]
+	}
+	d.sent = append(d.sent, sent{marker, at, on})
+	return lost
 }
 
-// hear takes audio that came, and gives the marker that is complete with it.
-func (d *detector) hear(at time.Duration, audio []byte) (f found, ok bool) {
+// Found is what a marker tells.
+type Found struct {
+	Delay time.Duration // from the message that took it there to the place in the one that brought it
+	Extra time.Duration // audio that came beyond what was sent since the last one; negative: it is missing
+	Lost  int           // markers before it that did not come
+}
+
+// Hear takes audio that came, and gives the marker that is complete with it.
+func (d *Detector) Hear(at time.Duration, audio []byte) (f Found, ok bool) {
 	before := len(d.pcm)
 	d.pcm = d.format.Encoding.AppendDecode(d.pcm, audio)
 	d.arrive = append(d.arrive, arrival{d.from + int64(before), at})
@@ -143,7 +155,7 @@ func (d *detector) hear(at time.Duration, audio []byte) (f found, ok bool) {
 }
 
 // keep forgets what came before a place.
-func (d *detector) keep(from int64) {
+func (d *Detector) keep(from int64) {
 	if from <= d.from {
 		return
 	}
@@ -157,7 +169,7 @@ func (d *detector) keep(from int64) {
 }
 
 // match finds which of the markers under way lies at the onset.
-func (d *detector) match() (f found, ok bool) {
+func (d *Detector) match() (f Found, ok bool) {
 	n := int64(d.format.FrameSamples())
 	for i := range d.sent {
 		s := d.sent[i]
@@ -171,11 +183,11 @@ func (d *detector) match() (f found, ok bool) {
 				a = b
 			}
 		}
-		f.lost = i
-		f.delay = a.at + time.Duration(place-a.from)*time.Second/time.Duration(d.format.Rate) - s.at
+		f.Lost = i
+		f.Delay = a.at + time.Duration(place-a.from)*time.Second/time.Duration(d.format.Rate) - s.at
 		drift := place - s.on
 		if !d.lost {
-			f.extra = time.Duration(drift-d.drift) * time.Second / time.Duration(d.format.Rate)
+			f.Extra = time.Duration(drift-d.drift) * time.Second / time.Duration(d.format.Rate)
 		}
 		d.drift, d.lost = drift, false
 		d.sent = d.sent[:copy(d.sent, d.sent[i+1:])]
@@ -185,8 +197,8 @@ func (d *detector) match() (f found, ok bool) {
 }
 
 // look finds where between two places a marker fits best, and how well.
-func (d *detector) look(id int, from, to int64) (place int64, alike float64) {
-	ref := d.markers.pcm[id]
+func (d *Detector) look(id int, from, to int64) (place int64, alike float64) {
+	ref := d.Markers.pcm[id]
 	for p := from; p <= to; p++ {
 		h := d.pcm[p-d.from:]
 		if len(h) < len(ref) {

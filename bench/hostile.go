@@ -1,0 +1,133 @@
+package bench
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"voicebridge/providers"
+	"voicebridge/ws"
+)
+
+// The behaviours of hostile calls: one end sends all that is taken, without pause. When the bridge
+// ends such a call another begins. They are beside the calls that are measured, and are not.
+const (
+	FloodAgent Behaviour = "flood" // the agent's commands say nothing: {}
+	KeysAgent  Behaviour = "keys"  // they are objects of 60 KB of keys
+	EmptyAgent Behaviour = "empty" // the agent's audio has no samples, in 2-byte messages
+	TinyCaller Behaviour = "tiny"  // the carrier's frames have 2 bytes of audio
+)
+
+// HostileKinds lists them.
+var HostileKinds = []Behaviour{FloodAgent, KeysAgent, EmptyAgent, TinyCaller}
+
+// hostility begins the hostile calls; they go on until the fleet is stopped.
+func (f *fleet) hostility() {
+	for _, kind := range slices.Sorted(maps.Keys(f.load.Hostile)) {
+		one := *f.load
+		one.Agents, one.Length = []Share[Behaviour]{{Of: kind, Weight: 1}}, 0
+		for i := range f.load.Hostile[kind] {
+			f.group.Go(func() {
+				for f.ctx.Err() == nil {
+					c, err := f.g.dial(f.ctx, &one, i, f.target.URL)
+					if err != nil {
+						_ = sleep(f.ctx, time.Second)
+						continue // it is refused, or the end
+					}
+					f.mu.Lock()
+					f.foes[c] = struct{}{}
+					if f.ctx.Err() != nil { // hangup has not seen it
+						c.cutOff()
+					}
+					f.mu.Unlock()
+					c.wait()
+					f.mu.Lock()
+					delete(f.foes, c)
+					f.mu.Unlock()
+					_ = sleep(f.ctx, time.Second) // calls do not begin faster than callers call
+				}
+			})
+		}
+	}
+}
+
+// hostile reports whether a call is one.
+func (c *loadCall) hostile() bool { return slices.Contains(HostileKinds, c.agent) }
+
+// cutOff ends a hostile call; what it pours holds up everything else that it might say.
+func (c *loadCall) cutOff() {
+	if c.raw != nil {
+		_ = c.raw.Close() // it is known to be rude
+		return
+	}
+	c.conn.Close(ws.CloseNormal, "")
+}
+
+// pour sends a message again and again, in heaps, so that it costs this end little, for as long as
+// the connection lasts.
+func pour(raw net.Conn, message []byte) {
+	for heap := bytes.Repeat(message, 1+heapBytes/len(message)); ; {
+		if _, err := raw.Write(heap); err != nil {
+			return // it has ended
+		}
+	}
+}
+
+const heapBytes = 256 << 10
+
+// rawFrame is a whole message as it travels (RFC 6455, section 5.2), with a mask of zeros or without.
+func rawFrame(binaryMessage, masked bool, payload []byte) []byte {
+	first, mask, key := byte(0x81), byte(0), []byte(nil)
+	if binaryMessage {
+		first = 0x82
+	}
+	if masked {
+		mask, key = 0x80, make([]byte, 4)
+	}
+	header := []byte{first, mask | byte(len(payload))}
+	if len(payload) > 125 {
+		header = binary.BigEndian.AppendUint16([]byte{first, mask | 126}, uint16(len(payload)))
+	}
+	return slices.Concat(header, key, payload)
+}
+
+// tiny is a frame with 2 bytes of audio as the call's carrier sends it.
+func (c *loadCall) tiny(start *providers.Start) ([]byte, error) {
+	var wire providers.Messages
+	peer := c.line.Spec.NewPeer()
+	if err := peer.Encode(&wire, &providers.Event{Kind: providers.EventStart, Start: start}); err != nil {
+		return nil, err
+	}
+	wire.Reset()
+	if err := peer.Encode(&wire, &providers.Event{Kind: providers.EventAudio, Audio: []byte{0, 0}}); err != nil {
+		return nil, err
+	}
+	m := wire.All()[0]
+	return rawFrame(m.Binary, true, m.Data), nil
+}
+
+// floods are what hostile agents pour.
+var floods = map[Behaviour][]byte{
+	FloodAgent: rawFrame(false, false, []byte("{}")),
+	KeysAgent:  rawFrame(false, false, []byte(`{"type":"mark"`+strings.Repeat(`,"k":1`, 10000)+`}`)),
+	EmptyAgent: rawFrame(true, false, nil),
+}
+
+// seen lets the connection of a request be seen that becomes a WebSocket.
+type seen struct {
+	http.ResponseWriter
+	conn net.Conn
+}
+
+// Hijack implements http.Hijacker.
+func (s *seen) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(s.ResponseWriter).Hijack()
+	s.conn = conn
+	return conn, rw, err
+}
