@@ -2,6 +2,7 @@ package media
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -25,6 +26,7 @@ func TestEnds(t *testing.T) {
 		{&ws.CloseError{Code: ws.CloseInternal}, calls.CarrierLost},
 		{ws.ErrSlow, calls.CarrierTimeout},
 		{ws.ErrTooLarge, calls.ProtocolError},
+		{fmt.Errorf("read: %w", &ws.PanicError{Value: "oops"}), calls.BridgeFault},
 		{errors.New("reserved bit"), calls.ProtocolError},
 	} {
 		if end := endOf(tt.err); end.Cause != tt.want {
