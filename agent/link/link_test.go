@@ -2,7 +2,6 @@ package link_test
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"reflect"
 	"strings"
@@ -20,7 +19,6 @@ import (
 	"voicebridge/codec"
 	"voicebridge/providers"
 	"voicebridge/sim/memnet"
-	"voicebridge/ws"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -281,13 +279,4 @@ func TestKeepalive(t *testing.T) {
 		}
 		a.Release()
 	})
-}
-
-// TestLostByPanic: a fault of the bridge's own in the reading of an agent is not the agent's.
-func TestLostByPanic(t *testing.T) {
-	c := &Conn{}
-	var known *agent.Error
-	if err := c.lost(&ws.PanicError{Value: "oops"}); !errors.As(err, &known) || known.Cause != calls.BridgeFault {
-		t.Errorf("%v", err)
-	}
 }
