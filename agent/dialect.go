@@ -1,7 +1,9 @@
 package agent
 
 import (
+	"net/http"
 	"net/url"
+	"time"
 
 	"voicebridge/codec"
 	"voicebridge/providers"
@@ -19,6 +21,8 @@ type Dialect struct {
 	// Samples tells that binary messages hold samples and nothing else: they may be taken in
 	// pieces.
 	Samples bool
+	// Attempt is how long such agents may take to accept a connection; 0: as usual.
+	Attempt time.Duration
 	// New makes the protocol of one configured agent. Errors name the field.
 	New func(o Options) (Protocol, error)
 }
@@ -46,6 +50,12 @@ type Protocol interface {
 	// NewTalk makes what is said in one call with the agent at the URL, whose
 	// Formats are good.
 	NewTalk(u *url.URL) Talk
+}
+
+// Handshaker is a Protocol whose handshake is its own: it has none of the bridge's headers, but those
+// that Handshake sets for an agent that is dialled at the URL.
+type Handshaker interface {
+	Handshake(u *url.URL, call *Call, h http.Header) error
 }
 
 // Talk is what is said in one call: it turns what happens into messages, and the

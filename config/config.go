@@ -10,6 +10,7 @@ import (
 
 	"github.com/goccy/go-yaml/ast"
 
+	dialects "voicebridge/agent/all"
 	"voicebridge/agent/link"
 	"voicebridge/bridge"
 	"voicebridge/cluster"
@@ -249,7 +250,7 @@ func (a *Agent) complete() {
 		def time.Duration
 	}{
 		{&a.Queue, session.Defaults.AgentQueue},
-		{&a.Attempt, link.DefaultAttempt},
+		{&a.Attempt, a.attempt()},
 		{&a.Write, link.DefaultWrite},
 		{&a.Ping, link.DefaultPing},
 		{&a.Wait, link.DefaultWait},
@@ -262,6 +263,14 @@ func (a *Agent) complete() {
 	if a.Pool && a.Ready == 0 {
 		a.Ready = Duration(link.DefaultReady)
 	}
+}
+
+// attempt is how long an agent may take to accept a connection, if nothing is set.
+func (a *Agent) attempt() time.Duration {
+	if d := dialects.Lookup(a.Protocol); d != nil && d.Attempt > 0 {
+		return d.Attempt
+	}
+	return link.DefaultAttempt
 }
 
 // defaultTarget is how long the user's application may take to answer.

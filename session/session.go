@@ -51,7 +51,7 @@ var Defaults = Config{
 // Limits of what one side may do to its own call.
 const (
 	maxMalformed = 50               // malformed carrier messages in a row
-	maxEvents    = 1024             // events waiting for a slow agent
+	maxEvents    = 8192             // events waiting for a slow agent: all marks may be answered at once
 	maxDiscarded = 10 * time.Minute // agent audio discarded without a clear
 	pushBytes    = 32 << 10         // agent audio taken under one lock
 )

@@ -4,12 +4,14 @@ package all
 import (
 	"voicebridge/agent"
 	"voicebridge/agent/link"
+	"voicebridge/agent/twilio"
 	"voicebridge/agent/voicebridge"
 )
 
 // Dialects lists every dialect; the first is the one where none is named.
 var Dialects = []*agent.Dialect{
 	voicebridge.Dialect,
+	twilio.Dialect,
 }
 
 // Lookup finds a dialect by its name; nil if there is none.

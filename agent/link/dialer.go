@@ -72,7 +72,7 @@ func New(cfg Config) (*Dialer, error) {
 	if d.hears, d.speaks, err = cfg.Protocol.Formats(u); err != nil {
 		return nil, err
 	}
-	d.cfg.Attempt = cmp.Or(cfg.Attempt, DefaultAttempt)
+	d.cfg.Attempt = cmp.Or(cfg.Attempt, cfg.Dialect.Attempt, DefaultAttempt)
 	d.cfg.Write = cmp.Or(cfg.Write, DefaultWrite)
 	d.cfg.Ping = cmp.Or(cfg.Ping, DefaultPing)
 	return d, nil
@@ -150,19 +150,22 @@ func (d *Dialer) Dial(ctx context.Context, call *agent.Call) (agent.Conn, error)
 }
 
 // header returns that of a handshake for a call.
-func (d *Dialer) header(call *agent.Call) http.Header {
+func (d *Dialer) header(call *agent.Call) (http.Header, error) {
 	h := d.cfg.Header.Clone()
 	if h == nil {
 		h = http.Header{}
 	}
-	h.Set("Voicebridge-Session", call.Session)
 	if d.cfg.Bearer != "" {
 		h.Set("Authorization", "Bearer "+d.cfg.Bearer)
 	}
+	if own, has := d.cfg.Protocol.(agent.Handshaker); has {
+		return h, own.Handshake(d.url, call, h)
+	}
+	h.Set("Voicebridge-Session", call.Session)
 	if d.cfg.Secret != "" {
 		h.Set("Voicebridge-Signature", Signature(d.cfg.Secret, time.Now(), call.Session, d.url.RequestURI()))
 	}
-	return h
+	return h, nil
 }
 
 func (d *Dialer) attempt(ctx context.Context, call *agent.Call) (_ *Conn, again bool, err error) {
@@ -171,7 +174,11 @@ func (d *Dialer) attempt(ctx context.Context, call *agent.Call) (_ *Conn, again 
 	limits := ws.Limits{Write: d.cfg.Write, Fresh: true}
 	limits.Text, limits.Binary = d.cfg.Protocol.Limits(d.url)
 	limits.Pieces = d.cfg.Dialect.Samples
-	conn, status, err := d.cfg.Dialer.Dial(dial, d.url.String(), d.cfg.Dialect.Subprotocols, d.header(call), limits)
+	header, err := d.header(call)
+	if err != nil {
+		return nil, false, err
+	}
+	conn, status, err := d.cfg.Dialer.Dial(dial, d.url.String(), d.cfg.Dialect.Subprotocols, header, limits)
 	if err != nil {
 		return nil, status == 0 || status == http.StatusTooManyRequests || status >= 500, err
 	}

@@ -10,8 +10,9 @@ import (
 	"voicebridge/calls"
 )
 
-// MaxMarks bounds the commands in line with the audio that are not answered or done.
-const MaxMarks = 256
+// MaxMarks bounds the commands in line with the audio that are not answered or done: a minute that
+// a model answers at once has hundreds of marks.
+const MaxMarks = 4096
 
 // Item is something queued in line with the audio: a mark, a hang-up, digits or a
 // transfer.

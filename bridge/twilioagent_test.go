@@ -1,0 +1,220 @@
+package bridge_test
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"voicebridge/agent"
+	dialects "voicebridge/agent/all"
+	"voicebridge/agent/link"
+	"voicebridge/calls"
+	"voicebridge/codec"
+	"voicebridge/providers"
+	"voicebridge/sim/ear"
+	"voicebridge/sim/memnet"
+	"voicebridge/ws"
+)
+
+// foreignAgent is an agent that was written for Twilio and a model that answers at once: 6 s in 60
+// pieces, each with a mark, all in one burst. It is interrupted, and says something else then.
+type foreignAgent struct {
+	t         *testing.T
+	interrupt time.Duration // when, after the answer
+	done      chan struct{}
+
+	mu     sync.Mutex
+	said   []string          // events, in order
+	echoes []string          // names of marks
+	header http.Header       // of the handshake
+	params map[string]string // custom
+	stamps []string          // of media
+	end    time.Duration     // of the first answer, as it is truncated by its marks
+}
+
+const (
+	pieceLength = 100 * time.Millisecond
+	pieces      = 60
+	firstHz     = 1000
+	secondHz    = 2500
+)
+
+// tone is one in mu-law.
+func tone(hz float64, d time.Duration) []byte {
+	return codec.PCMU.AppendEncode(nil, ear.Sine(8000, hz, d))
+}
+
+// ServeHTTP takes a call.
+func (f *foreignAgent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	defer close(f.done)
+	f.header = r.Header
+	c, err := ws.Accept(w, r, nil, ws.Limits{Text: 1 << 20, Binary: 1, Write: time.Second})
+	if err != nil {
+		f.t.Error(err)
+		return
+	}
+	defer c.Release()
+	defer c.Close(ws.CloseNormal, "")
+	for {
+		_, data, err := c.Read()
+		if err != nil {
+			return
+		}
+		var m struct {
+			Event, StreamSid string
+			Start            struct{ CustomParameters map[string]string }
+			Media            struct{ Timestamp string }
+			Mark             struct{ Name string }
+		}
+		if err := json.Unmarshal(data, &m); err != nil {
+			f.t.Errorf("%s: %v", data, err)
+		}
+		f.mu.Lock()
+		switch m.Event {
+		case "start":
+			f.params = m.Start.CustomParameters
+			go f.talk(c, m.StreamSid)
+		case "mark":
+			f.echoes = append(f.echoes, m.Mark.Name)
+		case "media":
+			f.stamps = append(f.stamps, m.Media.Timestamp)
+		}
+		if m.Event != "media" || len(f.said) < 3 {
+			f.said = append(f.said, m.Event)
+		}
+		f.mu.Unlock()
+	}
+}
+
+// talk is what it says.
+func (f *foreignAgent) talk(c *ws.Conn, stream string) {
+	send := func(v any) {
+		b, err := json.Marshal(v)
+		if err == nil {
+			err = c.Write(false, b)
+		}
+		if err != nil {
+			f.t.Error(err)
+		}
+	}
+	audio := func(b []byte) {
+		send(map[string]any{"event": "media", "streamSid": stream,
+			"media": map[string]string{"payload": base64.StdEncoding.EncodeToString(b)}})
+	}
+	time.Sleep(500 * time.Millisecond)
+	answer := tone(firstHz, pieces*pieceLength)
+	for i := range pieces {
+		audio(answer[i*800:][:800])
+		send(map[string]any{"event": "mark", "streamSid": stream,
+			"mark": map[string]string{"name": fmt.Sprint((i+1)*int(pieceLength.Milliseconds()), ":g1")}})
+	}
+	time.Sleep(f.interrupt)
+	f.mu.Lock()
+	if n := len(f.echoes); n > 0 { // as its library does: half a piece beyond the last mark that came back
+		f.end = time.Duration(n)*pieceLength + pieceLength/2
+	}
+	f.mu.Unlock()
+	send(map[string]any{"event": "clear", "streamSid": stream})
+	time.Sleep(400 * time.Millisecond)
+	audio(tone(secondHz, 500*time.Millisecond))
+	for range 2 { // one name, twice
+		send(map[string]any{"event": "mark", "mark": map[string]string{"name": "responsePart"}})
+	}
+}
+
+// TestTwilioAgent: an agent that was written for Twilio runs on the calls of every carrier. What it
+// takes for heard when it is interrupted is what was heard, nothing of the old answer comes after
+// that, and each mark comes back once, in order.
+func TestTwilioAgent(t *testing.T) {
+	t.Parallel()
+	for _, spec := range specs {
+		for _, at := range []time.Duration{500 * time.Millisecond, 2 * time.Second, 5900 * time.Millisecond} {
+			run(t, fmt.Sprint(spec.Name, " ", at), func(t *testing.T) { twilioAgent(t, spec, at) })
+		}
+	}
+}
+
+func twilioAgent(t *testing.T, spec *providers.Spec, at time.Duration) {
+	f := &foreignAgent{t: t, interrupt: at, done: make(chan struct{})}
+	url, stop := memnet.Serve(f)
+	defer stop()
+	dialect := dialects.Lookup("twilio")
+	protocol, err := dialect.New(agent.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := link.New(link.Config{Dialect: dialect, Protocol: protocol,
+		URL:    "ws" + strings.TrimPrefix(url, "http") + "/",
+		Dialer: network})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := startBridge(t, "", func(o *options) { o.dialer = d })
+	c := b.caller(t, spec.Name, at+2*time.Second)
+	r := call(t, c)
+	b.ended(t, calls.CallerHangup)
+	<-f.done
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.said) < 3 || !slices.Equal(f.said[:3], []string{"connected", "start", "media"}) ||
+		f.said[len(f.said)-1] != "stop" {
+		t.Errorf("it is told %v", f.said)
+	}
+	for name := range f.header {
+		if strings.HasPrefix(name, "Voicebridge") || name == "Sec-Websocket-Protocol" {
+			t.Errorf("the handshake has %s", name)
+		}
+	}
+	if f.params["call_id"] == "" {
+		t.Errorf("the custom parameters are %v", f.params)
+	}
+	for i, stamp := range f.stamps {
+		if stamp != fmt.Sprint(i*20) {
+			t.Errorf("frame %d is of %s ms", i, stamp)
+			break
+		}
+	}
+	var want []string
+	for i := range pieces {
+		want = append(want, fmt.Sprint((i+1)*int(pieceLength.Milliseconds()), ":g1"))
+	}
+	if want = append(want, "responsePart", "responsePart"); !slices.Equal(f.echoes, want) {
+		t.Errorf("the marks come back as %v", f.echoes)
+	}
+	first, second := answers(r.Heard, r.Format.Rate)
+	heard := time.Duration(len(first)) * time.Second / time.Duration(r.Format.Rate)
+	if off := f.end - heard; off.Abs() > 120*time.Millisecond {
+		t.Errorf("%v are heard, it believes %v", heard, f.end)
+	}
+	if !ear.Hears(first, r.Format.Rate, firstHz) || !ear.Hears(second, r.Format.Rate, secondHz) ||
+		ear.Hears(second, r.Format.Rate, firstHz) {
+		t.Errorf("of the first answer %v are heard, of the second one %d samples; the first in it: %v", heard,
+			len(second),
+			ear.Hears(second, r.Format.Rate, firstHz))
+	}
+}
+
+// answers cuts what was heard into what comes before and after 100 ms of silence, without the silence
+// before it.
+func answers(pcm []int16, rate int) (first, second []int16) {
+	loud := func(v int16) bool { return v > 300 || v < -300 }
+	begin := slices.IndexFunc(pcm, loud)
+	if begin < 0 {
+		return nil, nil
+	}
+	last := begin
+	for i := begin; i < len(pcm); i++ {
+		if loud(pcm[i]) {
+			last = i
+		} else if i-last > rate/10 {
+			return pcm[begin : last+1], pcm[i:]
+		}
+	}
+	return pcm[begin:], nil
+}
