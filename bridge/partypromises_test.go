@@ -282,19 +282,26 @@ func (h *three) passes(who string, said, heard []symbol) {
 		return
 	}
 	heard = heard[1 : len(heard)-1]
+	problem := fmt.Sprintf("%d pieces are heard which were not said one after the other", len(heard))
 	for first := range said {
-		if rest := said[first:]; len(rest) >= len(heard) && slices.EqualFunc(heard, rest[:len(heard)],
-			func(a, b symbol) bool { return a.value == b.value }) {
-			for i := range heard {
-				if late := heard[i].at.Sub(rest[i].at); late > lateMost+2*h.m.Away || late < -codec.FrameTime {
-					h.errorf("%s: %v late at %d of %d", who, late, i, len(heard))
-					return
-				}
+		rest := said[first:]
+		if len(rest) < len(heard) || !slices.EqualFunc(heard, rest[:len(heard)], func(a, b symbol) bool {
+			return a.value == b.value
+		}) {
+			continue
+		}
+		late := -1
+		for i := range heard {
+			if d := heard[i].at.Sub(rest[i].at); late < 0 && (d > lateMost+2*h.m.Away || d < -codec.FrameTime) {
+				late = i
 			}
+		}
+		if late < 0 {
 			return
 		}
+		problem = fmt.Sprintf("%v late at %d of %d", heard[late].at.Sub(rest[late].at), late, len(heard))
 	}
-	h.errorf("%s: %d pieces are heard which were not said one after the other", who, len(heard))
+	h.errorf("%s: %s", who, problem)
 }
 
 func (h *three) errorf(format string, args ...any) {
