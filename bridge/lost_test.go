@@ -83,6 +83,7 @@ func first(kind providers.AskKind, most int) func(providers.AskKind, int) bool {
 func TestNobodyLost(t *testing.T) {
 	t.Parallel()
 	eachCarrier(t, func(t *testing.T, spec *providers.Spec) {
+		alike(t, spec.Name)
 		for name, f := range map[string]fault{
 			"replies to redirects": {faults: sim.Faults{Lose: odd(providers.OpDo)}},
 			"replies to questions": {faults: sim.Faults{Lose: odd(providers.OpGet, providers.OpRoom,

@@ -277,6 +277,7 @@ func TestEcho(t *testing.T) {
 			for _, query := range []string{"", "?in_rate=8000&out_rate=24000",
 				"?in_rate=24000&out_rate=8000&audio=json", "?in_rate=48000&out_rate=48000"} {
 				run(t, fmt.Sprintf("%s %v %s", spec.Name, f, query), func(t *testing.T) {
+					alike(t, spec.Name)
 					b := startBridge(t, startAgent(t, echoAnyProfile)+query, nil)
 					c := b.caller(t, spec.Name, 900*time.Millisecond)
 					c.Start = start(spec, f)
@@ -780,6 +781,7 @@ func TestMetrics(t *testing.T) {
 func TestLongAnswer(t *testing.T) {
 	for _, spec := range specs {
 		run(t, spec.Name, func(t *testing.T) {
+			alike(t, spec.Name)
 			s, url := newScript(t)
 			b := startBridge(t, url, func(o *options) { o.session.AgentQueue = 90 * time.Second })
 			c := b.caller(t, spec.Name, 70*time.Second)
