@@ -112,7 +112,7 @@ var allowed = map[string][]string{
 	"bench/yardstick": {},
 	"bench/runner": {"api/client", "bench", "bench/report", "calls", "config", "progress", "providers",
 		"providers/all", "sim", "sim/ear", "transfer"},
-	"cmd/voicebridge": {"api/client", "bench/runner", "bench/yardstick", "bridge", "calls", "config", "control", "demo",
+	"cmd/voicebridge": {"agent", "agent/all", "api/client", "bench/runner", "bench/yardstick", "bridge", "calls", "config", "control", "demo",
 		"providers", "providers/all", "sim"},
 	"examples/go": {},
 }

@@ -21,10 +21,21 @@ type Dialect struct {
 	// Samples tells that binary messages hold samples and nothing else: they may be taken in
 	// pieces.
 	Samples bool
+	Can     Features
 	// Attempt is how long such agents may take to accept a connection; 0: as usual.
 	Attempt time.Duration
 	// New makes the protocol of one configured agent. Errors name the field.
 	New func(o Options) (Protocol, error)
+}
+
+// Features are what agents of a dialect can do.
+type Features struct {
+	Formats   string `json:"formats"`   // what they hear and speak
+	Marks     string `json:"marks"`     // what they are told of how much was heard
+	Hangup    bool   `json:"hangup"`    // end the call
+	Digits    bool   `json:"digits"`    // press keys
+	Transfers bool   `json:"transfers"` // move the call
+	Incoming  bool   `json:"incoming"`  // connect to the bridge, for a call or into a pool
 }
 
 // Options are what a protocol is made from.

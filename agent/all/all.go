@@ -2,6 +2,8 @@
 package all
 
 import (
+	"fmt"
+	"strings"
 	"voicebridge/agent"
 	"voicebridge/agent/link"
 	"voicebridge/agent/twilio"
@@ -40,4 +42,19 @@ func NewDialer(cfg link.Config) (*link.Dialer, error) {
 		return nil, err
 	}
 	return link.New(cfg)
+}
+
+// Table lists the dialects and what their agents can do, in Markdown.
+func Table() string {
+	var b strings.Builder
+	b.WriteString("| protocol | audio | is told what was heard by | ends the call | presses keys | transfers | " +
+		"connects itself |\n" +
+		"| --- | --- | --- | --- | --- | --- | --- |\n")
+	yes := map[bool]string{true: "yes", false: "no"}
+	for _, d := range Dialects {
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s | %s | %s |\n", d.Name, d.Can.Formats, d.Can.Marks,
+			yes[d.Can.Hangup],
+			yes[d.Can.Digits], yes[d.Can.Transfers], yes[d.Can.Incoming])
+	}
+	return b.String()
 }

@@ -28,7 +28,8 @@ import (
 const Name = "twilio"
 
 // Dialect describes it.
-var Dialect = &agent.Dialect{Name: Name, Title: "Twilio Media Streams", Attempt: 10 * time.Second, New: newProtocol}
+var Dialect = &agent.Dialect{Name: Name, Title: "Twilio Media Streams", Attempt: 10 * time.Second, New: newProtocol,
+	Can: agent.Features{Formats: "mu-law at 8 kHz, untouched", Marks: "marks, when they are heard", Hangup: true}}
 
 // format is the only one.
 var format = codec.Format{Encoding: codec.PCMU, Rate: 8000}

@@ -21,6 +21,8 @@ const Name = "voicebridge.v1"
 
 // Dialect describes it.
 var Dialect = &agent.Dialect{Name: Name, Title: "voicebridge.v1", Subprotocols: []string{Name}, Samples: true,
+	Can: agent.Features{Formats: "16-bit PCM at 8, 16, 24 or 48 kHz, or G.711, untouched",
+		Marks: "positions, and how sure they are", Hangup: true, Digits: true, Transfers: true, Incoming: true},
 	New: newProtocol}
 
 // Limits of what an agent may send, in bytes.

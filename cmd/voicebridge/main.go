@@ -32,6 +32,7 @@ type cli struct {
 	Check     checkCmd     `cmd:"" help:"Check a configuration, or explain why a carrier's webhooks are refused."`
 	Token     tokenCmd     `cmd:"" help:"Make a token for the API."`
 	Providers providersCmd `cmd:"" help:"List the carriers and what they can do."`
+	Dialects  dialectsCmd  `cmd:"" help:"List the protocols that agents may speak, and what they can do."`
 	Numbers   numbersCmd   `cmd:"" help:"List the numbers of an account, with what they can do and where their webhooks point."`
 	Version   versionCmd   `cmd:"" help:"Print the version."`
 
