@@ -268,6 +268,9 @@ func (c *Conn) serveTurn(buf []byte) {
 func (c *Conn) takeTurn(buf []byte) {
 	c.waits = false
 	switch {
+	case c.closed.Load() && c.line.failure() != nil: // it has had its time to close as well
+		c.over(c.line.failure())
+		return
 	case c.err != nil:
 		c.rest = nil
 	case len(c.rest) > 0:
