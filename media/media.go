@@ -310,7 +310,7 @@ func (s *Server) loop() *ws.Loop {
 }
 
 // stuckLoop is for how long a loop may not come round before the instance is not healthy.
-const stuckLoop = 5 * time.Second
+var stuckLoop = 5 * time.Second
 
 // Healthy returns an error where an event loop does not come round.
 func (s *Server) Healthy() error {
