@@ -155,7 +155,12 @@ func (a *Agent) protocol() (*agent.Dialect, agent.Protocol, error) {
 		}
 	}
 	protocol, err := dialect.New(agent.Options{InputRate: int(a.InputRate), OutputRate: int(a.OutputRate),
-		Incoming: a.URL == "", Decode: a.Options.decode("such an agent's options")})
+		Incoming: a.URL == "", Decode: func(own any) error {
+			if err := a.Options.decode("such an agent's options")(own); err != nil {
+				return fmt.Errorf("options.%w", err)
+			}
+			return nil
+		}})
 	return dialect, protocol, err
 }
 
