@@ -419,13 +419,11 @@ func TestMistakes(t *testing.T) {
 			"waits 5s for an answer: at most 4.5s",
 		base + "transfers: {music: " + music + "}\n": "has no audio, or only silence",
 		base + "agents: {a: {url: 'ws://127.0.0.1/', options: {encodin: pcmu}}}\n": "agents.a.options.encodin: is no " +
-			"key of " +
-			"such an agent's options; did you mean encoding?",
+			"key of such an agent's options; did you mean encoding?",
 		base + "agents: {a: {url: 'ws://127.0.0.1/', protocol: twilio, options: " +
 			"{auth_token: x, account_sid: AC1}}}\n": "agents.a.options.account_sid: must be the SID",
 		base + "agents: {a: {pool: true, bearer: 0123456789abcdef, protocol: twilio}}\n": "url: must be set: agents " +
-			"written " +
-			"for Twilio wait to be dialled",
+			"written for Twilio wait to be dialled",
 	} {
 		_, err := Parse([]byte(text), env(map[string]string{"PADDED": "x\n", "TOKEN": "x"}))
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
