@@ -66,7 +66,7 @@ type Protocol interface {
 // Handshaker is a Protocol whose handshake is its own: it has none of the bridge's headers, but those
 // that Handshake sets for an agent that is dialled at the URL.
 type Handshaker interface {
-	Handshake(u *url.URL, call *Call, h http.Header) error
+	Handshake(u *url.URL, h http.Header) error
 }
 
 // Talk is what is said in one call: it turns what happens into messages, and the

@@ -3,7 +3,6 @@ package bench
 import (
 	"bufio"
 	"bytes"
-	"encoding/binary"
 	"maps"
 	"net"
 	"net/http"
@@ -13,6 +12,7 @@ import (
 
 	"voicebridge/providers"
 	"voicebridge/ws"
+	"voicebridge/ws/frame"
 )
 
 // The behaviours of hostile calls: one end sends all that is taken, without pause. When the bridge
@@ -81,22 +81,6 @@ func pour(raw net.Conn, message []byte) {
 
 const heapBytes = 256 << 10
 
-// rawFrame is a whole message as it travels (RFC 6455, section 5.2), with a mask of zeros or without.
-func rawFrame(binaryMessage, masked bool, payload []byte) []byte {
-	first, mask, key := byte(0x81), byte(0), []byte(nil)
-	if binaryMessage {
-		first = 0x82
-	}
-	if masked {
-		mask, key = 0x80, make([]byte, 4)
-	}
-	header := []byte{first, mask | byte(len(payload))}
-	if len(payload) > 125 {
-		header = binary.BigEndian.AppendUint16([]byte{first, mask | 126}, uint16(len(payload)))
-	}
-	return slices.Concat(header, key, payload)
-}
-
 // tiny is a frame with 2 bytes of audio as the call's carrier sends it.
 func (c *loadCall) tiny(start *providers.Start) ([]byte, error) {
 	var wire providers.Messages
@@ -109,14 +93,18 @@ func (c *loadCall) tiny(start *providers.Start) ([]byte, error) {
 		return nil, err
 	}
 	m := wire.All()[0]
-	return rawFrame(m.Binary, true, m.Data), nil
+	op := byte(frame.Text)
+	if m.Binary {
+		op = frame.Binary
+	}
+	return frame.Append(nil, op, m.Data, true), nil
 }
 
 // floods are what hostile agents pour.
 var floods = map[Behaviour][]byte{
-	FloodAgent: rawFrame(false, false, []byte("{}")),
-	KeysAgent:  rawFrame(false, false, []byte(`{"type":"mark"`+strings.Repeat(`,"k":1`, 10000)+`}`)),
-	EmptyAgent: rawFrame(true, false, nil),
+	FloodAgent: frame.Append(nil, frame.Text, []byte("{}"), false),
+	KeysAgent:  frame.Append(nil, frame.Text, []byte(`{"type":"mark"`+strings.Repeat(`,"k":1`, 10000)+`}`), false),
+	EmptyAgent: frame.Append(nil, frame.Binary, nil, false),
 }
 
 // seen lets the connection of a request be seen that becomes a WebSocket.

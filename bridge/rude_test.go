@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -176,18 +177,13 @@ func rudeCall(address string, n int) error {
 		time.Sleep(400 * time.Millisecond)
 		return nil
 	}
-	_, err = r.WriteTo(discard{}) // until the bridge ends it
+	_, err = io.Copy(io.Discard, r) // until the bridge ends it
 	var timeout net.Error
 	if errors.As(err, &timeout) && timeout.Timeout() {
 		return err
 	}
 	return nil
 }
-
-// discard is a Writer of nothing, and no ReaderFrom.
-type discard struct{}
-
-func (discard) Write(b []byte) (int, error) { return len(b), nil }
 
 // footprint is what the process holds.
 type footprint struct {

@@ -147,12 +147,10 @@ func (c *Config) dialer(name string, a *Agent, header http.Header) (agent.Dialer
 
 // protocol makes how the agent is spoken to.
 func (a *Agent) protocol() (*agent.Dialect, agent.Protocol, error) {
-	dialect := dialects.Dialects[0]
-	if a.Protocol != "" {
-		if dialect = dialects.Lookup(a.Protocol); dialect == nil {
-			return nil, nil, fmt.Errorf("protocol: %q is none: they are %s", a.Protocol,
-				strings.Join(dialects.Names(), ", "))
-		}
+	dialect := a.dialect()
+	if dialect == nil {
+		return nil, nil, fmt.Errorf("protocol: %q is none: they are %s", a.Protocol,
+			strings.Join(dialects.Names(), ", "))
 	}
 	protocol, err := dialect.New(agent.Options{InputRate: int(a.InputRate), OutputRate: int(a.OutputRate),
 		Incoming: a.URL == "", Decode: func(own any) error {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/goccy/go-yaml/ast"
 
+	"voicebridge/agent"
 	dialects "voicebridge/agent/all"
 	"voicebridge/agent/link"
 	"voicebridge/bridge"
@@ -265,12 +266,20 @@ func (a *Agent) complete() {
 	}
 }
 
-// attempt is how long an agent may take to accept a connection, if nothing is set.
-func (a *Agent) attempt() time.Duration {
-	if d := dialects.Lookup(a.Protocol); d != nil && d.Attempt > 0 {
-		return d.Attempt
+// dialect is what the agent speaks; nil: there is none of that name.
+func (a *Agent) dialect() *agent.Dialect {
+	if a.Protocol == "" {
+		return dialects.Dialects[0]
 	}
-	return link.DefaultAttempt
+	return dialects.Lookup(a.Protocol)
+}
+
+// attempt is how long the agent may take to accept a connection, if nothing is set.
+func (a *Agent) attempt() time.Duration {
+	if d := a.dialect(); d != nil {
+		return link.AttemptOf(d)
+	}
+	return link.DefaultAttempt // whatever it is, it is refused
 }
 
 // defaultTarget is how long the user's application may take to answer.

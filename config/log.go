@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"sync/atomic"
 	"time"
+
 	"voicebridge/codec"
 )
 
@@ -26,7 +27,7 @@ func (c *Config) Logger(w io.Writer) *Logger {
 }
 
 // Lost is how many lines were lost because w did not take them in time.
-func (l *Logger) Lost() uint64 { return l.lines.all.Load() }
+func (l *Logger) Lost() uint64 { return l.lines.lost.Load() }
 
 // Close waits, for a moment, until all has been written.
 func (l *Logger) Close() { l.lines.close() }
@@ -77,8 +78,7 @@ const (
 // such as a pipe that nobody reads, holds up no call: an event loop serves many.
 type lines struct {
 	queue chan []byte
-	lost  atomic.Int64  // since that was last said
-	all   atomic.Uint64 // that were lost
+	lost  atomic.Uint64 // lines
 	done  chan struct{}
 	stop  context.CancelFunc
 }
@@ -96,17 +96,18 @@ func (l *lines) Write(line []byte) (int, error) {
 	case l.queue <- append([]byte(nil), line...):
 	default:
 		l.lost.Add(1)
-		l.all.Add(1)
 	}
 	return len(line), nil
 }
 
 func (l *lines) run(ctx context.Context, w io.Writer) {
 	defer close(l.done)
+	said := uint64(0) // of those that were lost
 	write := func(line []byte) {
 		_, _ = w.Write(line) // there is nowhere to tell of it
-		if n := l.lost.Swap(0); n > 0 {
-			NewLogger(w, slog.LevelWarn, false).Warn("the log could not keep up", "lost_lines", n)
+		if n := l.lost.Load(); n > said {
+			NewLogger(w, slog.LevelWarn, false).Warn("the log could not keep up", "lost_lines", n-said)
+			said = n
 		}
 	}
 	for {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
 	"voicebridge/providers/all"
 )
 

@@ -15,9 +15,10 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-	"voicebridge/sim/memnet"
 
 	"go.uber.org/goleak"
+
+	"voicebridge/sim/memnet"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

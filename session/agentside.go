@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
 	"voicebridge/agent"
 	"voicebridge/calls"
 	"voicebridge/session/audio"

@@ -3,10 +3,11 @@ package sim
 import (
 	"errors"
 	"maps"
-	"voicebridge/codec"
-	"voicebridge/providers"
 
 	"github.com/goccy/go-yaml"
+
+	"voicebridge/codec"
+	"voicebridge/providers"
 )
 
 // Settings opens the account like Open, and returns what the configuration of a bridge

@@ -20,9 +20,10 @@ import (
 	"sync"
 	"testing"
 	"time"
-	"voicebridge/ws/frame"
 
 	"github.com/gorilla/websocket"
+
+	"voicebridge/ws/frame"
 )
 
 // kind is a kind of connection.

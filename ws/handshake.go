@@ -13,9 +13,10 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"voicebridge/ws/dial"
 
 	"github.com/gorilla/websocket"
+
+	"voicebridge/ws/dial"
 )
 
 var writeBuffers sync.Pool

@@ -192,11 +192,11 @@ func (l *Loop) wait() int {
 
 // turns gives the connection a turn that has waited longest for one, if it is time.
 func (l *Loop) turns(buf []byte) {
-	began := time.Duration(0)
-	if len(l.queue) > 0 {
-		began = time.Since(l.born)
+	if len(l.queue) == 0 {
+		return
 	}
-	if len(l.queue) == 0 || began < l.after {
+	began := time.Since(l.born)
+	if began < l.after {
 		return
 	}
 	c := l.queue[0]

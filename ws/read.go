@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"time"
+
 	"voicebridge/ws/frame"
 )
 

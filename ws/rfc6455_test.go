@@ -11,9 +11,10 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"voicebridge/ws/frame"
 
 	"github.com/gorilla/websocket"
+
+	"voicebridge/ws/frame"
 )
 
 // rule is what the other side sends, and what it must get for that.

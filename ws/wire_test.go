@@ -17,10 +17,11 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-	"voicebridge/ws/dial"
-	"voicebridge/ws/frame"
 
 	"github.com/gorilla/websocket"
+
+	"voicebridge/ws/dial"
+	"voicebridge/ws/frame"
 )
 
 // answering listens, and has each connection served once its request has been read.

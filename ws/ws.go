@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
 	"voicebridge/ws/frame"
 )
 
@@ -28,7 +29,7 @@ const (
 	CloseTimeout     = 4408 // to carriers: nothing came in time
 
 	closeBroken = 1002 // the rules of RFC 6455 were broken
-	closeNone   = 1005 // the other side gave no code
+	closeNone   = frame.NoCode
 	closeLost   = 1006 // it went without a word
 )
 

@@ -4,6 +4,7 @@ package all
 import (
 	"fmt"
 	"strings"
+
 	"voicebridge/agent"
 	"voicebridge/agent/link"
 	"voicebridge/agent/twilio"
@@ -48,13 +49,11 @@ func NewDialer(cfg link.Config) (*link.Dialer, error) {
 func Table() string {
 	var b strings.Builder
 	b.WriteString("| protocol | audio | is told what was heard by | ends the call | presses keys | transfers | " +
-		"connects itself |\n" +
-		"| --- | --- | --- | --- | --- | --- | --- |\n")
+		"connects itself |\n| --- | --- | --- | --- | --- | --- | --- |\n")
 	yes := map[bool]string{true: "yes", false: "no"}
 	for _, d := range Dialects {
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s | %s | %s |\n", d.Name, d.Can.Formats, d.Can.Marks,
-			yes[d.Can.Hangup],
-			yes[d.Can.Digits], yes[d.Can.Transfers], yes[d.Can.Incoming])
+			yes[d.Can.Hangup], yes[d.Can.Digits], yes[d.Can.Transfers], yes[d.Can.Incoming])
 	}
 	return b.String()
 }

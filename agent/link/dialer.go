@@ -72,11 +72,15 @@ func New(cfg Config) (*Dialer, error) {
 	if d.hears, d.speaks, err = cfg.Protocol.Formats(u); err != nil {
 		return nil, err
 	}
-	d.cfg.Attempt = cmp.Or(cfg.Attempt, cfg.Dialect.Attempt, DefaultAttempt)
+	d.cfg.Attempt = cmp.Or(cfg.Attempt, AttemptOf(cfg.Dialect))
 	d.cfg.Write = cmp.Or(cfg.Write, DefaultWrite)
 	d.cfg.Ping = cmp.Or(cfg.Ping, DefaultPing)
 	return d, nil
 }
+
+// AttemptOf returns how long agents of a dialect may take to accept a connection, where nothing is
+// configured.
+func AttemptOf(d *agent.Dialect) time.Duration { return cmp.Or(d.Attempt, DefaultAttempt) }
 
 func checkURL(s string, plaintext bool) (*url.URL, error) {
 	u, err := url.Parse(s)
@@ -159,7 +163,7 @@ func (d *Dialer) header(call *agent.Call) (http.Header, error) {
 		h.Set("Authorization", "Bearer "+d.cfg.Bearer)
 	}
 	if own, has := d.cfg.Protocol.(agent.Handshaker); has {
-		return h, own.Handshake(d.url, call, h)
+		return h, own.Handshake(d.url, h)
 	}
 	h.Set("Voicebridge-Session", call.Session)
 	if d.cfg.Secret != "" {

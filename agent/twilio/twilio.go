@@ -32,7 +32,7 @@ var Dialect = &agent.Dialect{Name: Name, Title: "Twilio Media Streams", Attempt:
 	Can: agent.Features{Formats: "mu-law at 8 kHz, untouched", Marks: "marks, when they are heard", Hangup: true}}
 
 // format is the only one.
-var format = codec.Format{Encoding: codec.PCMU, Rate: 8000}
+var format = carrier.Spec.Formats[0]
 
 const (
 	// maxText bounds a message, in bytes: 90 s of audio, as a model may answer at once.
@@ -109,7 +109,7 @@ func (p *protocol) NewTalk(*url.URL) agent.Talk {
 }
 
 // Handshake implements agent.Handshaker: it is signed as Twilio signs it.
-func (p *protocol) Handshake(u *url.URL, _ *agent.Call, h http.Header) error {
+func (p *protocol) Handshake(u *url.URL, h http.Header) error {
 	if p.signer == nil {
 		return nil
 	}

@@ -230,12 +230,12 @@ func TestHandshake(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := http.Header{}
-	if err := p.Handshake(u, nil, h); err != nil || h.Get("X-Twilio-Signature") != r.Header.Get("X-Twilio-Signature") {
+	if err := p.Handshake(u, h); err != nil || h.Get("X-Twilio-Signature") != r.Header.Get("X-Twilio-Signature") {
 		t.Errorf("%v %v, want %s", h, err, r.Header.Get("X-Twilio-Signature"))
 	}
 	_, p = newTalk(t, options{})
 	h = http.Header{}
-	if err := p.Handshake(u, nil, h); err != nil || len(h) != 0 {
+	if err := p.Handshake(u, h); err != nil || len(h) != 0 {
 		t.Errorf("without a token: %v %v", h, err)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
 	"voicebridge/calls"
 )
 

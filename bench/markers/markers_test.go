@@ -4,6 +4,7 @@ import (
 	"math"
 	"testing"
 	"time"
+
 	"voicebridge/codec"
 )
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+
 	"voicebridge/codec"
 	"voicebridge/providers/internal/telnyxmedia"
 )

@@ -5,6 +5,7 @@ package twilio
 
 import (
 	"time"
+
 	"voicebridge/codec"
 	"voicebridge/providers"
 	"voicebridge/providers/internal/twiliomedia"

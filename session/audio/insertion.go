@@ -86,11 +86,11 @@ func (p *Playout) sendInsertion(now time.Duration, from source, buf []byte, cmd 
 	case ofHold:
 		cmd.Audio = append(buf[:0], p.held[p.heldAt:p.heldAt+p.frame]...)
 		p.heldAt = (p.heldAt + p.frame) % len(p.held)
-	case ofParty:
+	case ofParty, ofNothing:
 		cmd.Audio = p.format.Encoding.AppendSilence(buf[:0], p.frame)
-		p.mixer.add(p.format, cmd.Audio, p.party)
-	case ofNothing:
-		cmd.Audio = p.format.Encoding.AppendSilence(buf[:0], p.frame)
+		if from == ofParty {
+			p.mixer.add(p.format, cmd.Audio, p.party)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package audio
 
 import (
 	"time"
+
 	"voicebridge/agent"
 	"voicebridge/codec"
 )

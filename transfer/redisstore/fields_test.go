@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"testing"
+
 	"voicebridge/transfer"
 	"voicebridge/transfer/transfertest"
 )

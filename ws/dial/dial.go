@@ -24,14 +24,25 @@ func TCP(ctx context.Context, address, scheme string) (net.Conn, error) {
 		return nil, err
 	case via == nil:
 		return direct.DialContext(ctx, "tcp", address)
-	case via.Scheme == "http":
-		return through(ctx, direct, via, address)
 	}
-	conn, err := bySocks(ctx, direct, via, address)
+	by := bySocks
+	if via.Scheme == "http" {
+		by = through
+	}
+	conn, err := by(ctx, direct, via, address)
 	if err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
 	return conn, nil
+}
+
+// reach connects to a proxy, at a port where its URL names none.
+func reach(ctx context.Context, d *net.Dialer, via *url.URL, port string) (net.Conn, error) {
+	at := via.Host
+	if via.Port() == "" {
+		at = net.JoinHostPort(via.Hostname(), port)
+	}
+	return d.DialContext(ctx, "tcp", at)
 }
 
 // bySocks has a SOCKS proxy connect to an address. The connection is a plain one from then on,
@@ -47,11 +58,7 @@ func bySocks(ctx context.Context, d *net.Dialer, via *url.URL, address string) (
 	if !can {
 		return nil, fmt.Errorf("%s is not supported", via.Scheme)
 	}
-	at := via.Host
-	if via.Port() == "" {
-		at = net.JoinHostPort(via.Hostname(), "1080")
-	}
-	conn, err := d.DialContext(ctx, "tcp", at)
+	conn, err := reach(ctx, d, via, "1080")
 	if err != nil {
 		return nil, err
 	}
@@ -64,13 +71,9 @@ func bySocks(ctx context.Context, d *net.Dialer, via *url.URL, address string) (
 
 // through has an HTTP proxy connect to an address (RFC 9110, section 9.3.6).
 func through(ctx context.Context, d *net.Dialer, via *url.URL, address string) (net.Conn, error) {
-	at := via.Host
-	if via.Port() == "" {
-		at = net.JoinHostPort(via.Hostname(), "80")
-	}
-	conn, err := d.DialContext(ctx, "tcp", at)
+	conn, err := reach(ctx, d, via, "80")
 	if err != nil {
-		return nil, fmt.Errorf("proxy: %w", err)
+		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })
 	req := &http.Request{Method: http.MethodConnect, URL: &url.URL{Opaque: address}, Host: address,
@@ -94,7 +97,7 @@ func through(ctx context.Context, d *net.Dialer, via *url.URL, address string) (
 	}
 	if err != nil {
 		conn.Close()
-		return nil, fmt.Errorf("proxy: %w", err)
+		return nil, err
 	}
 	return conn, nil
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+
 	"voicebridge/codec"
 	"voicebridge/providers"
 	"voicebridge/providers/internal/audiosocket"

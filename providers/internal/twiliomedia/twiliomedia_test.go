@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"testing"
 	"time"
+
 	"voicebridge/providers"
 	"voicebridge/providers/internal/mediajson"
 	"voicebridge/providers/providertest"
