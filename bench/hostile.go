@@ -81,18 +81,25 @@ func pour(raw net.Conn, message []byte) {
 
 const heapBytes = 256 << 10
 
+// pourTiny serves a call that has been introduced, and pours the tiniest frames.
+func (c *loadCall) pourTiny() {
+	c.conn.Serve(nil, c)
+	tiny, err := c.tiny()
+	if err != nil {
+		c.g.books.complain(err)
+		c.conn.Close(ws.CloseNormal, "")
+		return
+	}
+	go pour(c.raw, tiny) // ends with the connection
+}
+
 // tiny is a frame with 2 bytes of audio as the call's carrier sends it.
-func (c *loadCall) tiny(start *providers.Start) ([]byte, error) {
-	var wire providers.Messages
-	peer := c.line.Spec.NewPeer()
-	if err := peer.Encode(&wire, &providers.Event{Kind: providers.EventStart, Start: start}); err != nil {
+func (c *loadCall) tiny() ([]byte, error) {
+	c.wire.Reset()
+	if err := c.peer.Encode(&c.wire, &providers.Event{Kind: providers.EventAudio, Audio: []byte{0, 0}}); err != nil {
 		return nil, err
 	}
-	wire.Reset()
-	if err := peer.Encode(&wire, &providers.Event{Kind: providers.EventAudio, Audio: []byte{0, 0}}); err != nil {
-		return nil, err
-	}
-	m := wire.All()[0]
+	m := c.wire.All()[0]
 	op := byte(frame.Text)
 	if m.Binary {
 		op = frame.Binary

@@ -29,20 +29,20 @@ func TestHostileFrames(t *testing.T) {
 	for _, spec := range all.Specs {
 		start := spec.Start(spec.Formats[0])
 		start.Account, start.Call, start.Stream = "AC1", "CA1", "MZ1"
-		c := &loadCall{line: Line{spec, spec.Formats[0]}}
-		wire, err := c.tiny(&start)
-		if err != nil {
-			t.Fatal(err)
-		}
-		stream, peer := spec.NewStream(), spec.NewPeer()
+		stream := spec.NewStream()
+		c := &loadCall{peer: spec.NewPeer()}
 		var begin providers.Messages
-		if err := peer.Encode(&begin, &providers.Event{Kind: providers.EventStart, Start: &start}); err != nil {
+		if err := c.peer.Encode(&begin, &providers.Event{Kind: providers.EventStart, Start: &start}); err != nil {
 			t.Fatal(err)
 		}
 		for _, m := range begin.All() {
 			if _, err := stream.Decode(nil, m); err != nil {
 				t.Fatal(err)
 			}
+		}
+		wire, err := c.tiny()
+		if err != nil {
+			t.Fatal(err)
 		}
 		op, data := one(wire, true)
 		evs, err := stream.Decode(nil, providers.Message{Binary: op == frame.Binary, Data: data})

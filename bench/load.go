@@ -234,38 +234,39 @@ func (g *Generator) dial(ctx context.Context, l *Load, i int, url func(*provider
 	start := line.Spec.Start(line.Format)
 	start.Account, start.Call, start.Stream = "AC00000000000000000000000000000000", c.id, fmt.Sprintf("MZ%032x", n)
 	start.Params = map[string]string{"call": c.id}
-	for _, e := range []providers.Event{{Kind: providers.EventConnected}, {Kind: providers.EventStart, Start: &start}} {
-		c.wire.Reset()
-		err := c.peer.Encode(&c.wire, &e)
-		for _, m := range c.wire.All() {
-			if err == nil {
-				err = conn.Write(m.Binary, m.Data)
-			}
+	if err := c.introduce(&start); err != nil {
+		conn.Close(ws.CloseNormal, "")
+		for e := error(nil); e == nil; {
+			_, _, e = conn.Read()
 		}
-		if err != nil && !errors.Is(err, errors.ErrUnsupported) { // not all carriers greet
-			conn.Close(ws.CloseNormal, "")
-			for e := error(nil); e == nil; {
-				_, _, e = conn.Read()
-			}
-			conn.Release()
-			g.forget(c)
-			return nil, err
-		}
+		conn.Release()
+		g.forget(c)
+		return nil, err
 	}
 	if c.agent == TinyCaller {
-		conn.Serve(nil, c)
-		frame, err := c.tiny(&start)
-		if err != nil {
-			g.books.complain(err)
-			conn.Close(ws.CloseNormal, "")
-			return c, nil
-		}
-		go pour(c.raw, frame) // ends with the connection
+		c.pourTiny()
 		return c, nil
 	}
 	conn.Serve(g.loops[c.number%len(g.loops)], c)
 	g.pacers[c.number%len(g.pacers)].add(c)
 	return c, nil
+}
+
+// introduce sends what a carrier sends first.
+func (c *loadCall) introduce(start *providers.Start) error {
+	for _, e := range []providers.Event{{Kind: providers.EventConnected}, {Kind: providers.EventStart, Start: start}} {
+		c.wire.Reset()
+		err := c.peer.Encode(&c.wire, &e)
+		for _, m := range c.wire.All() {
+			if err == nil {
+				err = c.conn.Write(m.Binary, m.Data)
+			}
+		}
+		if err != nil && !errors.Is(err, errors.ErrUnsupported) { // not all carriers greet
+			return err
+		}
+	}
+	return nil
 }
 
 func (g *Generator) forget(c *loadCall) {

@@ -21,8 +21,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// answering is a proxy whose connections are served once their request has been read.
-func answering(t *testing.T, serve func(net.Conn)) *url.URL {
+// accepting is a proxy that has one connection served.
+func accepting(t *testing.T, scheme string, serve func(net.Conn)) *url.URL {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -35,12 +35,20 @@ func answering(t *testing.T, serve func(net.Conn)) *url.URL {
 			return
 		}
 		defer conn.Close()
+		serve(conn)
+	})
+	t.Cleanup(func() { l.Close(); all.Wait() })
+	return &url.URL{Scheme: scheme, Host: l.Addr().String()}
+}
+
+// answering is a proxy whose connection is served once its request has been read.
+func answering(t *testing.T, serve func(net.Conn)) *url.URL {
+	t.Helper()
+	return accepting(t, "http", func(conn net.Conn) {
 		if _, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
 			serve(conn)
 		}
 	})
-	t.Cleanup(func() { l.Close(); all.Wait() })
-	return &url.URL{Scheme: "http", Host: l.Addr().String()}
 }
 
 // TestEndlessHeader: a proxy whose answer has no end is given up.
@@ -58,28 +66,19 @@ func TestEndlessHeader(t *testing.T) {
 
 // TestProxy: connections go through the proxy of the environment.
 func TestProxy(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	asked := make(chan string, 1)
-	go func() {
-		conn, err := l.Accept()
-		if err != nil {
-			return
-		}
-		defer conn.Close()
+	asked := make(chan string, 2)
+	via := accepting(t, "http", func(conn net.Conn) {
 		b := make([]byte, 4096)
 		n, _ := conn.Read(b)
 		asked <- string(b[:n])
 		io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\n")
 		n, _ = conn.Read(b)
 		asked <- string(b[:n])
-	}()
+	})
+	via.User = url.UserPassword("user", "pass")
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
-	conn, err := through(ctx, &net.Dialer{}, &url.URL{Scheme: "http", User: url.UserPassword("user", "pass"), Host: l.Addr().String()}, "agent.example:443")
+	conn, err := through(ctx, &net.Dialer{}, via, "agent.example:443")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,17 +115,8 @@ func TestConnectStatus(t *testing.T) {
 
 // TestSocks: a connection through a SOCKS proxy (RFC 1928) is a plain one, that a loop serves.
 func TestSocks(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
 	asked := make(chan string, 1)
-	go func() {
-		conn, err := l.Accept()
-		if err != nil {
-			return
-		}
+	via := accepting(t, "socks5", func(conn net.Conn) {
 		b := make([]byte, 3)
 		_, _ = io.ReadFull(conn, b) // version, one method: none
 		_, _ = conn.Write([]byte{5, 0})
@@ -137,10 +127,8 @@ func TestSocks(t *testing.T) {
 		asked <- fmt.Sprintf("%s:%d", b[:len(b)-2], binary.BigEndian.Uint16(b[len(b)-2:]))
 		_, _ = conn.Write([]byte{5, 0, 0, 1, 0, 0, 0, 0, 0, 0})
 		_, _ = io.Copy(conn, conn)
-		conn.Close()
-	}()
-	conn, err := bySocks(t.Context(), &net.Dialer{}, &url.URL{Scheme: "socks5", Host: l.Addr().String()},
-		"agent.example:443")
+	})
+	conn, err := bySocks(t.Context(), &net.Dialer{}, via, "agent.example:443")
 	if err != nil {
 		t.Fatal(err)
 	}
