@@ -82,7 +82,6 @@ type three struct {
 	human sim.Phone
 	mode  string // of the transfer
 	stays string // what the agent does
-	said  int    // samples of the agent's
 	done  []string
 }
 
@@ -104,13 +103,6 @@ func newThree(t *testing.T, seed uint64) *three {
 	return h
 }
 
-// format is one that is exact.
-func (h *three) format() codec.Format {
-	return h.spec.Formats[slices.IndexFunc(h.spec.Formats, func(f codec.Format) bool {
-		return f.Rate == promises.Rate && (f.Encoding == codec.L16LE || f.Encoding == codec.L16BE)
-	})]
-}
-
 func (h *three) run() {
 	s := &script{t: h.t, conn: make(chan *sim.AgentConn, 1), said: make(chan map[string]any, 2000)}
 	var once sync.Once
@@ -119,7 +111,7 @@ func (h *three) run() {
 		return errors.Join(err, c.Command(map[string]any{"type": "hangup"})) // it came back: that is all
 	})
 	music := numbered(h.rng, []int16{-1, 1}, callerShift, 2*time.Second)
-	x := deskIn(h.t, h.spec, h.format(), url+"?in_rate=16000&out_rate=16000", map[string]sim.Phone{human: h.human},
+	x := deskIn(h.t, h.spec, exactFormat(h.spec), url+"?in_rate=16000&out_rate=16000", map[string]sim.Phone{human: h.human},
 		func(o *options, exchange *sim.Exchange) {
 			o.transfers.Music = wav.NewMusic(music, promises.Rate)
 			exchange.Dialer.Net = farNet(func() time.Duration { return h.m.Away }, func() time.Duration { return h.m.Away })
@@ -143,18 +135,7 @@ func (h *three) run() {
 
 // talk is what the agent does.
 func (h *three) talk(a *sim.AgentConn) {
-	gone := false
-	do := func(what string, command map[string]any) {
-		h.done = append(h.done, what)
-		gone = a.Command(command) != nil || gone
-	}
-	say := func(samples int) {
-		if samples = min(samples, agentMost-h.said); samples > 0 {
-			h.done = append(h.done, fmt.Sprintf("say %d samples", samples))
-			h.said += samples
-			gone = a.Audio(h.m.Say(samples)) != nil || gone
-		}
-	}
+	x := &actor{rng: h.rng, m: &h.m, conn: a, left: agentMost, frames: 100, rest: 4000}
 	transfer := map[string]any{"type": "transfer", "to": human, "mode": h.mode, "agent": h.stays}
 	if h.rng.IntN(2) == 0 {
 		transfer["hold"] = "music"
@@ -164,42 +145,22 @@ func (h *three) talk(a *sim.AgentConn) {
 	}
 	actions := 6 + h.rng.IntN(14)
 	at := h.rng.IntN(actions)
-	paused := false
-	for i := 0; i < actions && !gone; i++ {
+	for i := 0; i < actions && !x.gone; i++ {
 		if i == at {
 			h.m.Transfer()
-			do(fmt.Sprint("transfer ", transfer), transfer)
+			x.do(fmt.Sprint("transfer ", transfer), transfer)
 		}
-		switch h.rng.IntN(12) {
-		case 0, 1:
-			say(320 * (1 + h.rng.IntN(100)))
-		case 2:
-			say(1 + h.rng.IntN(20000))
-		case 3:
-			for range 1 + h.rng.IntN(40) {
-				say(320)
-				time.Sleep(time.Duration(15+h.rng.IntN(10)) * time.Millisecond)
-			}
-		case 4, 5, 9:
-			d := time.Duration(h.rng.IntN(4000)) * time.Millisecond
-			h.done = append(h.done, d.String())
-			time.Sleep(d)
-		case 6, 10:
-			name := strconv.Itoa(i)
-			h.m.Mark(name)
-			do("mark "+name, map[string]any{"type": "mark", "name": name})
-		case 7:
-			h.m.Clear()
-			paused = false
-			do("clear", map[string]any{"type": "clear"})
-		case 8:
-			what := map[bool]string{true: "unpause", false: "pause"}[paused]
-			paused = !paused
-			do(what, map[string]any{"type": what})
+		switch what := h.rng.IntN(12); what {
+		case 9:
+			x.act(4, "")
+		case 10:
+			x.mark(strconv.Itoa(i))
+		default:
+			x.act(what, strconv.Itoa(i))
 		}
 	}
-	h.m.Hangup()
-	do("hangup", map[string]any{"type": "hangup"})
+	x.hangup()
+	h.done = x.done
 }
 
 // settled checks that nobody is left, and that the carrier was asked for nothing strange. A human
@@ -223,7 +184,7 @@ func (h *three) check(caller, leg *stream.Result, agent []int16, told []told) {
 	for _, x := range told {
 		h.m.Told(x.msg, x.at)
 	}
-	if caller.Format != h.format() {
+	if caller.Format != exactFormat(h.spec) {
 		h.t.Fatalf("the stream is of %v", caller.Format)
 	}
 	pcm := make([]int16, len(caller.Heard))

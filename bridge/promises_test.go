@@ -3,6 +3,7 @@ package bridge_test
 import (
 	"context"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"voicebridge/calls"
 	"voicebridge/codec"
 	"voicebridge/providers"
+	"voicebridge/sim"
 	"voicebridge/sim/ear"
 	"voicebridge/sim/memnet"
 	"voicebridge/sim/promises"
@@ -67,10 +69,7 @@ func history(t *testing.T, seed uint64) {
 		at += time.Duration(300+rng.IntN(9000)) * time.Millisecond
 		c.Digits = append(c.Digits, stream.Digit{At: at, Key: "0123456789*#"[rng.IntN(12)]})
 	}
-	as := slices.IndexFunc(c.Spec.Formats, func(f codec.Format) bool {
-		return f.Rate == promises.Rate && (f.Encoding == codec.L16LE || f.Encoding == codec.L16BE)
-	})
-	c.Start = start(c.Spec, c.Spec.Formats[as])
+	c.Start = start(c.Spec, exactFormat(c.Spec))
 	var err error
 	if c.Voice, err = ear.Speech(promises.Rate); err != nil {
 		t.Fatal(err)
@@ -83,68 +82,29 @@ func history(t *testing.T, seed uint64) {
 	wait := background(t, c)
 	a := <-s.conn
 	tells := listenTo(s)
-	var done []string
-	do := func(what string, command map[string]any) {
-		done = append(done, what)
-		if err := a.Command(command); err != nil {
-			t.Fatal(err)
-		}
-	}
-	say := func(samples int) {
-		done = append(done, fmt.Sprintf("say %d samples", samples))
-		if err := a.Audio(m.Say(samples)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	paused := false
+	x := actor{rng: rng, m: &m, conn: a, left: math.MaxInt, frames: 150, rest: 2500}
 	for i := range 4 + rng.IntN(16) {
-		switch rng.IntN(12) {
-		case 0, 1:
-			say(320 * (1 + rng.IntN(150)))
-		case 2:
-			say(1 + rng.IntN(20000)) // any length
-		case 3: // a stream of pieces
-			for range 1 + rng.IntN(40) {
-				say(320)
-				time.Sleep(time.Duration(15+rng.IntN(10)) * time.Millisecond)
-			}
-		case 4, 5:
-			d := time.Duration(rng.IntN(2500)) * time.Millisecond
-			done = append(done, d.String())
-			time.Sleep(d)
-		case 6, 9, 10:
-			name := strconv.Itoa(i)
-			m.Mark(name)
-			do("mark "+name, map[string]any{"type": "mark", "name": name})
-		case 11:
-			if !c.Spec.Abilities.SendDigits {
-				break // they would be tones in what is heard
-			}
+		switch what := rng.IntN(12); {
+		case what < 9:
+			x.act(what, strconv.Itoa(i))
+		case what < 11:
+			x.mark(strconv.Itoa(i))
+		case c.Spec.Abilities.SendDigits: // otherwise they would be tones in what is heard
 			digits := "0123456789*#"[:1+rng.IntN(11)]
 			m.Dial(digits)
-			do("dial "+digits, map[string]any{"type": "dtmf", "digits": digits})
-		case 7:
-			m.Clear()
-			paused = false
-			do("clear", map[string]any{"type": "clear"})
-		case 8:
-			what := "pause"
-			if paused {
-				what = "unpause"
-			}
-			paused = !paused
-			do(what, map[string]any{"type": what})
+			x.do("dial "+digits, map[string]any{"type": "dtmf", "digits": digits})
 		}
 	}
-	m.Mark("last")
-	do("mark last", map[string]any{"type": "mark", "name": "last"})
-	m.Hangup()
-	do("hangup", map[string]any{"type": "hangup"})
+	x.mark("last")
+	x.hangup()
+	if x.gone {
+		t.Fatalf("seed %d: the agent's connection ended amid %q", seed, x.done)
+	}
 	r := wait()
 	b.ended(t, calls.AgentHangup)
 	m.Began = r.Began
-	for _, x := range <-tells {
-		m.Told(x.msg, x.at)
+	for _, told := range <-tells {
+		m.Told(told.msg, told.at)
 	}
 	pressed := ""
 	for _, d := range c.Digits {
@@ -152,7 +112,79 @@ func history(t *testing.T, seed uint64) {
 	}
 	for _, f := range m.Check(r.Heard, pressed) {
 		t.Errorf("seed %d, %s %v away, with a buffer of %v, slow by %d ppm, stalled for %v: %s\nafter %q", seed, carrier,
-			m.Away, c.Buffer, c.Slow, stall, f, done)
+			m.Away, c.Buffer, c.Slow, stall, f, x.done)
+	}
+}
+
+// exactFormat is one in which no sample changes.
+func exactFormat(spec *providers.Spec) codec.Format {
+	return spec.Formats[slices.IndexFunc(spec.Formats, func(f codec.Format) bool {
+		return f.Rate == promises.Rate && (f.Encoding == codec.L16LE || f.Encoding == codec.L16BE)
+	})]
+}
+
+// actor is an agent that does what it likes, and has the model note it.
+type actor struct {
+	rng    *rand.Rand
+	m      *promises.Model
+	conn   *sim.AgentConn
+	left   int // samples that it may still say
+	frames int // that it says at once, at the most
+	rest   int // for which it waits, at the most, in ms
+	done   []string
+	paused bool
+	gone   bool // its connection has ended
+}
+
+func (x *actor) do(what string, command map[string]any) {
+	x.done = append(x.done, what)
+	x.gone = x.conn.Command(command) != nil || x.gone
+}
+
+func (x *actor) say(samples int) {
+	if samples = min(samples, x.left); samples > 0 {
+		x.done = append(x.done, fmt.Sprintf("say %d samples", samples))
+		x.left -= samples
+		x.gone = x.conn.Audio(x.m.Say(samples)) != nil || x.gone
+	}
+}
+
+func (x *actor) mark(name string) {
+	x.m.Mark(name)
+	x.do("mark "+name, map[string]any{"type": "mark", "name": name})
+}
+
+func (x *actor) hangup() {
+	x.m.Hangup()
+	x.do("hangup", map[string]any{"type": "hangup"})
+}
+
+// act does one of nine things. name is of a mark.
+func (x *actor) act(what int, name string) {
+	switch what {
+	case 0, 1:
+		x.say(320 * (1 + x.rng.IntN(x.frames)))
+	case 2:
+		x.say(1 + x.rng.IntN(20000)) // any length
+	case 3: // a stream of pieces
+		for range 1 + x.rng.IntN(40) {
+			x.say(320)
+			time.Sleep(time.Duration(15+x.rng.IntN(10)) * time.Millisecond)
+		}
+	case 4, 5:
+		d := time.Duration(x.rng.IntN(x.rest)) * time.Millisecond
+		x.done = append(x.done, d.String())
+		time.Sleep(d)
+	case 6:
+		x.mark(name)
+	case 7:
+		x.m.Clear()
+		x.paused = false
+		x.do("clear", map[string]any{"type": "clear"})
+	case 8:
+		command := map[bool]string{true: "unpause", false: "pause"}[x.paused]
+		x.paused = !x.paused
+		x.do(command, map[string]any{"type": command})
 	}
 }
 
