@@ -40,7 +40,7 @@ const (
 
 // numbered is a voice of symbols, one each 20 ms, of which none comes twice in a row.
 func numbered(rng *rand.Rand, symbols []int16, shift int, length time.Duration) []int16 {
-	var pcm []int16
+	pcm := make([]int16, 0, length*promises.Rate/time.Second)
 	last := -1
 	for range length / codec.FrameTime {
 		next := rng.IntN(len(symbols))
@@ -48,7 +48,9 @@ func numbered(rng *rand.Rand, symbols []int16, shift int, length time.Duration) 
 			next = (next + 1) % len(symbols)
 		}
 		last = next
-		pcm = append(pcm, slices.Repeat([]int16{symbols[next] << shift}, promises.Rate/50)...)
+		for range promises.Rate / 50 {
+			pcm = append(pcm, symbols[next]<<shift)
+		}
 	}
 	return pcm
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,8 +29,10 @@ func TestPromises(t *testing.T) {
 	histories(t, 100, history)
 }
 
-// histories runs many of them: so many, or n in 100 of as many as VOICEBRIDGE_HISTORIES says.
+// histories runs many of them: so many, or n in 100 of as many as VOICEBRIDGE_HISTORIES says,
+// of which it then tells how many are done.
 func histories(t *testing.T, n int, history func(t *testing.T, seed uint64)) {
+	var done atomic.Int64
 	if s := os.Getenv("VOICEBRIDGE_HISTORIES"); s != "" {
 		all, err := strconv.Atoi(s)
 		if err != nil {
@@ -43,6 +46,9 @@ func histories(t *testing.T, n int, history func(t *testing.T, seed uint64)) {
 			t.Parallel()
 			for seed := part; seed < n && !t.Failed(); seed += parts {
 				virtual(t, func(t *testing.T) { history(t, uint64(seed)) })
+				if n := done.Add(1); n%1000 == 0 {
+					fmt.Fprintln(os.Stderr, t.Name(), n, "histories")
+				}
 			}
 		})
 	}
