@@ -42,6 +42,7 @@ func TestInstances(t *testing.T) {
 		t.Fatal(err)
 	}
 	eachCarrier(t, func(t *testing.T, spec *providers.Spec) {
+		alike(t, spec.Name)
 		db := redis.NewClient(&redis.Options{Addr: server.Addr, ContextTimeoutEnabled: true})
 		t.Cleanup(func() { db.Close() })
 		prefix := strings.ReplaceAll(t.Name(), "/", "-") + ":"

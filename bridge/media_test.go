@@ -842,6 +842,7 @@ func TestLongAnswer(t *testing.T) {
 func TestLongStall(t *testing.T) {
 	for _, spec := range specs {
 		run(t, spec.Name, func(t *testing.T) {
+			alike(t, spec.Name)
 			s, url := newScript(t)
 			b := startBridge(t, url, nil)
 			const stall, after = 25 * time.Second, 3 * time.Second

@@ -25,7 +25,7 @@ import (
 // caller hears music, a human comes who talks with both, or whom the agent only listens to, or the
 // agent leaves. Beside them it checks what caller and human hear of each other.
 func TestPromisesTransfer(t *testing.T) {
-	histories(t, 20, func(t *testing.T, seed uint64) { newThree(t, seed).run() })
+	histories(t, some(20), func(t *testing.T, seed uint64) { newThree(t, seed).run() })
 }
 
 // The voices can be told apart in any sum of two of them: the agent's has the low 11 bits, the

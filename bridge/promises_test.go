@@ -26,7 +26,7 @@ import (
 // TestPromises holds what is written in docs/agent-protocol.md against random histories of
 // agents: what the caller hears, and what the agent is told.
 func TestPromises(t *testing.T) {
-	histories(t, 100, history)
+	histories(t, some(100), history)
 }
 
 // histories runs many of them: so many, or n in 100 of as many as VOICEBRIDGE_HISTORIES says,

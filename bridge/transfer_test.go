@@ -178,6 +178,7 @@ func TestTransferConference(t *testing.T) {
 func TestTransferFails(t *testing.T) {
 	t.Parallel()
 	eachCarrier(t, func(t *testing.T, spec *providers.Spec) {
+		alike(t, spec.Name)
 		rejected := &providers.CallError{Kind: providers.ErrRejected, Status: 400, Code: "1", Detail: "no"}
 		for name, tt := range map[string]struct {
 			phone  sim.Phone
