@@ -114,6 +114,20 @@ type Handler interface {
 	// Gone is the last call of Command and Gone; err is an *Error where the
 	// agent's side is to blame.
 	Gone(err error)
+	Beside
+}
+
+// Beside takes what a dialect does by itself. Its methods may be called at any time.
+type Beside interface {
+	// Reply has something said to the agent: it comes back to the Talk as an EventReply, in order with all
+	// other events.
+	Reply(add func(*providers.Messages) error)
+	// Said tells what somebody has said in the call.
+	Said(l calls.Line)
+	// Used tells what the agent has used up since it was told last.
+	Used(u calls.Usage)
+	// Trouble tells of an error that the agent, or a tool of its, reports, and that the call survives.
+	Trouble(code, message string)
 }
 
 // Error tells how an agent's connection ended.
@@ -146,6 +160,7 @@ const (
 	EventAnsweredBy                      // who has picked up
 	EventHold                            // the caller, or the agent, is held
 	EventTransfer                        // how a transfer is
+	EventReply                           // what the Talk itself wanted to say
 )
 
 // Event is something an agent is told. Only the fields of its kind are set,
@@ -184,6 +199,8 @@ type Event struct {
 
 	Code, Message string // EventFault
 	Fatal         bool   // EventFault: the connection closes next
+
+	Reply func(*providers.Messages) error // EventReply: adds what is said
 }
 
 // MarkStatus is what has become of a mark.
@@ -288,4 +305,6 @@ type Command struct {
 	Every         time.Duration
 	Code, Message string // CommandFault
 	Fatal         bool   // CommandFault: end the call
+	// Cause is that of a fatal CommandFault; empty: AgentProtocol.
+	Cause calls.Cause
 }

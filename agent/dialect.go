@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"time"
 
+	"voicebridge/agent/tools"
 	"voicebridge/codec"
 	"voicebridge/providers"
 )
@@ -24,6 +25,10 @@ type Dialect struct {
 	Can     Features
 	// Attempt is how long such agents may take to accept a connection; 0: as usual.
 	Attempt time.Duration
+	// Ready is how long they may take to be ready, where they always have to say so; 0: see Talk.
+	Ready time.Duration
+	// Service tells that they are at a vendor's, whose address is known: see Addresser.
+	Service bool
 	// New makes the protocol of one configured agent. Errors name the field.
 	New func(o Options) (Protocol, error)
 }
@@ -48,6 +53,8 @@ type Options struct {
 	Incoming bool
 	// Decode puts the dialect's own options into a struct; nil: there are none.
 	Decode func(config any) error
+	// Tools are what the agent may do, where it is a model that has to be told; nil: nothing.
+	Tools *tools.Set
 }
 
 // Protocol is how one configured agent is spoken to. Its methods may be called at the
@@ -67,6 +74,20 @@ type Protocol interface {
 // that Handshake sets for an agent that is dialled at the URL.
 type Handshaker interface {
 	Handshake(u *url.URL, h http.Header) error
+}
+
+// Addresser is a Protocol of agents at a vendor's.
+type Addresser interface {
+	// Address is the URL of the agent: the vendor's usual one, or the configured one with what it needs.
+	Address(configured string) (string, error)
+}
+
+// Talker is a Talk that says things by itself.
+type Talker interface {
+	// Attach gives it whom to tell, before Start.
+	Attach(b Beside)
+	// Release ends what it has begun, and returns once that has ended.
+	Release()
 }
 
 // Talk is what is said in one call: it turns what happens into messages, and the

@@ -34,6 +34,7 @@ type Call struct {
 	CreatedAt time.Time            `json:"created_at"`
 	BeganAt   time.Time            `json:"answered_at,omitzero"`
 	EndedAt   time.Time            `json:"ended_at,omitzero"`
+	Usage     Usage                `json:"usage,omitempty"` // of the agent so far
 
 	// Returned says why the call has come back to an agent, Returns how often it has.
 	Returned string `json:"-"`
@@ -44,6 +45,7 @@ type Call struct {
 	aliases []string         // the carrier's other ids of it, former ones too
 	heard   time.Time        // when something was last heard of it, or asked
 	final   providers.Status // how the call has ended, while its stream is still to end
+	lines   []Line           // what was said
 }
 
 // Is reports whether id is one of the carrier's ids of the call.
@@ -66,6 +68,8 @@ type Event struct {
 	Call Call      `json:"call"` // as it was then
 	// Transfer is what has become of a transfer, in EventTransfer.
 	Transfer *Transfer `json:"transfer,omitempty"`
+	// Said is what was said, in EventTranscript.
+	Said *Line `json:"transcript,omitempty"`
 
 	serial uint64
 }
@@ -80,7 +84,9 @@ const (
 	EventStreamEnd = "call.stream_ended"
 	EventDetected  = "call.detected" // answered_by
 	EventTransfer  = "call.transfer" // how a transfer of it is: transfer
-	EventEnded     = "call.ended"
+	// EventTranscript tells what somebody has said: transcript.
+	EventTranscript = "call.transcript"
+	EventEnded      = "call.ended"
 )
 
 // Transfer is how a transfer of a call is.
@@ -94,7 +100,7 @@ type Transfer struct {
 
 // EventTypes lists them.
 var EventTypes = []string{EventCreated, EventRinging, EventAnswered, EventStreaming, EventStreamEnd, EventDetected,
-	EventTransfer, EventEnded}
+	EventTransfer, EventTranscript, EventEnded}
 
 // Limits of a Book.
 const (
@@ -167,6 +173,7 @@ func (c *Call) copy() Call {
 	d := *c
 	d.Metadata = maps.Clone(c.Metadata)
 	d.aliases = slices.Clone(c.aliases)
+	d.lines = nil // see Transcript
 	return d
 }
 

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"regexp"
 	"slices"
@@ -22,8 +23,10 @@ import (
 	"voicebridge/agent"
 	dialects "voicebridge/agent/all"
 	"voicebridge/agent/link"
+	"voicebridge/agent/tools"
 	"voicebridge/api"
 	"voicebridge/bridge"
+	"voicebridge/calls"
 	"voicebridge/cluster"
 	"voicebridge/control"
 	"voicebridge/control/directory"
@@ -116,7 +119,11 @@ func (c *Config) agents() (map[string]control.Agent, error) {
 
 // dialer makes an agent in one of the three ways to reach it.
 func (c *Config) dialer(name string, a *Agent, header http.Header) (agent.Dialer, error) {
-	dialect, protocol, err := a.protocol()
+	set, err := c.tools(a)
+	if err != nil {
+		return nil, err
+	}
+	dialect, protocol, err := a.protocol(set)
 	if err != nil {
 		return nil, err
 	}
@@ -145,15 +152,58 @@ func (c *Config) dialer(name string, a *Agent, header http.Header) (agent.Dialer
 	})
 }
 
+// tools are what a model may do.
+func (c *Config) tools(a *Agent) (*tools.Set, error) {
+	own := a.Tools
+	if !a.service() {
+		if len(own.Off)+len(own.Destinations)+len(own.Own) > 0 {
+			return nil, errors.New("tools: are for models only: other agents have commands of their own")
+		}
+		return nil, nil
+	}
+	on := map[string]bool{tools.EndCall: true, tools.TransferCall: true, tools.SendDigits: true}
+	for _, name := range own.Off {
+		if !on[name] {
+			return nil, fmt.Errorf("tools.off: %q is none that could be switched off", name)
+		}
+		on[name] = false
+	}
+	set := tools.Config{EndCall: on[tools.EndCall], SendDigits: on[tools.SendDigits]}
+	names := own.Destinations
+	if names == nil {
+		names = slices.Sorted(maps.Keys(c.Transfers.Destinations))
+	}
+	for i, name := range names {
+		if _, known := c.Transfers.Destinations[name]; !known {
+			return nil, fmt.Errorf("tools.destinations[%d]: %q is not one of transfers.destinations", i, name)
+		}
+		if on[tools.TransferCall] {
+			if set.Destinations == nil {
+				set.Destinations = map[string]calls.TransferRequest{}
+			}
+			set.Destinations[name] = calls.TransferRequest{To: "name:" + name}
+		}
+	}
+	for _, t := range own.Own {
+		set.Own = append(set.Own, tools.Own{Name: t.Name, Description: t.Description, Parameters: t.Parameters,
+			Webhook: notify.Target{URL: t.URL, Secret: t.Secret, Timeout: time.Duration(t.Timeout)}})
+	}
+	s, err := tools.New(set)
+	if err != nil {
+		return nil, fmt.Errorf("tools.%w", err)
+	}
+	return s, nil
+}
+
 // protocol makes how the agent is spoken to.
-func (a *Agent) protocol() (*agent.Dialect, agent.Protocol, error) {
+func (a *Agent) protocol(set *tools.Set) (*agent.Dialect, agent.Protocol, error) {
 	dialect := a.dialect()
 	if dialect == nil {
 		return nil, nil, fmt.Errorf("protocol: %q is none: they are %s", a.Protocol,
 			strings.Join(dialects.Names(), ", "))
 	}
 	protocol, err := dialect.New(agent.Options{InputRate: int(a.InputRate), OutputRate: int(a.OutputRate),
-		Incoming: a.URL == "", Decode: func(own any) error {
+		Incoming: a.URL == "" && !dialect.Service, Tools: set, Decode: func(own any) error {
 			if err := a.Options.decode("such an agent's options")(own); err != nil {
 				return fmt.Errorf("options.%w", err)
 			}
@@ -227,10 +277,10 @@ func (c *Config) session(a *Agent) session.Config {
 
 // agentTime is how long it may take to reach an agent.
 func (c *Config) agentTime(a *Agent) time.Duration {
-	if a.URL == "" {
+	if a.URL == "" && !a.service() {
 		return time.Duration(a.Wait) + time.Second
 	}
-	return link.DialTime(time.Duration(a.Attempt), time.Duration(a.Ready))
+	return link.DialTime(time.Duration(a.Attempt), link.ReadyOf(a.dialect(), time.Duration(a.Ready)))
 }
 
 func (c *Config) limits() bridge.Limits {

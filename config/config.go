@@ -106,6 +106,7 @@ type Agent struct {
 	URL        string            `yaml:"url"`
 	Protocol   string            `yaml:"protocol"`
 	Options    Block             `yaml:"options"`
+	Tools      Tools             `yaml:"tools"`
 	Announce   Target            `yaml:"announce"`
 	Pool       bool              `yaml:"pool"`
 	Wait       Duration          `yaml:"wait"`
@@ -123,6 +124,23 @@ type Agent struct {
 	Attempt    Duration          `yaml:"dial_timeout"`
 	Write      Duration          `yaml:"write_timeout"`
 	Ping       Duration          `yaml:"ping_interval"`
+}
+
+// Tools are what a model may do.
+type Tools struct {
+	Off          []string `yaml:"off"`
+	Destinations []string `yaml:"destinations"`
+	Own          []Tool   `yaml:"own"`
+}
+
+// Tool is one of the user's own.
+type Tool struct {
+	Name        string         `yaml:"name"`
+	Description string         `yaml:"description"`
+	Parameters  map[string]any `yaml:"parameters"`
+	URL         string         `yaml:"url"`
+	Secret      string         `yaml:"secret"`
+	Timeout     Duration       `yaml:"timeout"`
 }
 
 // Route sends the calls to some numbers of an account to an agent.
@@ -286,7 +304,13 @@ func (a *Agent) attempt() time.Duration {
 const defaultTarget = 3 * time.Second
 
 // set reports whether the block says how the agent is reached.
-func (a *Agent) set() bool { return a.URL != "" || a.Announce.URL != "" || a.Pool }
+func (a *Agent) set() bool { return a.URL != "" || a.Announce.URL != "" || a.Pool || a.service() }
+
+// service reports whether the agent is at a vendor's, where no URL is needed.
+func (a *Agent) service() bool {
+	d := a.dialect()
+	return d != nil && d.Service
+}
 
 // EveryAgent lists the agents with the names of their blocks; "" is the default.
 func (c *Config) EveryAgent() map[string]*Agent {

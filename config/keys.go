@@ -82,7 +82,11 @@ func keysOf(t reflect.Type) (keys []string) {
 		return nil
 	}
 	for f := range t.Fields() {
-		if tag := f.Tag.Get("yaml"); tag != "" {
+		switch tag := f.Tag.Get("yaml"); tag {
+		case "":
+		case ",inline":
+			keys = append(keys, keysOf(f.Type)...)
+		default:
 			keys = append(keys, tag)
 		}
 	}

@@ -156,6 +156,10 @@ func (x *expander) config(cfg *Config) {
 			a.Headers[k] = v
 		}
 		x.block(a.Options)
+		for i := range a.Tools.Own {
+			x.text(&a.Tools.Own[i].URL)
+			x.text(&a.Tools.Own[i].Secret)
+		}
 	}
 	for _, a := range cfg.Accounts {
 		x.block(Block(a))

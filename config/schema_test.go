@@ -68,6 +68,7 @@ func (s schemaMaker) of(v reflect.Type, path string) object {
 		o["type"], o["additionalProperties"] = "object", s.of(v.Elem(), strings.TrimSuffix(path, "s"))
 	case v.Kind() == reflect.Slice:
 		o["type"], o["items"] = "array", s.of(v.Elem(), "")
+	case v.Kind() == reflect.Interface: // anything
 	case v.Kind() == reflect.Bool:
 		o["type"] = "boolean"
 	case v.Kind() == reflect.Float64:
@@ -87,6 +88,10 @@ func (s schemaMaker) fields(v reflect.Type, path string) object {
 	props := object{}
 	for field := range v.Fields() {
 		name := strings.Split(field.Tag.Get("yaml"), ",")[0]
+		if name == "" { // inline
+			maps.Copy(props, s.fields(field.Type, path))
+			continue
+		}
 		props[name] = s.of(field.Type, path+name)
 	}
 	return props

@@ -166,6 +166,8 @@ func (c *Controller) controlOf(ad *Admission, record *calls.Call, sess func() *s
 			c.confirm(record, account, sess())
 		},
 		Ending: func(end calls.End) { c.ending(id, leg, account, end.Cause) },
+		Said:   func(l calls.Line) { c.book.Said(id, l) },
+		Used:   func(u calls.Usage) { c.book.Used(id, u) },
 	}
 	brief := ad.Ticket != nil && ad.Ticket.Brief
 	if brief { // what comes next is the transfer's

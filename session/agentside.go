@@ -3,6 +3,7 @@ package session
 // The agent's side of a session: dialling, and what comes from it.
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 
 	"voicebridge/agent"
 	"voicebridge/calls"
+	"voicebridge/providers"
 	"voicebridge/session/audio"
 )
 
@@ -83,6 +85,40 @@ func (s agentSide) Gone(err error) {
 	defer s.guard()
 	s.below(err)
 	s.agentFailed(err)
+}
+
+// Reply implements agent.Beside.
+func (s agentSide) Reply(add func(*providers.Messages) error) {
+	defer s.guard()
+	s.tellAgent(func(out time.Duration) { s.tell(agent.Event{Kind: agent.EventReply, Reply: add, Out: out}) })
+}
+
+// Said implements agent.Beside.
+func (s agentSide) Said(l calls.Line) {
+	if s.Control.Said != nil {
+		s.Control.Said(l)
+	}
+}
+
+// Used implements agent.Beside.
+func (s agentSide) Used(u calls.Usage) {
+	if s.Control.Used != nil {
+		s.Control.Used(u)
+	}
+}
+
+// Trouble implements agent.Beside.
+func (s agentSide) Trouble(code, message string) {
+	s.mu.Lock()
+	s.stats.Faults++
+	quiet := time.Since(s.troubled) < time.Second
+	if !quiet {
+		s.troubled = time.Now()
+	}
+	s.mu.Unlock()
+	if !quiet {
+		s.log.Warn("the agent reports an error", "code", code, "err", message)
+	}
 }
 
 // Command implements agent.Handler.
@@ -186,7 +222,7 @@ func (s *Session) agentCommand(cmd *agent.Command) {
 	case agent.CommandFault:
 		s.fault(cmd, cmd.Code, cmd.Message)
 		if cmd.Fatal {
-			s.finish(calls.AgentProtocol, errors.New(cmd.Message))
+			s.finish(cmp.Or(cmd.Cause, calls.AgentProtocol), errors.New(cmd.Message))
 		}
 	}
 }

@@ -90,6 +90,9 @@ type Control struct {
 	Cancel   func(ref string) bool
 	// Transfers are the modes in which it can be.
 	Transfers []string
+	// Said and Used are told of what was said, and of what the agent has used up; nil: nobody is.
+	Said func(calls.Line)
+	Used func(calls.Usage)
 }
 
 // Session is one call.
@@ -136,6 +139,7 @@ type Session struct {
 	room       *audio.Room       // of the party
 	stats      audio.Stats
 	warned     time.Time
+	troubled   time.Time
 	unlogged   int // warnings that were not logged
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"voicebridge/agent"
 	"voicebridge/agent/link"
+	"voicebridge/agent/openai"
 	"voicebridge/agent/twilio"
 	"voicebridge/agent/voicebridge"
 )
@@ -15,6 +16,7 @@ import (
 var Dialects = []*agent.Dialect{
 	voicebridge.Dialect,
 	twilio.Dialect,
+	openai.Dialect,
 }
 
 // Lookup finds a dialect by its name; nil if there is none.

@@ -37,16 +37,67 @@ type Conn struct {
 
 	out providers.Messages // owned by whoever sends
 
-	do func(*agent.Command) // owned by whoever reads; before Serve: takes nothing
-	h  agent.Handler
+	do func(*agent.Command) // owned by whoever reads
+	h  agent.Handler        // nil before Serve
+
+	trouble error // why the agent will not be ready; owned by whoever reads before Serve
 }
 
 func newConn(conn *ws.Conn, talk agent.Talk, ping time.Duration) *Conn {
-	c := &Conn{ws: conn, talk: talk, ping: ping, do: func(*agent.Command) {}}
+	c := &Conn{ws: conn, talk: talk, ping: ping}
+	c.do = c.early
+	if talker, is := talk.(agent.Talker); is {
+		talker.Attach(beside{c})
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.alive = time.AfterFunc(c.ping, c.keepalive)
 	return c
+}
+
+// early takes what an agent wants before Serve: nothing but the end counts.
+func (c *Conn) early(cmd *agent.Command) {
+	if cmd.Kind == agent.CommandFault && cmd.Fatal {
+		c.trouble = fmt.Errorf("agent: %s: %s", cmd.Code, cmd.Message)
+	}
+}
+
+// beside is the connection as its Talk sees it.
+type beside struct{ *Conn }
+
+// Reply implements agent.Beside. Before Serve it is called by whoever reads, and sends at once.
+func (c beside) Reply(add func(*providers.Messages) error) {
+	if c.h != nil {
+		c.h.Reply(add)
+		return
+	}
+	err := c.say(func() error { return c.talk.Encode(&c.out, &agent.Event{Kind: agent.EventReply, Reply: add}) })
+	if err != nil && c.trouble == nil {
+		c.trouble = err
+	}
+}
+
+// Said implements agent.Beside. Nothing is said before Serve.
+func (c beside) Said(l calls.Line) {
+	if c.h != nil {
+		c.h.Said(l)
+	}
+}
+
+// Used implements agent.Beside.
+func (c beside) Used(u calls.Usage) {
+	if c.h != nil {
+		c.h.Used(u)
+	}
+}
+
+// Trouble implements agent.Beside.
+func (c beside) Trouble(code, message string) {
+	if c.h != nil {
+		c.h.Trouble(code, message)
+	} else if c.trouble == nil {
+		c.trouble = fmt.Errorf("agent: %s: %s", code, message)
+	}
 }
 
 // keepalive pings, and ends a connection from which nothing comes back.
@@ -108,7 +159,11 @@ func (c *Conn) awaitReady(limit time.Duration) error {
 	late := time.AfterFunc(limit, func() { c.ws.Close(ws.CloseNotReady, "no ready in time") })
 	defer late.Stop()
 	for !c.talk.Ready() {
-		if err := c.receive(); err != nil {
+		err := c.receive()
+		if c.trouble != nil { // it says more than the end of the connection
+			return c.trouble
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -135,6 +190,9 @@ func (c *Conn) Release() {
 	c.alive.Stop()
 	c.mu.Unlock()
 	c.ws.Release()
+	if talker, is := c.talk.(agent.Talker); is {
+		talker.Release()
+	}
 }
 
 // Close implements agent.Conn.

@@ -61,6 +61,12 @@ type Dialer struct {
 
 // New checks the configuration. Its errors name the field.
 func New(cfg Config) (*Dialer, error) {
+	if service, is := cfg.Protocol.(agent.Addresser); is {
+		var err error
+		if cfg.URL, err = service.Address(cfg.URL); err != nil {
+			return nil, err
+		}
+	}
 	u, err := checkURL(cfg.URL, cfg.Plaintext)
 	if err == nil {
 		err = checkHeaders(cfg)
@@ -75,12 +81,16 @@ func New(cfg Config) (*Dialer, error) {
 	d.cfg.Attempt = cmp.Or(cfg.Attempt, AttemptOf(cfg.Dialect))
 	d.cfg.Write = cmp.Or(cfg.Write, DefaultWrite)
 	d.cfg.Ping = cmp.Or(cfg.Ping, DefaultPing)
+	d.cfg.Ready = ReadyOf(cfg.Dialect, cfg.Ready)
 	return d, nil
 }
 
 // AttemptOf returns how long agents of a dialect may take to accept a connection, where nothing is
 // configured.
 func AttemptOf(d *agent.Dialect) time.Duration { return cmp.Or(d.Attempt, DefaultAttempt) }
+
+// ReadyOf returns how long they may take to be ready; 0: they are not asked.
+func ReadyOf(d *agent.Dialect, configured time.Duration) time.Duration { return cmp.Or(configured, d.Ready) }
 
 func checkURL(s string, plaintext bool) (*url.URL, error) {
 	u, err := url.Parse(s)

@@ -199,6 +199,11 @@ func (gone) Command(*agent.Command) {}
 func (gone) Writable()              {}
 func (g gone) Gone(err error)       { g <- err }
 
+func (gone) Reply(func(*providers.Messages) error) {}
+func (gone) Said(calls.Line)                       {}
+func (gone) Used(calls.Usage)                      {}
+func (gone) Trouble(string, string)                {}
+
 // TestRetry: a busy agent is tried twice, and the dial gives up with its context.
 func TestRetry(t *testing.T) {
 	virtual(t, func(t *testing.T) {

@@ -1,0 +1,503 @@
+// Package model is what the dialects of speech models have in common: which reply the caller hears
+// and how much of it, transcripts, tools, keys, and silence where the model must not hear the caller.
+// What a vendor's messages look like is a Vendor, in a folder of its own.
+//
+// Locks: Talk.mu is held while a Vendor's methods run. What they want done outside, commands and
+// reports, is collected meanwhile and done when it is given up.
+package model
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"voicebridge/agent"
+	"voicebridge/agent/tools"
+	"voicebridge/calls"
+	"voicebridge/codec"
+	"voicebridge/providers"
+)
+
+// Vendor is what differs between models: their messages. Its methods are called one at a time.
+type Vendor interface {
+	// Start adds what is said first, where it is not the model that speaks first.
+	Start(out *providers.Messages) error
+	// Read does what a message says, with the Talk's methods.
+	Read(m providers.Message)
+	// Audio adds a message with the caller's audio.
+	Audio(out *providers.Messages, audio []byte)
+	// Tell adds what the model is told in words: keys that the caller has pressed, or a notice. With answer
+	// it is to say something about it.
+	Tell(out *providers.Messages, text string, answer bool)
+	// Cut adds that only the beginning of an interrupted reply was heard.
+	Cut(out *providers.Messages, reply string, heard time.Duration)
+	// Result adds what has come of a tool.
+	Result(out *providers.Messages, c tools.Call, r Result)
+	// Stop adds what is said at the end of the call.
+	Stop(out *providers.Messages)
+}
+
+// Result is what has come of a tool.
+type Result struct {
+	Output json.RawMessage // JSON
+	Failed bool
+	Quiet  bool // there is nothing to be said about it
+}
+
+const (
+	// keysPause is how long after a key no other may come for the keys to be told.
+	keysPause = 1500 * time.Millisecond
+	maxKeys   = 64
+	// maxSilence bounds what is filled in for audio that the model did not get.
+	maxSilence = 10 * time.Second
+	maxReplies = 256 // that are not settled; the oldest go
+	maxCalls   = 1000
+	maxText    = 16 << 10 // of a reply
+)
+
+// Talk is what is said in one call with a model; it implements agent.Talk and agent.Talker.
+type Talk struct {
+	set    *tools.Set
+	beside agent.Beside
+	ctx    context.Context // of the tools; ends with Release
+	stop   context.CancelFunc
+	asked  sync.WaitGroup // webhooks under way
+
+	mu            sync.Mutex // guards what follows
+	vendor        Vendor
+	call          *agent.Call
+	hears, speaks codec.Format
+	ready         bool
+	received      int64 // bytes of the model's audio
+	replies       []*reply
+	keys          []byte
+	keysAt        time.Duration // when the last one was pressed
+	held, muted   bool          // the model must not hear the caller
+	in            time.Duration // call time of the caller's audio
+	open          map[string]*work
+	begun         int // tools
+
+	// What is to be done once mu is given up.
+	commands []agent.Command
+	after    []func()
+	audio    []byte
+}
+
+// work is a tool under way.
+type work struct {
+	call   tools.Call
+	cancel context.CancelFunc // of a webhook; nil: it is a command
+	told   bool               // the model has its result
+	over   bool               // and nothing more is told of it
+}
+
+// reply is one of the model's, as far as the caller has not heard it.
+type reply struct {
+	id         string
+	begin, end time.Duration // on the agent's timeline
+	from       time.Duration // call time when it was heard first; negative: it was not
+	text       string
+	textDone   bool
+	heard      bool // all of it
+	to         time.Duration
+}
+
+// New makes what is said in a call. The formats are those until Format.
+func New(set *tools.Set, hears, speaks codec.Format) *Talk {
+	t := &Talk{set: set, hears: hears, speaks: speaks, open: map[string]*work{}}
+	t.ctx, t.stop = context.WithCancel(context.Background())
+	return t
+}
+
+// Use gives the Talk its vendor.
+func (t *Talk) Use(v Vendor) { t.vendor = v }
+
+// Attach implements agent.Talker.
+func (t *Talk) Attach(b agent.Beside) { t.beside = b }
+
+// Release implements agent.Talker.
+func (t *Talk) Release() {
+	t.stop()
+	t.asked.Wait()
+}
+
+// Formats implements agent.Talk.
+func (t *Talk) Formats() (hears, speaks codec.Format) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.hears, t.speaks
+}
+
+// Ready implements agent.Talk.
+func (t *Talk) Ready() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.ready
+}
+
+// Start implements agent.Talk.
+func (t *Talk) Start(out *providers.Messages, call *agent.Call, _ bool) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.call = call
+	return t.vendor.Start(out)
+}
+
+// Decode implements agent.Talk.
+func (t *Talk) Decode(m providers.Message, do func(*agent.Command)) {
+	t.mu.Lock()
+	t.commands, t.audio = t.commands[:0], t.audio[:0]
+	t.vendor.Read(m)
+	after := t.after
+	t.after = nil
+	t.mu.Unlock()
+	for i := range t.commands { // owned by whoever reads
+		do(&t.commands[i])
+	}
+	for _, do := range after {
+		do()
+	}
+}
+
+// unlock gives mu up, and does what was wanted meanwhile.
+func (t *Talk) unlock() {
+	after := t.after
+	t.after = nil
+	t.mu.Unlock()
+	for _, do := range after {
+		do()
+	}
+}
+
+// Encode implements agent.Talk.
+func (t *Talk) Encode(out *providers.Messages, ev *agent.Event) error {
+	t.mu.Lock()
+	defer t.unlock()
+	return t.encode(out, ev)
+}
+
+func (t *Talk) encode(out *providers.Messages, ev *agent.Event) error {
+	t.in = ev.In
+	switch ev.Kind {
+	case agent.EventAudio:
+		t.progress(ev)
+		t.tellKeys(out, false)
+		if t.held || t.muted {
+			t.silence(out, t.hears.Duration(len(ev.Audio)))
+			return nil
+		}
+		t.vendor.Audio(out, ev.Audio)
+	case agent.EventGap:
+		t.silence(out, min(ev.Duration, maxSilence))
+	case agent.EventDigit:
+		t.keys = append(t.keys[:min(len(t.keys), maxKeys)], ev.Digit)
+		t.keysAt = ev.In
+		t.tellKeys(out, ev.Digit == '#')
+	case agent.EventMark:
+		t.marked(ev)
+	case agent.EventCleared:
+		t.cut(out, ev)
+	case agent.EventHold:
+		switch ev.Hold {
+		case agent.Held, agent.Resumed:
+			t.held = ev.Hold == agent.Held
+		case agent.Muted, agent.Unmuted:
+			t.muted = ev.Hold == agent.Muted
+		}
+	case agent.EventAck:
+		if w := t.open[ev.Ref]; w != nil && !w.told {
+			t.tell(w, Result{Output: json.RawMessage(`{"status":"sent"}`)})
+		}
+	case agent.EventFault:
+		t.refused(out, ev)
+	case agent.EventTransfer:
+		t.transferred(out, ev)
+	case agent.EventReply:
+		return ev.Reply(out)
+	case agent.EventStop:
+		t.progress(ev)
+		for len(t.replies) > 0 {
+			t.settle(t.replies[0], ev.Out)
+		}
+		t.vendor.Stop(out)
+	}
+	return nil
+}
+
+// silence adds so much of it.
+func (t *Talk) silence(out *providers.Messages, d time.Duration) {
+	for frame := t.hears.Encoding.AppendSilence(nil, t.hears.FrameSamples()); d > 0; d -= codec.FrameTime {
+		t.vendor.Audio(out, frame)
+	}
+}
+
+// tellKeys adds the keys that the caller has pressed, once no more come.
+func (t *Talk) tellKeys(out *providers.Messages, now bool) {
+	if len(t.keys) > 0 && (now || t.in-t.keysAt >= keysPause) {
+		t.vendor.Tell(out, "[Keypad: "+string(t.keys)+"]", true)
+		t.keys = t.keys[:0]
+	}
+}
+
+// What a Vendor calls, in its methods.
+
+// Call is the call, since Start.
+func (t *Talk) Call() *agent.Call { return t.call }
+
+// Tools are those of the agent.
+func (t *Talk) Tools() []tools.Declaration { return t.set.List() }
+
+// Format sets what the model hears and speaks, before Begin.
+func (t *Talk) Format(hears, speaks codec.Format) { t.hears, t.speaks = hears, speaks }
+
+// Begin notes that the model is ready.
+func (t *Talk) Begin() { t.ready = true }
+
+// Begun reports whether it is.
+func (t *Talk) Begun() bool { return t.ready }
+
+// ReturnedNotice tells a model that the caller has come back, and why.
+func ReturnedNotice(why string) string {
+	return "[The caller is with you again: " + strings.ReplaceAll(why, "_", " ") + ". Tell them, and go on.]"
+}
+
+// Say has messages sent to the model, in order with all else.
+func (t *Talk) Say(add func(out *providers.Messages)) {
+	t.later(func() {
+		t.beside.Reply(func(out *providers.Messages) error {
+			add(out)
+			return nil
+		})
+	})
+}
+
+// later has something done when mu is given up.
+func (t *Talk) later(do func()) { t.after = append(t.after, do) }
+
+// Do has a command carried out.
+func (t *Talk) Do(cmd agent.Command) { t.commands = append(t.commands, cmd) }
+
+// Unknown notes a message that has no meaning here.
+func (t *Talk) Unknown(kind string) {
+	t.Do(agent.Command{Kind: agent.CommandUnknown, Type: kind[:min(len(kind), 64)]})
+}
+
+// Bad notes a message that makes no sense.
+func (t *Talk) Bad(why string) {
+	t.Do(agent.Command{Kind: agent.CommandFault, Code: "bad_message", Message: why})
+}
+
+// Fail ends the connection, since the model has nothing more to say.
+func (t *Talk) Fail(code, message string) {
+	t.Do(agent.Command{Kind: agent.CommandFault, Code: code, Message: message[:min(len(message), 512)], Fatal: true,
+		Cause: calls.AgentLost})
+}
+
+// Trouble notes that the model reports an error.
+func (t *Talk) Trouble(code, message string) {
+	code, message = code[:min(len(code), 64)], message[:min(len(message), 512)]
+	t.later(func() { t.beside.Trouble(code, message) })
+}
+
+// PlayText has audio of a reply played that is in base64, of which it may be none.
+func (t *Talk) PlayText(id string, audio []byte) {
+	begin := len(t.audio)
+	var err error
+	if t.audio, err = base64.StdEncoding.AppendDecode(t.audio, audio); err != nil {
+		t.audio = t.audio[:begin]
+		t.Bad("audio that is not base64")
+		return
+	}
+	t.Play(id, t.audio[begin:])
+}
+
+// Play has audio of a reply played, which is read until the end of the message.
+func (t *Talk) Play(id string, audio []byte) {
+	if len(audio) == 0 {
+		return
+	}
+	r := t.reply(id)
+	t.received += int64(len(audio))
+	r.end = t.speaks.Duration(int(t.received))
+	t.Do(agent.Command{Kind: agent.CommandAudio, Audio: audio})
+}
+
+// reply returns one, which is begun if it is not there.
+func (t *Talk) reply(id string) *reply {
+	if i := t.find(id); i >= 0 {
+		return t.replies[i]
+	}
+	at := t.speaks.Duration(int(t.received))
+	r := &reply{id: id, begin: at, end: at, from: -1}
+	if len(t.replies) == maxReplies {
+		t.replies = slices.Delete(t.replies, 0, 1)
+	}
+	t.replies = append(t.replies, r)
+	return r
+}
+
+func (t *Talk) find(id string) int {
+	return slices.IndexFunc(t.replies, func(r *reply) bool { return r.id == id })
+}
+
+// Unheard reports whether there is audio that the caller may not have heard.
+func (t *Talk) Unheard() bool {
+	return slices.ContainsFunc(t.replies, func(r *reply) bool { return r.end > r.begin && !r.heard })
+}
+
+// Spoken notes that a reply has no more audio.
+func (t *Talk) Spoken(id string) {
+	if t.find(id) >= 0 {
+		t.Do(agent.Command{Kind: agent.CommandMark, Mark: id})
+	}
+}
+
+// Words adds to the text of a reply.
+func (t *Talk) Words(id, more string) {
+	if r := t.reply(id); len(r.text) < maxText {
+		r.text += more
+	}
+}
+
+// Text is the whole text of a reply.
+func (t *Talk) Text(id, text string) {
+	i := t.find(id)
+	if i < 0 {
+		return // it was interrupted, and is told
+	}
+	r := t.replies[i]
+	r.text, r.textDone = text, true
+	if r.heard {
+		t.settle(r, r.end)
+	}
+}
+
+// Interrupt takes back what the caller has not heard; Cut follows for replies that it cuts.
+func (t *Talk) Interrupt() {
+	t.Do(agent.Command{Kind: agent.CommandClear})
+}
+
+// CallerSaid notes what the caller has said, in call time.
+func (t *Talk) CallerSaid(text string, from, to time.Duration) {
+	if text = strings.TrimSpace(text); text != "" {
+		t.said(calls.Line{Role: calls.Caller, Text: text, From: calls.MS(from), To: calls.MS(to)})
+	}
+}
+
+func (t *Talk) said(l calls.Line) { t.later(func() { t.beside.Said(l) }) }
+
+// In is the call time of the caller's audio that the model has got.
+func (t *Talk) In() time.Duration { return t.in }
+
+// Used notes what the model has used up.
+func (t *Talk) Used(u calls.Usage) {
+	if len(u) > 0 {
+		t.later(func() { t.beside.Used(u) })
+	}
+}
+
+// What is heard.
+
+// progress notes which replies the caller has begun to hear.
+func (t *Talk) progress(ev *agent.Event) {
+	for _, r := range t.replies {
+		if r.begin >= ev.Out {
+			return
+		}
+		if r.from < 0 {
+			r.from = ev.In
+		}
+	}
+}
+
+// marked takes the mark at the end of a reply.
+func (t *Talk) marked(ev *agent.Event) {
+	i := t.find(ev.Mark)
+	if i < 0 || ev.MarkStatus != agent.MarkPlayed {
+		return // EventCleared tells
+	}
+	r := t.replies[i]
+	r.heard, r.to = true, ev.In
+	if r.from < 0 {
+		r.from = ev.In
+	}
+	if r.textDone {
+		t.settle(r, r.end)
+	}
+}
+
+// cut takes back what was not heard of all replies.
+func (t *Talk) cut(out *providers.Messages, ev *agent.Event) {
+	t.progress(ev)
+	for _, r := range slices.Clone(t.replies) {
+		if r.end > ev.Out && !r.heard {
+			t.vendor.Cut(out, r.id, max(0, ev.Out-r.begin))
+		}
+		if r.end > r.begin {
+			t.settle(r, ev.Out)
+		}
+	}
+}
+
+// settle tells of a reply that nothing more is heard of; out is how far the caller has heard.
+func (t *Talk) settle(r *reply, out time.Duration) {
+	t.replies = slices.DeleteFunc(t.replies, func(o *reply) bool { return o == r })
+	text := strings.TrimSpace(r.text)
+	if text == "" {
+		return
+	}
+	l := calls.Line{Role: calls.Agent, Text: text, From: calls.MS(max(r.from, 0)), To: calls.MS(t.in)}
+	switch {
+	case r.heard:
+		l.To = calls.MS(r.to)
+	case out < r.end:
+		l.Interrupted = true
+		if out > r.begin {
+			l.Heard = beginning(text, float64(out-r.begin)/float64(r.end-r.begin))
+		}
+		if r.from < 0 {
+			l.From = l.To
+		}
+	}
+	t.said(l)
+}
+
+// beginning returns the words in the first part of a text.
+func beginning(text string, part float64) string {
+	all := []rune(text)
+	n := int(part * float64(len(all)))
+	if n < len(all) && all[n] != ' ' { // a word that was begun was not heard
+		for n > 0 && all[n-1] != ' ' {
+			n--
+		}
+	}
+	return strings.TrimSpace(string(all[:n]))
+}
+
+// refused takes the refusal of a command.
+func (t *Talk) refused(out *providers.Messages, ev *agent.Event) {
+	switch w := t.open[ev.Ref]; {
+	case w == nil || w.over:
+	case w.told:
+		w.over = true
+		t.vendor.Tell(out, "[The transfer failed: "+ev.Message+". Tell the caller, and go on.]", true)
+	default:
+		t.tell(w, failure(ev.Message))
+	}
+}
+
+// transferred takes how a transfer is. One that works out ends the model's part of the call.
+func (t *Talk) transferred(out *providers.Messages, ev *agent.Event) {
+	switch ev.Transfer.State {
+	case "failed", "canceled", "timed_out":
+		if w := t.open[ev.Ref]; w != nil && !w.over {
+			w.over = true
+			t.vendor.Tell(out, "[The transfer failed: "+strings.ReplaceAll(ev.Transfer.Reason, "_", " ")+
+				". The caller is with you again: tell them, and go on.]", true)
+		}
+	}
+}

@@ -1,0 +1,149 @@
+// Package models simulates speech models behind their vendors' sockets: strictly, so that what the
+// real one would not take is a complaint. They speak when the caller pauses, and are interrupted
+// when the caller speaks.
+package models
+
+import (
+	"fmt"
+	"math"
+	"net/http"
+	"sync"
+	"time"
+
+	"voicebridge/codec"
+	"voicebridge/ws"
+)
+
+// Answer is what a model does in one turn.
+type Answer struct {
+	PCM  []int16 // what it says, at Rate
+	Text string  // the same in words
+	Tool *Tool   // what it wants done then
+	// Fail has the turn fail with this code.
+	Fail string
+}
+
+// Tool is a call of one.
+type Tool struct {
+	Name, Arguments string
+}
+
+// Rate is that of an Answer's audio, in Hz.
+const Rate = 24000
+
+// Script is what a simulated model says, and notes of what it is told. It is for one connection at a time.
+type Script struct {
+	Key    string                   // what the bridge must show; empty: anything
+	Answer func(turn int) Answer    // the greeting, if one is asked for, is turn 0
+	Expire time.Duration            // the session ends after so much of the caller's audio; 0: it does not
+	Heard  func(caller []int16)     // the caller's audio at 8000 Hz; may be nil
+	Note   func(what string, v any) // everything that happens, for tests and people; may be nil
+
+	mu         sync.Mutex
+	complaints []string
+}
+
+// Complaints are what the real model would not have taken.
+func (s *Script) Complaints() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]string(nil), s.complaints...)
+}
+
+func (s *Script) complain(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.complaints = append(s.complaints, fmt.Sprintf(format, args...))
+}
+
+func (s *Script) note(what string, v any) {
+	if s.Note != nil {
+		s.Note(what, v)
+	}
+}
+
+// accept takes a connection, whose limits are those of models.
+func accept(w http.ResponseWriter, r *http.Request, subprotocols []string) (*ws.Conn, error) {
+	return ws.Accept(w, r, subprotocols, ws.Limits{Text: 16 << 20, Binary: 1 << 20, Write: 10 * time.Second})
+}
+
+// leave closes a connection, and waits for its end.
+func leave(conn *ws.Conn, code int, reason string) {
+	conn.Close(code, reason)
+	for err := error(nil); err == nil; {
+		_, _, err = conn.Read()
+	}
+	conn.Release()
+}
+
+const (
+	// loud is the level above which the caller speaks.
+	loud       = 700
+	speechTime = 80 * time.Millisecond  // of loud audio until that counts
+	pauseTime  = 500 * time.Millisecond // of silence until a turn ends
+)
+
+// detector tells when the caller speaks.
+type detector struct {
+	speaking     bool
+	loudFor, off time.Duration
+}
+
+// hear takes audio, and reports whether the caller has begun, or ceased, to speak.
+func (d *detector) hear(pcm []int16, rate int) (began, paused bool) {
+	length := time.Duration(len(pcm)) * time.Second / time.Duration(rate)
+	if rms(pcm) > loud {
+		d.loudFor, d.off = d.loudFor+length, 0
+	} else {
+		d.off += length
+		if d.off > codec.FrameTime {
+			d.loudFor = 0
+		}
+	}
+	switch {
+	case !d.speaking && d.loudFor >= speechTime:
+		d.speaking = true
+		return true, false
+	case d.speaking && d.off >= pauseTime:
+		d.speaking = false
+		return false, true
+	}
+	return false, false
+}
+
+func rms(pcm []int16) float64 {
+	sum := 0.0
+	for _, v := range pcm {
+		sum += float64(v) * float64(v)
+	}
+	return math.Sqrt(sum / float64(max(1, len(pcm))))
+}
+
+// pieceTime is how much a model says at once; it makes one while it hears 20 ms.
+const pieceTime = 200 * time.Millisecond
+
+// voice is the answer that is being made, in the format of the connection.
+type voice struct {
+	rest   []int16
+	tc     *codec.Resampler
+	format codec.Format
+}
+
+func newVoice(pcm []int16, f codec.Format) *voice {
+	v := &voice{rest: pcm, format: f}
+	if f.Rate != Rate {
+		v.tc = codec.NewResampler(Rate, f.Rate)
+	}
+	return v
+}
+
+// piece returns the next one; none: there is no more.
+func (v *voice) piece() []byte {
+	n := min(len(v.rest), int(pieceTime*Rate/time.Second))
+	pcm := v.rest[:n]
+	v.rest = v.rest[n:]
+	if v.tc != nil {
+		pcm = v.tc.Append(nil, pcm)
+	}
+	return v.format.Encoding.AppendEncode(nil, pcm)
+}
