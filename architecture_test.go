@@ -63,10 +63,14 @@ var allowed = map[string][]string{
 	"session/timing": {},
 	"calls":          {"providers"},
 	"ticket":         {"providers"},
-	"agent":          {"calls", "codec", "providers"},
+	"agent":          {"agent/tools", "calls", "codec", "providers"},
+	"agent/tools":    {"calls", "notify"},
+	"agent/flatjson": {},
+	"agent/model":    {"agent", "agent/tools", "calls", "codec", "notify", "providers"},
 	"agent/link":     {"agent", "calls", "codec", "notify", "providers", "ws"},
-	"agent/DIALECT":  {"agent", "calls", "codec", "providers", "providers/CARRIER"},
-	"agent/all":      {"agent", "agent/DIALECT", "agent/link"},
+	"agent/DIALECT": {"agent", "agent/flatjson", "agent/model", "agent/tools", "calls", "codec", "providers",
+		"providers/CARRIER"},
+	"agent/all": {"agent", "agent/DIALECT", "agent/link"},
 
 	"control": {"agent", "calls", "cluster", "codec", "control/background", "control/directory",
 		"control/router", "control/totals",
@@ -92,19 +96,22 @@ var allowed = map[string][]string{
 	"bridge": {"api", "calls", "cluster", "control", "control/directory", "control/transfers", "hooks", "hooks/gate",
 		"journal", "media",
 		"notify", "providers", "wav", "ws"},
-	"config": {"agent", "agent/all", "agent/link", "api", "bridge", "cluster", "codec", "control",
-		"control/directory", "control/transfers", "media", "notify", "providers", "providers/all", "session", "transfer", "transfer/redisstore", "wav"},
+	"config": {"agent", "agent/all", "agent/link", "agent/tools", "api", "bridge", "calls", "cluster", "codec", "control",
+		"control/directory", "control/transfers", "logs", "media", "notify", "providers", "providers/all", "session",
+		"transfer", "transfer/redisstore", "wav"},
 
 	"api/client":   {"calls"},
 	"progress":     {},
+	"logs":         {"codec"},
 	"sim":          {"agent/DIALECT", "agent/link", "codec", "providers", "sim/ear", "sim/stream", "wav", "ws"},
 	"sim/ear":      {"codec", "wav"},
 	"sim/memnet":   {},
+	"sim/models":   {"codec", "ws"},
 	"sim/outage":   {},
 	"sim/promises": {},
 	"sim/stream":   {"codec", "providers", "sim/ear", "ws"},
 	"demo": {"agent", "agent/all", "agent/link", "api", "api/client", "bridge", "calls", "codec", "config", "control",
-		"control/transfers", "progress", "providers", "providers/all", "session", "sim", "sim/ear", "sim/stream",
+		"control/transfers", "logs", "progress", "providers", "providers/all", "session", "sim", "sim/ear", "sim/stream",
 		"transfer", "wav"},
 	"bench": {"agent/DIALECT", "bench/markers", "codec", "providers", "sim", "sim/ear", "ws",
 		"ws/frame"},
@@ -113,7 +120,7 @@ var allowed = map[string][]string{
 	"bench/yardstick": {},
 	"bench/runner": {"api/client", "bench", "bench/report", "calls", "config", "progress", "providers",
 		"providers/all", "sim", "sim/ear", "transfer"},
-	"cmd/voicebridge": {"agent", "agent/all", "api/client", "bench/runner", "bench/yardstick", "bridge", "calls", "config", "control", "demo",
+	"cmd/voicebridge": {"agent", "agent/all", "api/client", "bench/runner", "bench/yardstick", "bridge", "calls", "config", "control", "demo", "logs",
 		"providers", "providers/all", "sim"},
 	"examples/go": {},
 }
@@ -135,7 +142,7 @@ var libraries = map[string][]string{
 	"github.com/cenkalti/backoff":    {"notify", "providers"},
 	"github.com/coreos/go-systemd":   {"cmd/voicebridge"},
 	"github.com/getkin/":             {},
-	"golang.org/x/net/http/httpguts": {"agent/link"},
+	"golang.org/x/net/http/httpguts": {"agent/link", "agent/model"},
 	"golang.org/x/time":              {"bridge", "agent/DIALECT", "hooks/gate", "media", "providers"},
 	"pgregory.net/rapid":             {"providers/providertest"},
 }
@@ -147,9 +154,12 @@ const mostLines = 1500
 // roomOf is the folder of a file, with the names of carriers and dialects replaced.
 func roomOf(path string) string {
 	dir := filepath.ToSlash(filepath.Dir(path))
+	if _, own := allowed[dir]; own {
+		return dir
+	}
 	for parent, kind := range map[string]string{"providers/": "CARRIER", "agent/": "DIALECT"} {
 		rest, below := strings.CutPrefix(dir, parent)
-		if below && rest != "all" && rest != "link" && rest != "providertest" && !strings.HasPrefix(rest, "internal/") {
+		if below && !strings.HasPrefix(rest, "internal/") {
 			return parent + kind
 		}
 	}

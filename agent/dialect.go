@@ -40,6 +40,8 @@ type Features struct {
 	Hangup    bool   `json:"hangup"`    // end the call
 	Digits    bool   `json:"digits"`    // press keys
 	Transfers bool   `json:"transfers"` // move the call
+	Tools     bool   `json:"tools"`     // have the user's own tools
+	Words     bool   `json:"words"`     // tell what was said
 	Incoming  bool   `json:"incoming"`  // connect to the bridge, for a call or into a pool
 }
 

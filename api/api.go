@@ -120,6 +120,7 @@ func (s *Server) routes() map[string]route {
 		"GET /v1/calls":                               {mayRead, s.list},
 		"GET /v1/calls/{call}":                        {mayRead, s.get},
 		"POST /v1/calls/{call}/hangup":                {mayControl, s.hangup},
+		"GET /v1/calls/{call}/transcript":             {mayRead, s.transcript},
 		"POST /v1/calls/{call}/digits":                {mayControl, s.digits},
 		"POST /v1/calls/{call}/redirect":              {mayControl, s.redirect},
 		"POST /v1/calls/{call}/transfers":             {mayControl, s.beginTransfer},

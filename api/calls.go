@@ -142,6 +142,15 @@ func (s *Server) get(a *request) (reply, error) {
 	return reply{http.StatusOK, call}, nil
 }
 
+// transcript tells what was said in a call so far.
+func (s *Server) transcript(a *request) (reply, error) {
+	lines, known := s.control.Calls().Transcript(a.PathValue("call"))
+	if !known {
+		return reply{}, control.ErrNoCall
+	}
+	return reply{http.StatusOK, map[string]any{"transcript": lines}}, nil
+}
+
 func (s *Server) hangup(a *request) (reply, error) {
 	r := struct {
 		When string `json:"when"`

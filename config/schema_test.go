@@ -88,7 +88,7 @@ func (s schemaMaker) fields(v reflect.Type, path string) object {
 	props := object{}
 	for field := range v.Fields() {
 		name := strings.Split(field.Tag.Get("yaml"), ",")[0]
-		if name == "" { // inline
+		if field.Tag.Get("yaml") == ",inline" {
 			maps.Copy(props, s.fields(field.Type, path))
 			continue
 		}

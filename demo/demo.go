@@ -20,8 +20,8 @@ import (
 	"voicebridge/agent/link"
 	"voicebridge/bridge"
 	"voicebridge/codec"
-	"voicebridge/config"
 	"voicebridge/control"
+	"voicebridge/logs"
 	"voicebridge/progress"
 	"voicebridge/providers"
 	"voicebridge/providers/all"
@@ -194,7 +194,7 @@ func (c *Command) call(ctx context.Context, out io.Writer, spec *providers.Spec,
 	voice []int16) (*result, codec.Format, error) {
 	ended := &endLog{Handler: slog.DiscardHandler, end: map[string]slog.Value{}}
 	if c.Verbose {
-		ended.Handler = config.NewLogger(os.Stderr, slog.LevelInfo, false).Handler()
+		ended.Handler = logs.Direct(os.Stderr, slog.LevelInfo, false).Handler()
 	}
 	log := slog.New(ended)
 	var group sync.WaitGroup

@@ -25,9 +25,9 @@ import (
 	"voicebridge/bridge"
 	"voicebridge/calls"
 	"voicebridge/codec"
-	"voicebridge/config"
 	"voicebridge/control"
 	"voicebridge/control/transfers"
+	"voicebridge/logs"
 	"voicebridge/providers"
 	"voicebridge/providers/all"
 	"voicebridge/session"
@@ -70,7 +70,7 @@ func (c *Command) transfer(ctx context.Context, out io.Writer, spec *providers.S
 		human: slower(speech, humanRate),
 		log:   slog.New(slog.DiscardHandler)}
 	if c.Verbose {
-		d.log = config.NewLogger(os.Stderr, slog.LevelInfo, false)
+		d.log = logs.Direct(os.Stderr, slog.LevelInfo, false)
 	}
 	length := time.Duration(len(d.human)) * time.Second / time.Duration(format.Rate)
 	d.exchange = &sim.Exchange{Spec: spec, Log: d.log, Phone: func(providers.ExchangeCall) sim.Phone {

@@ -222,7 +222,7 @@ func (j *Journal) try(ctx context.Context, list []calls.Event, force bool) (answ
 // same names an event by what is the same of it where two instances tell it.
 func same(ev *calls.Event) string {
 	switch ev.Type {
-	case calls.EventStreaming, calls.EventStreamEnd: // a call may have several
+	case calls.EventStreaming, calls.EventStreamEnd, calls.EventTranscript: // a call may have several
 		return ev.ID
 	case calls.EventTransfer:
 		return ev.Type + ":" + ev.Transfer.ID + ":" + ev.Transfer.State

@@ -50,12 +50,13 @@ func NewDialer(cfg link.Config) (*link.Dialer, error) {
 // Table lists the dialects and what their agents can do, in Markdown.
 func Table() string {
 	var b strings.Builder
-	b.WriteString("| protocol | audio | is told what was heard by | ends the call | presses keys | transfers | " +
-		"connects itself |\n| --- | --- | --- | --- | --- | --- | --- |\n")
+	b.WriteString("| protocol | for | audio | is told what was heard by | ends the call | presses keys | transfers | " +
+		"your own tools | tells what was said | connects itself |\n" + strings.Repeat("| --- ", 10) + "|\n")
 	yes := map[bool]string{true: "yes", false: "no"}
 	for _, d := range Dialects {
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s | %s | %s |\n", d.Name, d.Can.Formats, d.Can.Marks,
-			yes[d.Can.Hangup], yes[d.Can.Digits], yes[d.Can.Transfers], yes[d.Can.Incoming])
+		can := &d.Can
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s | %s | %s | %s | %s | %s |\n", d.Name, d.Title, can.Formats, can.Marks,
+			yes[can.Hangup], yes[can.Digits], yes[can.Transfers], yes[can.Tools], yes[can.Words], yes[can.Incoming])
 	}
 	return b.String()
 }

@@ -90,7 +90,9 @@ func New(cfg Config) (*Dialer, error) {
 func AttemptOf(d *agent.Dialect) time.Duration { return cmp.Or(d.Attempt, DefaultAttempt) }
 
 // ReadyOf returns how long they may take to be ready; 0: they are not asked.
-func ReadyOf(d *agent.Dialect, configured time.Duration) time.Duration { return cmp.Or(configured, d.Ready) }
+func ReadyOf(d *agent.Dialect, configured time.Duration) time.Duration {
+	return cmp.Or(configured, d.Ready)
+}
 
 func checkURL(s string, plaintext bool) (*url.URL, error) {
 	u, err := url.Parse(s)

@@ -221,18 +221,19 @@ func fieldOf(err error) string {
 
 // readers read the messages of each type.
 var readers = map[string]func(*talk, *reading) bool{
-	"mark":      (*talk).readMark,
-	"clear":     simple(agent.CommandClear),
-	"interrupt": simple(agent.CommandClear),
-	"pause":     simple(agent.CommandPause),
-	"unpause":   simple(agent.CommandUnpause),
-	"ping":      simple(agent.CommandPing),
-	"hangup":    (*talk).readHangup,
-	"dtmf":      (*talk).readDigits,
-	"cancel":    (*talk).readCancel,
-	"ready":     (*talk).readReady,
-	"transfer":  (*talk).readTransfer,
-	"audio":     (*talk).readAudio,
+	"mark":       (*talk).readMark,
+	"transcript": (*talk).readTranscript,
+	"clear":      simple(agent.CommandClear),
+	"interrupt":  simple(agent.CommandClear),
+	"pause":      simple(agent.CommandPause),
+	"unpause":    simple(agent.CommandUnpause),
+	"ping":       simple(agent.CommandPing),
+	"hangup":     (*talk).readHangup,
+	"dtmf":       (*talk).readDigits,
+	"cancel":     (*talk).readCancel,
+	"ready":      (*talk).readReady,
+	"transfer":   (*talk).readTransfer,
+	"audio":      (*talk).readAudio,
 }
 
 // simple reads a message that is all in its type.
@@ -250,6 +251,29 @@ func (t *talk) readMark(r *reading) bool {
 	r.cmd.Kind, r.cmd.Mark = agent.CommandMark, r.Name
 	return true
 }
+
+// readTranscript reads what was said. There is nothing to do.
+func (t *talk) readTranscript(r *reading) bool {
+	var l calls.Line
+	switch err := json.Unmarshal(r.data, &l); {
+	case err != nil:
+		return r.fault("bad_field", "role, text and heard must be strings, start_ms and end_ms integers")
+	case l.Role != calls.Caller && l.Role != calls.Agent:
+		return r.fault("bad_field", "role must be caller or agent")
+	case l.Text == "" || l.From < 0 || l.To < l.From:
+		return r.fault("bad_field", "text must be set, and start_ms not be after end_ms")
+	}
+	if t.beside != nil {
+		t.beside.Said(l)
+	}
+	return false
+}
+
+// Attach implements agent.Talker.
+func (t *talk) Attach(b agent.Beside) { t.beside = b }
+
+// Release implements agent.Talker: nothing was begun.
+func (t *talk) Release() {}
 
 // when reads whether the command is for now; a false answer means that it is neither
 // for now nor for after playback, and was refused.

@@ -22,7 +22,8 @@ const Name = "voicebridge.v1"
 // Dialect describes it.
 var Dialect = &agent.Dialect{Name: Name, Title: "voicebridge.v1", Subprotocols: []string{Name}, Samples: true,
 	Can: agent.Features{Formats: "16-bit PCM at 8, 16, 24 or 48 kHz, or G.711, untouched",
-		Marks: "positions, and how sure they are", Hangup: true, Digits: true, Transfers: true, Incoming: true},
+		Marks: "positions, and how sure they are", Hangup: true, Words: true, Digits: true, Transfers: true,
+		Incoming: true},
 	New: newProtocol}
 
 // Limits of what an agent may send, in bytes.
@@ -127,7 +128,8 @@ func (p *protocol) NewTalk(u *url.URL) agent.Talk {
 
 // talk is what is said in one call. It implements agent.Talk and agent.Waiter.
 type talk struct {
-	json bool // audio travels in JSON
+	json   bool // audio travels in JSON
+	beside agent.Beside
 
 	mu            sync.Mutex // guards what follows
 	hears, speaks codec.Format

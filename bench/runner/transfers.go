@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -15,7 +14,6 @@ import (
 	"voicebridge/api/client"
 	"voicebridge/bench"
 	"voicebridge/calls"
-	"voicebridge/config"
 	"voicebridge/providers"
 	"voicebridge/sim"
 	"voicebridge/sim/ear"
@@ -60,7 +58,7 @@ func newTransferLoad(line bench.Line, address string) (*transferLoad, error) {
 	if err != nil {
 		return nil, err
 	}
-	x.desk = &sim.Agent{Talk: passOn, Log: config.NewLogger(io.Discard, slog.LevelInfo, false)}
+	x.desk = &sim.Agent{Talk: passOn, Log: slog.New(slog.DiscardHandler)}
 	if x.agent, err = x.serve(x.desk); err != nil {
 		return nil, err
 	}

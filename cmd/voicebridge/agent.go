@@ -11,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"voicebridge/config"
+	"voicebridge/logs"
 	"voicebridge/sim"
 )
 
@@ -62,7 +62,7 @@ func (c *recordCmd) Run(ctx context.Context, out output) error {
 }
 
 func (f *agentFlags) serve(ctx context.Context, talk func(context.Context, *sim.AgentConn) error) error {
-	log := config.NewLogger(os.Stderr, slog.LevelInfo, false)
+	log := logs.Direct(os.Stderr, slog.LevelInfo, false)
 	l, err := net.Listen("tcp", f.Listen)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)

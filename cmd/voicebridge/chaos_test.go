@@ -30,7 +30,7 @@ import (
 
 	"voicebridge/calls"
 	"voicebridge/codec"
-	"voicebridge/config"
+	"voicebridge/logs"
 	"voicebridge/providers"
 	"voicebridge/providers/all"
 	"voicebridge/sim"
@@ -292,7 +292,7 @@ func startChaos(t *testing.T, spec *providers.Spec, kind string, phone func(prov
 	x.app.told = map[[2]string]map[string]bool{}
 	app := httptest.NewServer(&x.app)
 	t.Cleanup(app.Close)
-	desk := &sim.Agent{Talk: x.agents.talk, Log: config.NewLogger(io.Discard, slog.LevelInfo, false)}
+	desk := &sim.Agent{Talk: x.agents.talk, Log: logs.Direct(io.Discard, slog.LevelInfo, false)}
 	agents := httptest.NewServer(desk)
 	t.Cleanup(func() { agents.Close(); desk.Wait() })
 	x.exchange.Reach = func(u string) string {

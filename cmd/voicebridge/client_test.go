@@ -21,7 +21,7 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"voicebridge/calls"
-	"voicebridge/config"
+	"voicebridge/logs"
 	"voicebridge/providers"
 	"voicebridge/providers/all"
 	"voicebridge/sim"
@@ -96,7 +96,7 @@ func testCommands(t *testing.T, spec *providers.Spec) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	agent := &sim.Agent{Talk: sim.Echo, Log: config.NewLogger(io.Discard, slog.LevelInfo, false)}
+	agent := &sim.Agent{Talk: sim.Echo, Log: logs.Direct(io.Discard, slog.LevelInfo, false)}
 	agents := httptest.NewServer(agent)
 	t.Cleanup(func() { agents.Close(); agent.Wait() })
 

@@ -31,10 +31,10 @@ func (c *dialectsCmd) Run(out output) error {
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	yes := map[bool]string{true: "yes", false: "no"}
-	fmt.Fprintln(w, "PROTOCOL\tWHAT IT IS\tHANG-UP\tDIGITS\tTRANSFERS\tCONNECTS ITSELF\tAUDIO")
+	fmt.Fprintln(w, "PROTOCOL\tWHAT IT IS\tHANG-UP\tDIGITS\tTRANSFERS\tYOUR TOOLS\tTRANSCRIPT\tCONNECTS ITSELF\tAUDIO")
 	for _, d := range dialects.Dialects {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Name, d.Title, yes[d.Can.Hangup], yes[d.Can.Digits],
-			yes[d.Can.Transfers], yes[d.Can.Incoming], d.Can.Formats)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Name, d.Title, yes[d.Can.Hangup], yes[d.Can.Digits],
+			yes[d.Can.Transfers], yes[d.Can.Tools], yes[d.Can.Words], yes[d.Can.Incoming], d.Can.Formats)
 	}
 	return w.Flush()
 }

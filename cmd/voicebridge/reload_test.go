@@ -10,6 +10,7 @@ import (
 
 	"voicebridge/bridge"
 	"voicebridge/config"
+	"voicebridge/logs"
 )
 
 // TestReload: accounts, agents, routes, tokens and the log's level follow the file; what cannot
@@ -38,7 +39,7 @@ agents: {sales: {url: "ws://127.0.0.1:2/"}}
 	}
 	var log bytes.Buffer
 	level := new(slog.LevelVar)
-	logger := config.NewLogger(&log, level, false)
+	logger := logs.Direct(&log, level, false)
 	settings, closeAll, err := cfg.Bridge(logger)
 	if err != nil {
 		t.Fatal(err)

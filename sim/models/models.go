@@ -28,6 +28,9 @@ type Tool struct {
 	Name, Arguments string
 }
 
+// Sent notes what the model says.
+const Sent = "sent"
+
 // Rate is that of an Answer's audio, in Hz.
 const Rate = 24000
 
@@ -37,7 +40,7 @@ type Script struct {
 	Answer func(turn int) Answer    // the greeting, if one is asked for, is turn 0
 	Expire time.Duration            // the session ends after so much of the caller's audio; 0: it does not
 	Heard  func(caller []int16)     // the caller's audio at 8000 Hz; may be nil
-	Note   func(what string, v any) // everything that happens, for tests and people; may be nil
+	Note   func(what string, v any) // each message, by its type, or Sent, in order; may be nil
 
 	mu         sync.Mutex
 	complaints []string

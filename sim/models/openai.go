@@ -52,14 +52,17 @@ func (o OpenAI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		o.complain("%v", err)
 		return
 	}
-	c := &realtime{Script: o.Script, conn: conn, said: map[string]time.Duration{}, calls: map[string]bool{}}
+	pcm := codec.Format{Encoding: codec.L16LE, Rate: Rate}
+	c := &realtime{Script: o.Script, conn: conn, in: pcm, out: pcm, said: map[string]time.Duration{},
+		calls: map[string]bool{}}
+	format := map[string]any{"type": "audio/pcm", "rate": Rate}
 	c.session = map[string]any{"type": "realtime", "object": "realtime.session", "id": "sess_1",
 		"model": r.URL.Query().Get("model"), "output_modalities": []string{"audio"}, "tools": []any{},
-		"audio": map[string]any{"input": map[string]any{"format": map[string]any{"type": "audio/pcm", "rate": 24000}},
-			"output": map[string]any{"format": map[string]any{"type": "audio/pcm", "rate": 24000}}}}
+		"audio": map[string]any{"input": map[string]any{"format": format}, "output": map[string]any{"format": format}}}
 	c.send("session.created", map[string]any{"session": c.session})
-	err = c.serve()
-	o.note("closed", err)
+	if err := c.serve(); err != nil {
+		o.note("closed", err)
+	}
 	leave(conn, ws.CloseNormal, "")
 }
 
@@ -85,9 +88,7 @@ func (c *realtime) serve() error {
 				c.complain("%s with %s", kind, name)
 			}
 		}
-		if kind != "input_audio_buffer.append" {
-			c.note(kind, m)
-		}
+		c.note(kind, m)
 		do.do(c, m)
 		if c.Expire > 0 && c.heard >= c.Expire {
 			c.fail("session_expired", "Your session hit the maximum duration of 60 minutes.")
@@ -111,6 +112,7 @@ func init() { // they refer to each other
 		"input_audio_buffer.append":  {[]string{"audio"}, (*realtime).hear},
 		"conversation.item.create":   {[]string{"item", "previous_item_id"}, (*realtime).add},
 		"conversation.item.truncate": {[]string{"item_id", "content_index", "audio_end_ms"}, (*realtime).truncate},
+		"conversation.item.retrieve": {[]string{"item_id"}, (*realtime).retrieve},
 		"response.create":            {[]string{"response"}, (*realtime).respond},
 		"response.cancel":            {[]string{"response_id"}, (*realtime).cancel},
 	}
@@ -119,12 +121,11 @@ func init() { // they refer to each other
 func (c *realtime) send(kind string, fields map[string]any) {
 	c.serial++
 	fields["type"], fields["event_id"] = kind, fmt.Sprintf("event_%d", c.serial)
-	b, err := json.Marshal(fields)
-	if err == nil {
-		err = c.conn.Write(false, b)
-	}
-	if err != nil {
-		c.note("write", err)
+	c.note(Sent, fields)
+	if b, err := json.Marshal(fields); err != nil {
+		c.complain("%v", err)
+	} else {
+		_ = c.conn.Write(false, b) // a failure shows in Read
 	}
 }
 
@@ -147,20 +148,26 @@ func (c *realtime) update(m map[string]any) {
 		return
 	}
 	for name, v := range s {
+		if name == "model" && v == c.session["model"] { // it cannot be changed
+			continue
+		}
 		if !slices.Contains(sessionFields, name) {
 			c.fail("unknown_parameter", "session."+name)
 			return
 		}
 		c.session[name] = v
 	}
-	var err error
 	audio, _ := s["audio"].(map[string]any)
-	if c.in, err = realtimeFormat(audio["input"]); err == nil {
-		c.out, err = realtimeFormat(audio["output"])
-	}
-	if err != nil {
-		c.fail("invalid_value", err.Error())
-		return
+	for side, f := range map[string]*codec.Format{"input": &c.in, "output": &c.out} {
+		half, _ := audio[side].(map[string]any)
+		if half["format"] == nil { // as it was
+			continue
+		}
+		var err error
+		if *f, err = realtimeFormat(half["format"]); err != nil {
+			c.fail("invalid_value", err.Error())
+			return
+		}
 	}
 	for _, tool := range list(s["tools"]) {
 		if tool["type"] != "function" || tool["name"] == "" || tool["parameters"] == nil {
@@ -182,8 +189,7 @@ func list(v any) (all []map[string]any) {
 
 // realtimeFormat reads a format, which has a rate only where it is PCM.
 func realtimeFormat(v any) (codec.Format, error) {
-	half, _ := v.(map[string]any)
-	f, _ := half["format"].(map[string]any)
+	f, _ := v.(map[string]any)
 	_, rate := f["rate"]
 	switch {
 	case f["type"] == "audio/pcmu" && !rate:
@@ -367,7 +373,7 @@ func (c *realtime) add(m map[string]any) {
 			c.fail("invalid_value", "no open call "+id)
 			return
 		}
-		if out, is := item["output"].(string); !is || !json.Valid([]byte(out)) {
+		if _, is := item["output"].(string); !is {
 			c.fail("invalid_value", "output")
 		}
 		delete(c.calls, id)
@@ -385,6 +391,13 @@ func (c *realtime) add(m map[string]any) {
 	c.send("conversation.item.added", map[string]any{"item": item, "previous_item_id": nil})
 }
 
+// retrieve tells what is known of an item.
+func (c *realtime) retrieve(m map[string]any) {
+	c.send("conversation.item.retrieved", map[string]any{"item": map[string]any{"id": m["item_id"],
+		"object": "realtime.item", "type": "message", "status": "completed", "role": "user",
+		"content": []any{map[string]any{"type": "input_audio", "transcript": "words", "audio": ""}}}})
+}
+
 func (c *realtime) truncate(m map[string]any) {
 	id, _ := m["item_id"].(string)
 	end, isNumber := m["audio_end_ms"].(float64)
@@ -393,7 +406,8 @@ func (c *realtime) truncate(m map[string]any) {
 	case !known || m["content_index"] != 0.0 || !isNumber || end < 0:
 		c.fail("invalid_value", fmt.Sprint("truncate: ", m))
 	case int64(end) > said.Milliseconds():
-		c.fail("invalid_value", fmt.Sprintf("Audio content of %dms is already shorter than %vms", said.Milliseconds(), end))
+		c.fail("invalid_value", fmt.Sprintf("Audio content of %dms is already shorter than %vms",
+			said.Milliseconds(), end))
 	default:
 		c.said[id] = time.Duration(end) * time.Millisecond
 		c.send("conversation.item.truncated", map[string]any{"item_id": id, "content_index": 0, "audio_end_ms": end})

@@ -1,4 +1,4 @@
-package config
+package logs
 
 import (
 	"bytes"
@@ -36,7 +36,7 @@ func (b *blocked) Write(p []byte) (int, error) {
 func TestBlockedLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &blocked{let: make(chan struct{})}
-		log := Default().Logger(w)
+		log := New(w, slog.LevelInfo, false)
 		began := time.Now()
 		for range linesMost + 100 {
 			log.Info("a call")
@@ -64,7 +64,7 @@ func TestBlockedLog(t *testing.T) {
 // TestLogFlushed: what was logged last is written before the end.
 func TestLogFlushed(t *testing.T) {
 	var w bytes.Buffer
-	log := Default().Logger(&w)
+	log := New(&w, slog.LevelInfo, false)
 	log.Info("the last words")
 	log.Close()
 	if !strings.Contains(w.String(), "the last words") {
@@ -76,7 +76,7 @@ func TestLogFlushed(t *testing.T) {
 func TestLogForPrograms(t *testing.T) {
 	var b bytes.Buffer
 	spec := all.Specs[0]
-	NewLogger(&b, slog.LevelInfo, true).Info("x", "took", 1500*time.Millisecond, "format", spec.Formats[0], "formats",
+	Direct(&b, slog.LevelInfo, true).Info("x", "took", 1500*time.Millisecond, "format", spec.Formats[0], "formats",
 		spec.Formats, "abilities", spec.Abilities, "err", io.EOF, "n", 3)
 	var got map[string]any
 	if err := json.Unmarshal(b.Bytes(), &got); err != nil {

@@ -1,4 +1,5 @@
-package config
+// Package logs writes the log, for people or for programs. Nobody who logs waits for it.
+package logs
 
 import (
 	"context"
@@ -18,11 +19,11 @@ type Logger struct {
 	lines *lines
 }
 
-// Logger logs to w as configured.
-func (c *Config) Logger(w io.Writer) *Logger {
+// New logs to w, as JSON or for people.
+func New(w io.Writer, level slog.Level, json bool) *Logger {
 	l := &Logger{Level: new(slog.LevelVar), lines: newLines(w)}
-	l.Level.Set(c.level())
-	l.Logger = NewLogger(l.lines, l.Level, c.Log.Format == "json")
+	l.Level.Set(level)
+	l.Logger = Direct(l.lines, l.Level, json)
 	return l
 }
 
@@ -32,17 +33,8 @@ func (l *Logger) Lost() uint64 { return l.lines.lost.Load() }
 // Close waits, for a moment, until all has been written.
 func (l *Logger) Close() { l.lines.close() }
 
-// level is that of what is logged.
-func (c *Config) level() (level slog.Level) {
-	_ = level.UnmarshalText([]byte(c.Log.Level)) // checked
-	return level
-}
-
-// SetLevel has the level of a running log follow the configuration.
-func (c *Config) SetLevel(level *slog.LevelVar) { level.Set(c.level()) }
-
-// NewLogger logs to w, as JSON or for people.
-func NewLogger(w io.Writer, level slog.Leveler, json bool) *slog.Logger {
+// Direct logs to w, and waits for it.
+func Direct(w io.Writer, level slog.Leveler, json bool) *slog.Logger {
 	if json {
 		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: forPrograms}))
 	}
@@ -106,7 +98,7 @@ func (l *lines) run(ctx context.Context, w io.Writer) {
 	write := func(line []byte) {
 		_, _ = w.Write(line) // there is nowhere to tell of it
 		if n := l.lost.Load(); n > said {
-			NewLogger(w, slog.LevelWarn, false).Warn("the log could not keep up", "lost_lines", n-said)
+			Direct(w, slog.LevelWarn, false).Warn("the log could not keep up", "lost_lines", n-said)
 			said = n
 		}
 	}

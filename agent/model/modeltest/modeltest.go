@@ -1,0 +1,143 @@
+// Package modeltest holds what models are told, and what they make the bridge do, for the tests of
+// their dialects: without a session, and without a network.
+package modeltest
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"voicebridge/agent"
+	"voicebridge/calls"
+	"voicebridge/codec"
+	"voicebridge/providers"
+)
+
+// Peer is the bridge as a Talk sees it. It implements agent.Beside.
+type Peer struct {
+	T    testing.TB
+	Talk agent.Talk
+
+	Sent     []map[string]any // messages to the model since Take
+	Binary   [][]byte         // those that are no text
+	Commands []agent.Command  // since Take; audio is copied
+	Audio    []byte           // all of it
+	Lines    []calls.Line
+	Usage    calls.Usage
+	Troubles []string
+}
+
+// New begins a talk in a call with a carrier's audio.
+func New(t testing.TB, p agent.Protocol, f codec.Format, known agent.Known) *Peer {
+	t.Helper()
+	peer := &Peer{T: t, Talk: p.NewTalk(nil), Usage: calls.Usage{}}
+	talker := peer.Talk.(agent.Talker)
+	talker.Attach(peer)
+	t.Cleanup(talker.Release)
+	var out providers.Messages
+	call := &agent.Call{Session: "cs_1", Carrier: "acme", Known: known, Transfers: []string{"conference"},
+		Start: &providers.Start{Call: "1", In: f, Out: f}}
+	if err := peer.Talk.Start(&out, call, true); err != nil {
+		t.Fatal(err)
+	}
+	peer.take(&out)
+	return peer
+}
+
+func (p *Peer) take(out *providers.Messages) {
+	for _, m := range out.All() {
+		if m.Binary {
+			p.Binary = append(p.Binary, append([]byte(nil), m.Data...))
+			continue
+		}
+		var v map[string]any
+		if err := json.Unmarshal(m.Data, &v); err != nil {
+			p.T.Fatalf("%s: %v", m.Data, err)
+		}
+		p.Sent = append(p.Sent, v)
+	}
+}
+
+// Read gives the talk a message of the model.
+func (p *Peer) Read(text string) { p.message(providers.Message{Data: []byte(text)}) }
+
+// ReadBinary gives it one that is no text.
+func (p *Peer) ReadBinary(b []byte) { p.message(providers.Message{Binary: true, Data: b}) }
+
+func (p *Peer) message(m providers.Message) {
+	p.Talk.Decode(m, func(cmd *agent.Command) {
+		c := *cmd
+		c.Audio = append([]byte(nil), c.Audio...)
+		p.Audio = append(p.Audio, c.Audio...)
+		p.Commands = append(p.Commands, c)
+	})
+}
+
+// Event tells the talk of an event.
+func (p *Peer) Event(ev agent.Event) {
+	p.T.Helper()
+	var out providers.Messages
+	if err := p.Talk.Encode(&out, &ev); err != nil {
+		p.T.Fatal(err)
+	}
+	p.take(&out)
+}
+
+// Hears has the caller's audio told, up to a call time.
+func (p *Peer) Hears(in, out time.Duration) {
+	hears, _ := p.Talk.Formats()
+	p.Event(agent.Event{Kind: agent.EventAudio, In: in, Out: out,
+		Audio: hears.Encoding.AppendSilence(nil, hears.FrameSamples())})
+}
+
+// Take returns what the model was told since, without the caller's audio, and what was wanted of the bridge.
+func (p *Peer) Take() (sent []map[string]any, commands []agent.Command) {
+	sent, commands = p.Sent, p.Commands
+	p.Sent, p.Commands = nil, nil
+	return sent, commands
+}
+
+// Reply implements agent.Beside.
+func (p *Peer) Reply(add func(*providers.Messages) error) {
+	p.Event(agent.Event{Kind: agent.EventReply, Reply: add})
+}
+
+// Said implements agent.Beside.
+func (p *Peer) Said(l calls.Line) { p.Lines = append(p.Lines, l) }
+
+// Used implements agent.Beside.
+func (p *Peer) Used(u calls.Usage) { p.Usage.Add(u) }
+
+// Trouble implements agent.Beside.
+func (p *Peer) Trouble(code, message string) { p.Troubles = append(p.Troubles, code+": "+message) }
+
+// Fixture returns a message of testdata/fixtures.
+func Fixture(t testing.TB, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", "fixtures", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// JSON writes a value with sorted names, to be compared.
+func JSON(t testing.TB, v any) string {
+	t.Helper()
+	if text, is := v.(string); is {
+		if err := json.Unmarshal([]byte(text), &v); err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		if m, is := v.(map[string]any); is {
+			delete(m, "event_id") // theirs to choose
+		}
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
