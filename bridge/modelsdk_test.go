@@ -18,13 +18,13 @@ import (
 	"voicebridge/sim/models"
 )
 
-// transcript is what a model and its client said, for the vendor's SDK to judge.
-type transcript struct {
+// exchanged is what a model and its client said, for the vendor's SDK to judge.
+type exchanged struct {
 	mu    sync.Mutex
 	lines bytes.Buffer
 }
 
-func (x *transcript) note(what string, v any) {
+func (x *exchanged) note(what string, v any) {
 	message, is := v.(map[string]any)
 	if !is {
 		return
@@ -73,7 +73,7 @@ func TestModelSDKs(t *testing.T) {
 		}
 	})
 	t.Run("openai check", func(t *testing.T) {
-		x := &transcript{}
+		x := &exchanged{}
 		virtual(t, func(t *testing.T) { sdkCall(t, x) })
 		cmd := exec.Command(node, sdkDir+"realtime.mjs", "check")
 		cmd.Stdin = &x.lines
@@ -104,7 +104,7 @@ func sdkAnswer(turn int) models.Answer {
 }
 
 // sdkCall is a call with a greeting, an interruption, keys and tools.
-func sdkCall(t *testing.T, x *transcript) {
+func sdkCall(t *testing.T, x *exchanged) {
 	script := &models.Script{Answer: func(turn int) models.Answer {
 		a := sdkAnswer(turn)
 		if a.Tool != nil {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"voicebridge/agent"
+	"voicebridge/agent/deepgram"
 	"voicebridge/agent/link"
 	"voicebridge/agent/openai"
 	"voicebridge/agent/twilio"
@@ -17,6 +18,7 @@ var Dialects = []*agent.Dialect{
 	voicebridge.Dialect,
 	twilio.Dialect,
 	openai.Dialect,
+	deepgram.Dialect,
 }
 
 // Lookup finds a dialect by its name; nil if there is none.

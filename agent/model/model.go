@@ -80,6 +80,8 @@ type Talk struct {
 	in            time.Duration // call time of the caller's audio
 	open          map[string]*work
 	begun         int // tools
+	turns         turns
+	ending        bool // the model has ended the call: what it says now is not heard
 
 	// What is to be done once mu is given up.
 	commands []agent.Command
@@ -317,7 +319,7 @@ func (t *Talk) PlayText(id string, audio []byte) {
 
 // Play has audio of a reply played, which is read until the end of the message.
 func (t *Talk) Play(id string, audio []byte) {
-	if len(audio) == 0 {
+	if len(audio) == 0 || t.ending {
 		return
 	}
 	r := t.reply(id)
@@ -358,6 +360,9 @@ func (t *Talk) Spoken(id string) {
 
 // Words adds to the text of a reply.
 func (t *Talk) Words(id, more string) {
+	if t.ending {
+		return
+	}
 	if r := t.reply(id); len(r.text) < maxText {
 		r.text += more
 	}
@@ -365,13 +370,20 @@ func (t *Talk) Words(id, more string) {
 
 // Text is the whole text of a reply.
 func (t *Talk) Text(id, text string) {
+	if i := t.find(id); i >= 0 { // otherwise it was interrupted, and is told
+		t.replies[i].text = text
+	}
+	t.whole(id)
+}
+
+// whole notes that the text of a reply is.
+func (t *Talk) whole(id string) {
 	i := t.find(id)
 	if i < 0 {
-		return // it was interrupted, and is told
+		return
 	}
 	r := t.replies[i]
-	r.text, r.textDone = text, true
-	if r.heard {
+	if r.textDone = true; r.heard {
 		t.settle(r, r.end)
 	}
 }

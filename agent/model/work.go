@@ -11,10 +11,11 @@ import (
 	"voicebridge/providers"
 )
 
-// Run has a tool carried out. It is false where that was done before, or too many were.
+// Run has a tool carried out. It is false where that was done before, too many were, or the model has ended
+// the call.
 func (t *Talk) Run(c tools.Call) bool {
 	id := workID(c.ID)
-	if t.open[id] != nil || t.begun >= maxCalls {
+	if t.open[id] != nil || t.begun >= maxCalls || t.ending {
 		return false
 	}
 	t.begun++
@@ -26,6 +27,7 @@ func (t *Talk) Run(c tools.Call) bool {
 	case err != nil:
 		t.tell(w, failure(err.Error()))
 	case action.End:
+		t.ending = true
 		t.Do(agent.Command{Kind: agent.CommandHangup, ID: id})
 		t.tell(w, Result{Output: json.RawMessage(`{"status":"ending"}`), Quiet: true})
 	case action.Transfer != nil:
@@ -101,6 +103,9 @@ func (t *Talk) Cancel(call string) {
 		w.cancel()
 	default:
 		t.Do(agent.Command{Kind: agent.CommandCancel, Ref: id})
+	}
+	if w.call.Name == tools.EndCall {
+		t.ending = false
 	}
 	w.told, w.over = true, true
 }

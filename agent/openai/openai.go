@@ -4,7 +4,6 @@
 package openai
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -14,7 +13,6 @@ import (
 	"voicebridge/agent"
 	"voicebridge/agent/model"
 	"voicebridge/codec"
-	"voicebridge/providers"
 )
 
 // Name is the dialect's.
@@ -174,14 +172,4 @@ func format(name string) map[string]any {
 		return map[string]any{"type": "audio/pcm", "rate": formats[name].Rate}
 	}
 	return map[string]any{"type": "audio/" + name}
-}
-
-// say adds a message.
-func say(out *providers.Messages, v any) {
-	b, err := json.Marshal(v)
-	if err != nil { // configuration that is not JSON is refused before
-		panic(err)
-	}
-	m := out.Add(false)
-	m.Data = append(m.Data, b...)
 }

@@ -60,7 +60,7 @@ func (v *vendor) Audio(out *providers.Messages, audio []byte) {
 
 // Tell implements model.Vendor.
 func (v *vendor) Tell(out *providers.Messages, text string, answer bool) {
-	say(out, map[string]any{"type": "conversation.item.create", "item": map[string]any{"type": "message",
+	model.AddJSON(out, map[string]any{"type": "conversation.item.create", "item": map[string]any{"type": "message",
 		"role": "user", "content": []any{map[string]any{"type": "input_text", "text": text}}}})
 	if answer {
 		v.answer(out)
@@ -74,7 +74,7 @@ func (v *vendor) answer(out *providers.Messages) {
 		return
 	}
 	v.wanted = false
-	say(out, map[string]any{"type": "response.create"})
+	model.AddJSON(out, map[string]any{"type": "response.create"})
 }
 
 // Cut implements model.Vendor.
@@ -83,13 +83,13 @@ func (v *vendor) Cut(out *providers.Messages, item string, heard time.Duration) 
 	if !known {
 		return
 	}
-	say(out, map[string]any{"type": "conversation.item.truncate", "item_id": item, "content_index": index,
+	model.AddJSON(out, map[string]any{"type": "conversation.item.truncate", "item_id": item, "content_index": index,
 		"audio_end_ms": heard.Milliseconds()})
 }
 
 // Result implements model.Vendor.
 func (v *vendor) Result(out *providers.Messages, c tools.Call, r model.Result) {
-	say(out, map[string]any{"type": "conversation.item.create", "item": map[string]any{
+	model.AddJSON(out, map[string]any{"type": "conversation.item.create", "item": map[string]any{
 		"type": "function_call_output", "call_id": c.ID, "output": string(r.Output)}})
 	v.results--
 	v.comment = v.comment || !r.Quiet
@@ -233,7 +233,7 @@ func (v *vendor) created() {
 	}
 	v.configured = true
 	v.Say(func(out *providers.Messages) {
-		say(out, map[string]any{"type": "session.update",
+		model.AddJSON(out, map[string]any{"type": "session.update",
 			"session": v.protocol.session(v.hears, v.speaks, declared(v.Tools()))})
 	})
 }
@@ -260,7 +260,7 @@ func (v *vendor) updated() {
 		case known.Returned != "":
 			v.Tell(out, model.ReturnedNotice(known.Returned), true)
 		case v.protocol.Greeting != "":
-			say(out, map[string]any{"type": "response.create",
+			model.AddJSON(out, map[string]any{"type": "response.create",
 				"response": map[string]any{"instructions": v.protocol.Greeting}})
 		}
 	})

@@ -1,0 +1,236 @@
+package models
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+
+	"voicebridge/codec"
+	"voicebridge/ws"
+)
+
+// Deepgram is an agent behind Deepgram's Voice Agent API. It implements http.Handler.
+type Deepgram struct{ *Script }
+
+// converse is one of its connections.
+type converse struct {
+	*Script
+	conn     *ws.Conn
+	in, out  codec.Format
+	applied  bool
+	detector detector
+	turn     int
+	voice    *voice
+	answer   Answer
+	calls    map[string]bool // functions without a response
+	serial   int
+}
+
+// ServeHTTP takes a call.
+func (d Deepgram) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if d.Key != "" && r.Header.Get("Authorization") != "Token "+d.Key {
+		http.Error(w, `{"err_code":"INVALID_AUTH"}`, http.StatusUnauthorized)
+		return
+	}
+	conn, err := accept(w, r, []string{"token"})
+	if err != nil {
+		d.complain("%v", err)
+		return
+	}
+	c := &converse{Script: d.Script, conn: conn, calls: map[string]bool{}}
+	c.send("Welcome", map[string]any{"request_id": "b5a2f6f0-1c1e-4f5b-9d27-3f6c1b9e7d21"})
+	if err := c.serve(); err != nil {
+		d.note("closed", err)
+	}
+	leave(conn, ws.CloseNormal, "")
+}
+
+func (c *converse) serve() error {
+	for {
+		binary, data, err := c.conn.Read()
+		if err != nil {
+			return err
+		}
+		if binary {
+			c.hear(data)
+			continue
+		}
+		var m map[string]any
+		if json.Unmarshal(data, &m) != nil {
+			c.fail("UNPARSABLE_CLIENT_MESSAGE", fmt.Sprintf("%.100q", data))
+			return nil
+		}
+		kind, _ := m["type"].(string)
+		c.note(kind, m)
+		if !c.applied && kind != "Settings" {
+			c.fail("UNPARSABLE_CLIENT_MESSAGE", kind+" before Settings")
+			return nil
+		}
+		if !c.client(kind, m) {
+			return nil
+		}
+	}
+}
+
+// client does what a message says. It is false where it is the end.
+func (c *converse) client(kind string, m map[string]any) bool {
+	switch kind {
+	case "Settings":
+		if err := c.settings(m); err != nil {
+			c.fail("INVALID_SETTINGS", err.Error())
+			return false
+		}
+		c.applied = true
+		c.send("SettingsApplied", map[string]any{})
+		is, _ := m["agent"].(map[string]any)
+		if is["greeting"] != nil {
+			c.begin()
+		} else {
+			c.turn++
+		}
+	case "KeepAlive", "UpdatePrompt":
+	case "InjectUserMessage":
+		c.begin()
+	case "FunctionCallResponse":
+		id, _ := m["id"].(string)
+		if _, is := m["content"].(string); !is || !c.calls[id] {
+			c.complain("a response to no call: %v", m)
+		}
+		delete(c.calls, id)
+		c.begin()
+	default:
+		c.fail("UNPARSABLE_CLIENT_MESSAGE", kind)
+		return false
+	}
+	return true
+}
+
+func (c *converse) send(kind string, fields map[string]any) {
+	fields["type"] = kind
+	c.note(Sent, fields)
+	if b, err := json.Marshal(fields); err != nil {
+		c.complain("%v", err)
+	} else {
+		_ = c.conn.Write(false, b) // a failure shows in Read
+	}
+}
+
+func (c *converse) fail(code, description string) {
+	c.complain("%s: %s", code, description)
+	c.send("Error", map[string]any{"code": code, "description": description})
+}
+
+// encodings are those of the formats that are used here.
+var encodings = map[string]codec.Encoding{"mulaw": codec.PCMU, "alaw": codec.PCMA, "linear16": codec.L16LE}
+
+func (c *converse) settings(m map[string]any) error {
+	for name := range m {
+		if !slices.Contains([]string{"type", "tags", "experimental", "flags", "mip_opt_out", "audio", "agent"}, name) {
+			return fmt.Errorf("unknown %s", name)
+		}
+	}
+	audio, _ := m["audio"].(map[string]any)
+	for side, f := range map[string]*codec.Format{"input": &c.in, "output": &c.out} {
+		half, _ := audio[side].(map[string]any)
+		name, _ := half["encoding"].(string)
+		rate, _ := half["sample_rate"].(float64)
+		e, known := encodings[name]
+		*f = codec.Format{Encoding: e, Rate: int(rate)}
+		if !known || !f.Valid() {
+			return fmt.Errorf("audio.%s: %v", side, half)
+		}
+		if side == "output" && half["container"] != "none" {
+			return fmt.Errorf("audio.output.container: %v: a header would be heard", half["container"])
+		}
+	}
+	is, _ := m["agent"].(map[string]any)
+	for name := range is {
+		if !slices.Contains([]string{"language", "context", "listen", "think", "speak", "greeting"}, name) {
+			return fmt.Errorf("unknown agent.%s", name)
+		}
+	}
+	think, _ := is["think"].(map[string]any)
+	provider, _ := think["provider"].(map[string]any)
+	if provider["type"] == nil || provider["model"] == nil {
+		return fmt.Errorf("agent.think.provider: %v", provider)
+	}
+	for _, f := range list(think["functions"]) {
+		if f["name"] == "" || f["parameters"] == nil {
+			return fmt.Errorf("agent.think.functions: %v", f)
+		}
+	}
+	return nil
+}
+
+// hear takes the caller's audio, and goes on with what is being said.
+func (c *converse) hear(b []byte) {
+	if !c.applied {
+		c.complain("audio before SettingsApplied")
+		return
+	}
+	pcm := c.in.Encoding.AppendDecode(nil, b)
+	if c.Heard != nil {
+		c.Heard(pcm)
+	}
+	switch began, paused := c.detector.hear(pcm, c.in.Rate); {
+	case began:
+		c.send("UserStartedSpeaking", map[string]any{})
+		c.piece() // late
+		c.voice = nil
+	case paused:
+		c.send("ConversationText", map[string]any{"role": "user",
+			"content": fmt.Sprintf("Words of the caller before turn %d.", c.turn)})
+		c.begin()
+	case c.voice != nil && !c.piece():
+		c.spoken()
+	}
+}
+
+// piece says the next one. It is false where there is none.
+func (c *converse) piece() bool {
+	if c.voice == nil {
+		return false
+	}
+	b := c.voice.piece()
+	if len(b) > 0 {
+		_ = c.conn.Write(true, b)
+	}
+	return len(b) > 0
+}
+
+// begin begins an answer.
+func (c *converse) begin() {
+	c.answer = c.Answer(c.turn)
+	c.turn++
+	if c.answer.Fail != "" {
+		c.send("Error", map[string]any{"code": c.answer.Fail, "description": "It fails."})
+		return
+	}
+	if len(c.answer.PCM) == 0 {
+		c.call()
+		return
+	}
+	c.send("ConversationText", map[string]any{"role": "assistant", "content": c.answer.Text})
+	c.voice = newVoice(c.answer.PCM, c.out)
+	c.piece()
+}
+
+func (c *converse) spoken() {
+	c.voice = nil
+	c.send("AgentAudioDone", map[string]any{})
+	c.call()
+}
+
+// call calls a function, and takes another one back.
+func (c *converse) call() {
+	tool := c.answer.Tool
+	if tool == nil {
+		return
+	}
+	c.serial++
+	id := fmt.Sprintf("fc_%d", c.serial)
+	c.calls[id] = true
+	c.send("FunctionCallRequest", map[string]any{"functions": []any{map[string]any{"id": id, "name": tool.Name,
+		"arguments": tool.Arguments, "client_side": true}}})
+}
