@@ -36,6 +36,8 @@ var vendors = []struct {
 		}},
 	{"deepgram", map[string]any{"key": "sk-1", "model": "gpt-4o-mini", "greeting": "Hello."},
 		func(s *models.Script) simulated { return models.Deepgram{Script: s} }, nil},
+	{"gemini", map[string]any{"key": "sk-1", "model": "gemini-3.8-live", "greeting": "Greet the caller."},
+		func(s *models.Script) simulated { return models.Gemini{Script: s} }, nil},
 }
 
 // simulated is a simulated model.

@@ -52,26 +52,41 @@ func saidBySDK(t *testing.T, out []byte) (all []map[string]any) {
 // a call between these and the bridge.
 func TestModelSDKs(t *testing.T) {
 	node := sdkNode(t)
-	t.Run("openai talk", func(t *testing.T) {
-		t.Parallel()
-		script := &models.Script{Key: "sk-1", Answer: sdkAnswer}
-		srv := httptest.NewServer(models.OpenAI{Script: script})
-		defer srv.Close()
-		cmd := exec.Command(node, sdkDir+"realtime.mjs", "talk", "ws"+strings.TrimPrefix(srv.URL, "http")+
-			"/v1/realtime?model=gpt-realtime-2.1", "100", "500", "900", "300", "1500")
-		out, err := cmd.Output()
-		if err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-		seen := map[string]map[string]any{}
-		for _, m := range saidBySDK(t, out) {
-			seen[fmt.Sprint(m["event"])] = m
-		}
-		if seen["error"] != nil || seen["interrupted"] == nil || seen["tool"]["result"] != "found cake" ||
-			seen["end"]["bytes"] == 0.0 || len(script.Complaints()) > 0 {
-			t.Errorf("%s, the model complains of %v", out, script.Complaints())
-		}
-	})
+	for name, tt := range map[string]struct {
+		script string
+		serve  func(*models.Script) simulated
+		url    func(server string) []string
+	}{
+		"openai": {"realtime.mjs", func(s *models.Script) simulated { return models.OpenAI{Script: s} },
+			func(server string) []string {
+				return []string{"talk", "ws" + strings.TrimPrefix(server, "http") + "/v1/realtime?model=gpt-realtime-2.1"}
+			}},
+		"gemini": {"gemini.mjs", func(s *models.Script) simulated { return models.Gemini{Script: s} },
+			func(server string) []string { return []string{server} }},
+		"deepgram": {"deepgram.mjs", func(s *models.Script) simulated { return models.Deepgram{Script: s} },
+			func(server string) []string { return []string{"ws" + strings.TrimPrefix(server, "http")} }},
+	} {
+		t.Run(name+" talk", func(t *testing.T) {
+			t.Parallel()
+			model := tt.serve(&models.Script{Key: "sk-1", Answer: sdkAnswer})
+			srv := httptest.NewServer(model)
+			defer srv.Close()
+			args := append([]string{sdkDir + tt.script}, tt.url(srv.URL)...)
+			out, err := exec.Command(node, append(args, "100", "500", "900", "300", "1500")...).Output()
+			if err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			seen := map[string]map[string]any{}
+			for _, m := range saidBySDK(t, out) {
+				seen[fmt.Sprint(m["event"])] = m
+			}
+			if seen["error"] != nil || seen["interrupted"] == nil ||
+				!strings.HasSuffix(fmt.Sprint(seen["tool"]["result"]), "cake") || seen["end"]["bytes"] == 0.0 ||
+				len(model.Complaints()) > 0 {
+				t.Errorf("%s, the model complains of %v", out, model.Complaints())
+			}
+		})
+	}
 	t.Run("openai check", func(t *testing.T) {
 		x := &exchanged{}
 		virtual(t, func(t *testing.T) { sdkCall(t, x) })

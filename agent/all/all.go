@@ -7,6 +7,7 @@ import (
 
 	"voicebridge/agent"
 	"voicebridge/agent/deepgram"
+	"voicebridge/agent/gemini"
 	"voicebridge/agent/link"
 	"voicebridge/agent/openai"
 	"voicebridge/agent/twilio"
@@ -18,6 +19,7 @@ var Dialects = []*agent.Dialect{
 	voicebridge.Dialect,
 	twilio.Dialect,
 	openai.Dialect,
+	gemini.Dialect,
 	deepgram.Dialect,
 }
 

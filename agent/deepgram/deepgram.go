@@ -32,7 +32,7 @@ const maxMessage = 1 << 20
 type options struct {
 	model.Options `yaml:",inline"`
 	// Provider is whose Model it is, in Deepgram's words.
-	Provider string `yaml:"provider"`
+	Provider string `yaml:"think_provider"`
 	// Transcription is the model that understands the caller; empty: Deepgram's default.
 	Transcription string `yaml:"transcription"`
 }

@@ -38,7 +38,7 @@ func (t *Talk) EndTurn() {
 // InterruptTurn takes back what the caller has not heard. What still comes of the reply is Late.
 func (t *Talk) InterruptTurn() {
 	if t.turns.open || t.Unheard() {
-		t.turns.open, t.turns.stale = false, true
+		t.turns.open, t.turns.stale = false, t.turns.open
 		t.Interrupt()
 	}
 }
@@ -55,3 +55,6 @@ func AddJSON(out *providers.Messages, v any) {
 	m := out.Add(false)
 	m.Data = append(m.Data, b...)
 }
+
+// Fresh notes that nothing late comes any more.
+func (t *Talk) Fresh() { t.turns.stale = false }

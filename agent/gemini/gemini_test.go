@@ -1,0 +1,191 @@
+package gemini
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"voicebridge/agent"
+	"voicebridge/agent/model"
+	"voicebridge/agent/model/modeltest"
+	"voicebridge/agent/tools"
+	"voicebridge/calls"
+	"voicebridge/codec"
+)
+
+var pcmu = codec.Format{Encoding: codec.PCMU, Rate: 8000}
+
+func fixture(t testing.TB, name string) string { return modeltest.Fixture(t, name+".json") }
+
+func newTest(t testing.TB, own model.Options) agent.Protocol {
+	t.Helper()
+	s, err := tools.New(tools.Config{SendDigits: true,
+		Destinations: map[string]calls.TransferRequest{"billing": {To: "name:billing"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := newProtocol(agent.Options{Tools: s, Decode: func(c any) error { *c.(*options) = options{own}; return nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func begun(t testing.TB) *modeltest.Peer {
+	t.Helper()
+	peer := modeltest.New(t, newTest(t, model.Options{Model: "gemini-3.8-live"}), pcmu, agent.Known{})
+	peer.Read(fixture(t, "setupComplete"))
+	if !peer.Talk.Ready() {
+		t.Fatal("it is not ready")
+	}
+	peer.Take()
+	return peer
+}
+
+// TestSetup: a session is set up as the vendor has it.
+func TestSetup(t *testing.T) {
+	var want struct{ Setup map[string]any }
+	if err := json.Unmarshal([]byte(fixture(t, "setup")), &want); err != nil {
+		t.Fatal(err)
+	}
+	p := newTest(t, model.Options{Model: "gemini-3.8-live", Voice: "Puck",
+		Instructions: "You answer the phone for Example Bakery. Be brief.",
+		Session:      map[string]any{"realtimeInputConfig": want.Setup["realtimeInputConfig"]}}).(*protocol)
+	got := p.setup(nil)
+	for name, value := range want.Setup {
+		if name != "tools" && modeltest.JSON(t, got[name]) != modeltest.JSON(t, value) {
+			t.Errorf("%s is %s, want %s", name, modeltest.JSON(t, got[name]), modeltest.JSON(t, value))
+		}
+	}
+	declared := modeltest.JSON(t, p.setup(p.all.Tools.List())["tools"])
+	for _, part := range []string{`"behavior":"BLOCKING"`, `"type":"OBJECT"`, `"type":"STRING"`, `"enum":["billing"]`} {
+		if !strings.Contains(declared, part) {
+			t.Errorf("%s is not in %s", part, declared)
+		}
+	}
+	if strings.Contains(declared, `"type":"object"`) {
+		t.Errorf("a type has small letters: %s", declared)
+	}
+}
+
+// TestCall: a call as the vendor's messages have it, one by one, in either kind of message.
+func TestCall(t *testing.T) {
+	peer := modeltest.New(t, newTest(t, model.Options{Model: "m", Greeting: "Greet the caller."}), pcmu, agent.Known{})
+	if sent, _ := peer.Take(); len(sent) != 1 || sent[0]["setup"] == nil {
+		t.Fatalf("it is told %v", sent)
+	}
+	peer.ReadBinary([]byte(fixture(t, "setupComplete")))
+	sent, _ := peer.Take()
+	if len(sent) != 1 || modeltest.JSON(t, sent[0]) != modeltest.JSON(t, fixture(t, "clientContent.greeting")) {
+		t.Fatalf("it is told %v", sent)
+	}
+	for _, name := range []string{"serverContent.modelTurn.audio", "serverContent.outputTranscription",
+		"sessionResumptionUpdate", "serverContent.generationComplete", "serverContent.turnComplete", "goAway"} {
+		peer.ReadBinary([]byte(fixture(t, name)))
+	}
+	sent, commands := peer.Take()
+	var audio struct {
+		ServerContent content
+	}
+	if err := json.Unmarshal([]byte(fixture(t, "serverContent.modelTurn.audio")), &audio); err != nil {
+		t.Fatal(err)
+	}
+	if len(sent) > 0 || len(commands) != 2 || commands[1].Kind != agent.CommandMark ||
+		!slices.Equal(commands[0].Audio, audio.ServerContent.ModelTurn.Parts[0].InlineData.Data) {
+		t.Fatalf("it wants %v, and is told %v", commands, sent)
+	}
+	peer.Event(agent.Event{Kind: agent.EventMark, Mark: commands[1].Mark, MarkStatus: agent.MarkPlayed, In: time.Second})
+	peer.Read(fixture(t, "serverContent.inputTranscription"))
+	peer.Hears(2*time.Second, 0)
+	peer.Read(fixture(t, "serverContent.modelTurn.last-with-turnComplete"))
+	want := []calls.Line{{Role: calls.Agent, Text: "Happy to help", From: 1000, To: 1000},
+		{Role: calls.Caller, Text: "I need a cake", From: 1000, To: 2000}}
+	if !slices.Equal(peer.Lines, want) {
+		t.Errorf("said is %+v", peer.Lines)
+	}
+	if peer.Usage["input_tokens"] != 132 || peer.Usage["output_tokens"] != 91 {
+		t.Errorf("used are %v", peer.Usage)
+	}
+	if sent, _ := peer.Take(); modeltest.JSON(t, sent[0]["realtimeInput"].(map[string]any)["audio"].(map[string]any)["mimeType"]) !=
+		`"audio/pcm;rate=16000"` {
+		t.Errorf("it hears %v", sent[0])
+	}
+	if _, commands := peer.Take(); len(commands) > 0 {
+		t.Errorf("%v", commands)
+	}
+}
+
+// TestInterrupted: late audio is dropped until the turn is complete, and an interruption between turns drops
+// nothing of the next.
+func TestInterrupted(t *testing.T) {
+	peer := begun(t)
+	audio := fixture(t, "serverContent.modelTurn.audio")
+	peer.Read(audio)
+	peer.Take()
+	peer.Read(fixture(t, "serverContent.interrupted"))
+	peer.Read(audio)
+	peer.Read(fixture(t, "serverContent.outputTranscription"))
+	if _, commands := peer.Take(); len(commands) != 1 || commands[0].Kind != agent.CommandClear {
+		t.Errorf("an interruption does %v", commands)
+	}
+	peer.Event(agent.Event{Kind: agent.EventCleared})
+	peer.Read(fixture(t, "serverContent.turnComplete"))
+	peer.Read(fixture(t, "serverContent.interrupted"))
+	peer.Read(audio)
+	if _, commands := peer.Take(); len(commands) != 1 || commands[0].Kind != agent.CommandAudio {
+		t.Errorf("what it says next does %v", commands)
+	}
+}
+
+// TestTools: they are run, and taken back.
+func TestTools(t *testing.T) {
+	peer := begun(t)
+	peer.Read(fixture(t, "toolCall"))
+	sent, commands := peer.Take()
+	if len(commands) != 1 || commands[0].Transfer == nil || commands[0].Transfer.To != "name:billing" {
+		t.Fatalf("a tool does %v", commands)
+	}
+	if got := modeltest.JSON(t, sent[0]); got != `{"toolResponse":{"functionResponses":[{"id":"fc-11",`+
+		`"name":"transfer_call","response":{"output":{"status":"dialing"}}}]}}` {
+		t.Errorf("it is told %s", got)
+	}
+	peer.Read(fixture(t, "toolCallCancellation"))
+	if _, cancels := peer.Take(); len(cancels) != 1 || cancels[0].Kind != agent.CommandCancel {
+		t.Errorf("it is taken back by %v", cancels)
+	}
+	peer.Read(strings.ReplaceAll(strings.ReplaceAll(fixture(t, "toolCall"), "billing", "nobody"), "fc-11", "fc-12"))
+	if sent, commands := peer.Take(); len(commands) > 0 || !strings.Contains(fmt.Sprint(sent), "must be one of billing") {
+		t.Errorf("of a destination that there is not it is told %v", sent)
+	}
+	peer.Event(agent.Event{Kind: agent.EventDigit, Digit: '#'})
+	if sent, _ := peer.Take(); modeltest.JSON(t, sent[0]) != `{"realtimeInput":{"text":"[Keypad: #]"}}` {
+		t.Errorf("of keys it is told %v", sent)
+	}
+	peer.Read(fixture(t, "serverContent.turnComplete.rejected"))
+	if len(peer.Troubles) != 1 {
+		t.Errorf("it is told %v", peer.Troubles)
+	}
+}
+
+// FuzzRead: whatever the model says, the talk goes on.
+func FuzzRead(f *testing.F) {
+	dir, err := os.ReadDir("testdata/fixtures")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, file := range dir {
+		f.Add(modeltest.Fixture(f, file.Name()))
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		peer := begun(t)
+		for range 2 {
+			peer.Read(text)
+			peer.Event(agent.Event{Kind: agent.EventCleared})
+		}
+		peer.Event(agent.Event{Kind: agent.EventStop})
+	})
+}

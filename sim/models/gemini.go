@@ -1,0 +1,239 @@
+package models
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+
+	"voicebridge/codec"
+	"voicebridge/ws"
+)
+
+// Gemini is a model behind Google's Live API. It implements http.Handler.
+type Gemini struct{ *Script }
+
+// live is one of its connections.
+type live struct {
+	*Script
+	conn     *ws.Conn
+	setup    map[string]any
+	detector detector
+	turn     int
+	voice    *voice
+	answer   Answer
+	calls    map[string]bool // without a response
+	serial   int
+}
+
+var (
+	geminiHears  = codec.Format{Encoding: codec.L16LE, Rate: 16000}
+	geminiSpeaks = codec.Format{Encoding: codec.L16LE, Rate: 24000}
+)
+
+// ServeHTTP takes a call.
+func (g Gemini) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if g.Key != "" && r.Header.Get("X-Goog-Api-Key") != g.Key && r.URL.Query().Get("key") != g.Key {
+		http.Error(w, "API key not valid", http.StatusForbidden)
+		return
+	}
+	conn, err := accept(w, r, nil)
+	if err != nil {
+		g.complain("%v", err)
+		return
+	}
+	c := &live{Script: g.Script, conn: conn, calls: map[string]bool{}}
+	if err := c.serve(); err != nil {
+		g.note("closed", err)
+		leave(conn, 1007, "Request contains an invalid argument.")
+		return
+	}
+	leave(conn, ws.CloseNormal, "")
+}
+
+func (c *live) serve() error {
+	for {
+		_, data, err := c.conn.Read()
+		if err != nil {
+			return nil
+		}
+		var m map[string]any
+		if json.Unmarshal(data, &m) != nil || len(m) != 1 {
+			c.complain("not an object of one member: %.100q", data)
+			return fmt.Errorf("invalid")
+		}
+		for kind, v := range m {
+			c.note(kind, m)
+			fields, _ := v.(map[string]any)
+			if err := c.client(kind, fields); err != nil {
+				c.complain("%v", err)
+				return err
+			}
+		}
+	}
+}
+
+// client does what a message says.
+func (c *live) client(kind string, m map[string]any) error {
+	if (kind == "setup") != (c.setup == nil) {
+		return fmt.Errorf("%s at the wrong time", kind)
+	}
+	switch kind {
+	case "setup":
+		return c.begins(m)
+	case "realtimeInput":
+		return c.input(m)
+	case "clientContent":
+		turns := list(m["turns"])
+		if len(turns) != 1 || turns[0]["role"] != "user" || len(list(turns[0]["parts"])) == 0 {
+			return fmt.Errorf("clientContent: %v", m)
+		}
+		if m["turnComplete"] == true {
+			c.begin()
+		}
+	case "toolResponse":
+		return c.results(list(m["functionResponses"]))
+	default:
+		return fmt.Errorf("unknown %s", kind)
+	}
+	return nil
+}
+
+// setupFields are those of a setup.
+var setupFields = []string{"model", "generationConfig", "systemInstruction", "tools", "realtimeInputConfig",
+	"inputAudioTranscription", "outputAudioTranscription", "sessionResumption", "contextWindowCompression",
+	"historyConfig", "proactivity"}
+
+func (c *live) begins(m map[string]any) error {
+	for name := range m {
+		if !slices.Contains(setupFields, name) {
+			return fmt.Errorf("unknown setup.%s", name)
+		}
+	}
+	for _, tool := range list(m["tools"]) {
+		for _, f := range list(tool["functionDeclarations"]) {
+			parameters, _ := f["parameters"].(map[string]any)
+			if f["name"] == "" || parameters["type"] != "OBJECT" {
+				return fmt.Errorf("function: %v", f)
+			}
+		}
+	}
+	c.setup = m
+	c.send(map[string]any{"setupComplete": map[string]any{"sessionId": "gs-1"}})
+	c.send(map[string]any{"sessionResumptionUpdate": map[string]any{"newHandle": "h-1", "resumable": true}})
+	return nil
+}
+
+// send says something: in a binary message, as the real one does.
+func (c *live) send(m map[string]any) {
+	c.note(Sent, m)
+	if b, err := json.Marshal(m); err != nil {
+		c.complain("%v", err)
+	} else {
+		_ = c.conn.Write(true, b) // a failure shows in Read
+	}
+}
+
+func (c *live) content(fields map[string]any) { c.send(map[string]any{"serverContent": fields}) }
+
+func (c *live) input(m map[string]any) error {
+	if len(m) != 1 {
+		return fmt.Errorf("realtimeInput: %v", m)
+	}
+	if _, is := m["text"].(string); is {
+		c.begin()
+		return nil
+	}
+	audio, _ := m["audio"].(map[string]any)
+	text, _ := audio["data"].(string)
+	b, err := base64.StdEncoding.DecodeString(text)
+	if audio["mimeType"] != "audio/pcm;rate=16000" || err != nil || len(b) == 0 {
+		return fmt.Errorf("realtimeInput: %.100s", fmt.Sprint(m))
+	}
+	c.hear(geminiHears.Encoding.AppendDecode(nil, b))
+	return nil
+}
+
+// hear takes the caller's audio, and goes on with what is being said.
+func (c *live) hear(pcm []int16) {
+	if c.Heard != nil {
+		c.Heard(pcm)
+	}
+	switch began, paused := c.detector.hear(pcm, geminiHears.Rate); {
+	case began:
+		if c.turn == 0 {
+			break
+		}
+		c.content(map[string]any{"interrupted": true})
+		if c.piece() { // late
+			c.content(map[string]any{"turnComplete": true})
+		}
+		c.voice = nil
+	case paused:
+		for _, part := range []string{"Words of the caller ", fmt.Sprintf("before turn %d.", c.turn)} {
+			c.content(map[string]any{"inputTranscription": map[string]any{"text": part}})
+		}
+		c.begin()
+	case c.voice != nil && !c.piece():
+		c.voice = nil
+		c.content(map[string]any{"generationComplete": true})
+		c.send(map[string]any{"serverContent": map[string]any{"turnComplete": true},
+			"usageMetadata": map[string]any{"promptTokenCount": 20, "responseTokenCount": 10, "totalTokenCount": 30}})
+		c.call()
+	}
+}
+
+// piece says the next one. It is false where there is none.
+func (c *live) piece() bool {
+	if c.voice == nil {
+		return false
+	}
+	b := c.voice.piece()
+	if len(b) > 0 {
+		c.content(map[string]any{"modelTurn": map[string]any{"role": "model", "parts": []any{map[string]any{
+			"inlineData": map[string]any{"mimeType": "audio/pcm;rate=24000", "data": b}}}}})
+	}
+	return len(b) > 0
+}
+
+// begin begins an answer.
+func (c *live) begin() {
+	c.answer = c.Answer(c.turn)
+	c.turn++
+	if len(c.answer.PCM) == 0 {
+		c.call()
+		return
+	}
+	c.voice = newVoice(c.answer.PCM, geminiSpeaks)
+	c.piece()
+	c.content(map[string]any{"outputTranscription": map[string]any{"text": c.answer.Text}})
+}
+
+// call calls a function.
+func (c *live) call() {
+	tool := c.answer.Tool
+	if tool == nil {
+		return
+	}
+	c.serial++
+	id := fmt.Sprintf("fc-%d", c.serial)
+	c.calls[id] = true
+	c.send(map[string]any{"toolCall": map[string]any{"functionCalls": []any{map[string]any{"id": id, "name": tool.Name,
+		"args": json.RawMessage(tool.Arguments)}}}})
+}
+
+// results takes what has come of functions.
+func (c *live) results(all []map[string]any) error {
+	for _, r := range all {
+		id, _ := r["id"].(string)
+		if _, is := r["response"].(map[string]any); !is || !c.calls[id] {
+			return fmt.Errorf("a response to no call: %v", r)
+		}
+		delete(c.calls, id)
+	}
+	if len(all) > 0 {
+		c.begin()
+	}
+	return nil
+}
