@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"net/http"
 	"net/url"
 	"time"
@@ -57,6 +58,8 @@ type Options struct {
 	Decode func(config any) error
 	// Tools are what the agent may do, where it is a model that has to be told; nil: nothing.
 	Tools *tools.Set
+	// HTTP asks the vendor's API; nil: as usual.
+	HTTP *http.Client
 }
 
 // Protocol is how one configured agent is spoken to. Its methods may be called at the
@@ -82,6 +85,12 @@ type Handshaker interface {
 type Addresser interface {
 	// Address is the URL of the agent: the vendor's usual one, or the configured one with what it needs.
 	Address(configured string) (string, error)
+}
+
+// Locator is a Protocol that has to ask for the URL of each call, where the configured one is the vendor's API.
+// The URL is secret.
+type Locator interface {
+	Locate(ctx context.Context, configured *url.URL, call *Call) (string, error)
 }
 
 // Talker is a Talk that says things by itself.

@@ -38,6 +38,10 @@ var vendors = []struct {
 		func(s *models.Script) simulated { return models.Deepgram{Script: s} }, nil},
 	{"gemini", map[string]any{"key": "sk-1", "model": "gemini-3.8-live", "greeting": "Greet the caller."},
 		func(s *models.Script) simulated { return models.Gemini{Script: s} }, nil},
+	{"elevenlabs", map[string]any{"key": "sk-1", "agent_id": "agent_1"},
+		func(s *models.Script) simulated { return models.ElevenLabs{Script: s} }, nil},
+	{"ultravox", map[string]any{"key": "sk-1", "greeting": "Hello."},
+		func(s *models.Script) simulated { return models.Ultravox{Script: s} }, nil},
 }
 
 // simulated is a simulated model.
@@ -54,7 +58,8 @@ func modelDialer(t *testing.T, dialect, url string, options map[string]any, set 
 	if err != nil {
 		t.Fatal(err)
 	}
-	protocol, err := d.New(agent.Options{Tools: own, Decode: func(into any) error {
+	client := &http.Client{Transport: &http.Transport{DialContext: memnet.Dial, DisableKeepAlives: true}}
+	protocol, err := d.New(agent.Options{Tools: own, HTTP: client, Decode: func(into any) error {
 		b, err := yaml.Marshal(options)
 		if err == nil {
 			err = yaml.UnmarshalWithOptions(b, into, yaml.Strict())

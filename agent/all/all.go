@@ -7,10 +7,12 @@ import (
 
 	"voicebridge/agent"
 	"voicebridge/agent/deepgram"
+	"voicebridge/agent/elevenlabs"
 	"voicebridge/agent/gemini"
 	"voicebridge/agent/link"
 	"voicebridge/agent/openai"
 	"voicebridge/agent/twilio"
+	"voicebridge/agent/ultravox"
 	"voicebridge/agent/voicebridge"
 )
 
@@ -21,6 +23,8 @@ var Dialects = []*agent.Dialect{
 	openai.Dialect,
 	gemini.Dialect,
 	deepgram.Dialect,
+	elevenlabs.Dialect,
+	ultravox.Dialect,
 }
 
 // Lookup finds a dialect by its name; nil if there is none.

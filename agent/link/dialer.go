@@ -184,6 +184,22 @@ func (d *Dialer) header(call *agent.Call) (http.Header, error) {
 	return h, nil
 }
 
+// locate returns the URL of the agent of a call.
+func (d *Dialer) locate(ctx context.Context, call *agent.Call) (string, error) {
+	locator, is := d.cfg.Protocol.(agent.Locator)
+	if !is {
+		return d.url.String(), nil
+	}
+	at, err := locator.Locate(ctx, d.url, call)
+	if err == nil {
+		_, err = checkURL(at, d.cfg.Plaintext)
+	}
+	if err != nil {
+		return "", fmt.Errorf("the vendor's API: %w", err)
+	}
+	return at, nil
+}
+
 func (d *Dialer) attempt(ctx context.Context, call *agent.Call) (_ *Conn, again bool, err error) {
 	dial, cancel := context.WithTimeout(ctx, d.cfg.Attempt)
 	defer cancel()
@@ -194,7 +210,11 @@ func (d *Dialer) attempt(ctx context.Context, call *agent.Call) (_ *Conn, again 
 	if err != nil {
 		return nil, false, err
 	}
-	conn, status, err := d.cfg.Dialer.Dial(dial, d.url.String(), d.cfg.Dialect.Subprotocols, header, limits)
+	at, err := d.locate(dial, call)
+	if err != nil {
+		return nil, true, err
+	}
+	conn, status, err := d.cfg.Dialer.Dial(dial, at, d.cfg.Dialect.Subprotocols, header, limits)
 	if err != nil {
 		return nil, status == 0 || status == http.StatusTooManyRequests || status >= 500, err
 	}

@@ -250,8 +250,16 @@ func (t *Talk) tellKeys(out *providers.Messages, now bool) {
 // Call is the call, since Start.
 func (t *Talk) Call() *agent.Call { return t.call }
 
-// Tools are those of the agent.
-func (t *Talk) Tools() []tools.Declaration { return t.set.List() }
+// Tools are those of the agent in this call.
+func (t *Talk) Tools() []tools.Declaration { return Tools(t.set, t.call) }
+
+// Tools are those of a set that an agent has in a call: not all can be transferred.
+func Tools(set *tools.Set, call *agent.Call) []tools.Declaration {
+	list := slices.Clone(set.List())
+	return slices.DeleteFunc(list, func(d tools.Declaration) bool {
+		return d.Name == tools.TransferCall && len(call.Transfers) == 0
+	})
+}
 
 // Format sets what the model hears and speaks, before Begin.
 func (t *Talk) Format(hears, speaks codec.Format) { t.hears, t.speaks = hears, speaks }

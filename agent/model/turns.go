@@ -25,6 +25,9 @@ func (t *Talk) Turn() string {
 	return t.turns.id()
 }
 
+// LastTurn is the reply that goes on, or that has ended last.
+func (t *Talk) LastTurn() string { return t.turns.id() }
+
 // EndTurn notes that the reply that goes on is whole.
 func (t *Talk) EndTurn() {
 	if !t.turns.open {

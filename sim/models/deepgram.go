@@ -15,16 +15,9 @@ type Deepgram struct{ *Script }
 
 // converse is one of its connections.
 type converse struct {
-	*Script
-	conn     *ws.Conn
-	in, out  codec.Format
-	applied  bool
-	detector detector
-	turn     int
-	voice    *voice
-	answer   Answer
-	calls    map[string]bool // functions without a response
-	serial   int
+	speaker
+	conn    *ws.Conn
+	applied bool
 }
 
 // ServeHTTP takes a call.
@@ -38,7 +31,8 @@ func (d Deepgram) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		d.complain("%v", err)
 		return
 	}
-	c := &converse{Script: d.Script, conn: conn, calls: map[string]bool{}}
+	c := &converse{speaker: speaker{Script: d.Script}, conn: conn}
+	c.mouth = c
 	c.send("Welcome", map[string]any{"request_id": "b5a2f6f0-1c1e-4f5b-9d27-3f6c1b9e7d21"})
 	if err := c.serve(); err != nil {
 		d.note("closed", err)
@@ -52,7 +46,7 @@ func (c *converse) serve() error {
 		if err != nil {
 			return err
 		}
-		if binary {
+		if binary && c.applied {
 			c.hear(data)
 			continue
 		}
@@ -94,10 +88,9 @@ func (c *converse) client(kind string, m map[string]any) bool {
 		c.begin()
 	case "FunctionCallResponse":
 		id, _ := m["id"].(string)
-		if _, is := m["content"].(string); !is || !c.calls[id] {
+		if _, is := m["content"].(string); !is || !c.result(id) {
 			c.complain("a response to no call: %v", m)
 		}
-		delete(c.calls, id)
 		c.begin()
 	default:
 		c.fail("UNPARSABLE_CLIENT_MESSAGE", kind)
@@ -163,74 +156,25 @@ func (c *converse) settings(m map[string]any) error {
 	return nil
 }
 
-// hear takes the caller's audio, and goes on with what is being said.
-func (c *converse) hear(b []byte) {
-	if !c.applied {
-		c.complain("audio before SettingsApplied")
-		return
-	}
-	pcm := c.in.Encoding.AppendDecode(nil, b)
-	if c.Heard != nil {
-		c.Heard(pcm)
-	}
-	switch began, paused := c.detector.hear(pcm, c.in.Rate); {
-	case began:
-		c.send("UserStartedSpeaking", map[string]any{})
-		c.piece() // late
-		c.voice = nil
-	case paused:
-		c.send("ConversationText", map[string]any{"role": "user",
-			"content": fmt.Sprintf("Words of the caller before turn %d.", c.turn)})
-		c.begin()
-	case c.voice != nil && !c.piece():
-		c.spoken()
-	}
+func (c *converse) began() { c.send("UserStartedSpeaking", map[string]any{}) }
+func (c *converse) late()  {}
+
+func (c *converse) paused(turn int) {
+	c.send("ConversationText", map[string]any{"role": "user", "content": words(turn)})
 }
 
-// piece says the next one. It is false where there is none.
-func (c *converse) piece() bool {
-	if c.voice == nil {
-		return false
-	}
-	b := c.voice.piece()
-	if len(b) > 0 {
-		_ = c.conn.Write(true, b)
-	}
-	return len(b) > 0
+func (c *converse) answering(a *Answer) {
+	c.send("ConversationText", map[string]any{"role": "assistant", "content": a.Text})
 }
 
-// begin begins an answer.
-func (c *converse) begin() {
-	c.answer = c.Answer(c.turn)
-	c.turn++
-	if c.answer.Fail != "" {
-		c.send("Error", map[string]any{"code": c.answer.Fail, "description": "It fails."})
-		return
-	}
-	if len(c.answer.PCM) == 0 {
-		c.call()
-		return
-	}
-	c.send("ConversationText", map[string]any{"role": "assistant", "content": c.answer.Text})
-	c.voice = newVoice(c.answer.PCM, c.out)
-	c.piece()
+func (c *converse) audio(b []byte) { _ = c.conn.Write(true, b) }
+func (c *converse) spoken()        { c.send("AgentAudioDone", map[string]any{}) }
+
+func (c *converse) failed(code string) {
+	c.send("Error", map[string]any{"code": code, "description": "It fails."})
 }
 
-func (c *converse) spoken() {
-	c.voice = nil
-	c.send("AgentAudioDone", map[string]any{})
-	c.call()
-}
-
-// call calls a function, and takes another one back.
-func (c *converse) call() {
-	tool := c.answer.Tool
-	if tool == nil {
-		return
-	}
-	c.serial++
-	id := fmt.Sprintf("fc_%d", c.serial)
-	c.calls[id] = true
+func (c *converse) call(id string, tool *Tool) {
 	c.send("FunctionCallRequest", map[string]any{"functions": []any{map[string]any{"id": id, "name": tool.Name,
 		"arguments": tool.Arguments, "client_side": true}}})
 }

@@ -16,15 +16,9 @@ type Gemini struct{ *Script }
 
 // live is one of its connections.
 type live struct {
-	*Script
-	conn     *ws.Conn
-	setup    map[string]any
-	detector detector
-	turn     int
-	voice    *voice
-	answer   Answer
-	calls    map[string]bool // without a response
-	serial   int
+	speaker
+	conn  *ws.Conn
+	setup map[string]any
 }
 
 var (
@@ -43,7 +37,8 @@ func (g Gemini) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.complain("%v", err)
 		return
 	}
-	c := &live{Script: g.Script, conn: conn, calls: map[string]bool{}}
+	c := &live{speaker: speaker{Script: g.Script, in: geminiHears, out: geminiSpeaks}, conn: conn}
+	c.mouth = c
 	if err := c.serve(); err != nil {
 		g.note("closed", err)
 		leave(conn, 1007, "Request contains an invalid argument.")
@@ -151,74 +146,40 @@ func (c *live) input(m map[string]any) error {
 	if audio["mimeType"] != "audio/pcm;rate=16000" || err != nil || len(b) == 0 {
 		return fmt.Errorf("realtimeInput: %.100s", fmt.Sprint(m))
 	}
-	c.hear(geminiHears.Encoding.AppendDecode(nil, b))
+	c.hear(b)
 	return nil
 }
 
-// hear takes the caller's audio, and goes on with what is being said.
-func (c *live) hear(pcm []int16) {
-	if c.Heard != nil {
-		c.Heard(pcm)
-	}
-	switch began, paused := c.detector.hear(pcm, geminiHears.Rate); {
-	case began:
-		if c.turn == 0 {
-			break
-		}
-		c.content(map[string]any{"interrupted": true})
-		if c.piece() { // late
-			c.content(map[string]any{"turnComplete": true})
-		}
-		c.voice = nil
-	case paused:
-		for _, part := range []string{"Words of the caller ", fmt.Sprintf("before turn %d.", c.turn)} {
-			c.content(map[string]any{"inputTranscription": map[string]any{"text": part}})
-		}
-		c.begin()
-	case c.voice != nil && !c.piece():
-		c.voice = nil
-		c.content(map[string]any{"generationComplete": true})
-		c.send(map[string]any{"serverContent": map[string]any{"turnComplete": true},
-			"usageMetadata": map[string]any{"promptTokenCount": 20, "responseTokenCount": 10, "totalTokenCount": 30}})
-		c.call()
+func (c *live) began() { c.content(map[string]any{"interrupted": true}) }
+func (c *live) late()  { c.content(map[string]any{"turnComplete": true}) }
+
+func (c *live) paused(turn int) {
+	text := words(turn)
+	for _, part := range []string{text[:10], text[10:]} {
+		c.content(map[string]any{"inputTranscription": map[string]any{"text": part}})
 	}
 }
 
-// piece says the next one. It is false where there is none.
-func (c *live) piece() bool {
-	if c.voice == nil {
-		return false
-	}
-	b := c.voice.piece()
-	if len(b) > 0 {
-		c.content(map[string]any{"modelTurn": map[string]any{"role": "model", "parts": []any{map[string]any{
-			"inlineData": map[string]any{"mimeType": "audio/pcm;rate=24000", "data": b}}}}})
-	}
-	return len(b) > 0
+func (c *live) answering(a *Answer) {
+	c.content(map[string]any{"outputTranscription": map[string]any{"text": a.Text}})
 }
 
-// begin begins an answer.
-func (c *live) begin() {
-	c.answer = c.Answer(c.turn)
-	c.turn++
-	if len(c.answer.PCM) == 0 {
-		c.call()
-		return
-	}
-	c.voice = newVoice(c.answer.PCM, geminiSpeaks)
-	c.piece()
-	c.content(map[string]any{"outputTranscription": map[string]any{"text": c.answer.Text}})
+func (c *live) audio(b []byte) {
+	c.content(map[string]any{"modelTurn": map[string]any{"role": "model", "parts": []any{map[string]any{
+		"inlineData": map[string]any{"mimeType": "audio/pcm;rate=24000", "data": b}}}}})
 }
 
-// call calls a function.
-func (c *live) call() {
-	tool := c.answer.Tool
-	if tool == nil {
-		return
-	}
-	c.serial++
-	id := fmt.Sprintf("fc-%d", c.serial)
-	c.calls[id] = true
+func (c *live) spoken() {
+	c.content(map[string]any{"generationComplete": true})
+	c.send(map[string]any{"serverContent": map[string]any{"turnComplete": true},
+		"usageMetadata": map[string]any{"promptTokenCount": 20, "responseTokenCount": 10, "totalTokenCount": 30}})
+}
+
+func (c *live) failed(code string) {
+	c.content(map[string]any{"turnComplete": true, "turnCompleteReason": code})
+}
+
+func (c *live) call(id string, tool *Tool) {
 	c.send(map[string]any{"toolCall": map[string]any{"functionCalls": []any{map[string]any{"id": id, "name": tool.Name,
 		"args": json.RawMessage(tool.Arguments)}}}})
 }
@@ -227,10 +188,9 @@ func (c *live) call() {
 func (c *live) results(all []map[string]any) error {
 	for _, r := range all {
 		id, _ := r["id"].(string)
-		if _, is := r["response"].(map[string]any); !is || !c.calls[id] {
+		if _, is := r["response"].(map[string]any); !is || !c.result(id) {
 			return fmt.Errorf("a response to no call: %v", r)
 		}
-		delete(c.calls, id)
 	}
 	if len(all) > 0 {
 		c.begin()

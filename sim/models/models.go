@@ -150,3 +150,104 @@ func (v *voice) piece() []byte {
 	}
 	return v.format.Encoding.AppendEncode(nil, pcm)
 }
+
+// mouth is how a vendor's model says what happens.
+type mouth interface {
+	began()              // the caller has begun to speak
+	late()               // and what was late has been said
+	paused(turn int)     // the caller has paused: the answer of this turn comes next
+	answering(a *Answer) // an answer begins
+	audio(b []byte)      // a piece of it
+	spoken()             // all of it is said
+	call(id string, t *Tool)
+	failed(code string)
+}
+
+// speaker is a model that speaks when the caller pauses, and is interrupted when the caller speaks.
+type speaker struct {
+	*Script
+	mouth    mouth
+	in, out  codec.Format
+	detector detector
+	turn     int
+	voice    *voice
+	answer   Answer
+	calls    map[string]bool // tools without a result
+	serial   int
+}
+
+// hear takes the caller's audio, and goes on with what is being said.
+func (s *speaker) hear(b []byte) {
+	pcm := s.in.Encoding.AppendDecode(nil, b)
+	if s.Heard != nil {
+		s.Heard(pcm)
+	}
+	switch began, paused := s.detector.hear(pcm, s.in.Rate); {
+	case began:
+		s.mouth.began()
+		if s.piece() {
+			s.mouth.late()
+		}
+		s.voice = nil
+	case paused:
+		s.mouth.paused(s.turn)
+		s.begin()
+	case s.voice != nil && !s.piece():
+		s.voice = nil
+		s.mouth.spoken()
+		s.call()
+	}
+}
+
+// piece says the next one. It is false where there is none.
+func (s *speaker) piece() bool {
+	if s.voice == nil {
+		return false
+	}
+	b := s.voice.piece()
+	if len(b) > 0 {
+		s.mouth.audio(b)
+	}
+	return len(b) > 0
+}
+
+// begin begins an answer.
+func (s *speaker) begin() {
+	s.answer = s.Answer(s.turn)
+	s.turn++
+	if s.answer.Fail != "" {
+		s.mouth.failed(s.answer.Fail)
+		return
+	}
+	if len(s.answer.PCM) == 0 {
+		s.call()
+		return
+	}
+	s.mouth.answering(&s.answer)
+	s.voice = newVoice(s.answer.PCM, s.out)
+	s.piece()
+}
+
+// call calls the tool of the answer.
+func (s *speaker) call() {
+	if s.answer.Tool == nil {
+		return
+	}
+	if s.calls == nil {
+		s.calls = map[string]bool{}
+	}
+	s.serial++
+	id := fmt.Sprintf("call_%d", s.serial)
+	s.calls[id] = true
+	s.mouth.call(id, s.answer.Tool)
+}
+
+// result takes that of a tool, and reports whether it was called.
+func (s *speaker) result(id string) bool {
+	known := s.calls[id]
+	delete(s.calls, id)
+	return known
+}
+
+// words are what the caller is taken to have said.
+func words(turn int) string { return fmt.Sprintf("Words of the caller before turn %d.", turn) }
