@@ -1,6 +1,7 @@
 package gemini
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -114,8 +115,18 @@ func TestCall(t *testing.T) {
 		`"audio/pcm;rate=16000"` {
 		t.Errorf("it hears %v", sent[0])
 	}
-	if _, commands := peer.Take(); len(commands) > 0 {
-		t.Errorf("%v", commands)
+	peer.Event(agent.Event{Kind: agent.EventGap, Duration: time.Second}) // as long, in silence
+	sent, _ = peer.Take()
+	bytes := 0
+	for _, m := range sent {
+		b, err := base64.StdEncoding.DecodeString(m["realtimeInput"].(map[string]any)["audio"].(map[string]any)["data"].(string))
+		if err != nil {
+			t.Fatal(err)
+		}
+		bytes += len(b)
+	}
+	if bytes != 32000 {
+		t.Errorf("a second that is missing has %d bytes", bytes)
 	}
 }
 

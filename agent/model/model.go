@@ -232,7 +232,7 @@ func (t *Talk) encode(out *providers.Messages, ev *agent.Event) error {
 
 // silence adds so much of it.
 func (t *Talk) silence(out *providers.Messages, d time.Duration) {
-	for frame := t.hears.Encoding.AppendSilence(nil, t.hears.FrameSamples()); d > 0; d -= codec.FrameTime {
+	for frame := t.hears.Encoding.AppendSilence(nil, t.hears.FrameBytes()); d > 0; d -= codec.FrameTime {
 		t.vendor.Audio(out, frame)
 	}
 }

@@ -90,7 +90,7 @@ func (p *Peer) Event(ev agent.Event) {
 func (p *Peer) Hears(in, out time.Duration) {
 	hears, _ := p.Talk.Formats()
 	p.Event(agent.Event{Kind: agent.EventAudio, In: in, Out: out,
-		Audio: hears.Encoding.AppendSilence(nil, hears.FrameSamples())})
+		Audio: hears.Encoding.AppendSilence(nil, hears.FrameBytes())})
 }
 
 // Take returns what the model was told since, without the caller's audio, and what was wanted of the bridge.
@@ -132,7 +132,9 @@ func JSON(t testing.TB, v any) string {
 			t.Fatalf("%s: %v", text, err)
 		}
 		if m, is := v.(map[string]any); is {
-			delete(m, "event_id") // theirs to choose
+			if _, own := m["event_id"].(string); own { // theirs to choose
+				delete(m, "event_id")
+			}
 		}
 	}
 	b, err := json.Marshal(v)
