@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"os/exec"
 	"strings"
@@ -63,6 +64,21 @@ func TestModelSDKs(t *testing.T) {
 			}},
 		"gemini": {"gemini.mjs", func(s *models.Script) simulated { return models.Gemini{Script: s} },
 			func(server string) []string { return []string{server} }},
+		"elevenlabs": {"elevenlabs.mjs", func(s *models.Script) simulated { return models.ElevenLabs{Script: s} },
+			func(server string) []string {
+				resp, err := http.DefaultClient.Do(signed(t, server))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer resp.Body.Close()
+				var reply struct {
+					URL string `json:"signed_url"`
+				}
+				if err := json.NewDecoder(resp.Body).Decode(&reply); err != nil {
+					t.Fatal(err)
+				}
+				return []string{reply.URL}
+			}},
 		"deepgram": {"deepgram.mjs", func(s *models.Script) simulated { return models.Deepgram{Script: s} },
 			func(server string) []string { return []string{"ws" + strings.TrimPrefix(server, "http")} }},
 	} {
@@ -104,6 +120,17 @@ func TestModelSDKs(t *testing.T) {
 			}
 		}
 	})
+}
+
+// signed asks for a signed URL.
+func signed(t *testing.T, server string) *http.Request {
+	t.Helper()
+	req, err := http.NewRequest("GET", server+"/v1/convai/conversation/get-signed-url?agent_id=a", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("xi-api-key", "sk-1")
+	return req
 }
 
 // sdkAnswer talks for long, then asks a tool.

@@ -154,7 +154,8 @@ func (v *vendor) begin(in, out string) {
 	hears, known := formats[in]
 	speaks, too := formats[out]
 	if !known || !too {
-		v.Fail("format", "the agent is set to hear "+in+" and to speak "+out+": choose ulaw_8000, or pcm_ of 8000, 16000, "+
+		v.Fail("format", "the agent is set to hear "+in+" and to speak "+out+
+			": choose ulaw_8000, or pcm_ of 8000, 16000, "+
 			"24000 or 48000")
 		return
 	}

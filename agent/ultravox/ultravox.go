@@ -160,7 +160,8 @@ func selected(list []tools.Declaration) []any {
 		}
 		parameters := []any{}
 		for name, schema := range properties {
-			parameters = append(parameters, object{"name": name, "location": "PARAMETER_LOCATION_BODY", "schema": schema,
+			parameters = append(parameters, object{"name": name, "location": "PARAMETER_LOCATION_BODY",
+				"schema":   schema,
 				"required": required[name]})
 		}
 		all = append(all, object{"temporaryTool": object{"modelToolName": d.Name, "description": d.Description,

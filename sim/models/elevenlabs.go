@@ -36,7 +36,8 @@ func (e ElevenLabs) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, `{"detail":{"status":"invalid_api_key"}}`, http.StatusUnauthorized)
 			return
 		}
-		_ = json.NewEncoder(w).Encode(map[string]string{"signed_url": "ws://" + r.Host + "/v1/convai/conversation?agent_id=" +
+		_ = json.NewEncoder(w).Encode(map[string]string{"signed_url": "ws://" + r.Host +
+			"/v1/convai/conversation?agent_id=" +
 			q.Get("agent_id") + "&conversation_signature=" + signature})
 		return
 	}
