@@ -25,6 +25,17 @@ type Call struct {
 	NativeDigits bool
 	// Transfers are the modes in which the call can be transferred.
 	Transfers []string
+	// Resume is where the agent was whose connection broke, and that is dialled again; nil: it is new.
+	Resume *Resume
+}
+
+// Resume is where a talk goes on.
+type Resume struct {
+	// In and Out are the clocks of an Event, Sent is how much audio the agent had sent: what was not heard of it
+	// yet is still played. Each counts on from there.
+	In, Out, Sent time.Duration
+	Lines         []calls.Line // what was said so far, as far as it is kept
+	Kept          any          // what the Talk before gave to Keep
 }
 
 // Custom returns the custom values of the call: its metadata, and the parameters that
@@ -126,6 +137,8 @@ type Beside interface {
 	Said(l calls.Line)
 	// Used tells what the agent has used up since it was told last.
 	Used(u calls.Usage)
+	// Keep has something kept for the Talk that goes on where this one's connection breaks.
+	Keep(state any)
 	// Trouble tells of an error that the agent, or a tool of its, reports, and that the call survives.
 	Trouble(code, message string)
 }

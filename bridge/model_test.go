@@ -15,6 +15,7 @@ import (
 	"voicebridge/agent/link"
 	"voicebridge/agent/tools"
 	"voicebridge/calls"
+	"voicebridge/session"
 	"voicebridge/sim/ear"
 	"voicebridge/sim/memnet"
 	"voicebridge/sim/models"
@@ -169,3 +170,88 @@ func TestModels(t *testing.T) {
 		}
 	}
 }
+
+// TestModelLost: a model whose connection breaks is back within a second in the same call, and knows what was
+// said. The caller hears what it has said so far to its end, without a gap.
+func TestModelLost(t *testing.T) {
+	t.Parallel()
+	for _, v := range vendors {
+		run(t, v.dialect, func(t *testing.T) {
+			var mu sync.Mutex
+			var said []string // after the break
+			var away, back time.Time
+			script := &models.Script{Key: "sk-1", Break: 2 * time.Second,
+				Answer: func(turn int) models.Answer {
+					if turn == 0 {
+						return models.Answer{PCM: ear.Sine(models.Rate, firstHz, 5*time.Second), Text: "What a day."}
+					}
+					return models.Answer{PCM: ear.Sine(models.Rate, secondHz, time.Second), Text: "Good bye.",
+						Tool: &models.Tool{Name: "end_call", Arguments: `{}`}}
+				},
+				Note: func(what string, m any) {
+					mu.Lock()
+					defer mu.Unlock()
+					switch {
+					case what == "closed" && away.IsZero():
+						away = time.Now()
+					case !away.IsZero() && back.IsZero() && what == models.Sent:
+						back = time.Now()
+					}
+					if !away.IsZero() && what != models.Sent {
+						said = append(said, fmt.Sprint(m))
+					}
+				}}
+			model := v.serve(script)
+			url, stop := memnet.Serve(model)
+			defer stop()
+			d := modelDialer(t, v.dialect, "ws"+strings.TrimPrefix(url, "http")+"/", v.options, tools.Config{EndCall: true})
+			b := startBridge(t, "", func(o *options) {
+				o.dialer = d
+				o.session.Reconnect = session.Reconnect{Times: 2, Pause: time.Second}
+			})
+			c := b.caller(t, "twilio", 20*time.Second)
+			rate := c.Start.In.Rate
+			c.Voice = append(make([]int16, 8*rate), ear.Sine(rate, 400, 600*time.Millisecond)...)
+			c.Voice = append(c.Voice, make([]int16, 12*rate)...)
+			r := call(t, c)
+			b.ended(t, calls.AgentHangup)
+			mu.Lock()
+			defer mu.Unlock()
+			if len(model.Complaints()) > 0 {
+				t.Errorf("the model complains: %v", model.Complaints())
+			}
+			if away.IsZero() || back.IsZero() || back.Sub(away) > time.Second {
+				t.Errorf("it is away at %v and back at %v", away, back)
+			}
+			first, second := answers(r.Heard, r.Format.Rate)
+			whole := time.Duration(len(first)) * time.Second / time.Duration(r.Format.Rate)
+			if whole < 4950*time.Millisecond || v.dialect != "elevenlabs" && !ear.Hears(second, r.Format.Rate, secondHz) {
+				t.Errorf("%v are heard of the first answer", whole)
+			}
+			// Agents at ElevenLabs always begin with their first message.
+			if click := clicks(first); click > 0 && v.dialect != "elevenlabs" {
+				t.Errorf("there are %d clicks in it", click)
+			}
+			kept := v.dialect == "gemini" && strings.Contains(fmt.Sprint(said), "handle:h-1")
+			if !strings.Contains(fmt.Sprint(said), "What a day.") && !kept {
+				t.Errorf("it knows nothing of what was said: %.2000s", fmt.Sprint(said))
+			}
+		})
+	}
+}
+
+// clicks counts steps that a tone has not.
+func clicks(pcm []int16) (n int) {
+	most := 0
+	for i := 1; i < min(len(pcm), 2000); i++ {
+		most = max(most, abs(int(pcm[i])-int(pcm[i-1])))
+	}
+	for i := 1; i < len(pcm)-200; i++ {
+		if abs(int(pcm[i])-int(pcm[i-1])) > most+most/8 {
+			n++
+		}
+	}
+	return n
+}
+
+func abs(n int) int { return max(n, -n) }

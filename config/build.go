@@ -105,6 +105,12 @@ func (c *Config) agents() (map[string]control.Agent, error) {
 			err = fmt.Errorf("fallback.dial: %q must be a number in E.164, such as \"+15550100\" in quotes",
 				a.Fallback.Dial)
 		}
+		if err == nil && (a.redials() < 0 || a.redials() > maxRedials) {
+			err = fmt.Errorf("reconnect.times: must be 0 to %d", maxRedials)
+		}
+		if err == nil && a.redials() > 0 && a.URL == "" && !a.service() {
+			err = errors.New("reconnect.times: only agents that the bridge dials can be dialled again")
+		}
 		if err == nil && len(a.Fallback.Say) > control.MaxSay {
 			err = fmt.Errorf("fallback.say: must have at most %d bytes", control.MaxSay)
 		}
@@ -272,6 +278,7 @@ func (c *Config) session(a *Agent) session.Config {
 		AgentQueue: time.Duration(a.Queue), CallerQueue: time.Duration(c.Limits.CallerQueue),
 		Start: time.Duration(c.Limits.Start), MaxDuration: time.Duration(c.Limits.MaxDuration),
 		AgentDial: c.agentTime(a), Greeting: time.Duration(a.Greeting),
+		Reconnect: session.Reconnect{Times: a.redials(), Pause: time.Duration(a.Reconnect.Pause)},
 	}
 }
 

@@ -115,6 +115,7 @@ type Agent struct {
 	Wait       Duration          `yaml:"wait"`
 	Ready      Duration          `yaml:"ready_timeout"`
 	Greeting   Duration          `yaml:"greeting_timeout"`
+	Reconnect  Reconnect         `yaml:"reconnect"`
 	Fallback   Fallback          `yaml:"fallback"`
 	Bearer     string            `yaml:"bearer"`
 	Secret     string            `yaml:"secret"`
@@ -127,6 +128,12 @@ type Agent struct {
 	Attempt    Duration          `yaml:"dial_timeout"`
 	Write      Duration          `yaml:"write_timeout"`
 	Ping       Duration          `yaml:"ping_interval"`
+}
+
+// Reconnect is what is done about an agent whose connection breaks amid a call.
+type Reconnect struct {
+	Times *Whole   `yaml:"times"` // nil: as the dialect has it
+	Pause Duration `yaml:"pause"`
 }
 
 // Tools are what a model may do.
@@ -276,6 +283,7 @@ func (a *Agent) complete() {
 		{&a.Write, link.DefaultWrite},
 		{&a.Ping, link.DefaultPing},
 		{&a.Wait, link.DefaultWait},
+		{&a.Reconnect.Pause, redialPause},
 		{&a.Announce.Timeout, defaultTarget},
 	} {
 		if *f.v == 0 {
@@ -301,6 +309,25 @@ func (a *Agent) attempt() time.Duration {
 		return link.AttemptOf(d)
 	}
 	return link.DefaultAttempt // whatever it is, it is refused
+}
+
+const (
+	redialPause = 500 * time.Millisecond
+	// redials is how often a model is dialled again: it has the talk so far from the bridge. Other agents
+	// must know what to do, and be told to.
+	redials    = 3
+	maxRedials = 20
+)
+
+// redials is how often the agent is dialled again.
+func (a *Agent) redials() int {
+	switch {
+	case a.Reconnect.Times != nil:
+		return int(*a.Reconnect.Times)
+	case a.service():
+		return redials
+	}
+	return 0
 }
 
 // defaultTarget is how long the user's application may take to answer.

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"voicebridge/agent"
@@ -15,52 +16,161 @@ import (
 	"voicebridge/session/audio"
 )
 
-// dialAgent dials the agent and has it served.
-func (s *Session) dialAgent(ctx context.Context) {
+// broken is a connection of the agent's that has broken.
+type broken struct {
+	conn agent.Conn
+	flow *flow
+	end  calls.End
+}
+
+// serveAgent has the call talk to its agent, and to it again where its connection breaks, until the end.
+func (s *Session) serveAgent(ctx context.Context) {
 	defer s.guard()
+	if !s.dialAgent(ctx) {
+		return
+	}
+	for {
+		select {
+		case <-s.verdict.done:
+			s.mu.Lock() // nothing breaks any more
+			s.mu.Unlock()
+			select {
+			case b := <-s.broken:
+				b.release()
+			default:
+			}
+			return
+		case b := <-s.broken:
+			b.release()
+			if !s.redial(ctx, &b.end) {
+				return
+			}
+		}
+	}
+}
+
+func (b *broken) release() {
+	b.conn.Close(b.end.Cause)
+	<-b.flow.gone
+	b.conn.Release()
+}
+
+// dialAgent dials the agent and has it served. It is false where the call ends instead.
+func (s *Session) dialAgent(ctx context.Context) bool {
 	dial, stop := s.during(ctx, s.Config.AgentDial)
 	began := time.Now()
 	conn, err := s.Dialer.Dial(dial, s.call)
 	stop()
 	if err != nil {
 		s.finish(calls.AgentUnreachable, err)
-		return
+		return false
 	}
-	s.tune(conn)
 	s.notice(func() {
 		if s.Control.Streaming != nil {
 			s.Control.Streaming(s.call, time.Since(began))
 		}
 	})
-	conn.Serve(agentSide{s})
+	s.take(conn)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.agent = conn
 	if s.Config.Greeting > 0 {
 		s.greetLimit = time.AfterFunc(s.Config.Greeting, s.checkGreeting)
 	}
-	s.send()
+	return true
+}
+
+// take has a connection to the agent served.
+func (s *Session) take(conn agent.Conn) {
+	s.mu.Lock()
+	f := s.toAgent
+	s.tune(conn, f)
+	s.mu.Unlock()
+	conn.Serve(agentSide{s, f, conn})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f == s.toAgent { // otherwise it has broken at once
+		s.agent = conn
+		s.send()
+	}
 }
 
 // leaveAgent tells the agent of the end of the call, and waits until it has gone.
 func (s *Session) leaveAgent() {
-	if s.agent == nil { // set by this goroutine
+	s.mu.Lock()
+	conn, f := s.agent, s.toAgent
+	s.mu.Unlock()
+	if conn == nil {
 		return
 	}
-	s.guarded(func() { s.toAgent.finish(s.send) })
-	s.agent.Close(s.verdict.get().Cause)
-	<-s.toAgent.gone
-	s.agent.Release()
+	s.guarded(func() { f.finish(s.send) })
+	conn.Close(s.verdict.get().Cause)
+	<-f.gone
+	conn.Release()
 }
 
-// tune adapts the queues to an agent that has chosen other formats than were expected.
-func (s *Session) tune(to agent.Conn) {
+// redial dials the agent again. It is false where that is given up: the caller hears what was queued, and
+// the call ends as the connection has.
+func (s *Session) redial(ctx context.Context, end *calls.End) bool {
+	for pause := s.Config.Reconnect.Pause; ; pause *= 2 {
+		again, left := s.again()
+		if !left {
+			break
+		}
+		s.log.Warn("the agent's connection has broken: it is dialled again", "err", end.Err)
+		dial, stop := s.during(ctx, s.Config.AgentDial)
+		conn, err := s.Dialer.Dial(dial, again)
+		stop()
+		if err == nil {
+			s.take(conn)
+			s.tellHolds()
+			return true
+		}
+		end.Err = err
+		agentSide{Session: s}.Keep(nil) // it may be what was refused
+		select {
+		case <-s.verdict.done:
+			return false
+		case <-time.After(pause):
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.giveUp(end)
+	return false
+}
+
+// again returns the call as it is for an agent that is dialled again. It is false where it is not.
+func (s *Session) again() (*agent.Call, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.redials >= s.Config.Reconnect.Times || s.verdict.reached() {
+		return nil, false
+	}
+	s.redials++
+	call := *s.call
+	call.Resume = &agent.Resume{In: s.in.Sent(), Out: s.out.Heard(s.now()), Sent: s.out.Sent(),
+		Lines: slices.Clone(s.lines), Kept: s.kept}
+	return &call, true
+}
+
+// tellHolds tells an agent that was dialled again who is held.
+func (s *Session) tellHolds() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.out.Held() {
+		s.tellHold(agent.Held)
+	}
+	if s.party != nil && s.party.listen {
+		s.tellHold(agent.Muted)
+	}
+}
+
+// tune adapts the queues to an agent that has chosen other formats than were expected. s.mu is held.
+func (s *Session) tune(to agent.Conn, f *flow) {
 	hears, speaks := to.Formats()
 	s.in.Retune(hears)
 	s.out.Retune(speaks)
-	s.toAgent.buf = make([]byte, 0, hears.FrameBytes())
+	f.buf = make([]byte, 0, hears.FrameBytes())
 }
 
 // checkGreeting ends the call if the agent has said nothing so far.
@@ -73,18 +183,22 @@ func (s *Session) checkGreeting() {
 	}
 }
 
-// agentSide is the session as its agent sees it.
-type agentSide struct{ *Session }
+// agentSide is the session as one connection of its agent's sees it.
+type agentSide struct {
+	*Session
+	flow *flow
+	conn agent.Conn
+}
 
 // Writable implements agent.Handler.
-func (s agentSide) Writable() { s.writable(&s.toAgent) }
+func (s agentSide) Writable() { s.writable(s.flow) }
 
 // Gone implements agent.Handler.
 func (s agentSide) Gone(err error) {
-	defer close(s.toAgent.gone)
+	defer close(s.flow.gone)
 	defer s.guard()
 	s.below(err)
-	s.agentFailed(err)
+	s.agentFailed(s.conn, err)
 }
 
 // Reply implements agent.Beside.
@@ -95,6 +209,12 @@ func (s agentSide) Reply(add func(*providers.Messages) error) {
 
 // Said implements agent.Beside.
 func (s agentSide) Said(l calls.Line) {
+	s.mu.Lock()
+	if len(s.lines) == maxLines {
+		s.lines = slices.Delete(s.lines, 0, maxLines/4)
+	}
+	s.lines = append(s.lines, l)
+	s.mu.Unlock()
 	if s.Control.Said != nil {
 		s.Control.Said(l)
 	}
@@ -105,6 +225,13 @@ func (s agentSide) Used(u calls.Usage) {
 	if s.Control.Used != nil {
 		s.Control.Used(u)
 	}
+}
+
+// Keep implements agent.Beside.
+func (s agentSide) Keep(state any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kept = state
 }
 
 // Trouble implements agent.Beside.
@@ -255,7 +382,7 @@ func (s *Session) fault(cmd *agent.Command, code, message string) {
 
 // agentFailed ends the call after the agent's connection has ended: the caller
 // still hears what was queued, unless the agent broke the rules.
-func (s *Session) agentFailed(err error) {
+func (s *Session) agentFailed(conn agent.Conn, err error) {
 	end := &calls.End{Cause: calls.AgentLost, Err: err}
 	var known *agent.Error
 	if errors.As(err, &known) {
@@ -270,6 +397,18 @@ func (s *Session) agentFailed(err error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if end.Cause == calls.AgentLost && s.redials < s.Config.Reconnect.Times &&
+		!s.verdict.reached() && !s.out.Ending() {
+		s.broken <- broken{conn, s.toAgent, *end} // there is room: one connection at a time
+		s.agent, s.toAgent = nil, s.newAgentFlow()
+		s.events = slices.DeleteFunc(s.events, func(ev agent.Event) bool { return ev.Kind == agent.EventReply })
+		return
+	}
+	s.giveUp(end)
+}
+
+// giveUp ends the call once what was queued has been heard. s.mu is held.
+func (s *Session) giveUp(end *calls.End) {
 	if !s.agentGone {
 		s.agentGone = true
 		s.out.Hangup("", end)

@@ -98,6 +98,13 @@ func (f *flow) begin(sent chan struct{}, send func()) {
 	send()
 }
 
+// newAgentFlow makes what sends to one connection of the agent's.
+func (s *Session) newAgentFlow() *flow {
+	f := &flow{mu: &s.mu, gone: make(chan struct{})}
+	f.next = func() bool { return s.nextToAgent(f) }
+	return f
+}
+
 // send sends what is due, both ways, and sets the timer for what is not. s.mu is
 // held, but not while a connection takes something.
 func (s *Session) send() {
@@ -249,8 +256,10 @@ func (s *Session) beginTransfers() {
 // nextToAgent sends what is due to the agent: events first, then audio. Once the
 // call is over it sends the events that are left and the stop. It is false where
 // there is nothing.
-func (s *Session) nextToAgent() bool {
-	f := &s.toAgent
+func (s *Session) nextToAgent(f *flow) bool {
+	if f != s.toAgent { // another connection has taken its place
+		return false
+	}
 	if f.dead || f.last == nil && (s.verdict.reached() || f.stuck) {
 		f.due = audio.Forever
 		return false
@@ -269,10 +278,10 @@ func (s *Session) nextToAgent() bool {
 		f.due = due
 		return false
 	}
-	arrived, before := s.in.Taken(), f.drained
+	arrived, before, to := s.in.Taken(), f.drained, s.agent
 	var more bool
 	var err error
-	s.unlocked(func() { more, err = s.agent.Send(ev) })
+	s.unlocked(func() { more, err = to.Send(ev) })
 	f.took(more, err, before)
 	if ev.Kind == agent.EventAudio {
 		s.stats.In.Add(s.now() - arrived)

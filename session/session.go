@@ -36,6 +36,13 @@ type Config struct {
 	AgentDial   time.Duration // for the agent to be connected, all attempts together
 	MaxDuration time.Duration // of a call
 	Greeting    time.Duration // for the agent to begin to speak once it is connected; 0: any time
+	Reconnect   Reconnect
+}
+
+// Reconnect is what is done about an agent whose connection breaks amid a call.
+type Reconnect struct {
+	Times int           // it is dialled again, in all; 0: the call ends
+	Pause time.Duration // after the first attempt, which comes at once; then twice as long each
 }
 
 // Defaults are the settings for a telephone call.
@@ -54,6 +61,7 @@ const (
 	maxEvents    = 8192             // events waiting for a slow agent: all marks may be answered at once
 	maxDiscarded = 10 * time.Minute // agent audio discarded without a clear
 	pushBytes    = 32 << 10         // agent audio taken under one lock
+	maxLines     = 400              // that an agent is told which is dialled again
 )
 
 // Options are what a session is made from.
@@ -111,6 +119,7 @@ type Session struct {
 	moves      atomic.Int64
 	begun      chan struct{}  // closed by the start message
 	startLimit *time.Timer    // ends a session without one
+	broken     chan broken    // the agent's connection that has broken, and is replaced
 	signals    sync.WaitGroup // digits on their way
 
 	// Owned by whoever calls the carrier's handler.
@@ -123,9 +132,9 @@ type Session struct {
 	call       *agent.Call // set by the start message, read-only from then on
 	in         audio.Inbound
 	out        audio.Playout
-	agent      agent.Conn // nil: not yet; set by Run's goroutine
+	agent      agent.Conn // nil: not yet, or not now; set by Run's goroutine
 	toCarrier  flow
-	toAgent    flow
+	toAgent    *flow
 	command    providers.Command // of toCarrier
 	saying     agent.Event       // of toAgent
 	timer      *time.Timer       // runs tick
@@ -134,6 +143,9 @@ type Session struct {
 	events     []agent.Event     // for the agent, before its audio
 	discarded  time.Duration     // agent audio since the last clear
 	agentGone  bool              // its connection has ended: there is nobody to talk to
+	redials    int               // of the agent so far
+	lines      []calls.Line      // said so far
+	kept       any               // what its dialect has kept for the next connection
 	endTold    bool              // nothing is told of the session any more
 	party      *Party            // nil: there is none
 	room       *audio.Room       // of the party
@@ -148,10 +160,10 @@ func New(o Options) *Session {
 	s := &Session{
 		Options: o, log: o.Log.With("provider", o.Spec.Name, "session", o.ID), stream: o.Spec.NewStream(),
 		epoch: time.Now(), done: make(chan struct{}), begun: make(chan struct{}),
-		verdict: verdict{done: make(chan struct{})},
+		verdict: verdict{done: make(chan struct{})}, broken: make(chan broken, 1),
 	}
 	s.toCarrier = flow{mu: &s.mu, next: s.nextToCarrier, gone: make(chan struct{})}
-	s.toAgent = flow{mu: &s.mu, next: s.nextToAgent, gone: make(chan struct{})}
+	s.toAgent = s.newAgentFlow()
 	return s
 }
 
@@ -304,7 +316,7 @@ func (s *Session) Run(ctx context.Context) calls.End {
 	s.Media.Serve(carrierSide{s})
 	select {
 	case <-s.begun:
-		s.dialAgent(ctx)
+		s.serveAgent(ctx)
 	case <-s.verdict.done:
 	}
 	<-s.verdict.done

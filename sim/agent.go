@@ -112,6 +112,9 @@ func (c *AgentConn) Read() (binary bool, data []byte, err error) { return c.conn
 // Audio speaks.
 func (c *AgentConn) Audio(pcm []byte) error { return c.conn.Write(true, pcm) }
 
+// Break ends the connection as one that is lost.
+func (c *AgentConn) Break() { c.conn.Close(ws.CloseInternal, "") }
+
 // Command sends a JSON message.
 func (c *AgentConn) Command(v any) error {
 	b, err := json.Marshal(v)

@@ -11,6 +11,7 @@ import (
 
 	"voicebridge/agent"
 	"voicebridge/agent/model"
+	"voicebridge/calls"
 	"voicebridge/codec"
 )
 
@@ -22,7 +23,7 @@ const address = "wss://agent.deepgram.com/v1/agent/converse"
 
 // Dialect describes it.
 var Dialect = &agent.Dialect{Name: Name, Title: "Deepgram Voice Agent", Attempt: 10 * time.Second,
-	Ready: 10 * time.Second, Service: true, New: newProtocol,
+	Ready: 10 * time.Second, Service: true, Stays: true, New: newProtocol,
 	Can: agent.Features{Formats: "mu-law and A-law at 8 kHz, untouched; 16-bit PCM at the carrier's rate",
 		Marks: "nothing", Hangup: true, Digits: true, Transfers: true, Tools: true, Words: true}}
 
@@ -67,8 +68,8 @@ func newProtocol(o agent.Options) (agent.Protocol, error) {
 func (p *protocol) Address(configured string) (string, error) {
 	_, whole := p.Session["agent"].(string) // one that is kept at the vendor's
 	if p.Model == "" && !whole {
-		return "", errors.New("options.model: must be set, such as gpt-4o-mini, or options.session.agent be the id of " +
-			"an agent at Deepgram")
+		return "", errors.New("options.model: must be set, such as gpt-4o-mini, or options.session.agent be the " +
+			"id of an agent at Deepgram")
 	}
 	if configured == "" {
 		return address, nil
@@ -110,8 +111,9 @@ func encoding(carrier codec.Format) (string, codec.Format) {
 	return "linear16", codec.Format{Encoding: codec.L16LE, Rate: carrier.Rate}
 }
 
-// settings are what the agent is told to be. A caller who has come back is not greeted.
-func (p *protocol) settings(in, out codec.Format, functions []any, returned bool) map[string]any {
+// settings are what the agent is told to be, and what was said before.
+func (p *protocol) settings(in, out codec.Format, functions []any, greeting string,
+	history []calls.Line) map[string]any {
 	hears, _ := encoding(in)
 	speaks, _ := encoding(out)
 	think := map[string]any{"functions": functions}
@@ -126,8 +128,16 @@ func (p *protocol) settings(in, out codec.Format, functions []any, returned bool
 		think["prompt"] = p.Instructions
 	}
 	is := map[string]any{"think": think}
-	if p.Greeting != "" && !returned {
-		is["greeting"] = p.Greeting
+	if greeting != "" {
+		is["greeting"] = greeting
+	}
+	var messages []any
+	for _, l := range history {
+		role := map[calls.Role]string{calls.Caller: "user", calls.Agent: "assistant"}[l.Role]
+		messages = append(messages, map[string]any{"type": "History", "role": role, "content": l.Text})
+	}
+	if len(messages) > 0 {
+		is["context"] = map[string]any{"messages": messages}
 	}
 	if p.Voice != "" {
 		is["speak"] = map[string]any{"provider": map[string]any{"type": "deepgram", "model": p.Voice}}

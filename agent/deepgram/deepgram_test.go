@@ -60,7 +60,7 @@ func TestSettings(t *testing.T) {
 		`{"encoding":"alaw","sample_rate":8000},"output":{"container":"none","encoding":"linear16","sample_rate":16000}},` +
 		`"flags":{"history":true},"type":"Settings"}`
 	got := p.settings(codec.Format{Encoding: codec.PCMA, Rate: 8000}, codec.Format{Encoding: codec.L16LE, Rate: 16000},
-		[]any{}, false)
+		[]any{}, "Hi.", nil)
 	if modeltest.JSON(t, got) != want {
 		t.Errorf("the settings are\n%s\nwant\n%s", modeltest.JSON(t, got), want)
 	}

@@ -131,7 +131,7 @@ func (v *vendor) welcome() {
 		functions = append(functions, map[string]any{"name": d.Name, "description": d.Description,
 			"parameters": d.Parameters, "defer_until_eot": true}) // none is run for a turn that goes on
 	}
-	settings := v.protocol.settings(v.in, v.out, functions, v.Call().Known.Returned != "")
+	settings := v.protocol.settings(v.in, v.out, functions, v.Opening(v.protocol.Greeting).Greet, v.History())
 	v.Say(func(out *providers.Messages) { model.AddJSON(out, settings) })
 }
 
@@ -141,8 +141,8 @@ func (v *vendor) applied() {
 		return
 	}
 	v.Begin()
-	if why := v.Call().Known.Returned; why != "" {
-		v.Say(func(out *providers.Messages) { v.Tell(out, model.ReturnedNotice(why), true) })
+	if notice := v.Opening("").Notice; notice != "" {
+		v.Say(func(out *providers.Messages) { v.Tell(out, notice, true) })
 	}
 }
 

@@ -161,7 +161,17 @@ func (v *vendor) begin(in, out string) {
 	}
 	v.Format(hears, speaks)
 	v.Begin()
-	if why := v.Call().Known.Returned; why != "" {
-		v.Say(func(out *providers.Messages) { v.Tell(out, model.ReturnedNotice(why), true) })
-	}
+	v.Say(func(out *providers.Messages) {
+		o := v.Opening("")
+		if lines := v.History(); len(lines) > 0 {
+			text := "[You were cut off from the caller, and go on now. Do not greet again. What was said so far:]"
+			for _, l := range lines {
+				text += "\n" + string(l.Role) + ": " + l.Text
+			}
+			v.Tell(out, text, o.Answer)
+		}
+		if o.Notice != "" {
+			v.Tell(out, o.Notice, true)
+		}
+	})
 }

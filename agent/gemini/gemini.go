@@ -23,7 +23,7 @@ const address = "wss://generativelanguage.googleapis.com/ws/google.ai.generative
 
 // Dialect describes it.
 var Dialect = &agent.Dialect{Name: Name, Title: "Gemini Live", Attempt: 10 * time.Second, Ready: 10 * time.Second,
-	Service: true, New: newProtocol,
+	Service: true, Stays: true, New: newProtocol,
 	Can: agent.Features{Formats: "16-bit PCM: hears 16 kHz, speaks 24 kHz", Marks: "nothing", Hangup: true,
 		Digits: true, Transfers: true, Tools: true, Words: true}}
 

@@ -22,7 +22,11 @@ type vendor struct {
 
 // Start implements model.Vendor.
 func (v *vendor) Start(out *providers.Messages) error {
-	model.AddJSON(out, object{"setup": v.protocol.setup(v.Tools())})
+	setup := v.protocol.setup(v.Tools())
+	if r := v.Call().Resume; r != nil && r.Kept != nil {
+		model.Merge(setup, object{"sessionResumption": object{"handle": r.Kept}})
+	}
+	model.AddJSON(out, object{"setup": setup})
 	return nil
 }
 
@@ -75,8 +79,11 @@ type message struct {
 		Cached   float64 `json:"cachedContentTokenCount"`
 	} `json:"usageMetadata"`
 	GoAway     *struct{} `json:"goAway"`
-	Resumption *struct{} `json:"sessionResumptionUpdate"`
-	Activity   *struct{} `json:"voiceActivity"`
+	Resumption *struct {
+		Handle    string `json:"newHandle"`
+		Resumable bool   `json:"resumable"`
+	} `json:"sessionResumptionUpdate"`
+	Activity *struct{} `json:"voiceActivity"`
 }
 
 // content is what happens in a turn.
@@ -109,6 +116,9 @@ func (v *vendor) Read(m providers.Message) {
 		return
 	}
 	known := msg.GoAway != nil || msg.Resumption != nil || msg.Activity != nil
+	if r := msg.Resumption; r != nil && r.Resumable && r.Handle != "" {
+		v.Keep(r.Handle)
+	}
 	if msg.SetupComplete != nil {
 		known = true
 		v.begin()
@@ -152,14 +162,30 @@ func (v *vendor) begin() {
 	}
 	v.Begin()
 	v.Say(func(out *providers.Messages) {
-		switch why := v.Call().Known.Returned; {
-		case why != "":
-			v.Tell(out, model.ReturnedNotice(why), true)
-		case v.protocol.Greeting != "":
-			model.AddJSON(out, object{"clientContent": object{"turns": []any{object{"role": "user",
-				"parts": []any{object{"text": v.protocol.Greeting}}}}, "turnComplete": true}})
+		switch o := v.Opening(v.protocol.Greeting); {
+		case o.Notice != "":
+			v.Tell(out, o.Notice, true)
+		case o.Greet != "":
+			addTurns(out, []any{turn("user", o.Greet)}, true)
+		case o.Resumes && v.Call().Resume.Kept == nil: // the server does not know what was said
+			var turns []any
+			for _, l := range v.History() {
+				role := map[calls.Role]string{calls.Caller: "user", calls.Agent: "model"}[l.Role]
+				turns = append(turns, turn(role, l.Text))
+			}
+			if len(turns) > 0 {
+				addTurns(out, turns, o.Answer)
+			}
 		}
 	})
+}
+
+func turn(role, text string) object {
+	return object{"role": role, "parts": []any{object{"text": text}}}
+}
+
+func addTurns(out *providers.Messages, turns []any, complete bool) {
+	model.AddJSON(out, object{"clientContent": object{"turns": turns, "turnComplete": complete}})
 }
 
 // content does what happens in a turn: audio first, then its ends.

@@ -25,6 +25,7 @@ import (
 type Conn struct {
 	ws    *ws.Conn
 	talk  agent.Talk
+	stays bool // see agent.Dialect
 	ping  time.Duration
 	loop  *ws.Loop    // that serves the connection; nil: a goroutine does
 	alive *time.Timer // runs keepalive
@@ -88,6 +89,13 @@ func (c beside) Said(l calls.Line) {
 func (c beside) Used(u calls.Usage) {
 	if c.h != nil {
 		c.h.Used(u)
+	}
+}
+
+// Keep implements agent.Beside.
+func (c beside) Keep(state any) {
+	if c.h != nil {
+		c.h.Keep(state)
 	}
 }
 
@@ -261,7 +269,7 @@ func (c *Conn) lost(err error) error {
 	switch code := ws.CloseCode(err); {
 	case errors.As(err, &panicked):
 		cause = calls.BridgeFault
-	case ws.InGoodOrder(code):
+	case ws.InGoodOrder(code) && !c.stays:
 		cause = calls.AgentHangup
 	case errors.Is(err, ws.ErrSlow):
 		cause = calls.AgentTimeout

@@ -219,7 +219,7 @@ func (d *Dialer) attempt(ctx context.Context, call *agent.Call) (_ *Conn, again 
 		return nil, status == 0 || status == http.StatusTooManyRequests || status >= 500, err
 	}
 	c := newConn(conn, d.cfg.Protocol.NewTalk(d.url), d.cfg.Ping)
-	c.loop = ws.LoopOf(ctx)
+	c.loop, c.stays = ws.LoopOf(ctx), d.cfg.Dialect.Stays
 	if err := c.start(call, d.cfg.Ready > 0); err != nil {
 		c.ws.Close(ws.CloseInternal, "start failed")
 		c.Release()

@@ -202,6 +202,7 @@ func (g gone) Gone(err error)       { g <- err }
 func (gone) Reply(func(*providers.Messages) error) {}
 func (gone) Said(calls.Line)                       {}
 func (gone) Used(calls.Usage)                      {}
+func (gone) Keep(any)                              {}
 func (gone) Trouble(string, string)                {}
 
 // TestRetry: a busy agent is tried twice, and the dial gives up with its context.

@@ -72,7 +72,8 @@ type Talk struct {
 	call          *agent.Call
 	hears, speaks codec.Format
 	ready         bool
-	received      int64 // bytes of the model's audio
+	received      int64         // bytes of the model's audio
+	base          time.Duration // where they begin on the agent's timeline
 	replies       []*reply
 	keys          []byte
 	keysAt        time.Duration // when the last one was pressed
@@ -121,10 +122,19 @@ func (t *Talk) Use(v Vendor) { t.vendor = v }
 // Attach implements agent.Talker.
 func (t *Talk) Attach(b agent.Beside) { t.beside = b }
 
-// Release implements agent.Talker.
+// Release implements agent.Talker. What waits to be heard of a broken connection will be.
 func (t *Talk) Release() {
 	t.stop()
 	t.asked.Wait()
+	t.mu.Lock()
+	defer t.unlock()
+	for len(t.replies) > 0 {
+		r := t.replies[0]
+		if !r.heard {
+			r.heard, r.to = true, t.in
+		}
+		t.settle(r, r.end)
+	}
 }
 
 // Formats implements agent.Talk.
@@ -146,6 +156,9 @@ func (t *Talk) Start(out *providers.Messages, call *agent.Call, _ bool) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.call = call
+	if r := call.Resume; r != nil {
+		t.base, t.in = r.Sent, r.In
+	}
 	return t.vendor.Start(out)
 }
 
@@ -261,6 +274,61 @@ func Tools(set *tools.Set, call *agent.Call) []tools.Declaration {
 	})
 }
 
+// Keep has something kept for the connection after this one, see agent.Resume.
+func (t *Talk) Keep(state any) { t.later(func() { t.beside.Keep(state) }) }
+
+// History is what was said before this connection.
+func (t *Talk) History() []calls.Line { return History(t.call) }
+
+// History is what was said in a call before its agent was dialled again, as it was heard.
+func History(call *agent.Call) (lines []calls.Line) {
+	if call.Resume == nil {
+		return nil
+	}
+	for _, l := range call.Resume.Lines {
+		if l.Interrupted {
+			l.Text = l.Heard
+		}
+		if l.Text != "" {
+			lines = append(lines, l)
+		}
+	}
+	return lines
+}
+
+// Since returns the call time of what the model counts from the beginning of this connection.
+func (t *Talk) Since(d time.Duration) time.Duration {
+	if t.call.Resume != nil {
+		d += t.call.Resume.In
+	}
+	return d
+}
+
+// Opening is how a model begins: with a greeting, with a notice that the caller has come back, or going on where
+// it was, where the caller may wait for an answer.
+type Opening struct {
+	Greet   string
+	Notice  string
+	Answer  bool
+	Resumes bool
+}
+
+// Opening is how the model begins this connection, where a greeting is configured.
+func (t *Talk) Opening(greeting string) Opening { return OpeningOf(t.call, greeting) }
+
+// OpeningOf is how a model begins.
+func OpeningOf(call *agent.Call, greeting string) Opening {
+	switch {
+	case call.Resume != nil:
+		lines := History(call)
+		return Opening{Resumes: true, Answer: len(lines) > 0 && lines[len(lines)-1].Role == calls.Caller}
+	case call.Known.Returned != "":
+		return Opening{Notice: "[The caller is with you again: " + strings.ReplaceAll(call.Known.Returned, "_", " ") +
+			". Tell them, and go on.]"}
+	}
+	return Opening{Greet: greeting}
+}
+
 // Format sets what the model hears and speaks, before Begin.
 func (t *Talk) Format(hears, speaks codec.Format) { t.hears, t.speaks = hears, speaks }
 
@@ -269,11 +337,6 @@ func (t *Talk) Begin() { t.ready = true }
 
 // Begun reports whether it is.
 func (t *Talk) Begun() bool { return t.ready }
-
-// ReturnedNotice tells a model that the caller has come back, and why.
-func ReturnedNotice(why string) string {
-	return "[The caller is with you again: " + strings.ReplaceAll(why, "_", " ") + ". Tell them, and go on.]"
-}
 
 // Say has messages sent to the model, in order with all else.
 func (t *Talk) Say(add func(out *providers.Messages)) {
@@ -332,7 +395,7 @@ func (t *Talk) Play(id string, audio []byte) {
 	}
 	r := t.reply(id)
 	t.received += int64(len(audio))
-	r.end = t.speaks.Duration(int(t.received))
+	r.end = t.at()
 	t.Do(agent.Command{Kind: agent.CommandAudio, Audio: audio})
 }
 
@@ -341,14 +404,16 @@ func (t *Talk) reply(id string) *reply {
 	if i := t.find(id); i >= 0 {
 		return t.replies[i]
 	}
-	at := t.speaks.Duration(int(t.received))
-	r := &reply{id: id, begin: at, end: at, from: -1}
+	r := &reply{id: id, begin: t.at(), end: t.at(), from: -1}
 	if len(t.replies) == maxReplies {
 		t.replies = slices.Delete(t.replies, 0, 1)
 	}
 	t.replies = append(t.replies, r)
 	return r
 }
+
+// at is where on the agent's timeline the next audio begins.
+func (t *Talk) at() time.Duration { return t.base + t.speaks.Duration(int(t.received)) }
 
 func (t *Talk) find(id string) int {
 	return slices.IndexFunc(t.replies, func(r *reply) bool { return r.id == id })

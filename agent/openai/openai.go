@@ -23,7 +23,7 @@ const address = "wss://api.openai.com/v1/realtime"
 
 // Dialect describes it.
 var Dialect = &agent.Dialect{Name: Name, Title: "OpenAI Realtime", Attempt: 10 * time.Second, Ready: 10 * time.Second,
-	Service: true, New: newProtocol,
+	Service: true, Stays: true, New: newProtocol,
 	Can: agent.Features{Formats: "mu-law and A-law at 8 kHz, untouched; 16-bit PCM at 24 kHz",
 		Marks: "the end of what was heard, by reply", Hangup: true, Digits: true, Transfers: true,
 		Tools: true, Words: true}}

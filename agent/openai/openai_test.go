@@ -290,7 +290,7 @@ func TestBusy(t *testing.T) {
 // TestErrors: those that the talk survives are told, and those that it does not end it.
 func TestErrors(t *testing.T) {
 	for name, fatal := range map[string]bool{"error.invalid_event": false, "error.truncate-too-long": false,
-		"error.response_cancel_not_active": false, "error.session_expired": true, "error.beta_api_shape_disabled": true,
+		"error.response_cancel_not_active": false, "error.session_expired": false, "error.beta_api_shape_disabled": true,
 		"response.done.failed": true} {
 		peer := begun(t, options{}, tools.Config{})
 		peer.Read(modeltest.Fixture(t, name+".json"))

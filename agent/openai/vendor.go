@@ -60,11 +60,16 @@ func (v *vendor) Audio(out *providers.Messages, audio []byte) {
 
 // Tell implements model.Vendor.
 func (v *vendor) Tell(out *providers.Messages, text string, answer bool) {
-	model.AddJSON(out, map[string]any{"type": "conversation.item.create", "item": map[string]any{"type": "message",
-		"role": "user", "content": []any{map[string]any{"type": "input_text", "text": text}}}})
+	addItem(out, "user", "input_text", text)
 	if answer {
 		v.answer(out)
 	}
+}
+
+// addItem adds words to the conversation.
+func addItem(out *providers.Messages, role, kind, text string) {
+	model.AddJSON(out, map[string]any{"type": "conversation.item.create", "item": map[string]any{"type": "message",
+		"role": role, "content": []any{map[string]any{"type": kind, "text": text}}}})
 }
 
 // answer asks for a response, now or once the one that is made is done.
@@ -198,7 +203,7 @@ func (v *vendor) do(m *message) {
 	case "conversation.item.input_audio_transcription.completed":
 		s := v.speech[m.ItemID]
 		delete(v.speech, m.ItemID)
-		v.CallerSaid(m.Text, s.from, max(s.from, s.to))
+		v.CallerSaid(m.Text, v.Since(s.from), v.Since(max(s.from, s.to)))
 		v.Used(used("transcription_", &m.Usage))
 	case "error":
 		v.failed(m.Error.Code, m.Error.Message)
@@ -254,14 +259,22 @@ func (v *vendor) updated() {
 		return
 	}
 	v.Begin()
-	known := &v.Call().Known
 	v.Say(func(out *providers.Messages) {
-		switch {
-		case known.Returned != "":
-			v.Tell(out, model.ReturnedNotice(known.Returned), true)
-		case v.protocol.Greeting != "":
+		for _, l := range v.History() {
+			role, kind := "user", "input_text"
+			if l.Role == calls.Agent {
+				role, kind = "assistant", "output_text"
+			}
+			addItem(out, role, kind, l.Text)
+		}
+		switch o := v.Opening(v.protocol.Greeting); {
+		case o.Notice != "":
+			v.Tell(out, o.Notice, true)
+		case o.Greet != "":
 			model.AddJSON(out, map[string]any{"type": "response.create",
-				"response": map[string]any{"instructions": v.protocol.Greeting}})
+				"response": map[string]any{"instructions": o.Greet}})
+		case o.Answer:
+			v.answer(out)
 		}
 	})
 }
@@ -375,7 +388,7 @@ func used(prefix string, u *usage) calls.Usage {
 
 // hopeless are errors after which no response comes any more.
 var hopeless = map[string]bool{"insufficient_quota": true, "invalid_api_key": true, "account_deactivated": true,
-	"billing_hard_limit_reached": true, "beta_api_shape_disabled": true, "session_expired": true}
+	"billing_hard_limit_reached": true, "beta_api_shape_disabled": true}
 
 // failed takes an error.
 func (v *vendor) failed(code, message string) {

@@ -14,6 +14,7 @@ import (
 	"voicebridge/agent"
 	"voicebridge/agent/model"
 	"voicebridge/agent/tools"
+	"voicebridge/calls"
 	"voicebridge/codec"
 )
 
@@ -128,11 +129,21 @@ func (p *protocol) request(call *agent.Call) object {
 			r[name] = value
 		}
 	}
-	switch {
-	case call.Known.Returned != "": // the model is told why, and speaks then
+	switch o := model.OpeningOf(call, p.Greeting); {
+	case o.Notice != "", o.Resumes && !o.Answer: // it is told why, or goes on where it was
 		r["firstSpeakerSettings"] = object{"user": object{}}
-	case p.Greeting != "":
-		r["firstSpeakerSettings"] = object{"agent": object{"text": p.Greeting}}
+	case o.Resumes:
+		r["firstSpeakerSettings"] = object{"agent": object{}}
+	case o.Greet != "":
+		r["firstSpeakerSettings"] = object{"agent": object{"text": o.Greet}}
+	}
+	var said []any
+	for _, l := range model.History(call) {
+		role := map[calls.Role]string{calls.Caller: "MESSAGE_ROLE_USER", calls.Agent: "MESSAGE_ROLE_AGENT"}[l.Role]
+		said = append(said, object{"role": role, "text": l.Text})
+	}
+	if len(said) > 0 {
+		r["initialMessages"] = said
 	}
 	if list := model.Tools(p.all.Tools, call); len(list) > 0 {
 		r["selectedTools"] = selected(list)

@@ -102,8 +102,8 @@ func (v *vendor) begin() {
 		return
 	}
 	v.Begin()
-	if why := v.Call().Known.Returned; why != "" {
-		v.Say(func(out *providers.Messages) { v.Tell(out, model.ReturnedNotice(why), true) })
+	if notice := v.Opening("").Notice; notice != "" {
+		v.Say(func(out *providers.Messages) { v.Tell(out, notice, true) })
 	}
 }
 

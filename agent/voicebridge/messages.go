@@ -28,6 +28,12 @@ type startMessage struct {
 	Capabilities capabilities   `json:"capabilities"`
 	AwaitReady   bool           `json:"await_ready"`
 	BargeIn      string         `json:"barge_in"`
+	Resume       *resumeInfo    `json:"resume,omitempty"`
+}
+
+// resumeInfo is where a talk goes on whose connection has broken. Its clocks are those of the header.
+type resumeInfo struct {
+	SentMS int64 `json:"sent_ms"`
 }
 
 type audioInfo struct {
@@ -81,8 +87,15 @@ func (t *talk) Start(out *providers.Messages, call *agent.Call, await bool) erro
 	t.awaiting, t.ready = await, false
 	hears, speaks := t.hears, t.speaks
 	t.mu.Unlock()
+	var at agent.Resume
+	var resume *resumeInfo
+	if call.Resume != nil {
+		at = *call.Resume
+		resume = &resumeInfo{at.Sent.Milliseconds()}
+	}
 	return addJSON(out, startMessage{
-		header:    t.header("start", 0, 0),
+		header:    t.header("start", at.In, at.Out),
+		Resume:    resume,
 		Protocol:  Name,
 		SessionID: call.Session,
 		Call:      agent.Info(call),

@@ -88,13 +88,15 @@ func NewPlayout(from, to codec.Format, can providers.Abilities, set Settings, st
 	return p
 }
 
-// Retune goes on with another format of the agent's, which has said nothing yet.
+// Retune goes on with an agent that has another format, or has been dialled again: what was said so
+// far is played to its end.
 func (p *Playout) Retune(from codec.Format) {
-	if from == p.agent {
-		return
-	}
-	p.agent, p.voice = from, newVoice(from, p.format)
+	p.voice.retune(from)
+	p.timeline.retune(from)
 }
+
+// Sent is how much audio the agent has sent.
+func (p *Playout) Sent() time.Duration { return p.sent() }
 
 // Push takes audio of the agent's, at most as much as the queue holds. It returns
 // the duration of what was discarded.

@@ -48,6 +48,16 @@ func (t *timeline) agentTime(samples int64) time.Duration {
 // sent returns how much audio the agent has sent.
 func (t *timeline) sent() time.Duration { return t.agentTime(t.received) }
 
+// retune counts in samples of another format of the agent's from now on.
+func (t *timeline) retune(from codec.Format) {
+	scaled := func(n int64) int64 { return n * int64(from.Rate) / int64(t.agent.Rate) }
+	t.received = scaled(t.received)
+	for i := range t.segments {
+		t.segments[i].from = scaled(t.segments[i].from)
+	}
+	t.agent = from
+}
+
 // begin notes that audio follows which begins a segment, if it does.
 func (t *timeline) begin() {
 	if t.jump {

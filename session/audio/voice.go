@@ -52,6 +52,14 @@ func (v *voice) whole(audio []byte, take func(samples []byte)) {
 	}
 }
 
+// retune takes samples of another format from now on. Half a sample is forgotten.
+func (v *voice) retune(from codec.Format) {
+	v.half = v.half[:0]
+	if from != v.from {
+		v.from, v.tc = from, codec.NewTranscoder(from, v.to)
+	}
+}
+
 // add queues whole samples. It returns how many of the carrier's samples they add.
 func (v *voice) add(now time.Duration, audio []byte) int64 {
 	if v.empty() {

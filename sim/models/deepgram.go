@@ -34,10 +34,7 @@ func (d Deepgram) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &converse{speaker: speaker{Script: d.Script}, conn: conn}
 	c.mouth = c
 	c.send("Welcome", map[string]any{"request_id": "b5a2f6f0-1c1e-4f5b-9d27-3f6c1b9e7d21"})
-	if err := c.serve(); err != nil {
-		d.note("closed", err)
-	}
-	leave(conn, ws.CloseNormal, "")
+	part(d.Script, conn, c.serve())
 }
 
 func (c *converse) serve() error {
@@ -47,7 +44,9 @@ func (c *converse) serve() error {
 			return err
 		}
 		if binary && c.applied {
-			c.hear(data)
+			if c.hear(data); c.broken {
+				return errBroken
+			}
 			continue
 		}
 		var m map[string]any

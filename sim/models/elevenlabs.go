@@ -53,10 +53,7 @@ func (e ElevenLabs) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f := codec.Format{Encoding: codec.PCMU, Rate: 8000}
 	c := &convai{speaker: speaker{Script: e.Script, in: f, out: f}, conn: conn}
 	c.mouth = c
-	if err := c.serve(); err != nil {
-		e.note("closed", err)
-	}
-	leave(conn, ws.CloseNormal, "")
+	part(e.Script, conn, c.serve())
 }
 
 func (c *convai) serve() error {
@@ -78,6 +75,9 @@ func (c *convai) serve() error {
 		}
 		if err := c.client(kind, m); err != nil {
 			c.complain("%v", err)
+		}
+		if c.broken {
+			return errBroken
 		}
 	}
 }

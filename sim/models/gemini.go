@@ -39,12 +39,7 @@ func (g Gemini) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	c := &live{speaker: speaker{Script: g.Script, in: geminiHears, out: geminiSpeaks}, conn: conn}
 	c.mouth = c
-	if err := c.serve(); err != nil {
-		g.note("closed", err)
-		leave(conn, 1007, "Request contains an invalid argument.")
-		return
-	}
-	leave(conn, ws.CloseNormal, "")
+	part(g.Script, conn, c.serve())
 }
 
 func (c *live) serve() error {
@@ -65,6 +60,9 @@ func (c *live) serve() error {
 				c.complain("%v", err)
 				return err
 			}
+			if c.broken {
+				return errBroken
+			}
 		}
 	}
 }
@@ -81,8 +79,10 @@ func (c *live) client(kind string, m map[string]any) error {
 		return c.input(m)
 	case "clientContent":
 		turns := list(m["turns"])
-		if len(turns) != 1 || turns[0]["role"] != "user" || len(list(turns[0]["parts"])) == 0 {
-			return fmt.Errorf("clientContent: %v", m)
+		for _, turn := range turns {
+			if turn["role"] != "user" && turn["role"] != "model" || len(list(turn["parts"])) == 0 {
+				return fmt.Errorf("clientContent: %v", m)
+			}
 		}
 		if m["turnComplete"] == true {
 			c.begin()

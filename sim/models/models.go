@@ -4,6 +4,7 @@
 package models
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"net/http"
@@ -36,11 +37,16 @@ const Rate = 24000
 
 // Script is what a simulated model says, and notes of what it is told. It is for one connection at a time.
 type Script struct {
-	Key    string                   // what the bridge must show; empty: anything
-	Answer func(turn int) Answer    // the greeting, if one is asked for, is turn 0
-	Expire time.Duration            // the session ends after so much of the caller's audio; 0: it does not
-	Heard  func(caller []int16)     // the caller's audio at 8000 Hz; may be nil
-	Note   func(what string, v any) // each message, by its type, or Sent, in order; may be nil
+	Key    string                // what the bridge must show; empty: anything
+	Answer func(turn int) Answer // the greeting, if one is asked for, is turn 0
+	Expire time.Duration         // the session ends after so much of the caller's audio; 0: it does not
+	// Break is after how much of the caller's audio the first connection breaks; 0: it does not.
+	Break time.Duration
+	Heard func(caller []int16)     // the caller's audio; may be nil
+	Note  func(what string, v any) // each message, by its type, or Sent, in order; may be nil
+
+	turn  int           // that comes next
+	heard time.Duration // of the caller, in the first connection
 
 	mu         sync.Mutex
 	complaints []string
@@ -65,9 +71,29 @@ func (s *Script) note(what string, v any) {
 	}
 }
 
+// breaks takes note of the caller's audio, and reports whether the connection breaks now.
+func (s *Script) breaks(heard time.Duration) bool {
+	before := s.heard
+	s.heard += heard
+	return s.Break > 0 && before < s.Break && s.heard >= s.Break
+}
+
 // accept takes a connection, whose limits are those of models.
 func accept(w http.ResponseWriter, r *http.Request, subprotocols []string) (*ws.Conn, error) {
 	return ws.Accept(w, r, subprotocols, ws.Limits{Text: 16 << 20, Binary: 1 << 20, Write: 10 * time.Second})
+}
+
+// errBroken is why a connection ends that is to break.
+var errBroken = errors.New("models: it breaks")
+
+// part ends a connection, as it has ended.
+func part(s *Script, conn *ws.Conn, err error) {
+	s.note("closed", err)
+	if errors.Is(err, errBroken) {
+		leave(conn, ws.CloseInternal, "")
+		return
+	}
+	leave(conn, ws.CloseNormal, "")
 }
 
 // leave closes a connection, and waits for its end.
@@ -169,10 +195,10 @@ type speaker struct {
 	mouth    mouth
 	in, out  codec.Format
 	detector detector
-	turn     int
 	voice    *voice
 	answer   Answer
 	calls    map[string]bool // tools without a result
+	broken   bool
 	serial   int
 }
 
@@ -181,6 +207,9 @@ func (s *speaker) hear(b []byte) {
 	pcm := s.in.Encoding.AppendDecode(nil, b)
 	if s.Heard != nil {
 		s.Heard(pcm)
+	}
+	if s.broken = s.broken || s.breaks(s.in.Duration(len(b))); s.broken {
+		return
 	}
 	switch began, paused := s.detector.hear(pcm, s.in.Rate); {
 	case began:

@@ -23,8 +23,8 @@ type realtime struct {
 	updated  bool
 	in, out  codec.Format
 	detector detector
-	heard    time.Duration // of the caller
-	turn     int
+	sent     time.Duration // by the caller
+	broken   bool
 	serial   int
 	response string // that is being made; empty: none
 	item     string
@@ -60,10 +60,7 @@ func (o OpenAI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		"model": r.URL.Query().Get("model"), "output_modalities": []string{"audio"}, "tools": []any{},
 		"audio": map[string]any{"input": map[string]any{"format": format}, "output": map[string]any{"format": format}}}
 	c.send("session.created", map[string]any{"session": c.session})
-	if err := c.serve(); err != nil {
-		o.note("closed", err)
-	}
-	leave(conn, ws.CloseNormal, "")
+	part(o.Script, conn, c.serve())
 }
 
 func (c *realtime) serve() error {
@@ -90,7 +87,10 @@ func (c *realtime) serve() error {
 		}
 		c.note(kind, m)
 		do.do(c, m)
-		if c.Expire > 0 && c.heard >= c.Expire {
+		if c.broken {
+			return errBroken
+		}
+		if c.Expire > 0 && c.sent >= c.Expire {
 			c.fail("session_expired", "Your session hit the maximum duration of 60 minutes.")
 			return fmt.Errorf("expired")
 		}
@@ -218,16 +218,19 @@ func (c *realtime) hear(m map[string]any) {
 	if c.Heard != nil {
 		c.Heard(pcm)
 	}
-	c.heard += c.in.Duration(len(b))
+	c.sent += c.in.Duration(len(b))
+	if c.broken = c.broken || c.breaks(c.in.Duration(len(b))); c.broken {
+		return
+	}
 	switch began, paused := c.detector.hear(pcm, c.in.Rate); {
 	case began:
 		c.caller = c.id("item_caller")
 		c.send("input_audio_buffer.speech_started", map[string]any{
-			"audio_start_ms": (c.heard - speechTime).Milliseconds(), "item_id": c.caller})
+			"audio_start_ms": (c.sent - speechTime).Milliseconds(), "item_id": c.caller})
 		c.interrupt("turn_detected")
 	case paused:
 		c.send("input_audio_buffer.speech_stopped", map[string]any{
-			"audio_end_ms": (c.heard - pauseTime).Milliseconds(), "item_id": c.caller})
+			"audio_end_ms": (c.sent - pauseTime).Milliseconds(), "item_id": c.caller})
 		c.send("input_audio_buffer.committed", map[string]any{"previous_item_id": nil, "item_id": c.caller})
 		c.transcribe()
 		c.begin()

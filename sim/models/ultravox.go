@@ -41,11 +41,10 @@ func (u Ultravox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		out: codec.Format{Encoding: codec.L16LE, Rate: out}}, conn: conn}
 	c.mouth = c
 	c.send("call_started", map[string]any{"callId": "1"})
-	c.begin()
-	if err := c.serve(); err != nil {
-		u.note("closed", err)
+	if r.URL.Query().Get("first") == "agent" {
+		c.begin()
 	}
-	leave(conn, ws.CloseNormal, "")
+	part(u.Script, conn, c.serve())
 }
 
 // make makes a call.
@@ -76,10 +75,14 @@ func (u Ultravox) make(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, `{"detail":"wrong"}`, http.StatusBadRequest)
 		return
 	}
+	first := "agent"
+	if speaker, _ := m["firstSpeakerSettings"].(map[string]any); speaker["user"] != nil {
+		first = "caller"
+	}
 	u.note("calls", m)
 	w.WriteHeader(http.StatusCreated)
 	_ = json.NewEncoder(w).Encode(map[string]string{"callId": "1",
-		"joinUrl": fmt.Sprintf("ws://%s/calls/%.0f/%.0f", r.Host, in, out)})
+		"joinUrl": fmt.Sprintf("ws://%s/calls/%.0f/%.0f?first=%s", r.Host, in, out, first)})
 }
 
 func (c *joined) serve() error {
@@ -89,7 +92,9 @@ func (c *joined) serve() error {
 			return err
 		}
 		if binary {
-			c.hear(data)
+			if c.hear(data); c.broken {
+				return errBroken
+			}
 			continue
 		}
 		var m map[string]any

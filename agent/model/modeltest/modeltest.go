@@ -28,17 +28,24 @@ type Peer struct {
 	Lines    []calls.Line
 	Usage    calls.Usage
 	Troubles []string
+	Kept     any
 }
 
 // New begins a talk in a call with a carrier's audio.
 func New(t testing.TB, p agent.Protocol, f codec.Format, known agent.Known) *Peer {
+	t.Helper()
+	return Resume(t, p, f, known, nil)
+}
+
+// Resume goes on with one.
+func Resume(t testing.TB, p agent.Protocol, f codec.Format, known agent.Known, at *agent.Resume) *Peer {
 	t.Helper()
 	peer := &Peer{T: t, Talk: p.NewTalk(nil), Usage: calls.Usage{}}
 	talker := peer.Talk.(agent.Talker)
 	talker.Attach(peer)
 	t.Cleanup(talker.Release)
 	var out providers.Messages
-	call := &agent.Call{Session: "cs_1", Carrier: "acme", Known: known, Transfers: []string{"conference"},
+	call := &agent.Call{Session: "cs_1", Carrier: "acme", Known: known, Transfers: []string{"conference"}, Resume: at,
 		Start: &providers.Start{Call: "1", In: f, Out: f}}
 	if err := peer.Talk.Start(&out, call, true); err != nil {
 		t.Fatal(err)
@@ -110,6 +117,9 @@ func (p *Peer) Said(l calls.Line) { p.Lines = append(p.Lines, l) }
 
 // Used implements agent.Beside.
 func (p *Peer) Used(u calls.Usage) { p.Usage.Add(u) }
+
+// Keep implements agent.Beside.
+func (p *Peer) Keep(state any) { p.Kept = state }
 
 // Trouble implements agent.Beside.
 func (p *Peer) Trouble(code, message string) { p.Troubles = append(p.Troubles, code+": "+message) }
