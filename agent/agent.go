@@ -25,7 +25,8 @@ type Call struct {
 	NativeDigits bool
 	// Transfers are the modes in which the call can be transferred.
 	Transfers []string
-	// Resume is where the agent was whose connection broke, and that is dialled again; nil: it is new.
+	// Resume is where a talk goes on whose connection has broken, or that is taken over from another agent; nil:
+	// it is new.
 	Resume *Resume
 }
 
@@ -36,6 +37,9 @@ type Resume struct {
 	In, Out, Sent time.Duration
 	Lines         []calls.Line // what was said so far, as far as it is kept
 	Kept          any          // what the Talk before gave to Keep
+	// From is the agent whose talk is taken over, and Context what it hands on; nil: it is the same agent.
+	From    *string
+	Context map[string]string
 }
 
 // Custom returns the custom values of the call: its metadata, and the parameters that
@@ -137,6 +141,8 @@ type Beside interface {
 	Said(l calls.Line)
 	// Used tells what the agent has used up since it was told last.
 	Used(u calls.Usage)
+	// Renew wants the connection replaced by a new one, since the vendor ends it soon.
+	Renew()
 	// Keep has something kept for the Talk that goes on where this one's connection breaks.
 	Keep(state any)
 	// Trouble tells of an error that the agent, or a tool of its, reports, and that the call survives.

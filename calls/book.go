@@ -366,6 +366,15 @@ func (b *Book) StreamEnded(id, cause string, over bool) {
 	}
 }
 
+// Reassign notes that another agent has a call.
+func (b *Book) Reassign(id, agent string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if c := b.calls[id]; c != nil {
+		c.Agent = agent
+	}
+}
+
 // Transferred tells how a transfer of a call is.
 func (b *Book) Transferred(id string, t Transfer) {
 	b.mu.Lock()

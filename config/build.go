@@ -180,14 +180,21 @@ func (c *Config) tools(a *Agent) (*tools.Set, error) {
 		names = slices.Sorted(maps.Keys(c.Transfers.Destinations))
 	}
 	for i, name := range names {
-		if _, known := c.Transfers.Destinations[name]; !known {
-			return nil, fmt.Errorf("tools.destinations[%d]: %q is not one of transfers.destinations", i, name)
+		to := "name:" + name
+		_, known := c.Transfers.Destinations[name]
+		if other, is := strings.CutPrefix(name, tools.Agent); is {
+			_, known = c.Agents[other]
+			to = name
+		}
+		if !known {
+			return nil, fmt.Errorf("tools.destinations[%d]: %q is not one of transfers.destinations, nor agent: and "+
+				"one of agents", i, name)
 		}
 		if on[tools.TransferCall] {
 			if set.Destinations == nil {
 				set.Destinations = map[string]calls.TransferRequest{}
 			}
-			set.Destinations[name] = calls.TransferRequest{To: "name:" + name}
+			set.Destinations[name] = calls.TransferRequest{To: to}
 		}
 	}
 	for _, t := range own.Own {

@@ -7,6 +7,7 @@ import (
 
 	"voicebridge/agent"
 	"voicebridge/calls"
+	"voicebridge/control/handover"
 	"voicebridge/providers"
 	"voicebridge/session"
 	"voicebridge/ticket"
@@ -176,10 +177,19 @@ func (c *Controller) controlOf(ad *Admission, record *calls.Call, sess func() *s
 	if account.SendsDigits() {
 		control.Digits = func(ctx context.Context, digits string) error { return account.SendDigits(ctx, leg, digits) }
 	}
-	if modes := c.transfers.Modes(); len(modes) > 0 && account.HasCommands() && !brief {
-		control.Transfer = func(ref string, t *calls.TransferRequest) { c.transfers.Begin(sess(), ref, t) }
+	if brief {
+		return control
+	}
+	begin := noTransfers{}.Begin
+	if modes := c.transfers.Modes(); len(modes) > 0 && account.HasCommands() {
+		begin = c.transfers.Begin
 		control.Cancel = func(ref string) bool { return c.transfers.Cancel(id, ref) }
 		control.Transfers = modes
+	}
+	control.Transfer = func(ref string, t *calls.TransferRequest) {
+		if !handover.Begin(sess(), ref, t, c.Agents(), c.book) {
+			begin(sess(), ref, t)
+		}
 	}
 	return control
 }

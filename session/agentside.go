@@ -45,8 +45,122 @@ func (s *Session) serveAgent(ctx context.Context) {
 			if !s.redial(ctx, &b.end) {
 				return
 			}
+		case n := <-s.next:
+			s.goOn(ctx, &n)
 		}
 	}
+}
+
+// next is a connection that is to take the place of the agent's.
+type next struct {
+	to        agent.Dialer // nil: the same agent
+	reconnect Reconnect    // of to
+	from      string       // the name of the agent so far
+	context   map[string]string
+	done      func(error) // is told, with an error where nothing has changed
+}
+
+// HandOver has the call go on with another agent, once that is ready: from is the name of the one so far, and
+// context what it hands on. done is told then, or of the error where nothing changes. It is false where something
+// of that kind is under way.
+func (s *Session) HandOver(to agent.Dialer, reconnect Reconnect, from string, context map[string]string,
+	done func(error)) bool {
+	select {
+	case s.next <- next{to, reconnect, from, context, done}:
+		return true
+	default:
+		return false
+	}
+}
+
+// Renew implements agent.Beside.
+func (s agentSide) Renew() {
+	select {
+	case s.next <- next{done: func(error) {}}:
+	default: // one is under way
+	}
+}
+
+// goOn has another connection take the place of the agent's, once it is ready. Until then, and where that
+// fails, nothing changes.
+func (s *Session) goOn(ctx context.Context, n *next) {
+	call := s.resumed()
+	dialer := s.Dialer
+	if n.to != nil {
+		dialer = n.to
+		call.Resume.From, call.Resume.Context, call.Resume.Kept = &n.from, n.context, nil
+	}
+	dial, stop := s.during(ctx, s.Config.AgentDial)
+	conn, err := dialer.Dial(dial, call)
+	stop()
+	if err != nil {
+		s.log.Warn("the connection that was to take the place of the agent's did not come about", "err", err)
+		n.done(err)
+		return
+	}
+	cause := calls.AgentHangup
+	if n.to != nil {
+		cause = calls.Transferred
+		s.Dialer = n.to // of this goroutine
+		s.mu.Lock()
+		s.Config.Reconnect = n.reconnect
+		s.mu.Unlock()
+	}
+	s.leave(cause)
+	select {
+	case b := <-s.broken: // it has broken meanwhile
+		b.release()
+	default:
+	}
+	s.mu.Lock()
+	*call.Resume = s.position(call.Resume) // nobody has looked at it so far
+	s.mu.Unlock()
+	s.take(conn)
+	s.tellHolds()
+	n.done(nil)
+}
+
+// leave tells the agent's connection that it is over, while the call is not, and waits for its end.
+func (s *Session) leave(cause calls.Cause) {
+	s.mu.Lock()
+	conn, f := s.agent, s.toAgent
+	if conn != nil {
+		f.bye = cause
+	}
+	s.mu.Unlock()
+	if conn == nil { // it has broken
+		return
+	}
+	f.finish(s.send)
+	s.mu.Lock()
+	s.agent, s.toAgent = nil, s.newAgentFlow()
+	s.forget()
+	s.mu.Unlock()
+	conn.Close(cause)
+	<-f.gone
+	conn.Release()
+}
+
+// forget leaves out what only the Talk so far could say. s.mu is held.
+func (s *Session) forget() {
+	s.events = slices.DeleteFunc(s.events, func(ev agent.Event) bool { return ev.Kind == agent.EventReply })
+}
+
+// resumed returns the call as it is for a connection that goes on.
+func (s *Session) resumed() *agent.Call {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	call := *s.call
+	at := s.position(&agent.Resume{Kept: s.kept})
+	call.Resume = &at
+	return &call
+}
+
+// position returns where the talk is, with what else is told. s.mu is held.
+func (s *Session) position(with *agent.Resume) agent.Resume {
+	at := *with
+	at.In, at.Out, at.Sent, at.Lines = s.in.Sent(), s.out.Heard(s.now()), s.out.Sent(), slices.Clone(s.lines)
+	return at
 }
 
 func (b *broken) release() {
@@ -142,15 +256,15 @@ func (s *Session) redial(ctx context.Context, end *calls.End) bool {
 // again returns the call as it is for an agent that is dialled again. It is false where it is not.
 func (s *Session) again() (*agent.Call, bool) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.redials >= s.Config.Reconnect.Times || s.verdict.reached() {
+	left := s.redials < s.Config.Reconnect.Times && !s.verdict.reached()
+	if left {
+		s.redials++
+	}
+	s.mu.Unlock()
+	if !left {
 		return nil, false
 	}
-	s.redials++
-	call := *s.call
-	call.Resume = &agent.Resume{In: s.in.Sent(), Out: s.out.Heard(s.now()), Sent: s.out.Sent(),
-		Lines: slices.Clone(s.lines), Kept: s.kept}
-	return &call, true
+	return s.resumed(), true
 }
 
 // tellHolds tells an agent that was dialled again who is held.
@@ -198,7 +312,7 @@ func (s agentSide) Gone(err error) {
 	defer close(s.flow.gone)
 	defer s.guard()
 	s.below(err)
-	s.agentFailed(s.conn, err)
+	s.agentFailed(s.conn, s.flow, err)
 }
 
 // Reply implements agent.Beside.
@@ -382,11 +496,16 @@ func (s *Session) fault(cmd *agent.Command, code, message string) {
 
 // agentFailed ends the call after the agent's connection has ended: the caller
 // still hears what was queued, unless the agent broke the rules.
-func (s *Session) agentFailed(conn agent.Conn, err error) {
+func (s *Session) agentFailed(conn agent.Conn, f *flow, err error) {
 	end := &calls.End{Cause: calls.AgentLost, Err: err}
 	var known *agent.Error
 	if errors.As(err, &known) {
 		end.Cause = known.Cause
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f != s.toAgent || f.bye != "" { // another one has taken its place, or is about to
+		return
 	}
 	switch end.Cause {
 	case calls.AgentTimeout, calls.AgentProtocol:
@@ -395,13 +514,11 @@ func (s *Session) agentFailed(conn agent.Conn, err error) {
 	case calls.AgentHangup:
 		end.Err = nil
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if end.Cause == calls.AgentLost && s.redials < s.Config.Reconnect.Times &&
 		!s.verdict.reached() && !s.out.Ending() {
 		s.broken <- broken{conn, s.toAgent, *end} // there is room: one connection at a time
 		s.agent, s.toAgent = nil, s.newAgentFlow()
-		s.events = slices.DeleteFunc(s.events, func(ev agent.Event) bool { return ev.Kind == agent.EventReply })
+		s.forget()
 		return
 	}
 	s.giveUp(end)

@@ -34,6 +34,7 @@ type flow struct {
 	due     time.Duration // nothing is due before, unless something comes
 	buf     []byte        // for a frame
 	gone    chan struct{} // closed when the connection has told of its end
+	bye     calls.Cause   // why it ends before the call does; empty: it does not
 }
 
 const (
@@ -267,11 +268,11 @@ func (s *Session) nextToAgent(f *flow) bool {
 	now := s.now()
 	ev := &s.saying
 	if f.last != nil {
-		s.out.Over(now)
+		s.out.Over(now, f.bye == "")
 	}
 	stop := f.last != nil && len(s.events) == 0
 	if stop {
-		*ev = agent.Event{Kind: agent.EventStop, End: s.verdict.get().Cause, Duration: now, In: s.in.Sent(),
+		*ev = agent.Event{Kind: agent.EventStop, End: s.endFor(f), Duration: now, In: s.in.Sent(),
 			Out: s.out.Heard(now)}
 		f.dead = true
 	} else if ok, due := s.nextForAgent(now, f.buf, ev); !ok {
@@ -287,6 +288,14 @@ func (s *Session) nextToAgent(f *flow) bool {
 		s.stats.In.Add(s.now() - arrived)
 	}
 	return err == nil && !stop
+}
+
+// endFor is the end that the agent's connection is told.
+func (s *Session) endFor(f *flow) calls.Cause {
+	if f.bye != "" {
+		return f.bye
+	}
+	return s.verdict.get().Cause
 }
 
 // nextForAgent returns what to send now: events first, then audio.

@@ -120,6 +120,7 @@ type Session struct {
 	begun      chan struct{}  // closed by the start message
 	startLimit *time.Timer    // ends a session without one
 	broken     chan broken    // the agent's connection that has broken, and is replaced
+	next       chan next      // what is to take its place
 	signals    sync.WaitGroup // digits on their way
 
 	// Owned by whoever calls the carrier's handler.
@@ -161,6 +162,7 @@ func New(o Options) *Session {
 		Options: o, log: o.Log.With("provider", o.Spec.Name, "session", o.ID), stream: o.Spec.NewStream(),
 		epoch: time.Now(), done: make(chan struct{}), begun: make(chan struct{}),
 		verdict: verdict{done: make(chan struct{})}, broken: make(chan broken, 1),
+		next: make(chan next, 1),
 	}
 	s.toCarrier = flow{mu: &s.mu, next: s.nextToCarrier, gone: make(chan struct{})}
 	s.toAgent = s.newAgentFlow()

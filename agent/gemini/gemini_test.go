@@ -62,7 +62,7 @@ func TestSetup(t *testing.T) {
 			t.Errorf("%s is %s, want %s", name, modeltest.JSON(t, got[name]), modeltest.JSON(t, value))
 		}
 	}
-	declared := modeltest.JSON(t, p.setup(p.all.Tools.List())["tools"])
+	declared := modeltest.JSON(t, p.setup(p.all.Tools.List(true))["tools"])
 	for _, part := range []string{`"behavior":"BLOCKING"`, `"type":"OBJECT"`, `"type":"STRING"`, `"enum":["billing"]`} {
 		if !strings.Contains(declared, part) {
 			t.Errorf("%s is not in %s", part, declared)

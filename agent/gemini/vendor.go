@@ -12,6 +12,12 @@ import (
 	"voicebridge/providers"
 )
 
+// lifetime is after how long a connection is renewed: it ends after some ten minutes.
+const lifetime = 9 * time.Minute
+
+// goAway is how soon a connection is renewed, whoever speaks, of which the server says that it ends.
+const goAway = 3 * time.Second
+
 // vendor is what is said in one call.
 type vendor struct {
 	*model.Talk
@@ -116,6 +122,9 @@ func (v *vendor) Read(m providers.Message) {
 		return
 	}
 	known := msg.GoAway != nil || msg.Resumption != nil || msg.Activity != nil
+	if msg.GoAway != nil {
+		v.Renew(0, goAway)
+	}
 	if r := msg.Resumption; r != nil && r.Resumable && r.Handle != "" {
 		v.Keep(r.Handle)
 	}
@@ -161,23 +170,31 @@ func (v *vendor) begin() {
 		return
 	}
 	v.Begin()
+	v.Renew(lifetime, lifetime/9)
 	v.Say(func(out *providers.Messages) {
-		switch o := v.Opening(v.protocol.Greeting); {
+		o := v.Opening(v.protocol.Greeting)
+		if o.Resumes && v.Call().Resume.Kept == nil { // the server does not know what was said
+			v.history(out, o.Answer)
+		}
+		switch {
 		case o.Notice != "":
 			v.Tell(out, o.Notice, true)
 		case o.Greet != "":
 			addTurns(out, []any{turn("user", o.Greet)}, true)
-		case o.Resumes && v.Call().Resume.Kept == nil: // the server does not know what was said
-			var turns []any
-			for _, l := range v.History() {
-				role := map[calls.Role]string{calls.Caller: "user", calls.Agent: "model"}[l.Role]
-				turns = append(turns, turn(role, l.Text))
-			}
-			if len(turns) > 0 {
-				addTurns(out, turns, o.Answer)
-			}
 		}
 	})
+}
+
+// history adds what was said before. With answer the model answers the last of it.
+func (v *vendor) history(out *providers.Messages, answer bool) {
+	var turns []any
+	for _, l := range v.History() {
+		role := map[calls.Role]string{calls.Caller: "user", calls.Agent: "model"}[l.Role]
+		turns = append(turns, turn(role, l.Text))
+	}
+	if len(turns) > 0 {
+		addTurns(out, turns, answer)
+	}
 }
 
 func turn(role, text string) object {

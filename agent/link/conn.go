@@ -92,6 +92,13 @@ func (c beside) Used(u calls.Usage) {
 	}
 }
 
+// Renew implements agent.Beside.
+func (c beside) Renew() {
+	if c.h != nil {
+		c.h.Renew()
+	}
+}
+
 // Keep implements agent.Beside.
 func (c beside) Keep(state any) {
 	if c.h != nil {

@@ -11,6 +11,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -72,8 +73,7 @@ type Talk struct {
 	call          *agent.Call
 	hears, speaks codec.Format
 	ready         bool
-	received      int64         // bytes of the model's audio
-	base          time.Duration // where they begin on the agent's timeline
+	received      int64 // bytes of the model's audio
 	replies       []*reply
 	keys          []byte
 	keysAt        time.Duration // when the last one was pressed
@@ -82,7 +82,11 @@ type Talk struct {
 	open          map[string]*work
 	begun         int // tools
 	turns         turns
-	ending        bool // the model has ended the call: what it says now is not heard
+	began         time.Duration // call time when it was ready
+	renewAt       time.Duration // when the connection is to be replaced; 0: it is not
+	grace         time.Duration
+	callerSpeaks  bool
+	ending        string // the command by which the model ends the call: what it says now is not heard; empty: none
 
 	// What is to be done once mu is given up.
 	commands []agent.Command
@@ -156,8 +160,9 @@ func (t *Talk) Start(out *providers.Messages, call *agent.Call, _ bool) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.call = call
+	t.renewAt = 0
 	if r := call.Resume; r != nil {
-		t.base, t.in = r.Sent, r.In
+		t.in = r.In
 	}
 	return t.vendor.Start(out)
 }
@@ -201,6 +206,7 @@ func (t *Talk) encode(out *providers.Messages, ev *agent.Event) error {
 	case agent.EventAudio:
 		t.progress(ev)
 		t.tellKeys(out, false)
+		t.renew()
 		if t.held || t.muted {
 			t.silence(out, t.hears.Duration(len(ev.Audio)))
 			return nil
@@ -268,10 +274,7 @@ func (t *Talk) Tools() []tools.Declaration { return Tools(t.set, t.call) }
 
 // Tools are those of a set that an agent has in a call: not all can be transferred.
 func Tools(set *tools.Set, call *agent.Call) []tools.Declaration {
-	list := slices.Clone(set.List())
-	return slices.DeleteFunc(list, func(d tools.Declaration) bool {
-		return d.Name == tools.TransferCall && len(call.Transfers) == 0
-	})
+	return set.List(len(call.Transfers) > 0)
 }
 
 // Keep has something kept for the connection after this one, see agent.Resume.
@@ -319,6 +322,12 @@ func (t *Talk) Opening(greeting string) Opening { return OpeningOf(t.call, greet
 // OpeningOf is how a model begins.
 func OpeningOf(call *agent.Call, greeting string) Opening {
 	switch {
+	case call.Resume != nil && call.Resume.From != nil:
+		text := "[You take the call over from another agent, and have been told what was said. "
+		if why := call.Resume.Context["summary"]; why != "" {
+			text += "It hands on: " + why + ". "
+		}
+		return Opening{Resumes: true, Notice: text + "Greet the caller, and go on.]"}
 	case call.Resume != nil:
 		lines := History(call)
 		return Opening{Resumes: true, Answer: len(lines) > 0 && lines[len(lines)-1].Role == calls.Caller}
@@ -333,7 +342,27 @@ func OpeningOf(call *agent.Call, greeting string) Opening {
 func (t *Talk) Format(hears, speaks codec.Format) { t.hears, t.speaks = hears, speaks }
 
 // Begin notes that the model is ready.
-func (t *Talk) Begin() { t.ready = true }
+func (t *Talk) Begin() { t.ready, t.began = true, t.in }
+
+// Renew has the connection replaced by a new one after a time from Begin, or from now if that is later, once nobody
+// speaks; or within grace, whoever does.
+func (t *Talk) Renew(after, grace time.Duration) {
+	t.renewAt, t.grace = max(t.began+after, t.in), grace
+}
+
+// CallerSpeaks notes whether the caller does, where the model tells.
+func (t *Talk) CallerSpeaks(does bool) { t.callerSpeaks = does }
+
+// renew asks for another connection when it is time.
+func (t *Talk) renew() {
+	if t.renewAt == 0 || t.in < t.renewAt {
+		return
+	}
+	if quiet := len(t.replies) == 0 && !t.callerSpeaks && !t.turns.open; quiet || t.in >= t.renewAt+t.grace {
+		t.renewAt = 0
+		t.later(t.beside.Renew)
+	}
+}
 
 // Begun reports whether it is.
 func (t *Talk) Begun() bool { return t.ready }
@@ -390,7 +419,7 @@ func (t *Talk) PlayText(id string, audio []byte) {
 
 // Play has audio of a reply played, which is read until the end of the message.
 func (t *Talk) Play(id string, audio []byte) {
-	if len(audio) == 0 || t.ending {
+	if len(audio) == 0 || t.ending != "" {
 		return
 	}
 	r := t.reply(id)
@@ -412,8 +441,19 @@ func (t *Talk) reply(id string) *reply {
 	return r
 }
 
+// mark begins the names of this connection's marks.
+func (t *Talk) mark() string { return strconv.FormatInt(t.base().Milliseconds(), 10) + " " }
+
+// base is where on the agent's timeline the audio of this connection begins.
+func (t *Talk) base() time.Duration {
+	if t.call == nil || t.call.Resume == nil {
+		return 0
+	}
+	return t.call.Resume.Sent
+}
+
 // at is where on the agent's timeline the next audio begins.
-func (t *Talk) at() time.Duration { return t.base + t.speaks.Duration(int(t.received)) }
+func (t *Talk) at() time.Duration { return t.base() + t.speaks.Duration(int(t.received)) }
 
 func (t *Talk) find(id string) int {
 	return slices.IndexFunc(t.replies, func(r *reply) bool { return r.id == id })
@@ -427,13 +467,13 @@ func (t *Talk) Unheard() bool {
 // Spoken notes that a reply has no more audio.
 func (t *Talk) Spoken(id string) {
 	if t.find(id) >= 0 {
-		t.Do(agent.Command{Kind: agent.CommandMark, Mark: id})
+		t.Do(agent.Command{Kind: agent.CommandMark, Mark: t.mark() + id})
 	}
 }
 
 // Words adds to the text of a reply.
 func (t *Talk) Words(id, more string) {
-	if t.ending {
+	if t.ending != "" {
 		return
 	}
 	if r := t.reply(id); len(r.text) < maxText {
@@ -461,8 +501,13 @@ func (t *Talk) whole(id string) {
 	}
 }
 
-// Interrupt takes back what the caller has not heard; Cut follows for replies that it cuts.
+// Interrupt takes back what the caller has not heard; Cut follows for replies that it cuts. A caller who speaks
+// while the model says goodbye is still there: the call does not end then.
 func (t *Talk) Interrupt() {
+	if t.ending != "" {
+		t.Do(agent.Command{Kind: agent.CommandCancel, Ref: t.ending})
+		t.ending = ""
+	}
 	t.Do(agent.Command{Kind: agent.CommandClear})
 }
 
@@ -501,9 +546,10 @@ func (t *Talk) progress(ev *agent.Event) {
 
 // marked takes the mark at the end of a reply.
 func (t *Talk) marked(ev *agent.Event) {
-	i := t.find(ev.Mark)
-	if i < 0 || ev.MarkStatus != agent.MarkPlayed {
-		return // EventCleared tells
+	id, own := strings.CutPrefix(ev.Mark, t.mark())
+	i := t.find(id)
+	if !own || i < 0 || ev.MarkStatus != agent.MarkPlayed {
+		return // EventCleared tells, or it is of another connection
 	}
 	r := t.replies[i]
 	r.heard, r.to = true, ev.In

@@ -15,7 +15,7 @@ import (
 // the call.
 func (t *Talk) Run(c tools.Call) bool {
 	id := workID(c.ID)
-	if t.open[id] != nil || t.begun >= maxCalls || t.ending {
+	if t.open[id] != nil || t.begun >= maxCalls || t.ending != "" {
 		return false
 	}
 	t.begun++
@@ -27,7 +27,7 @@ func (t *Talk) Run(c tools.Call) bool {
 	case err != nil:
 		t.tell(w, failure(err.Error()))
 	case action.End:
-		t.ending = true
+		t.ending = id
 		t.Do(agent.Command{Kind: agent.CommandHangup, ID: id})
 		t.tell(w, Result{Output: json.RawMessage(`{"status":"ending"}`), Quiet: true})
 	case action.Transfer != nil:
@@ -104,8 +104,8 @@ func (t *Talk) Cancel(call string) {
 	default:
 		t.Do(agent.Command{Kind: agent.CommandCancel, Ref: id})
 	}
-	if w.call.Name == tools.EndCall {
-		t.ending = false
+	if t.ending == id {
+		t.ending = ""
 	}
 	w.told, w.over = true, true
 }

@@ -21,6 +21,7 @@ type vendor struct {
 
 	hears, speaks string          // formats
 	configured    bool            // the session is being set up
+	expires       time.Time       // when it does; zero: it is not told
 	response      string          // that is made now; empty: none
 	wanted        bool            // one is to be made when that is done
 	dropped       string          // the last one that was interrupted: late audio of it may come
@@ -35,6 +36,10 @@ type vendor struct {
 type said struct{ from, to time.Duration }
 
 const (
+	// lifetime is how long a session lasts at most, renewEarly how long before its end it is renewed, if that can
+	// be done while nobody speaks.
+	lifetime   = 60 * time.Minute
+	renewEarly = 3 * time.Minute
 	maxItems   = 256 // of which something is known
 	maxMembers = 8   // of a message of audio
 )
@@ -140,6 +145,9 @@ type message struct {
 	Error struct {
 		Type, Code, Message string
 	} `json:"error"`
+	Session struct {
+		Expires int64 `json:"expires_at"` // Unix, in seconds
+	} `json:"session"`
 }
 
 // usage is what a response, or a transcription, has used.
@@ -174,6 +182,9 @@ func (v *vendor) Read(m providers.Message) {
 func (v *vendor) do(m *message) {
 	switch m.Type {
 	case "session.created":
+		if m.Session.Expires > 0 {
+			v.expires = time.Unix(m.Session.Expires, 0)
+		}
 		v.created()
 	case "session.updated":
 		v.updated()
@@ -196,6 +207,7 @@ func (v *vendor) do(m *message) {
 	case "input_audio_buffer.speech_started":
 		v.speechStarted(m)
 	case "input_audio_buffer.speech_stopped":
+		v.CallerSpeaks(false)
 		if s, known := v.speech[m.ItemID]; known {
 			s.to = milliseconds(m.End)
 			v.speech[m.ItemID] = s
@@ -259,6 +271,11 @@ func (v *vendor) updated() {
 		return
 	}
 	v.Begin()
+	left := lifetime
+	if !v.expires.IsZero() {
+		left = min(left, time.Until(v.expires))
+	}
+	v.Renew(max(left-renewEarly, renewEarly), renewEarly/2)
 	v.Say(func(out *providers.Messages) {
 		for _, l := range v.History() {
 			role, kind := "user", "input_text"
@@ -336,6 +353,7 @@ func (v *vendor) speechStarted(m *message) {
 		clear(v.speech)
 	}
 	v.speech[m.ItemID] = said{from: milliseconds(m.Begin)}
+	v.CallerSpeaks(true)
 	if v.protocol.Interrupt != nil && !*v.protocol.Interrupt {
 		return
 	}

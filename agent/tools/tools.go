@@ -60,6 +60,8 @@ type Declaration struct {
 type Set struct {
 	cfg  Config
 	list []Declaration
+	// inside are those of a call that cannot be transferred at the carrier.
+	inside []Declaration
 }
 
 // name is what all vendors take.
@@ -68,6 +70,28 @@ var name = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_-]{0,63}$`)
 // New checks the tools. Its errors name the field.
 func New(cfg Config) (*Set, error) {
 	s := &Set{cfg: cfg}
+	if err := s.declareAll(); err != nil {
+		return nil, err
+	}
+	inside := &Set{cfg: cfg}
+	inside.cfg.Destinations = map[string]calls.TransferRequest{}
+	for name, to := range cfg.Destinations {
+		if strings.HasPrefix(to.To, Agent) {
+			inside.cfg.Destinations[name] = to
+		}
+	}
+	if err := inside.declareAll(); err != nil {
+		return nil, err
+	}
+	s.inside = inside.list
+	return s, nil
+}
+
+// Agent begins a destination that is another agent, not a phone.
+const Agent = "agent:"
+
+func (s *Set) declareAll() error {
+	cfg := &s.cfg
 	if cfg.EndCall {
 		s.declare(EndCall, "Ends the phone call. Say goodbye first: what you have said is played to its end.",
 			property{"reason", "why, in a few words", nil})
@@ -85,29 +109,29 @@ func New(cfg Config) (*Set, error) {
 		field := fmt.Sprintf("own[%d]", i)
 		switch {
 		case !name.MatchString(own.Name):
-			return nil, fmt.Errorf("%s.name: %q must be letters, digits, '_' or '-', at most 64, a letter first", field,
+			return fmt.Errorf("%s.name: %q must be letters, digits, '_' or '-', at most 64, a letter first", field,
 				own.Name)
 		case s.has(own.Name) || slices.Contains([]string{EndCall, TransferCall, SendDigits}, own.Name):
-			return nil, fmt.Errorf("%s.name: %q is taken", field, own.Name)
+			return fmt.Errorf("%s.name: %q is taken", field, own.Name)
 		case own.Description == "":
-			return nil, fmt.Errorf("%s.description: must be set: it tells the model when to use the tool", field)
+			return fmt.Errorf("%s.description: must be set: it tells the model when to use the tool", field)
 		}
 		if err := own.Webhook.Check(); err != nil {
-			return nil, fmt.Errorf("%s.%w", field, err)
+			return fmt.Errorf("%s.%w", field, err)
 		}
 		parameters := own.Parameters
 		if parameters == nil {
 			parameters = object(nil, nil)
 		}
 		if parameters["type"] != "object" {
-			return nil, fmt.Errorf("%s.parameters: must be a JSON Schema with type: object", field)
+			return fmt.Errorf("%s.parameters: must be a JSON Schema with type: object", field)
 		}
 		s.list = append(s.list, Declaration{own.Name, own.Description, parameters})
 	}
 	if len(s.list) > maxTools {
-		return nil, fmt.Errorf("own: there must be at most %d tools", maxTools)
+		return fmt.Errorf("own: there must be at most %d tools", maxTools)
 	}
-	return s, nil
+	return nil
 }
 
 // property is one of a tool's parameters: a text.
@@ -147,12 +171,15 @@ func (s *Set) has(name string) bool {
 	return slices.ContainsFunc(s.list, func(d Declaration) bool { return d.Name == name })
 }
 
-// List returns the tools, for the model.
-func (s *Set) List() []Declaration {
-	if s == nil {
+// List returns the tools, for the model. Where the call cannot be transferred, those that are left.
+func (s *Set) List(transfers bool) []Declaration {
+	switch {
+	case s == nil:
 		return nil
+	case transfers:
+		return s.list
 	}
-	return s.list
+	return s.inside
 }
 
 // Call is what a model wants done.

@@ -32,7 +32,7 @@ func testSet(t testing.TB, url string) *Set {
 
 // TestList: models are told of the names that they may use, and of nothing that is switched off.
 func TestList(t *testing.T) {
-	b, err := json.Marshal(testSet(t, "https://x.example/").List())
+	b, err := json.Marshal(testSet(t, "https://x.example/").List(true))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,12 +42,20 @@ func TestList(t *testing.T) {
 			t.Errorf("%s is not in %s", want, b)
 		}
 	}
+	in, err := New(Config{Destinations: map[string]calls.TransferRequest{"sales": {To: "name:sales"},
+		"night": {To: "agent:night"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, _ := json.Marshal(in.List(false)); !strings.Contains(string(b), `"enum":["night"]`) {
+		t.Errorf("where no call can be transferred there are %s", b)
+	}
 	s, err := New(Config{})
-	if err != nil || len(s.List()) != 0 {
-		t.Errorf("%v, %v", s.List(), err)
+	if err != nil || len(s.List(true)) != 0 {
+		t.Errorf("%v, %v", s.List(true), err)
 	}
 	var none *Set
-	if none.List() != nil {
+	if none.List(true) != nil {
 		t.Error("no set has tools")
 	}
 	if _, err := none.Action(Call{Name: EndCall}); err == nil {

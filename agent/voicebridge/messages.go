@@ -33,7 +33,9 @@ type startMessage struct {
 
 // resumeInfo is where a talk goes on whose connection has broken. Its clocks are those of the header.
 type resumeInfo struct {
-	SentMS int64 `json:"sent_ms"`
+	SentMS  int64             `json:"sent_ms"`
+	From    *string           `json:"from,omitempty"`
+	Context map[string]string `json:"context,omitempty"`
 }
 
 type audioInfo struct {
@@ -91,7 +93,7 @@ func (t *talk) Start(out *providers.Messages, call *agent.Call, await bool) erro
 	var resume *resumeInfo
 	if call.Resume != nil {
 		at = *call.Resume
-		resume = &resumeInfo{at.Sent.Milliseconds()}
+		resume = &resumeInfo{at.Sent.Milliseconds(), at.From, at.Context}
 	}
 	return addJSON(out, startMessage{
 		header:    t.header("start", at.In, at.Out),

@@ -240,11 +240,15 @@ func (p *Playout) Clear(now time.Duration, by agent.ClearCause, ref string) {
 	p.levels(now)
 }
 
-// Over answers the marks that are open when the call is over: nobody hears what they stand behind.
-func (p *Playout) Over(now time.Duration) {
+// Over answers the marks that are open when the agent's connection is over. all tells that the call is: nobody
+// waits for anything else any more.
+func (p *Playout) Over(now time.Duration, all bool) {
 	for _, it := range p.inline.empty() {
-		if it.mark != "" {
+		switch {
+		case it.mark != "":
 			p.tell(agent.Event{Kind: agent.EventMark, Mark: it.mark, MarkStatus: agent.MarkCleared, Out: p.Heard(now)})
+		case !all:
+			p.inline.add(it)
 		}
 	}
 }

@@ -997,8 +997,8 @@ func TestOver(t *testing.T) {
 	r.p.Push(r.now, ramp(1, time.Second))
 	r.p.Mark("b")
 	r.until(r.now + 900*ms)
-	r.p.Over(r.now)
-	r.p.Over(r.now)
+	r.p.Over(r.now, true)
+	r.p.Over(r.now, true)
 	r.until(r.now + 2*time.Second) // what comes back now is late
 	if got := r.said(agent.EventMark); got != "a cleared, b cleared" {
 		t.Errorf("marks: %s", got)

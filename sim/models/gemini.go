@@ -146,6 +146,9 @@ func (c *live) input(m map[string]any) error {
 	if audio["mimeType"] != "audio/pcm;rate=16000" || err != nil || len(b) == 0 {
 		return fmt.Errorf("realtimeInput: %.100s", fmt.Sprint(m))
 	}
+	if before := c.Script.heard; c.GoAway > 0 && before < c.GoAway && before+geminiHears.Duration(len(b)) >= c.GoAway {
+		c.send(map[string]any{"goAway": map[string]any{"timeLeft": "9.5s"}})
+	}
 	c.hear(b)
 	return nil
 }

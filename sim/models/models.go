@@ -42,8 +42,11 @@ type Script struct {
 	Expire time.Duration         // the session ends after so much of the caller's audio; 0: it does not
 	// Break is after how much of the caller's audio the first connection breaks; 0: it does not.
 	Break time.Duration
-	Heard func(caller []int16)     // the caller's audio; may be nil
-	Note  func(what string, v any) // each message, by its type, or Sent, in order; may be nil
+	// GoAway is after how much of the caller's audio the first connection is announced to end, where the vendor
+	// does that; 0: it is not.
+	GoAway time.Duration
+	Heard  func(caller []int16)     // the caller's audio; may be nil
+	Note   func(what string, v any) // each message, by its type, or Sent, in order; may be nil
 
 	turn  int           // that comes next
 	heard time.Duration // of the caller, in the first connection

@@ -29,6 +29,7 @@ type Peer struct {
 	Usage    calls.Usage
 	Troubles []string
 	Kept     any
+	Renewals int
 }
 
 // New begins a talk in a call with a carrier's audio.
@@ -117,6 +118,9 @@ func (p *Peer) Said(l calls.Line) { p.Lines = append(p.Lines, l) }
 
 // Used implements agent.Beside.
 func (p *Peer) Used(u calls.Usage) { p.Usage.Add(u) }
+
+// Renew implements agent.Beside.
+func (p *Peer) Renew() { p.Renewals++ }
 
 // Keep implements agent.Beside.
 func (p *Peer) Keep(state any) { p.Kept = state }
