@@ -118,9 +118,36 @@ func (c *Config) agents() (map[string]control.Agent, error) {
 			errs = append(errs, fmt.Errorf("%s.%w", AgentField(name), err))
 			continue
 		}
-		agents[name] = control.Agent{Dialer: d, Session: c.session(a), Fallback: control.Fallback(a.Fallback)}
+		agents[name] = control.Agent{Dialer: d, Session: c.session(a), Fallback: control.Fallback{Say: a.Fallback.Say,
+			Dial: a.Fallback.Dial, Language: a.Fallback.Language, Voice: a.Fallback.Voice}}
 	}
+	errs = append(errs, c.fallbackAgents(agents)...)
 	return agents, errors.Join(errs...)
+}
+
+// fallbackAgents puts others behind agents that cannot be reached.
+func (c *Config) fallbackAgents(agents map[string]control.Agent) (errs []error) {
+	first := maps.Clone(agents) // the fallback of a fallback is not asked
+	for name, a := range c.EveryAgent() {
+		other := a.Fallback.Agent
+		if other == "" {
+			continue
+		}
+		to, known := c.Agents[other]
+		switch {
+		case !known || other == name:
+			errs = append(errs, fmt.Errorf("%s.fallback.agent: %q is not another one of agents", AgentField(name),
+				other))
+		case a.Pool:
+			errs = append(errs, fmt.Errorf("%s.fallback.agent: cannot be set with pool", AgentField(name)))
+		case agents[name].Dialer != nil && first[other].Dialer != nil:
+			own := agents[name]
+			own.Dialer = &link.Either{First: own.Dialer, Other: first[other].Dialer, Name: name}
+			own.Session.AgentDial += c.agentTime(to)
+			agents[name] = own
+		}
+	}
+	return errs
 }
 
 // dialer makes an agent in one of the three ways to reach it.

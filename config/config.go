@@ -16,6 +16,7 @@ import (
 	dialects "voicebridge/agent/all"
 	"voicebridge/agent/link"
 	"voicebridge/bridge"
+	"voicebridge/certificate"
 	"voicebridge/cluster"
 	"voicebridge/control/transfers"
 	"voicebridge/logs"
@@ -28,7 +29,7 @@ import (
 type Config struct {
 	Listen      string             `yaml:"listen"`
 	Admin       string             `yaml:"admin"`
-	TLS         TLS                `yaml:"tls"`
+	TLS         certificate.Files  `yaml:"tls"`
 	PublicURL   string             `yaml:"public_url"`
 	TokenSecret string             `yaml:"token_secret"`
 	Accounts    map[string]Account `yaml:"accounts"`
@@ -82,6 +83,7 @@ type Token struct {
 }
 
 type Fallback struct {
+	Agent    string `yaml:"agent"`
 	Say      string `yaml:"say"`
 	Dial     string `yaml:"dial"`
 	Language string `yaml:"language"`

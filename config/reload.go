@@ -31,7 +31,7 @@ func (c *Config) Fixed(next *Config) (keys []string) {
 	if c.Log.Format != next.Log.Format {
 		keys = append(keys, "log.format")
 	}
-	if c.TLS.on() != next.TLS.on() {
+	if c.TLS.Set() != next.TLS.Set() {
 		keys = append(keys, "tls, from none to some or back")
 	}
 	return keys

@@ -12,6 +12,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"voicebridge/bridge"
+	"voicebridge/certificate"
 	"voicebridge/config"
 )
 
@@ -22,7 +23,7 @@ type reloader struct {
 	now         *config.Config
 	running     bridge.Config
 	level       *slog.LevelVar
-	certificate *config.Certificate // nil: there is none
+	certificate *certificate.Certificate // nil: there is none
 	log         *slog.Logger
 }
 
@@ -66,7 +67,7 @@ func (r *reloader) reload() {
 	if err == nil {
 		cfg, err = r.now.Next(next, &r.running)
 	}
-	if err == nil && r.certificate != nil && next.TLS != (config.TLS{}) {
+	if err == nil && r.certificate != nil && next.TLS.Set() {
 		err = r.certificate.Read(next.TLS)
 	}
 	if err != nil {

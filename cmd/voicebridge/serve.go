@@ -11,6 +11,7 @@ import (
 	"runtime"
 
 	"voicebridge/bridge"
+	"voicebridge/certificate"
 	"voicebridge/config"
 	"voicebridge/control"
 )
@@ -45,7 +46,7 @@ func (c *serveCmd) Run(ctx context.Context, out output) (err error) {
 	}
 	settings.LostLines = logger.Lost
 	server := bridge.New(settings)
-	certificate, err := cfg.NewCertificate(log)
+	cert, err := certificate.New(cfg.TLS, log)
 	if err != nil {
 		return err
 	}
@@ -53,8 +54,8 @@ func (c *serveCmd) Run(ctx context.Context, out output) (err error) {
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	if certificate != nil {
-		public = tls.NewListener(public, &tls.Config{GetCertificate: certificate.Get, MinVersion: tls.VersionTLS12,
+	if cert != nil {
+		public = tls.NewListener(public, &tls.Config{GetCertificate: cert.Get, MinVersion: tls.VersionTLS12,
 			NextProtos: []string{"http/1.1"}})
 	}
 	var admin net.Listener
@@ -66,7 +67,7 @@ func (c *serveCmd) Run(ctx context.Context, out output) (err error) {
 	}
 	describe(log, server.Control(), &settings, public.Addr().String())
 	r := &reloader{path: c.Config, server: server, now: cfg, running: settings, level: logger.Level,
-		certificate: certificate, log: log}
+		certificate: cert, log: log}
 	stop := r.follow(ctx)
 	err = server.Serve(ctx, public, admin)
 	stop()

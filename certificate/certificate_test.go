@@ -1,4 +1,4 @@
-package config
+package certificate
 
 import (
 	"bytes"
@@ -19,7 +19,7 @@ import (
 )
 
 // writeCertificate writes a pair of files, as they were at a time.
-func writeCertificate(t *testing.T, files TLS, name string, until, at time.Time) {
+func writeCertificate(t *testing.T, files Files, name string, until, at time.Time) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -48,22 +48,20 @@ func writeCertificate(t *testing.T, files TLS, name string, until, at time.Time)
 // TestCertificate: the certificate follows its files, and stays while they are wrong.
 func TestCertificate(t *testing.T) {
 	dir := t.TempDir()
-	files := TLS{filepath.Join(dir, "c.pem"), filepath.Join(dir, "k.pem")}
+	files := Files{filepath.Join(dir, "c.pem"), filepath.Join(dir, "k.pem")}
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		cfg := Default()
-		cfg.TLS = files
 		logger := slog.New(slog.NewTextHandler(&log, nil))
-		if _, err := cfg.NewCertificate(logger); err == nil || !strings.Contains(err.Error(), "c.pem") {
+		if _, err := New(files, logger); err == nil || !strings.Contains(err.Error(), "c.pem") {
 			t.Errorf("without files: %v", err)
 		}
 		now := time.Now()
 		writeCertificate(t, files, "old", now.Add(-time.Hour), now)
-		if _, err := cfg.NewCertificate(logger); err == nil || !strings.Contains(err.Error(), "good until") {
+		if _, err := New(files, logger); err == nil || !strings.Contains(err.Error(), "good until") {
 			t.Errorf("out of date: %v", err)
 		}
 		writeCertificate(t, files, "one", now.Add(time.Hour), now)
-		c, err := cfg.NewCertificate(logger)
+		c, err := New(files, logger)
 		if err != nil {
 			t.Fatal(err)
 		}

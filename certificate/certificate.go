@@ -1,4 +1,5 @@
-package config
+// Package certificate keeps the certificate of a listener as its files have it.
+package certificate
 
 import (
 	"crypto/tls"
@@ -10,13 +11,14 @@ import (
 	"time"
 )
 
-// TLS are the certificate and the key of the listener, as files.
-type TLS struct {
+// Files are a certificate and its key.
+type Files struct {
 	Certificate string `yaml:"certificate"`
 	Key         string `yaml:"key"`
 }
 
-func (t *TLS) on() bool { return t.Certificate+t.Key != "" }
+// Set reports whether any is named.
+func (f *Files) Set() bool { return f.Certificate+f.Key != "" }
 
 // lookEvery is how often the files are looked at, at most.
 const lookEvery = 10 * time.Second
@@ -24,7 +26,7 @@ const lookEvery = 10 * time.Second
 // Certificate is one that is read again when its files change. Its methods may be called at the
 // same time.
 type Certificate struct {
-	files TLS
+	files Files
 	log   *slog.Logger
 
 	mu     sync.Mutex
@@ -33,24 +35,24 @@ type Certificate struct {
 	looked time.Time
 }
 
-// NewCertificate reads one; nil: none is configured.
-func (c *Config) NewCertificate(log *slog.Logger) (*Certificate, error) {
-	if !c.TLS.on() {
+// New reads one; nil: there are no files.
+func New(files Files, log *slog.Logger) (*Certificate, error) {
+	if !files.Set() {
 		return nil, nil
 	}
-	cert := &Certificate{files: c.TLS, log: log}
-	return cert, cert.Read(c.TLS)
+	c := &Certificate{files: files, log: log}
+	return c, c.Read(files)
 }
 
 // Read reads the files, which may be others than before. After an error those are kept that
 // were there.
-func (c *Certificate) Read(files TLS) error {
+func (c *Certificate) Read(files Files) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.read(files)
 }
 
-func (c *Certificate) read(files TLS) error {
+func (c *Certificate) read(files Files) error {
 	of, err := written(files)
 	var pair tls.Certificate
 	if err == nil {
@@ -67,7 +69,7 @@ func (c *Certificate) read(files TLS) error {
 }
 
 // written is when the files were written last.
-func written(files TLS) (of [2]time.Time, err error) {
+func written(files Files) (of [2]time.Time, err error) {
 	for i, path := range []string{files.Certificate, files.Key} {
 		info, statErr := os.Stat(path)
 		if statErr != nil {
