@@ -2,6 +2,7 @@ package bridge_test
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
@@ -21,34 +22,20 @@ import (
 	"voicebridge/sim/models"
 )
 
-// vendors are the models behind their vendors' sockets.
-var vendors = []struct {
-	dialect  string
-	options  map[string]any
-	serve    func(*models.Script) simulated
-	truncate func(what string, v map[string]any) (ms float64, is bool) // nil: it is not told
-}{
-	{"openai", map[string]any{"key": "sk-1", "model": "gpt-realtime-2.1", "greeting": "Greet the caller.",
-		"transcription": "gpt-transcribe"},
-		func(s *models.Script) simulated { return models.OpenAI{Script: s} },
-		func(what string, v map[string]any) (float64, bool) {
-			ms, is := v["audio_end_ms"].(float64)
-			return ms, is && what == "conversation.item.truncate"
-		}},
-	{"deepgram", map[string]any{"key": "sk-1", "model": "gpt-4o-mini", "greeting": "Hello."},
-		func(s *models.Script) simulated { return models.Deepgram{Script: s} }, nil},
-	{"gemini", map[string]any{"key": "sk-1", "model": "gemini-3.8-live", "greeting": "Greet the caller."},
-		func(s *models.Script) simulated { return models.Gemini{Script: s} }, nil},
-	{"elevenlabs", map[string]any{"key": "sk-1", "agent_id": "agent_1"},
-		func(s *models.Script) simulated { return models.ElevenLabs{Script: s} }, nil},
-	{"ultravox", map[string]any{"key": "sk-1", "greeting": "Hello."},
-		func(s *models.Script) simulated { return models.Ultravox{Script: s} }, nil},
+// truncated is what a message tells a model of how much was heard, where it can be told.
+func truncated(what string, v any) (ms float64, is bool) {
+	m, _ := v.(map[string]any)
+	ms, is = m["audio_end_ms"].(float64)
+	return ms, is && what == "conversation.item.truncate"
 }
 
-// simulated is a simulated model.
-type simulated = interface {
-	http.Handler
-	Complaints() []string
+// optionsOf are those of an agent that greets.
+func optionsOf(k *models.Kind) map[string]any {
+	options := maps.Clone(k.Options)
+	if k.Greets {
+		options["greeting"] = "Greet the caller."
+	}
+	return options
 }
 
 // modelDialer dials a model.
@@ -106,14 +93,14 @@ func transcript(t *testing.T, b *running, at time.Duration) {
 // told was heard was heard, nothing of the old answer comes after it, and what was said is told.
 func TestModels(t *testing.T) {
 	t.Parallel()
-	for _, v := range vendors {
+	for _, v := range models.List {
 		for _, spec := range specs {
 			for _, at := range []time.Duration{500 * time.Millisecond, 2 * time.Second, 5800 * time.Millisecond} {
-				run(t, fmt.Sprint(v.dialect, " ", spec.Name, " ", at), func(t *testing.T) {
+				run(t, fmt.Sprint(v.Dialect, " ", spec.Name, " ", at), func(t *testing.T) {
 					alike(t, spec.Name)
 					var mu sync.Mutex
 					var cuts []float64
-					script := &models.Script{Key: "sk-1",
+					script := &models.Script{Key: models.Key,
 						Answer: func(turn int) models.Answer {
 							if turn == 0 {
 								return models.Answer{PCM: ear.Sine(models.Rate, firstHz, 6*time.Second),
@@ -125,17 +112,14 @@ func TestModels(t *testing.T) {
 						Note: func(what string, m any) {
 							mu.Lock()
 							defer mu.Unlock()
-							fields, _ := m.(map[string]any)
-							if v.truncate != nil {
-								if ms, is := v.truncate(what, fields); is {
-									cuts = append(cuts, ms)
-								}
+							if ms, is := truncated(what, m); is {
+								cuts = append(cuts, ms)
 							}
 						}}
-					model := v.serve(script)
+					model := v.New(script)
 					url, stop := memnet.Serve(model)
 					defer stop()
-					d := modelDialer(t, v.dialect, "ws"+strings.TrimPrefix(url, "http")+"/", v.options,
+					d := modelDialer(t, v.Dialect, "ws"+strings.TrimPrefix(url, "http")+"/", optionsOf(&v),
 						tools.Config{EndCall: true})
 					b := startBridge(t, "", func(o *options) { o.dialer = d })
 					c := b.caller(t, spec.Name, at+8*time.Second)
@@ -153,7 +137,7 @@ func TestModels(t *testing.T) {
 					if len(model.Complaints()) > 0 {
 						t.Errorf("the model complains: %v", model.Complaints())
 					}
-					if v.truncate != nil && (len(cuts) != 1 ||
+					if v.Dialect == "openai" && (len(cuts) != 1 ||
 						(time.Duration(cuts[0])*time.Millisecond-heard).Abs() > 60*time.Millisecond) {
 						t.Errorf("%v are heard, it is told %v ms", heard, cuts)
 					}
@@ -175,12 +159,12 @@ func TestModels(t *testing.T) {
 // said. The caller hears what it has said so far to its end, without a gap.
 func TestModelLost(t *testing.T) {
 	t.Parallel()
-	for _, v := range vendors {
-		run(t, v.dialect, func(t *testing.T) {
+	for _, v := range models.List {
+		run(t, v.Dialect, func(t *testing.T) {
 			var mu sync.Mutex
 			var said []string // after the break
 			var away, back time.Time
-			script := &models.Script{Key: "sk-1", Break: 2 * time.Second,
+			script := &models.Script{Key: models.Key, Break: 2 * time.Second,
 				Answer: func(turn int) models.Answer {
 					if turn == 0 {
 						return models.Answer{PCM: ear.Sine(models.Rate, firstHz, 5*time.Second), Text: "What a day."}
@@ -201,10 +185,10 @@ func TestModelLost(t *testing.T) {
 						said = append(said, fmt.Sprint(m))
 					}
 				}}
-			model := v.serve(script)
+			model := v.New(script)
 			url, stop := memnet.Serve(model)
 			defer stop()
-			d := modelDialer(t, v.dialect, "ws"+strings.TrimPrefix(url, "http")+"/", v.options, tools.Config{EndCall: true})
+			d := modelDialer(t, v.Dialect, "ws"+strings.TrimPrefix(url, "http")+"/", optionsOf(&v), tools.Config{EndCall: true})
 			b := startBridge(t, "", func(o *options) {
 				o.dialer = d
 				o.session.Reconnect = session.Reconnect{Times: 2, Pause: time.Second}
@@ -225,14 +209,14 @@ func TestModelLost(t *testing.T) {
 			}
 			first, second := answers(r.Heard, r.Format.Rate)
 			whole := time.Duration(len(first)) * time.Second / time.Duration(r.Format.Rate)
-			if whole < 4950*time.Millisecond || v.dialect != "elevenlabs" && !ear.Hears(second, r.Format.Rate, secondHz) {
+			if whole < 4950*time.Millisecond || v.Dialect != "elevenlabs" && !ear.Hears(second, r.Format.Rate, secondHz) {
 				t.Errorf("%v are heard of the first answer", whole)
 			}
 			// Agents at ElevenLabs always begin with their first message.
-			if click := clicks(first); click > 0 && v.dialect != "elevenlabs" {
+			if click := clicks(first); click > 0 && v.Dialect != "elevenlabs" {
 				t.Errorf("there are %d clicks in it", click)
 			}
-			kept := v.dialect == "gemini" && strings.Contains(fmt.Sprint(said), "handle:h-1")
+			kept := v.Dialect == "gemini" && strings.Contains(fmt.Sprint(said), "handle:h-1")
 			if !strings.Contains(fmt.Sprint(said), "What a day.") && !kept {
 				t.Errorf("it knows nothing of what was said: %.2000s", fmt.Sprint(said))
 			}

@@ -55,16 +55,16 @@ func TestModelSDKs(t *testing.T) {
 	node := sdkNode(t)
 	for name, tt := range map[string]struct {
 		script string
-		serve  func(*models.Script) simulated
+		serve  func(*models.Script) models.Model
 		url    func(server string) []string
 	}{
-		"openai": {"realtime.mjs", func(s *models.Script) simulated { return models.OpenAI{Script: s} },
+		"openai": {"realtime.mjs", func(s *models.Script) models.Model { return models.OpenAI{Script: s} },
 			func(server string) []string {
 				return []string{"talk", "ws" + strings.TrimPrefix(server, "http") + "/v1/realtime?model=gpt-realtime-2.1"}
 			}},
-		"gemini": {"gemini.mjs", func(s *models.Script) simulated { return models.Gemini{Script: s} },
+		"gemini": {"gemini.mjs", func(s *models.Script) models.Model { return models.Gemini{Script: s} },
 			func(server string) []string { return []string{server} }},
-		"elevenlabs": {"elevenlabs.mjs", func(s *models.Script) simulated { return models.ElevenLabs{Script: s} },
+		"elevenlabs": {"elevenlabs.mjs", func(s *models.Script) models.Model { return models.ElevenLabs{Script: s} },
 			func(server string) []string {
 				resp, err := http.DefaultClient.Do(signed(t, server))
 				if err != nil {
@@ -79,7 +79,7 @@ func TestModelSDKs(t *testing.T) {
 				}
 				return []string{reply.URL}
 			}},
-		"deepgram": {"deepgram.mjs", func(s *models.Script) simulated { return models.Deepgram{Script: s} },
+		"deepgram": {"deepgram.mjs", func(s *models.Script) models.Model { return models.Deepgram{Script: s} },
 			func(server string) []string { return []string{"ws" + strings.TrimPrefix(server, "http")} }},
 	} {
 		t.Run(name+" talk", func(t *testing.T) {
@@ -159,7 +159,7 @@ func sdkCall(t *testing.T, x *exchanged) {
 	}, Note: x.note}
 	url, stop := memnet.Serve(models.OpenAI{Script: script})
 	defer stop()
-	d := modelDialer(t, "openai", "ws"+strings.TrimPrefix(url, "http")+"/", vendors[0].options,
+	d := modelDialer(t, "openai", "ws"+strings.TrimPrefix(url, "http")+"/", optionsOf(&models.List[0]),
 		tools.Config{EndCall: true, SendDigits: true})
 	b := startBridge(t, "", func(o *options) { o.dialer = d })
 	c := b.caller(t, "twilio", 12*time.Second)

@@ -41,6 +41,7 @@ type Command struct {
 	Carrier   string        `help:"Carrier to simulate: ${enum} (default ${default})." enum:"${carriers}" default:"${carrier}"`
 	Rate      int           `help:"Sample rate of the carrier's audio, where it has a choice; see voicebridge providers." placeholder:"HZ"`
 	Agent     string        `help:"Agent to call instead of the built-in echo (a WebSocket URL)." placeholder:"URL"`
+	Protocol  string        `help:"Call a simulated model behind this protocol instead, which is interrupted and uses a tool: ${enum}." name:"agent-protocol" enum:"${models}," default:"" placeholder:"PROTOCOL"`
 	Echo      bool          `help:"The agent of --agent echoes: measure it as the built-in one."`
 	Input     string        `help:"What the caller says instead of the built-in speech: a WAV file of any rate and encoding." type:"existingfile" placeholder:"WAV"`
 	Length    time.Duration `help:"Talk for so long, as into a microphone in a room: with pauses, noise and hum." placeholder:"DURATION"`
@@ -103,6 +104,9 @@ func (c *Command) Run(ctx context.Context, out io.Writer) error {
 	if c.Transfer {
 		return c.transfer(ctx, out, spec, format, voice)
 	}
+	if c.Protocol != "" {
+		return c.model(ctx, out, spec, format, voice)
+	}
 	result, hears, err := c.call(ctx, out, spec, format, voice)
 	if err != nil {
 		return err
@@ -126,6 +130,10 @@ func (c *Command) prepare() error {
 		if c.Transfer && given {
 			return fmt.Errorf("%s: has no meaning with --transfer, whose agent is its own", name)
 		}
+		if c.Protocol != "" && (given || c.Transfer) {
+			return fmt.Errorf("%s: has no meaning with --agent-protocol, whose call is its own",
+				map[bool]string{true: name, false: "--transfer"}[given])
+		}
 	}
 	err := os.MkdirAll(c.Out, 0o755)
 	for _, name := range []string{callerFile, heardFile, humanFile, summaryFile} {
@@ -138,7 +146,7 @@ func (c *Command) prepare() error {
 	if err == nil { // what comes after the call must not be lost
 		err = os.WriteFile(filepath.Join(c.Out, summaryFile), nil, 0o644)
 	}
-	if err == nil && c.Transfer {
+	if err == nil && (c.Transfer || c.Protocol != "") {
 		err = os.Remove(filepath.Join(c.Out, summaryFile))
 	}
 	if err != nil {

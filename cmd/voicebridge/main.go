@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -16,6 +17,7 @@ import (
 
 	"voicebridge/bench/runner"
 	"voicebridge/providers/all"
+	"voicebridge/sim/models"
 )
 
 type cli struct {
@@ -96,7 +98,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true}),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(output{stdout}),
-		kong.Vars{"behaviours": runner.Behaviours(), "carriers": carriers(), "carrier": all.Specs[0].Name},
+		kong.Vars{"behaviours": runner.Behaviours(), "carriers": carriers(), "carrier": all.Specs[0].Name,
+			"models": strings.Join(models.Names(), ",")},
 		kong.UsageOnError(),
 	)
 	if err != nil {

@@ -111,6 +111,20 @@ func TestDemo(t *testing.T) {
 	}
 }
 
+// TestDemoModel: the talk with a simulated model goes as it should.
+func TestDemoModel(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"openai"}, {"ultravox", "--carrier", "vonage"}} {
+		t.Run(args[0], func(t *testing.T) {
+			t.Parallel()
+			out, err := command(t, append([]string{"demo", "--out", t.TempDir(), "--agent-protocol"}, args...)...)
+			if err != nil || !strings.Contains(out, "agent   Let me look that up.") {
+				t.Errorf("%v\n%s", err, out)
+			}
+		})
+	}
+}
+
 // TestDemoFails: a demo whose agent is not there, or does not echo, says so with
 // its exit code.
 func TestDemoFails(t *testing.T) {

@@ -4,6 +4,7 @@
 package models
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -40,6 +41,7 @@ type Script struct {
 	Key    string                // what the bridge must show; empty: anything
 	Answer func(turn int) Answer // the greeting, if one is asked for, is turn 0
 	Expire time.Duration         // the session ends after so much of the caller's audio; 0: it does not
+	Pause  time.Duration         // of the caller, after which it answers; 0: half a second
 	// Break is after how much of the caller's audio the first connection breaks; 0: it does not.
 	Break time.Duration
 	// GoAway is after how much of the caller's audio the first connection is announced to end, where the vendor
@@ -119,6 +121,7 @@ const (
 type detector struct {
 	speaking     bool
 	loudFor, off time.Duration
+	pause        time.Duration // that ends a turn
 }
 
 // hear takes audio, and reports whether the caller has begun, or ceased, to speak.
@@ -136,7 +139,7 @@ func (d *detector) hear(pcm []int16, rate int) (began, paused bool) {
 	case !d.speaking && d.loudFor >= speechTime:
 		d.speaking = true
 		return true, false
-	case d.speaking && d.off >= pauseTime:
+	case d.speaking && d.off >= cmp.Or(d.pause, pauseTime):
 		d.speaking = false
 		return false, true
 	}
@@ -214,6 +217,7 @@ func (s *speaker) hear(b []byte) {
 	if s.broken = s.broken || s.breaks(s.in.Duration(len(b))); s.broken {
 		return
 	}
+	s.detector.pause = s.Pause
 	switch began, paused := s.detector.hear(pcm, s.in.Rate); {
 	case began:
 		s.mouth.began()

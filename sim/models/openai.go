@@ -222,6 +222,7 @@ func (c *realtime) hear(m map[string]any) {
 	if c.broken = c.broken || c.breaks(c.in.Duration(len(b))); c.broken {
 		return
 	}
+	c.detector.pause = c.Pause
 	switch began, paused := c.detector.hear(pcm, c.in.Rate); {
 	case began:
 		c.caller = c.id("item_caller")
