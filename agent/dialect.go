@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"voicebridge/agent/tools"
+	"voicebridge/calls"
 	"voicebridge/codec"
 	"voicebridge/providers"
 )
@@ -93,6 +94,27 @@ type Addresser interface {
 // The URL is secret.
 type Locator interface {
 	Locate(ctx context.Context, configured *url.URL, call *Call) (string, error)
+}
+
+// Operator is a Protocol whose agents ask for things over HTTP as well, as they would of their carrier.
+type Operator interface {
+	// Doors are the patterns of their requests, as http.ServeMux has them: the same for all agents.
+	Doors() []string
+	// Serve answers a request. It is false, and nothing is answered, where the credentials are not this agent's.
+	Serve(w http.ResponseWriter, r *http.Request, o Operations) bool
+	// Refuse answers a request that is of no agent.
+	Refuse(w http.ResponseWriter)
+}
+
+// Operations are what may be done to the calls of one agent.
+type Operations interface {
+	// Find returns the call for whose id is is true.
+	Find(is func(id string) bool) (calls.Call, bool)
+	// Hangup ends a call once what was said in it is heard.
+	Hangup(id string) error
+	Digits(id, digits string) error
+	// Transfer begins to move a call. What becomes of it is not told.
+	Transfer(id string, t *calls.TransferRequest) error
 }
 
 // Talker is a Talk that says things by itself.

@@ -27,6 +27,7 @@ import (
 	"voicebridge/control/transfers"
 	"voicebridge/hooks"
 	"voicebridge/hooks/gate"
+	"voicebridge/hooks/operators"
 	"voicebridge/journal"
 	"voicebridge/media"
 	"voicebridge/notify"
@@ -131,7 +132,8 @@ func New(cfg Config) *Bridge {
 
 	b.doors = b.health()
 	b.control.UseMedia(b.media.Take)
-	for _, doors := range []map[string]http.HandlerFunc{webhooks.Doors(), b.media.Doors(), b.api.Doors()} {
+	for _, doors := range []map[string]http.HandlerFunc{webhooks.Doors(), b.media.Doors(), b.api.Doors(),
+		operators.Doors(b.control, checks)} {
 		maps.Copy(b.doors, doors)
 	}
 	b.metrics = prometheus.NewRegistry()

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"voicebridge/agent/link"
+	"voicebridge/agent/tools"
 	"voicebridge/api"
 	"voicebridge/bridge"
 	"voicebridge/control"
@@ -39,9 +40,11 @@ func TestDoorsTable(t *testing.T) {
 		return bridge.New(bridge.Config{Providers: []*providers.Spec{twilio.Spec}, Limits: bridge.Defaults,
 			Log:       slog.New(slog.DiscardHandler),
 			PublicURL: "https://bridge.example.com",
-			Agents:    map[string]control.Agent{"": {Dialer: pool}, "desk": {Dialer: pool}},
-			Tokens:    []api.Token{{Name: "t"}},
-			Accounts:  map[string]control.Account{"main": {Spec: twilio.Spec, Account: account}}})
+			Agents: map[string]control.Agent{"": {Dialer: pool}, "desk": {Dialer: pool},
+				"bot": {Dialer: modelDialer(t, "twilio", "ws://127.0.0.1:1/", map[string]any{"auth_token": "12345",
+					"account_sid": "AC0123456789abcdef0123456789abcdef"}, tools.Config{})}},
+			Tokens:   []api.Token{{Name: "t"}},
+			Accounts: map[string]control.Account{"main": {Spec: twilio.Spec, Account: account}}})
 	}
 	listed := map[string]bool{}
 	fill := strings.NewReplacer("{provider}", "twilio", "{account}", "main", "{call}", "cs_1", "{token...}", "AAAA",

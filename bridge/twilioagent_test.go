@@ -17,6 +17,7 @@ import (
 	"voicebridge/agent"
 	dialects "voicebridge/agent/all"
 	"voicebridge/agent/link"
+	"voicebridge/agent/tools"
 	"voicebridge/calls"
 	"voicebridge/codec"
 	"voicebridge/providers"
@@ -225,6 +226,76 @@ func answers(pcm []int16, rate int) (first, second []int16) {
 		}
 	}
 	return pcm[begin:], nil
+}
+
+// TestTwilioREST: an agent that was written for Twilio ends its call as it would there, and finds it gone then.
+func TestTwilioREST(t *testing.T) {
+	t.Parallel()
+	virtual(t, func(t *testing.T) {
+		const account, token = "AC0123456789abcdef0123456789abcdef", "0123456789abcdef0123456789abcdef"
+		client := &http.Client{Transport: &http.Transport{DialContext: memnet.Dial, DisableKeepAlives: true}}
+		var b *running
+		var answers []string
+		ask := func(call, password string) {
+			req, err := http.NewRequest("POST", "http"+strings.TrimPrefix(b.url, "ws")+"/2010-04-01/Accounts/"+account+
+				"/Calls/"+call+".json", strings.NewReader("Status=completed"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			req.SetBasicAuth(account, password)
+			resp, err := client.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			var m struct {
+				Status any
+				Code   int
+			}
+			if err := json.NewDecoder(resp.Body).Decode(&m); err != nil {
+				t.Error(err)
+			}
+			answers = append(answers, fmt.Sprint(resp.StatusCode, " ", m.Status, " ", m.Code))
+		}
+		done := make(chan struct{})
+		url, stop := memnet.Serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			defer close(done)
+			c, err := ws.Accept(w, r, nil, ws.Limits{Text: 1 << 20, Binary: 1, Write: time.Second})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer c.Release()
+			defer c.Close(ws.CloseNormal, "")
+			id := ""
+			for n := 0; ; n++ {
+				_, data, err := c.Read()
+				if err != nil {
+					break
+				}
+				var m struct{ Start struct{ CallSid string } }
+				if json.Unmarshal(data, &m) == nil && m.Start.CallSid != "" {
+					id = m.Start.CallSid
+				}
+				if n == 50 {
+					ask(id, "wrong")
+					ask(id, token)
+				}
+			}
+			ask(id, token)
+		}))
+		defer stop()
+		d := modelDialer(t, "twilio", "ws"+strings.TrimPrefix(url, "http")+"/", map[string]any{"account_sid": account,
+			"auth_token": token}, tools.Config{})
+		b = startBridge(t, "", func(o *options) { o.dialer = d })
+		call(t, b.caller(t, "vonage", 5*time.Second))
+		b.ended(t, calls.APIHangup)
+		<-done
+		if want := []string{"401 401 20003", "200 completed 0", "404 404 20404"}; !slices.Equal(answers, want) {
+			t.Errorf("it is answered %q", answers)
+		}
+	})
 }
 
 // sdkDir has the vendors' SDKs.

@@ -144,6 +144,9 @@ func loopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
+// Protocol is how the agent is spoken to.
+func (d *Dialer) Protocol() agent.Protocol { return d.cfg.Protocol }
+
 // Formats implements agent.Dialer.
 func (d *Dialer) Formats() (hears, speaks codec.Format) { return d.hears, d.speaks }
 

@@ -17,6 +17,14 @@ type Either struct {
 // Formats implements agent.Dialer.
 func (e *Either) Formats() (hears, speaks codec.Format) { return e.First.Formats() }
 
+// Protocol is that of the first, where it has one.
+func (e *Either) Protocol() agent.Protocol {
+	if first, has := e.First.(interface{ Protocol() agent.Protocol }); has {
+		return first.Protocol()
+	}
+	return nil
+}
+
 // Dial implements agent.Dialer. Of a call that goes on the other one is told that it takes it over.
 func (e *Either) Dial(ctx context.Context, call *agent.Call) (agent.Conn, error) {
 	conn, err := e.First.Dial(ctx, call)

@@ -54,6 +54,8 @@ type options struct {
 // protocol is that of one configured agent.
 type protocol struct {
 	account string
+	token   string // of the account; empty: agents cannot ask for anything
+	host    string // of the agent
 	// signer is the carrier's end of an account; nil: handshakes are not signed.
 	signer providers.Exchange
 }
@@ -71,7 +73,7 @@ func newProtocol(o agent.Options) (agent.Protocol, error) {
 	case o.InputRate != 0 && o.InputRate != format.Rate, o.OutputRate != 0 && o.OutputRate != format.Rate:
 		return nil, fmt.Errorf("input_rate, output_rate: such agents hear and speak %v", format)
 	}
-	p := &protocol{account: own.AccountSID}
+	p := &protocol{account: own.AccountSID, token: own.AuthToken}
 	if own.AccountSID == "" {
 		p.account = sid("AC", "voicebridge")
 	}
@@ -98,6 +100,14 @@ func sid(kind, of string) string {
 // Formats implements agent.Protocol.
 func (p *protocol) Formats(*url.URL) (hears, speaks codec.Format, err error) {
 	return format, format, nil
+}
+
+// Address implements agent.Addresser: it is as configured.
+func (p *protocol) Address(configured string) (string, error) {
+	if u, err := url.Parse(configured); err == nil {
+		p.host = u.Host
+	}
+	return configured, nil
 }
 
 // Limits implements agent.Protocol.
