@@ -216,8 +216,10 @@ func (m *Model) mute(state string, at time.Time) {
 	case state == "agent_muted":
 		if !m.byMute {
 			m.fault("the agent is muted, and what was not heard is not taken back")
+			return
 		}
-		m.muted = &cut{heard: most, at: Forever}
+		// What had come by then was taken back; what is under way since is not heard.
+		m.muted = &cut{heard: m.cuts[len(m.cuts)-1].sent, at: Forever}
 	case state == "agent_unmuted" && m.muted != nil:
 		m.muted.sent, m.muted.most = least, most
 		m.cuts, m.muted, m.byMute = append(m.cuts, *m.muted), nil, false
