@@ -68,7 +68,7 @@ var allowed = map[string][]string{
 	"agent/flatjson": {},
 	"agent/model":    {"agent", "agent/tools", "calls", "codec", "notify", "providers"},
 	"agent/link":     {"agent", "calls", "codec", "notify", "providers", "ws"},
-	"agent/DIALECT": {"agent", "agent/flatjson", "agent/model", "agent/tools", "calls", "codec", "providers",
+	"agent/DIALECT": {"agent", "agent/DIALECT", "agent/flatjson", "agent/model", "agent/tools", "calls", "codec", "providers",
 		"providers/CARRIER"},
 	"agent/all": {"agent", "agent/DIALECT", "agent/link"},
 

@@ -29,6 +29,8 @@ type Dialect struct {
 	Attempt time.Duration
 	// Ready is how long they may take to be ready, where they always have to say so; 0: see Talk.
 	Ready time.Duration
+	// Prebuffer is audio to wait for before an utterance begins, of agents that pace themselves.
+	Prebuffer time.Duration
 	// Stays tells that they end no call by closing the connection in good order: it is lost then, too.
 	Stays bool
 	// Service tells that they are at a vendor's, whose address is known: see Addresser.

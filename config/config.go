@@ -292,6 +292,9 @@ func (a *Agent) complete() {
 			*f.v = Duration(f.def)
 		}
 	}
+	if d := a.dialect(); d != nil && a.Prebuffer == 0 {
+		a.Prebuffer = Duration(d.Prebuffer)
+	}
 	if a.Pool && a.Ready == 0 {
 		a.Ready = Duration(link.DefaultReady)
 	}

@@ -11,6 +11,7 @@ import (
 	"voicebridge/agent/gemini"
 	"voicebridge/agent/link"
 	"voicebridge/agent/openai"
+	"voicebridge/agent/pipecat"
 	"voicebridge/agent/twilio"
 	"voicebridge/agent/ultravox"
 	"voicebridge/agent/voicebridge"
@@ -20,6 +21,7 @@ import (
 var Dialects = []*agent.Dialect{
 	voicebridge.Dialect,
 	twilio.Dialect,
+	pipecat.Dialect,
 	openai.Dialect,
 	gemini.Dialect,
 	deepgram.Dialect,

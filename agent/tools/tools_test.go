@@ -120,9 +120,10 @@ func TestNew(t *testing.T) {
 
 // TestAsk: the user's webhook is asked, signed, and does not hold anything up.
 func TestAsk(t *testing.T) {
-	var got map[string]any
+	asked := make(chan map[string]any, 4)
 	hang := make(chan struct{})
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var got map[string]any
 		b, err := io.ReadAll(r.Body)
 		if err == nil {
 			err = notify.Verify(secret, r.Header.Get("Voicebridge-Signature"), time.Now(), b)
@@ -133,6 +134,7 @@ func TestAsk(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
+		asked <- got
 		switch got["tool_call_id"] {
 		case "late":
 			<-hang
@@ -151,6 +153,7 @@ func TestAsk(t *testing.T) {
 	answer, err := own.Ask(context.Background(), Call{"1", "find_order", json.RawMessage(`{"n":12}`)}, about)
 	want := map[string]any{"tool_call_id": "1", "name": "find_order", "arguments": map[string]any{"n": 12.0},
 		"call": map[string]any{"session_id": "cs_1", "carrier": "acme", "from": "+15550100"}}
+	got := <-asked
 	if err != nil || string(answer) != `{"state": "sent"}` || !reflect.DeepEqual(got, want) {
 		t.Errorf("%v is asked, %s, %v", got, answer, err)
 	}

@@ -93,7 +93,7 @@ func (t *talk) Decode(m providers.Message, do func(*agent.Command)) {
 // samples hands audio on. Agents that read it from WAV files are told, once, that headers are
 // none: they would be a click at full scale.
 func (t *talk) samples(b []byte, do func(*agent.Command)) {
-	if n := wavHeader(b); n > 0 {
+	if n := WAVHeader(b); n > 0 {
 		b = b[n:]
 		if !t.headed {
 			t.headed = true
@@ -107,8 +107,8 @@ func (t *talk) samples(b []byte, do func(*agent.Command)) {
 	do(&t.cmd)
 }
 
-// wavHeader is how long the header of a WAV file is that audio begins with; 0: there is none.
-func wavHeader(b []byte) int {
+// WAVHeader is how long the header of a WAV file is that audio begins with; 0: there is none.
+func WAVHeader(b []byte) int {
 	if len(b) < 12 || b[0] != 'R' || string(b[:4]) != "RIFF" || string(b[8:12]) != "WAVE" {
 		return 0
 	}
