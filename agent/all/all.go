@@ -11,6 +11,7 @@ import (
 	"voicebridge/agent/gemini"
 	"voicebridge/agent/link"
 	"voicebridge/agent/openai"
+	"voicebridge/agent/openailive"
 	"voicebridge/agent/pipecat"
 	"voicebridge/agent/twilio"
 	"voicebridge/agent/ultravox"
@@ -23,6 +24,7 @@ var Dialects = []*agent.Dialect{
 	twilio.Dialect,
 	pipecat.Dialect,
 	openai.Dialect,
+	openailive.Dialect,
 	gemini.Dialect,
 	deepgram.Dialect,
 	elevenlabs.Dialect,

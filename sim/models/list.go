@@ -20,18 +20,25 @@ type Kind struct {
 	Options map[string]any
 	// Greets tells that a greeting has to be configured, otherwise it always begins.
 	Greets bool
+	// Duplex tells that it speaks in real time, and falls silent by itself without telling so.
+	Duplex bool
 	New    func(*Script) Model
 }
 
 // List are those that there are.
 var List = []Kind{
-	{"openai", map[string]any{"key": Key, "model": "simulated", "transcription": "simulated"}, true,
+	{"openai", map[string]any{"key": Key, "model": "simulated", "transcription": "simulated"}, true, false,
 		func(s *Script) Model { return OpenAI{s} }},
-	{"gemini", map[string]any{"key": Key, "model": "simulated"}, true, func(s *Script) Model { return Gemini{s} }},
-	{"deepgram", map[string]any{"key": Key, "model": "simulated"}, true, func(s *Script) Model { return Deepgram{s} }},
-	{"elevenlabs", map[string]any{"key": Key, "agent_id": "simulated"}, false,
+	{"openai_live", map[string]any{"key": Key, "model": "simulated", "delegate": "simulated"}, true, true,
+		func(s *Script) Model { return OpenAILive{s} }},
+	{"gemini", map[string]any{"key": Key, "model": "simulated"}, true, false,
+		func(s *Script) Model { return Gemini{s} }},
+	{"deepgram", map[string]any{"key": Key, "model": "simulated"}, true, false,
+		func(s *Script) Model { return Deepgram{s} }},
+	{"elevenlabs", map[string]any{"key": Key, "agent_id": "simulated"}, false, false,
 		func(s *Script) Model { return ElevenLabs{s} }},
-	{"ultravox", map[string]any{"key": Key}, true, func(s *Script) Model { return Ultravox{s} }},
+	{"ultravox", map[string]any{"key": Key}, true, false,
+		func(s *Script) Model { return Ultravox{s} }},
 }
 
 // Key is what Options show.

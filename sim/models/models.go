@@ -173,8 +173,8 @@ func newVoice(pcm []int16, f codec.Format) *voice {
 }
 
 // piece returns the next one; none: there is no more.
-func (v *voice) piece() []byte {
-	n := min(len(v.rest), int(pieceTime*Rate/time.Second))
+func (v *voice) piece(length time.Duration) []byte {
+	n := min(len(v.rest), int(length*Rate/time.Second))
 	pcm := v.rest[:n]
 	v.rest = v.rest[n:]
 	if v.tc != nil {
@@ -206,6 +206,7 @@ type speaker struct {
 	calls    map[string]bool // tools without a result
 	broken   bool
 	serial   int
+	pace     time.Duration // how much it says while it hears 20 ms; 0: pieceTime
 }
 
 // hear takes the caller's audio, and goes on with what is being said.
@@ -240,7 +241,7 @@ func (s *speaker) piece() bool {
 	if s.voice == nil {
 		return false
 	}
-	b := s.voice.piece()
+	b := s.voice.piece(cmp.Or(s.pace, pieceTime))
 	if len(b) > 0 {
 		s.mouth.audio(b)
 	}

@@ -294,7 +294,7 @@ func (c *realtime) piece() bool {
 	if c.voice == nil {
 		return false
 	}
-	b := c.voice.piece()
+	b := c.voice.piece(pieceTime)
 	if len(b) > 0 {
 		c.said[c.item] += c.out.Duration(len(b))
 		c.send("response.output_audio.delta", c.part(map[string]any{
