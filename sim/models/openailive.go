@@ -171,7 +171,8 @@ func (c *liveSession) spoken() {
 }
 
 func (c *liveSession) failed(code string) {
-	c.send("error", map[string]any{"error": map[string]any{"type": "server_error", "code": code, "message": "It fails."}})
+	c.send("error", map[string]any{"error": map[string]any{"type": "server_error", "code": code,
+		"message": "It fails."}})
 }
 
 func (c *liveSession) call(id string, tool *Tool) {
