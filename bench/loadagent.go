@@ -26,6 +26,10 @@ const (
 
 // agent takes a bridge's connection to an agent.
 func (g *Generator) agent(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == modelPath {
+		g.model(w, r)
+		return
+	}
 	name, mirror := strings.CutPrefix(r.URL.Path, "/mirror/")
 	var protocols []string
 	if !mirror {

@@ -14,6 +14,7 @@ import (
 
 	"voicebridge/agent"
 	dialects "voicebridge/agent/all"
+	"voicebridge/agent/link"
 	"voicebridge/calls"
 	"voicebridge/providers"
 	"voicebridge/providers/all"
@@ -442,5 +443,69 @@ func TestLineBreaks(t *testing.T) {
 	cfg, err := Parse([]byte(strings.ReplaceAll(text, "\n", "\r\n")), env(nil))
 	if err != nil || cfg.Routes[0].Metadata["zip"] != "01234" {
 		t.Errorf("%+v, %v", cfg, err)
+	}
+}
+
+// TestModels: an agent at a vendor's needs no URL, has the tools that are left to it, and is dialled again; what is
+// wrong names the field.
+func TestModels(t *testing.T) {
+	const good = `public_url: https://b.example
+accounts: {main: {provider: twilio, account_sid: AC0123456789abcdef0123456789abcdef, auth_token: hush}}
+transfers: {destinations: {office: {to: "+15550100"}}}
+agents: {night: {url: wss://n.example/}}
+agent:
+  protocol: openai
+  options: {key: k, model: m, session: {reasoning: {effort: low}}}
+  tools:
+    off: [send_digits]
+    destinations: [office, "agent:night"]
+    own: [{name: find, description: Finds., parameters: {type: object}, url: https://t.example/}]
+  fallback: {agent: night}
+`
+	cfg, err := Parse([]byte(good), os.Getenv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	agents, err := cfg.agents()
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := agents[""]
+	if _, is := own.Dialer.(*link.Either); !is || own.Session.Reconnect.Times != redials ||
+		own.Session.AgentDial <= agents["night"].Session.AgentDial || agents["night"].Session.Reconnect.Times != 0 {
+		t.Errorf("%T, %+v", own.Dialer, own.Session)
+	}
+	set, err := cfg.tools(&cfg.Agent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, d := range set.List(true) {
+		names = append(names, d.Name)
+	}
+	if want := []string{"end_call", "transfer_call", "find"}; !slices.Equal(names, want) {
+		t.Errorf("the tools are %v", names)
+	}
+	for want, change := range map[string][2]string{
+		"agent.options.model":         {"model: m, ", ""},
+		"agent.options.session.tools": {"{reasoning: {effort: low}}", "{tools: []}"},
+		"agent.options.voices":        {"model: m, ", "model: m, voices: x, "},
+		"agent.tools.off":             {"[send_digits]", "[send_keys]"},
+		"agent.tools.destinations[0]": {"[office, ", "[desk, "},
+		"agent.tools.destinations[1]": {`"agent:night"`, `"agent:day"`},
+		"agent.tools.own[0].url":      {"https://t.example/", "http://t.example/"},
+		"agent.tools.own[0].name":     {"name: find", "name: end_call"},
+		"agent.fallback.agent":        {"{agent: night}", "{agent: day}"},
+		"agent.reconnect.times":       {"fallback:", "reconnect: {times: 99}\n  fallback:"},
+		"agents.night.tools":          {"{url: wss://n.example/}", "{url: wss://n.example/, tools: {off: [end_call]}}"},
+		"agent.input_rate":            {"fallback:", "input_rate: 8000\n  fallback:"},
+	} {
+		if !strings.Contains(good, change[0]) {
+			t.Fatalf("%q is not there", change[0])
+		}
+		_, err := Parse([]byte(strings.Replace(good, change[0], change[1], 1)), os.Getenv)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", want, err)
+		}
 	}
 }

@@ -87,7 +87,7 @@ func serveChild(loops int) func(context.Context, *run, string, int, *transferLoa
 		}
 		settings := map[string]any{
 			"listen": address, "admin": admin, "media": m,
-			"agent":  map[string]any{"url": b.agentURL(false)},
+			"agent":  b.agentBlock(),
 			"limits": map[string]any{"calls": calls + 100, "handshakes_per_second": 100000},
 			"log":    map[string]any{"level": "warn"},
 		}

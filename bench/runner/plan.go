@@ -87,7 +87,12 @@ func (c *Command) plan() (*plan, error) {
 	p.Settle = cmp.Or(p.Settle, config.Duration(2*time.Second))
 	p.Rounds = cmp.Or(p.Rounds, 3)
 	p.Arrivals = cmp.Or(p.Arrivals, 100)
-	return p, errors.Join(p.resolve()...)
+	errs := p.resolve()
+	if c.Protocol != "" && (len(p.agents) != 1 || p.agents[0].Of != bench.EchoAgent || p.Transfers > 0 || c.URL != "") {
+		errs = append(errs, errors.New("agent-protocol: its agents echo, with the bridge that bench starts itself, and "+
+			"transfer nothing"))
+	}
+	return p, errors.Join(errs...)
 }
 
 // planComplaint takes what is wrong with a field.

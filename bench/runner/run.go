@@ -27,6 +27,7 @@ type Command struct {
 	Carrier  string        `help:"Carrier of all calls (default ${carrier})." placeholder:"NAME"`
 	Rate     int           `help:"Sample rate of the carrier's audio, where it has a choice." placeholder:"HZ"`
 	Agent    string        `help:"What all agents do: ${behaviours} (default echo)." placeholder:"WHAT"`
+	Protocol string        `help:"Put the agents behind this protocol: ${enum}; they echo." name:"agent-protocol" enum:"openai," default:"" placeholder:"PROTOCOL"`
 	Idle     bool          `help:"The carriers send no audio: what calls cost while nothing happens."`
 	Duration time.Duration `help:"Of each measurement (default 10s)." placeholder:"DURATION"`
 	Rounds   int           `help:"How often each is measured (default 3)." placeholder:"N"`
@@ -151,6 +152,14 @@ func (b *run) contestants() []contestant {
 		}
 	}
 	return list
+}
+
+// agentBlock is the agent of a bridge's configuration.
+func (b *run) agentBlock() map[string]any {
+	if b.Protocol == "" {
+		return map[string]any{"url": b.agentURL(false)}
+	}
+	return map[string]any{"protocol": b.Protocol, "url": b.g.ModelURL(), "options": map[string]any{"key": "bench"}}
 }
 
 func (b *run) agentURL(mirror bool) string {
