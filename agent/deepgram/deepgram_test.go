@@ -2,8 +2,6 @@ package deepgram
 
 import (
 	"encoding/hex"
-	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -12,32 +10,20 @@ import (
 	"voicebridge/agent"
 	"voicebridge/agent/model"
 	"voicebridge/agent/model/modeltest"
-	"voicebridge/agent/tools"
 	"voicebridge/calls"
 	"voicebridge/codec"
 )
 
-var pcmu = codec.Format{Encoding: codec.PCMU, Rate: 8000}
-
 func newTest(t testing.TB, own options) agent.Protocol {
 	t.Helper()
-	s, err := tools.New(tools.Config{EndCall: true,
-		Destinations: map[string]calls.TransferRequest{"billing": {To: "name:billing"}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := newProtocol(agent.Options{Tools: s, Decode: func(c any) error { *c.(*options) = own; return nil }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
+	return modeltest.Protocol(t, Dialect, own)
 }
 
 func fixture(t testing.TB, name string) string { return modeltest.Fixture(t, name+".json") }
 
 func begun(t testing.TB) *modeltest.Peer {
 	t.Helper()
-	peer := modeltest.New(t, newTest(t, options{Options: model.Options{Model: "gpt-4o-mini"}}), pcmu, agent.Known{})
+	peer := modeltest.New(t, newTest(t, options{Options: model.Options{Model: "gpt-4o-mini"}}), modeltest.PCMU, agent.Known{})
 	peer.Read(fixture(t, "Welcome"))
 	peer.Read(fixture(t, "SettingsApplied"))
 	if !peer.Talk.Ready() {
@@ -79,7 +65,7 @@ func TestSettings(t *testing.T) {
 
 // TestCall: a call as the vendor's messages have it, one by one.
 func TestCall(t *testing.T) {
-	peer := modeltest.New(t, newTest(t, options{Options: model.Options{Model: "m", Greeting: "Hi."}}), pcmu, agent.Known{})
+	peer := modeltest.New(t, newTest(t, options{Options: model.Options{Model: "m", Greeting: "Hi."}}), modeltest.PCMU, agent.Known{})
 	peer.Read(fixture(t, "Welcome"))
 	if sent, _ := peer.Take(); len(sent) != 1 || sent[0]["type"] != "Settings" {
 		t.Fatalf("it is told %v", sent)
@@ -113,7 +99,7 @@ func TestCall(t *testing.T) {
 		t.Errorf("said is %+v", peer.Lines)
 	}
 	hears := peer.Binary[len(peer.Binary)-1]
-	if !slices.Equal(hears, pcmu.Encoding.AppendSilence(nil, 160)) {
+	if !slices.Equal(hears, modeltest.PCMU.Encoding.AppendSilence(nil, 160)) {
 		t.Errorf("it hears %x", hears)
 	}
 }
@@ -189,27 +175,4 @@ func TestWords(t *testing.T) {
 }
 
 // FuzzRead: whatever the agent says, the talk goes on.
-func FuzzRead(f *testing.F) {
-	dir, err := os.ReadDir("testdata/fixtures")
-	if err != nil {
-		f.Fatal(err)
-	}
-	for _, file := range dir {
-		f.Add(modeltest.Fixture(f, file.Name()), strings.HasSuffix(file.Name(), ".hex"))
-	}
-	f.Fuzz(func(t *testing.T, text string, binary bool) {
-		peer := begun(t)
-		for range 2 {
-			if binary {
-				peer.ReadBinary([]byte(text))
-			} else {
-				peer.Read(text)
-			}
-			peer.Event(agent.Event{Kind: agent.EventCleared})
-		}
-		peer.Event(agent.Event{Kind: agent.EventStop})
-		if len(peer.Sent) > 100 {
-			t.Error(fmt.Sprint("one message has it say ", len(peer.Sent)))
-		}
-	})
-}
+func FuzzRead(f *testing.F) { modeltest.Fuzz(f, begun) }

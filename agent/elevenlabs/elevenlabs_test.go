@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -15,32 +14,20 @@ import (
 	"voicebridge/agent"
 	"voicebridge/agent/model"
 	"voicebridge/agent/model/modeltest"
-	"voicebridge/agent/tools"
 	"voicebridge/calls"
 	"voicebridge/codec"
 )
-
-var pcmu = codec.Format{Encoding: codec.PCMU, Rate: 8000}
 
 func fixture(t testing.TB, name string) string { return modeltest.Fixture(t, name+".json") }
 
 func newTest(t testing.TB, own options) agent.Protocol {
 	t.Helper()
-	s, err := tools.New(tools.Config{EndCall: true,
-		Destinations: map[string]calls.TransferRequest{"billing": {To: "name:billing"}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := newProtocol(agent.Options{Tools: s, Decode: func(c any) error { *c.(*options) = own; return nil }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
+	return modeltest.Protocol(t, Dialect, own)
 }
 
 func begun(t testing.TB) *modeltest.Peer {
 	t.Helper()
-	peer := modeltest.New(t, newTest(t, options{AgentID: "a"}), pcmu, agent.Known{})
+	peer := modeltest.New(t, newTest(t, options{AgentID: "a"}), modeltest.PCMU, agent.Known{})
 	peer.Read(fixture(t, "conversation_initiation_metadata.ulaw"))
 	if !peer.Talk.Ready() {
 		t.Fatal("it is not ready")
@@ -53,7 +40,7 @@ func begun(t testing.TB) *modeltest.Peer {
 func TestInitiation(t *testing.T) {
 	own := options{AgentID: "a", Options: model.Options{Greeting: "Example Bakery, how can I help?", Language: "en",
 		Voice: "v0123456789", Session: map[string]any{"user_id": "+12025550123"}}}
-	peer := modeltest.New(t, newTest(t, own), pcmu, agent.Known{From: "+12025550123", To: "+12025550100"})
+	peer := modeltest.New(t, newTest(t, own), modeltest.PCMU, agent.Known{From: "+12025550123", To: "+12025550100"})
 	sent, _ := peer.Take()
 	var want map[string]any
 	if err := json.Unmarshal([]byte(fixture(t, "conversation_initiation_client_data")), &want); err != nil {
@@ -63,7 +50,7 @@ func TestInitiation(t *testing.T) {
 	if len(sent) != 1 || modeltest.JSON(t, sent[0]) != modeltest.JSON(t, want) {
 		t.Errorf("it is told\n%s\nwant\n%s", modeltest.JSON(t, sent), modeltest.JSON(t, want))
 	}
-	peer = modeltest.New(t, newTest(t, options{AgentID: "a"}), pcmu, agent.Known{})
+	peer = modeltest.New(t, newTest(t, options{AgentID: "a"}), modeltest.PCMU, agent.Known{})
 	if sent, _ := peer.Take(); sent[0]["conversation_config_override"] != nil {
 		t.Errorf("nothing is configured, and it is told %v", sent)
 	}
@@ -101,13 +88,13 @@ func TestLocate(t *testing.T) {
 
 // TestFormats: they are those of the agent.
 func TestFormats(t *testing.T) {
-	peer := modeltest.New(t, newTest(t, options{AgentID: "a"}), pcmu, agent.Known{})
+	peer := modeltest.New(t, newTest(t, options{AgentID: "a"}), modeltest.PCMU, agent.Known{})
 	peer.Read(fixture(t, "conversation_initiation_metadata.pcm"))
 	hears, speaks := peer.Talk.Formats()
 	if hears.Rate != 16000 || speaks.Rate != 24000 || hears.Encoding != codec.L16LE || !peer.Talk.Ready() {
 		t.Errorf("%v, %v", hears, speaks)
 	}
-	peer = modeltest.New(t, newTest(t, options{AgentID: "a"}), pcmu, agent.Known{})
+	peer = modeltest.New(t, newTest(t, options{AgentID: "a"}), modeltest.PCMU, agent.Known{})
 	peer.Read(strings.ReplaceAll(fixture(t, "conversation_initiation_metadata.pcm"), "pcm_24000", "pcm_44100"))
 	if _, commands := peer.Take(); peer.Talk.Ready() || len(commands) != 1 || !commands[0].Fatal ||
 		!strings.Contains(commands[0].Message, "pcm_44100") {
@@ -199,22 +186,4 @@ func TestTools(t *testing.T) {
 }
 
 // FuzzRead: whatever the agent says, the talk goes on.
-func FuzzRead(f *testing.F) {
-	dir, err := os.ReadDir("testdata/fixtures")
-	if err != nil {
-		f.Fatal(err)
-	}
-	for _, file := range dir {
-		f.Add(modeltest.Fixture(f, file.Name()))
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		for _, peer := range []*modeltest.Peer{begun(t),
-			modeltest.New(t, newTest(t, options{AgentID: "a"}), pcmu, agent.Known{})} {
-			for range 2 {
-				peer.Read(text)
-				peer.Event(agent.Event{Kind: agent.EventCleared})
-			}
-			peer.Event(agent.Event{Kind: agent.EventStop})
-		}
-	})
-}
+func FuzzRead(f *testing.F) { modeltest.Fuzz(f, begun) }

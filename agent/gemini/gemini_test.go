@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -13,32 +12,19 @@ import (
 	"voicebridge/agent"
 	"voicebridge/agent/model"
 	"voicebridge/agent/model/modeltest"
-	"voicebridge/agent/tools"
 	"voicebridge/calls"
-	"voicebridge/codec"
 )
-
-var pcmu = codec.Format{Encoding: codec.PCMU, Rate: 8000}
 
 func fixture(t testing.TB, name string) string { return modeltest.Fixture(t, name+".json") }
 
 func newTest(t testing.TB, own model.Options) agent.Protocol {
 	t.Helper()
-	s, err := tools.New(tools.Config{SendDigits: true,
-		Destinations: map[string]calls.TransferRequest{"billing": {To: "name:billing"}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := newProtocol(agent.Options{Tools: s, Decode: func(c any) error { *c.(*options) = options{own}; return nil }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
+	return modeltest.Protocol(t, Dialect, options{own})
 }
 
 func begun(t testing.TB) *modeltest.Peer {
 	t.Helper()
-	peer := modeltest.New(t, newTest(t, model.Options{Model: "gemini-3.8-live"}), pcmu, agent.Known{})
+	peer := modeltest.New(t, newTest(t, model.Options{Model: "gemini-3.8-live"}), modeltest.PCMU, agent.Known{})
 	peer.Read(fixture(t, "setupComplete"))
 	if !peer.Talk.Ready() {
 		t.Fatal("it is not ready")
@@ -75,7 +61,7 @@ func TestSetup(t *testing.T) {
 
 // TestCall: a call as the vendor's messages have it, one by one, in either kind of message.
 func TestCall(t *testing.T) {
-	peer := modeltest.New(t, newTest(t, model.Options{Model: "m", Greeting: "Greet the caller."}), pcmu, agent.Known{})
+	peer := modeltest.New(t, newTest(t, model.Options{Model: "m", Greeting: "Greet the caller."}), modeltest.PCMU, agent.Known{})
 	if sent, _ := peer.Take(); len(sent) != 1 || sent[0]["setup"] == nil {
 		t.Fatalf("it is told %v", sent)
 	}
@@ -183,20 +169,4 @@ func TestTools(t *testing.T) {
 }
 
 // FuzzRead: whatever the model says, the talk goes on.
-func FuzzRead(f *testing.F) {
-	dir, err := os.ReadDir("testdata/fixtures")
-	if err != nil {
-		f.Fatal(err)
-	}
-	for _, file := range dir {
-		f.Add(modeltest.Fixture(f, file.Name()))
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		peer := begun(t)
-		for range 2 {
-			peer.Read(text)
-			peer.Event(agent.Event{Kind: agent.EventCleared})
-		}
-		peer.Event(agent.Event{Kind: agent.EventStop})
-	})
-}
+func FuzzRead(f *testing.F) { modeltest.Fuzz(f, begun) }

@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -365,26 +364,8 @@ func sessionOf(text string) (o model.Options) {
 
 // FuzzRead: whatever the model says, the talk goes on.
 func FuzzRead(f *testing.F) {
-	dir, err := os.ReadDir("testdata/fixtures")
-	if err != nil {
-		f.Fatal(err)
-	}
-	for _, file := range dir {
-		f.Add(modeltest.Fixture(f, file.Name()), false)
-	}
-	f.Add(`{"type":"response.output_audio.delta","delta":"=","response_id":3}`, true)
-	f.Fuzz(func(t *testing.T, text string, held bool) {
-		peer := begun(t, options{}, tools.Config{EndCall: true, SendDigits: true})
-		for range 2 {
-			peer.Read(text)
-			peer.Event(agent.Event{Kind: agent.EventCleared})
-		}
-		for i, cmd := range peer.Commands {
-			if cmd.Kind == agent.CommandAudio && len(cmd.Audio) == 0 {
-				t.Errorf("command %d has no audio", i)
-			}
-		}
-		peer.Event(agent.Event{Kind: agent.EventStop})
+	modeltest.Fuzz(f, func(t testing.TB) *modeltest.Peer {
+		return begun(t, options{}, tools.Config{EndCall: true, SendDigits: true})
 	})
 }
 

@@ -2,7 +2,6 @@ package openailive
 
 import (
 	"encoding/json"
-	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -12,32 +11,19 @@ import (
 	"voicebridge/agent"
 	"voicebridge/agent/model"
 	"voicebridge/agent/model/modeltest"
-	"voicebridge/agent/tools"
 	"voicebridge/calls"
-	"voicebridge/codec"
 )
-
-var pcmu = codec.Format{Encoding: codec.PCMU, Rate: 8000}
 
 func fixture(t testing.TB, name string) string { return modeltest.Fixture(t, name+".json") }
 
 func newTest(t testing.TB, own options) agent.Protocol {
 	t.Helper()
-	s, err := tools.New(tools.Config{EndCall: true,
-		Destinations: map[string]calls.TransferRequest{"billing": {To: "name:billing"}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := newProtocol(agent.Options{Tools: s, Decode: func(c any) error { *c.(*options) = own; return nil }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
+	return modeltest.Protocol(t, Dialect, own)
 }
 
 func begun(t testing.TB) *modeltest.Peer {
 	t.Helper()
-	peer := modeltest.New(t, newTest(t, options{model.Options{Model: "gpt-live-1"}, "gpt-5.5"}), pcmu, agent.Known{})
+	peer := modeltest.New(t, newTest(t, options{model.Options{Model: "gpt-live-1"}, "gpt-5.5"}), modeltest.PCMU, agent.Known{})
 	peer.Read(fixture(t, "session.started"))
 	if !peer.Talk.Ready() {
 		t.Fatal("it is not ready")
@@ -50,7 +36,7 @@ func begun(t testing.TB) *modeltest.Peer {
 func TestStart(t *testing.T) {
 	own := options{model.Options{Model: "gpt-live-1", Voice: "marin",
 		Instructions: "You answer the phone for Example Bakery. Be brief."}, "gpt-5.5"}
-	peer := modeltest.New(t, newTest(t, own), pcmu, agent.Known{})
+	peer := modeltest.New(t, newTest(t, own), modeltest.PCMU, agent.Known{})
 	sent, _ := peer.Take()
 	var want map[string]any
 	if err := json.Unmarshal([]byte(fixture(t, "session.start.responses")), &want); err != nil {
@@ -74,7 +60,7 @@ func TestStart(t *testing.T) {
 		}
 		return all
 	}
-	if !slices.Equal(names(got), names(is)[:2]) {
+	if !slices.Equal(names(got), names(is)) {
 		t.Errorf("the tools are %v, want those of %v", names(got), names(is))
 	}
 	if _, err := newProtocol(agent.Options{Tools: newTest(t, own).(*protocol).all.Tools,
@@ -86,7 +72,7 @@ func TestStart(t *testing.T) {
 
 // TestCall: a call as the vendor's messages have it, one by one.
 func TestCall(t *testing.T) {
-	peer := modeltest.New(t, newTest(t, options{model.Options{Model: "m", Greeting: "Greet the caller."}, "m"}), pcmu,
+	peer := modeltest.New(t, newTest(t, options{model.Options{Model: "m", Greeting: "Greet the caller."}, "m"}), modeltest.PCMU,
 		agent.Known{})
 	peer.Take()
 	peer.Read(fixture(t, "session.started"))
@@ -137,7 +123,7 @@ func TestCall(t *testing.T) {
 
 // TestErrors: one while the session begins is the end.
 func TestErrors(t *testing.T) {
-	peer := modeltest.New(t, newTest(t, options{model.Options{Model: "m"}, "m"}), pcmu, agent.Known{})
+	peer := modeltest.New(t, newTest(t, options{model.Options{Model: "m"}, "m"}), modeltest.PCMU, agent.Known{})
 	peer.Read(fixture(t, "error.unknown_parameter"))
 	if _, commands := peer.Take(); len(commands) != 1 || !commands[0].Fatal {
 		t.Errorf("it does %v", commands)
@@ -150,20 +136,4 @@ func TestErrors(t *testing.T) {
 }
 
 // FuzzRead: whatever the model says, the talk goes on.
-func FuzzRead(f *testing.F) {
-	dir, err := os.ReadDir("testdata/fixtures")
-	if err != nil {
-		f.Fatal(err)
-	}
-	for _, file := range dir {
-		f.Add(modeltest.Fixture(f, file.Name()))
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		peer := begun(t)
-		for range 2 {
-			peer.Read(text)
-			peer.Event(agent.Event{Kind: agent.EventCleared})
-		}
-		peer.Event(agent.Event{Kind: agent.EventStop})
-	})
-}
+func FuzzRead(f *testing.F) { modeltest.Fuzz(f, begun) }

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -16,33 +15,20 @@ import (
 	"voicebridge/agent"
 	"voicebridge/agent/model"
 	"voicebridge/agent/model/modeltest"
-	"voicebridge/agent/tools"
 	"voicebridge/calls"
-	"voicebridge/codec"
 	"voicebridge/providers"
 )
-
-var pcmu = codec.Format{Encoding: codec.PCMU, Rate: 8000}
 
 func fixture(t testing.TB, name string) string { return modeltest.Fixture(t, name+".json") }
 
 func newTest(t testing.TB, own options) agent.Protocol {
 	t.Helper()
-	s, err := tools.New(tools.Config{EndCall: true, SendDigits: true,
-		Destinations: map[string]calls.TransferRequest{"billing": {To: "name:billing"}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := newProtocol(agent.Options{Tools: s, Decode: func(c any) error { *c.(*options) = own; return nil }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
+	return modeltest.Protocol(t, Dialect, own)
 }
 
 func begun(t testing.TB) *modeltest.Peer {
 	t.Helper()
-	peer := modeltest.New(t, newTest(t, options{}), pcmu, agent.Known{})
+	peer := modeltest.New(t, newTest(t, options{}), modeltest.PCMU, agent.Known{})
 	peer.Read(fixture(t, "call_started"))
 	if !peer.Talk.Ready() {
 		t.Fatal("it is not ready")
@@ -73,7 +59,7 @@ func TestLocate(t *testing.T) {
 	own := options{Options: model.Options{Key: "sk-1", Instructions: "You answer the phone for Example Bakery. Be brief.",
 		Model: "ultravox-v0.7", Voice: "Mark", Greeting: "Example Bakery, how can I help?",
 		Session: map[string]any{"maxDuration": "1800s", "joinTimeout": "30s", "recordingEnabled": false}}}
-	call := &agent.Call{Transfers: []string{"conference"}, Start: &providers.Start{In: pcmu, Out: pcmu}}
+	call := &agent.Call{Transfers: []string{"conference"}, Start: &providers.Start{In: modeltest.PCMU, Out: modeltest.PCMU}}
 	at, err := newTest(t, own).(*protocol).Locate(t.Context(), u, call)
 	if err != nil || !strings.HasPrefix(at, "wss://voice.ultravox.ai/calls/") {
 		t.Errorf("%s, %v", at, err)
@@ -182,24 +168,4 @@ func TestTools(t *testing.T) {
 }
 
 // FuzzRead: whatever the agent says, the talk goes on.
-func FuzzRead(f *testing.F) {
-	dir, err := os.ReadDir("testdata/fixtures")
-	if err != nil {
-		f.Fatal(err)
-	}
-	for _, file := range dir {
-		f.Add(modeltest.Fixture(f, file.Name()), strings.HasSuffix(file.Name(), ".hex"))
-	}
-	f.Fuzz(func(t *testing.T, text string, binary bool) {
-		peer := begun(t)
-		for range 2 {
-			if binary {
-				peer.ReadBinary([]byte(text))
-			} else {
-				peer.Read(text)
-			}
-			peer.Event(agent.Event{Kind: agent.EventCleared})
-		}
-		peer.Event(agent.Event{Kind: agent.EventStop})
-	})
-}
+func FuzzRead(f *testing.F) { modeltest.Fuzz(f, begun) }

@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"voicebridge/codec"
-	"voicebridge/ws"
 )
 
 // Deepgram is an agent behind Deepgram's Voice Agent API. It implements http.Handler.
@@ -16,7 +15,6 @@ type Deepgram struct{ *Script }
 // converse is one of its connections.
 type converse struct {
 	speaker
-	conn    *ws.Conn
 	applied bool
 }
 
@@ -31,9 +29,9 @@ func (d Deepgram) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		d.complain("%v", err)
 		return
 	}
-	c := &converse{speaker: speaker{Script: d.Script}, conn: conn}
+	c := &converse{speaker: speaker{Script: d.Script, conn: conn}}
 	c.mouth = c
-	c.send("Welcome", map[string]any{"request_id": "b5a2f6f0-1c1e-4f5b-9d27-3f6c1b9e7d21"})
+	c.say("Welcome", map[string]any{"request_id": "b5a2f6f0-1c1e-4f5b-9d27-3f6c1b9e7d21"})
 	part(d.Script, conn, c.serve())
 }
 
@@ -75,7 +73,7 @@ func (c *converse) client(kind string, m map[string]any) bool {
 			return false
 		}
 		c.applied = true
-		c.send("SettingsApplied", map[string]any{})
+		c.say("SettingsApplied", map[string]any{})
 		is, _ := m["agent"].(map[string]any)
 		if is["greeting"] != nil {
 			c.begin()
@@ -98,19 +96,9 @@ func (c *converse) client(kind string, m map[string]any) bool {
 	return true
 }
 
-func (c *converse) send(kind string, fields map[string]any) {
-	fields["type"] = kind
-	c.note(Sent, fields)
-	if b, err := json.Marshal(fields); err != nil {
-		c.complain("%v", err)
-	} else {
-		_ = c.conn.Write(false, b) // a failure shows in Read
-	}
-}
-
 func (c *converse) fail(code, description string) {
 	c.complain("%s: %s", code, description)
-	c.send("Error", map[string]any{"code": code, "description": description})
+	c.say("Error", map[string]any{"code": code, "description": description})
 }
 
 // encodings are those of the formats that are used here.
@@ -155,25 +143,25 @@ func (c *converse) settings(m map[string]any) error {
 	return nil
 }
 
-func (c *converse) began() { c.send("UserStartedSpeaking", map[string]any{}) }
+func (c *converse) began() { c.say("UserStartedSpeaking", map[string]any{}) }
 func (c *converse) late()  {}
 
 func (c *converse) paused(turn int) {
-	c.send("ConversationText", map[string]any{"role": "user", "content": words(turn)})
+	c.say("ConversationText", map[string]any{"role": "user", "content": words(turn)})
 }
 
 func (c *converse) answering(a *Answer) {
-	c.send("ConversationText", map[string]any{"role": "assistant", "content": a.Text})
+	c.say("ConversationText", map[string]any{"role": "assistant", "content": a.Text})
 }
 
 func (c *converse) audio(b []byte) { _ = c.conn.Write(true, b) }
-func (c *converse) spoken()        { c.send("AgentAudioDone", map[string]any{}) }
+func (c *converse) spoken()        { c.say("AgentAudioDone", map[string]any{}) }
 
 func (c *converse) failed(code string) {
-	c.send("Error", map[string]any{"code": code, "description": "It fails."})
+	c.say("Error", map[string]any{"code": code, "description": "It fails."})
 }
 
 func (c *converse) call(id string, tool *Tool) {
-	c.send("FunctionCallRequest", map[string]any{"functions": []any{map[string]any{"id": id, "name": tool.Name,
+	c.say("FunctionCallRequest", map[string]any{"functions": []any{map[string]any{"id": id, "name": tool.Name,
 		"arguments": tool.Arguments, "client_side": true}}})
 }

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"voicebridge/codec"
-	"voicebridge/ws"
 )
 
 // ElevenLabs is an agent at ElevenLabs, with the API that signs URLs. It implements http.Handler.
@@ -23,7 +22,6 @@ const signature = "cvtkn_1"
 // convai is one of its connections.
 type convai struct {
 	speaker
-	conn  *ws.Conn
 	event int // of the audio
 	begun bool
 }
@@ -51,7 +49,7 @@ func (e ElevenLabs) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	f := codec.Format{Encoding: codec.PCMU, Rate: 8000}
-	c := &convai{speaker: speaker{Script: e.Script, in: f, out: f}, conn: conn}
+	c := &convai{speaker: speaker{Script: e.Script, conn: conn, in: f, out: f}}
 	c.mouth = c
 	part(e.Script, conn, c.serve())
 }
@@ -87,10 +85,10 @@ func (c *convai) client(kind string, m map[string]any) error {
 	switch kind {
 	case "conversation_initiation_client_data":
 		c.begun = true
-		c.send(kind[:len("conversation_initiation")]+"_metadata", map[string]any{
+		c.say(kind[:len("conversation_initiation")]+"_metadata", map[string]any{
 			"conversation_initiation_metadata_event": map[string]any{"conversation_id": "conv_1",
 				"agent_output_audio_format": elevenFormat, "user_input_audio_format": elevenFormat}})
-		c.send("ping", map[string]any{"ping_event": map[string]any{"event_id": 7, "ping_ms": nil}})
+		c.say("ping", map[string]any{"ping_event": map[string]any{"event_id": 7, "ping_ms": nil}})
 		c.begin() // the agent's first message
 	case "": // the only one without a type
 		text, _ := m["user_audio_chunk"].(string)
@@ -124,46 +122,36 @@ func (c *convai) client(kind string, m map[string]any) error {
 	return nil
 }
 
-func (c *convai) send(kind string, fields map[string]any) {
-	fields["type"] = kind
-	c.note(Sent, fields)
-	if b, err := json.Marshal(fields); err != nil {
-		c.complain("%v", err)
-	} else {
-		_ = c.conn.Write(false, b) // a failure shows in Read
-	}
-}
-
 func (c *convai) began() {
-	c.send("interruption", map[string]any{"interruption_event": map[string]any{"event_id": c.event + 1}})
+	c.say("interruption", map[string]any{"interruption_event": map[string]any{"event_id": c.event + 1}})
 }
 
 func (c *convai) late() {}
 
 func (c *convai) paused(turn int) {
-	c.send("user_transcript", map[string]any{"user_transcription_event": map[string]any{"user_transcript": words(turn),
+	c.say("user_transcript", map[string]any{"user_transcription_event": map[string]any{"user_transcript": words(turn),
 		"event_id": c.event}})
 	c.event += 2 // later than what was interrupted
 }
 
 func (c *convai) answering(a *Answer) {
-	c.send("agent_response", map[string]any{"agent_response_event": map[string]any{"agent_response": a.Text,
+	c.say("agent_response", map[string]any{"agent_response_event": map[string]any{"agent_response": a.Text,
 		"event_id": c.event}})
 }
 
 func (c *convai) audio(b []byte) {
 	c.event++
-	c.send("audio", map[string]any{"audio_event": map[string]any{"audio_base_64": b, "event_id": c.event}})
+	c.say("audio", map[string]any{"audio_event": map[string]any{"audio_base_64": b, "event_id": c.event}})
 }
 
 func (c *convai) spoken() {}
 
 func (c *convai) failed(code string) {
-	c.send("error", map[string]any{"error_event": map[string]any{"code": 1011, "error_type": code,
+	c.say("error", map[string]any{"error_event": map[string]any{"code": 1011, "error_type": code,
 		"message": "It fails."}})
 }
 
 func (c *convai) call(id string, tool *Tool) {
-	c.send("client_tool_call", map[string]any{"client_tool_call": map[string]any{"tool_name": tool.Name,
+	c.say("client_tool_call", map[string]any{"client_tool_call": map[string]any{"tool_name": tool.Name,
 		"tool_call_id": id, "parameters": json.RawMessage(tool.Arguments), "event_id": c.event}})
 }

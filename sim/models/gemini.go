@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"voicebridge/codec"
-	"voicebridge/ws"
 )
 
 // Gemini is a model behind Google's Live API. It implements http.Handler.
@@ -17,7 +16,6 @@ type Gemini struct{ *Script }
 // live is one of its connections.
 type live struct {
 	speaker
-	conn  *ws.Conn
 	setup map[string]any
 }
 
@@ -37,7 +35,7 @@ func (g Gemini) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.complain("%v", err)
 		return
 	}
-	c := &live{speaker: speaker{Script: g.Script, in: geminiHears, out: geminiSpeaks}, conn: conn}
+	c := &live{speaker: speaker{Script: g.Script, conn: conn, in: geminiHears, out: geminiSpeaks}}
 	c.mouth = c
 	part(g.Script, conn, c.serve())
 }
@@ -115,22 +113,13 @@ func (c *live) begins(m map[string]any) error {
 		}
 	}
 	c.setup = m
-	c.send(map[string]any{"setupComplete": map[string]any{"sessionId": "gs-1"}})
-	c.send(map[string]any{"sessionResumptionUpdate": map[string]any{"newHandle": "h-1", "resumable": true}})
+	c.send(true, map[string]any{"setupComplete": map[string]any{"sessionId": "gs-1"}})
+	c.send(true, map[string]any{"sessionResumptionUpdate": map[string]any{"newHandle": "h-1", "resumable": true}})
 	return nil
 }
 
-// send says something: in a binary message, as the real one does.
-func (c *live) send(m map[string]any) {
-	c.note(Sent, m)
-	if b, err := json.Marshal(m); err != nil {
-		c.complain("%v", err)
-	} else {
-		_ = c.conn.Write(true, b) // a failure shows in Read
-	}
-}
-
-func (c *live) content(fields map[string]any) { c.send(map[string]any{"serverContent": fields}) }
+// content says something of a turn, in a binary message, as the real one does.
+func (c *live) content(fields map[string]any) { c.send(true, map[string]any{"serverContent": fields}) }
 
 func (c *live) input(m map[string]any) error {
 	if len(m) != 1 {
@@ -147,7 +136,7 @@ func (c *live) input(m map[string]any) error {
 		return fmt.Errorf("realtimeInput: %.100s", fmt.Sprint(m))
 	}
 	if before := c.Script.heard; c.GoAway > 0 && before < c.GoAway && before+geminiHears.Duration(len(b)) >= c.GoAway {
-		c.send(map[string]any{"goAway": map[string]any{"timeLeft": "9.5s"}})
+		c.send(true, map[string]any{"goAway": map[string]any{"timeLeft": "9.5s"}})
 	}
 	c.hear(b)
 	return nil
@@ -174,7 +163,7 @@ func (c *live) audio(b []byte) {
 
 func (c *live) spoken() {
 	c.content(map[string]any{"generationComplete": true})
-	c.send(map[string]any{"serverContent": map[string]any{"turnComplete": true},
+	c.send(true, map[string]any{"serverContent": map[string]any{"turnComplete": true},
 		"usageMetadata": map[string]any{"promptTokenCount": 20, "responseTokenCount": 10, "totalTokenCount": 30}})
 }
 
@@ -183,7 +172,7 @@ func (c *live) failed(code string) {
 }
 
 func (c *live) call(id string, tool *Tool) {
-	c.send(map[string]any{"toolCall": map[string]any{"functionCalls": []any{map[string]any{"id": id, "name": tool.Name,
+	c.send(true, map[string]any{"toolCall": map[string]any{"functionCalls": []any{map[string]any{"id": id, "name": tool.Name,
 		"args": json.RawMessage(tool.Arguments)}}}})
 }
 

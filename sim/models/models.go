@@ -5,6 +5,7 @@ package models
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -198,6 +199,7 @@ type mouth interface {
 // speaker is a model that speaks when the caller pauses, and is interrupted when the caller speaks.
 type speaker struct {
 	*Script
+	conn     *ws.Conn
 	mouth    mouth
 	in, out  codec.Format
 	detector detector
@@ -207,6 +209,22 @@ type speaker struct {
 	broken   bool
 	serial   int
 	pace     time.Duration // how much it says while it hears 20 ms; 0: pieceTime
+}
+
+// send says something in JSON.
+func (s *speaker) send(binary bool, m map[string]any) {
+	s.note(Sent, m)
+	if b, err := json.Marshal(m); err != nil {
+		s.complain("%v", err)
+	} else {
+		_ = s.conn.Write(binary, b) // a failure shows in Read
+	}
+}
+
+// say says something of a type.
+func (s *speaker) say(kind string, fields map[string]any) {
+	fields["type"] = kind
+	s.send(false, fields)
 }
 
 // hear takes the caller's audio, and goes on with what is being said.

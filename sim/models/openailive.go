@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"voicebridge/codec"
-	"voicebridge/ws"
 )
 
 // OpenAILive is a model behind OpenAI's Live API. It implements http.Handler. It speaks in real time, and falls
@@ -18,7 +17,6 @@ type OpenAILive struct{ *Script }
 // liveSession is one of its connections.
 type liveSession struct {
 	speaker
-	conn    *ws.Conn
 	started bool
 }
 
@@ -36,7 +34,7 @@ func (o OpenAILive) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		o.complain("%v", err)
 		return
 	}
-	c := &liveSession{speaker: speaker{Script: o.Script, pace: codec.FrameTime}, conn: conn}
+	c := &liveSession{speaker: speaker{Script: o.Script, conn: conn, pace: codec.FrameTime}}
 	c.mouth = c
 	part(o.Script, conn, c.serve())
 }
@@ -60,14 +58,14 @@ func (c *liveSession) serve() error {
 		}
 		if err := c.client(kind, m); err != nil {
 			c.complain("%v", err)
-			c.send("error", map[string]any{"error": map[string]any{"type": "invalid_request_error",
+			c.say("error", map[string]any{"error": map[string]any{"type": "invalid_request_error",
 				"code": "invalid_value", "message": err.Error(), "param": nil}})
 		}
 		if c.broken {
 			return errBroken
 		}
 		if kind == "session.close" {
-			c.send("session.closed", map[string]any{"reason": "close_requested",
+			c.say("session.closed", map[string]any{"reason": "close_requested",
 				"usage": map[string]any{"seconds": 20}})
 			return nil
 		}
@@ -136,47 +134,36 @@ func (c *liveSession) start(m map[string]any) error {
 	}
 	c.started = true
 	s["id"] = "live_1"
-	c.send("session.started", map[string]any{"session": s})
+	c.say("session.started", map[string]any{"session": s})
 	return nil
-}
-
-func (c *liveSession) send(kind string, fields map[string]any) {
-	c.serial++
-	fields["type"], fields["event_id"] = kind, fmt.Sprintf("event_%d", c.serial)
-	c.note(Sent, fields)
-	if b, err := json.Marshal(fields); err != nil {
-		c.complain("%v", err)
-	} else {
-		_ = c.conn.Write(false, b) // a failure shows in Read
-	}
 }
 
 func (c *liveSession) began() { c.voice = nil }
 func (c *liveSession) late()  {}
 
 func (c *liveSession) paused(turn int) {
-	c.send("session.input_transcript.delta", map[string]any{"delta": words(turn), "start_ms": 1, "end_ms": 2})
+	c.say("session.input_transcript.delta", map[string]any{"delta": words(turn), "start_ms": 1, "end_ms": 2})
 }
 
 func (c *liveSession) answering(a *Answer) {
-	c.send("session.output_transcript.delta", map[string]any{"delta": a.Text, "start_ms": 1, "end_ms": 2})
+	c.say("session.output_transcript.delta", map[string]any{"delta": a.Text, "start_ms": 1, "end_ms": 2})
 }
 
 func (c *liveSession) audio(b []byte) {
-	c.send("session.output_audio.delta", map[string]any{"delta": b})
+	c.say("session.output_audio.delta", map[string]any{"delta": b})
 }
 
 func (c *liveSession) spoken() {
-	c.send("session.usage.updated", map[string]any{"usage": map[string]any{"seconds": 15}})
+	c.say("session.usage.updated", map[string]any{"usage": map[string]any{"seconds": 15}})
 }
 
 func (c *liveSession) failed(code string) {
-	c.send("error", map[string]any{"error": map[string]any{"type": "server_error", "code": code,
+	c.say("error", map[string]any{"error": map[string]any{"type": "server_error", "code": code,
 		"message": "It fails."}})
 }
 
 func (c *liveSession) call(id string, tool *Tool) {
-	c.send("response.event", map[string]any{"delegation_id": "del_1", "event": map[string]any{
+	c.say("response.event", map[string]any{"delegation_id": "del_1", "event": map[string]any{
 		"type": "response.output_item.done", "output_index": 0, "item": map[string]any{"type": "function_call",
 			"id": "fc_1", "call_id": id, "name": tool.Name, "arguments": tool.Arguments, "status": "completed"}}})
 }

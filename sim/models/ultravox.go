@@ -17,7 +17,6 @@ type Ultravox struct{ *Script }
 // joined is one of its connections.
 type joined struct {
 	speaker
-	conn    *ws.Conn
 	ordinal int
 }
 
@@ -37,10 +36,10 @@ func (u Ultravox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		u.complain("%v", err)
 		return
 	}
-	c := &joined{speaker: speaker{Script: u.Script, in: codec.Format{Encoding: codec.L16LE, Rate: in},
-		out: codec.Format{Encoding: codec.L16LE, Rate: out}}, conn: conn}
+	c := &joined{speaker: speaker{Script: u.Script, conn: conn, in: codec.Format{Encoding: codec.L16LE, Rate: in},
+		out: codec.Format{Encoding: codec.L16LE, Rate: out}}}
 	c.mouth = c
-	c.send("call_started", map[string]any{"callId": "1"})
+	c.say("call_started", map[string]any{"callId": "1"})
 	if r.URL.Query().Get("first") == "agent" {
 		c.begin()
 	}
@@ -132,24 +131,14 @@ func (c *joined) client(kind string, m map[string]any) error {
 	return nil
 }
 
-func (c *joined) send(kind string, fields map[string]any) {
-	fields["type"] = kind
-	c.note(Sent, fields)
-	if b, err := json.Marshal(fields); err != nil {
-		c.complain("%v", err)
-	} else {
-		_ = c.conn.Write(false, b) // a failure shows in Read
-	}
-}
-
-func (c *joined) state(is string) { c.send("state", map[string]any{"state": is}) }
+func (c *joined) state(is string) { c.say("state", map[string]any{"state": is}) }
 
 func (c *joined) transcript(role string, text, delta any) {
-	c.send("transcript", map[string]any{"role": role, "medium": "voice", "text": text, "delta": delta,
+	c.say("transcript", map[string]any{"role": role, "medium": "voice", "text": text, "delta": delta,
 		"final": delta == nil, "ordinal": c.ordinal})
 }
 
-func (c *joined) began() { c.send("playback_clear_buffer", map[string]any{}) }
+func (c *joined) began() { c.say("playback_clear_buffer", map[string]any{}) }
 func (c *joined) late()  { c.state("listening") }
 
 func (c *joined) paused(turn int) {
@@ -174,6 +163,6 @@ func (c *joined) spoken() {
 func (c *joined) failed(string) { c.conn.Close(ws.CloseInternal, "") }
 
 func (c *joined) call(id string, tool *Tool) {
-	c.send("client_tool_invocation", map[string]any{"toolName": tool.Name, "invocationId": id,
+	c.say("client_tool_invocation", map[string]any{"toolName": tool.Name, "invocationId": id,
 		"parameters": json.RawMessage(tool.Arguments)})
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"voicebridge/agent"
+	"voicebridge/agent/tools"
 	"voicebridge/calls"
 	"voicebridge/codec"
 	"voicebridge/providers"
@@ -156,4 +157,59 @@ func JSON(t testing.TB, v any) string {
 		t.Fatal(err)
 	}
 	return string(b)
+}
+
+// PCMU is what most carriers have.
+var PCMU = codec.Format{Encoding: codec.PCMU, Rate: 8000}
+
+// Tools are those that the tests use: the bridge's own, with billing as the only destination.
+func Tools(t testing.TB) *tools.Set {
+	t.Helper()
+	s, err := tools.New(tools.Config{EndCall: true, SendDigits: true,
+		Destinations: map[string]calls.TransferRequest{"billing": {To: "name:billing"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// Protocol makes that of a dialect, with its own options.
+func Protocol[T any](t testing.TB, d *agent.Dialect, own T) agent.Protocol {
+	t.Helper()
+	p, err := d.New(agent.Options{Tools: Tools(t), Decode: func(c any) error { *c.(*T) = own; return nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// Fuzz gives a talk whatever there is, beginning with the fixtures: it must go on.
+func Fuzz(f *testing.F, begun func(testing.TB) *Peer) {
+	dir, err := os.ReadDir(filepath.Join("testdata", "fixtures"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, file := range dir {
+		f.Add(Fixture(f, file.Name()), strings.HasSuffix(file.Name(), ".hex"))
+	}
+	f.Fuzz(func(t *testing.T, text string, binary bool) {
+		peer := begun(t)
+		for range 2 {
+			if binary {
+				peer.ReadBinary([]byte(text))
+			} else {
+				peer.Read(text)
+			}
+			peer.Event(agent.Event{Kind: agent.EventCleared})
+		}
+		for i, cmd := range peer.Commands {
+			if cmd.Kind == agent.CommandAudio && len(cmd.Audio) == 0 {
+				t.Errorf("command %d has no audio", i)
+			}
+		}
+		peer.Event(agent.Event{Kind: agent.EventStop})
+		if len(peer.Sent) > 100 {
+			t.Errorf("one message has it say %d", len(peer.Sent))
+		}
+	})
 }
