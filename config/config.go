@@ -276,11 +276,15 @@ func Development(agentURL, listen, admin string) (*Config, error) {
 
 // complete puts the defaults where nothing is set.
 func (a *Agent) complete() {
+	queue := session.Defaults.AgentQueue
+	if a.service() {
+		queue = modelQueue
+	}
 	for _, f := range []struct {
 		v   *Duration
 		def time.Duration
 	}{
-		{&a.Queue, session.Defaults.AgentQueue},
+		{&a.Queue, queue},
 		{&a.Attempt, a.attempt()},
 		{&a.Write, link.DefaultWrite},
 		{&a.Ping, link.DefaultPing},
@@ -317,6 +321,8 @@ func (a *Agent) attempt() time.Duration {
 }
 
 const (
+	// modelQueue is how much of a model's audio waits: it says a long answer at once, and does not wait.
+	modelQueue  = 5 * time.Minute
 	redialPause = 500 * time.Millisecond
 	// redials is how often a model is dialled again: it has the talk so far from the bridge. Other agents
 	// must know what to do, and be told to.
