@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"voicebridge/bench/process"
 	"voicebridge/bench/yardstick"
 	"voicebridge/providers"
 	"voicebridge/providers/twilio"
@@ -200,7 +201,7 @@ func TestBridgeFails(t *testing.T) {
 // TestDescriptors: more calls than descriptors is said before anything begins.
 func TestDescriptors(t *testing.T) {
 	err := CheckDescriptors(1 << 29)
-	if _, _, e := processDescriptors(1); errors.Is(e, errors.ErrUnsupported) {
+	if _, _, e := process.Descriptors(1); errors.Is(e, errors.ErrUnsupported) {
 		t.Skip(e)
 	}
 	if err == nil || !strings.Contains(err.Error(), "may open") || !strings.Contains(err.Error(), "ulimit -n") {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
+	"voicebridge/bench/process"
 	"voicebridge/providers"
 )
 
@@ -111,7 +112,7 @@ var ErrBridge = errors.New("the bridge")
 
 // CheckDescriptors reports whether so many calls fit into what this process may open.
 func CheckDescriptors(calls int) error {
-	_, limit, err := processDescriptors(os.Getpid())
+	_, limit, err := process.Descriptors(os.Getpid())
 	if err != nil { // not on this system
 		return nil
 	}
@@ -142,14 +143,14 @@ func (g *Generator) Measure(ctx context.Context, target *Target, l *Load) (*Meas
 	if err == nil {
 		g.books.reset(g.now())
 		from := look(target)
-		own, _ := processTime(os.Getpid()) // without it there are no shares
+		own, _ := process.Time(os.Getpid()) // without it there are no shares
 		begun := time.Now()
 		err = fleet.hold(l.Duration, func(part float64) { progress("measuring", part) })
 		m.Seconds = time.Since(begun).Seconds()
 		fleet.waiting(g.now())
 		g.books.fill(m) // before it is asked for its metrics, which may take long where it hangs
 		to := look(target)
-		if now, e := processTime(os.Getpid()); e == nil {
+		if now, e := process.Time(os.Getpid()); e == nil {
 			m.GeneratorCPU = new(perCall(now-own, m))
 		}
 		m.compare(&before, &from, &to)
@@ -175,7 +176,7 @@ func (g *Generator) check(target *Target, l *Load) error {
 		return err
 	}
 	if target.PID != 0 {
-		open, limit, err := processDescriptors(target.PID)
+		open, limit, err := process.Descriptors(target.PID)
 		if err != nil {
 			return err
 		}
@@ -200,9 +201,9 @@ type usage struct {
 
 func look(t *Target) (u usage) {
 	if t.PID != 0 {
-		cpu, err := processTime(t.PID)
-		memory, err2 := processMemory(t.PID)
-		open, _, err3 := processDescriptors(t.PID)
+		cpu, err := process.Time(t.PID)
+		memory, err2 := process.Memory(t.PID)
+		open, _, err3 := process.Descriptors(t.PID)
 		if errors.Join(err, err2, err3) == nil {
 			u.cpu, u.memory, u.descriptors, u.known = cpu, memory, open, true
 		}

@@ -4,6 +4,7 @@ import (
 	"runtime"
 	"sync"
 	"time"
+	"voicebridge/bench/process"
 )
 
 const (
@@ -57,7 +58,7 @@ func (p *pacer) run() {
 			continue
 		}
 		at := time.Duration(n) * slotTime
-		pause(at - time.Since(p.begun))
+		process.Pause(at - time.Since(p.begun))
 		if now := time.Since(p.begun); now-yielded > 5*time.Millisecond { // see ws.Loop
 			yielded = now
 			runtime.Gosched()

@@ -88,9 +88,10 @@ func (c *Command) plan() (*plan, error) {
 	p.Rounds = cmp.Or(p.Rounds, 3)
 	p.Arrivals = cmp.Or(p.Arrivals, 100)
 	errs := p.resolve()
-	if c.Protocol != "" && (len(p.agents) != 1 || p.agents[0].Of != bench.EchoAgent || p.Transfers > 0 || c.URL != "") {
-		errs = append(errs, errors.New("agent-protocol: its agents echo, with the bridge that bench starts itself, and "+
-			"transfer nothing"))
+	echoes := len(p.agents) == 1 && p.agents[0].Of == bench.EchoAgent
+	if c.Protocol != "" && (!echoes || p.Transfers > 0 || c.URL != "") {
+		errs = append(errs, errors.New("agent-protocol: its agents echo, with the bridge that bench starts itself, "+
+			"and transfer nothing"))
 	}
 	return p, errors.Join(errs...)
 }

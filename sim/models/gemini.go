@@ -135,7 +135,8 @@ func (c *live) input(m map[string]any) error {
 	if audio["mimeType"] != "audio/pcm;rate=16000" || err != nil || len(b) == 0 {
 		return fmt.Errorf("realtimeInput: %.100s", fmt.Sprint(m))
 	}
-	if before := c.Script.heard; c.GoAway > 0 && before < c.GoAway && before+geminiHears.Duration(len(b)) >= c.GoAway {
+	before := c.Script.heard
+	if c.GoAway > 0 && before < c.GoAway && before+geminiHears.Duration(len(b)) >= c.GoAway {
 		c.send(true, map[string]any{"goAway": map[string]any{"timeLeft": "9.5s"}})
 	}
 	c.hear(b)
@@ -172,8 +173,8 @@ func (c *live) failed(code string) {
 }
 
 func (c *live) call(id string, tool *Tool) {
-	c.send(true, map[string]any{"toolCall": map[string]any{"functionCalls": []any{map[string]any{"id": id, "name": tool.Name,
-		"args": json.RawMessage(tool.Arguments)}}}})
+	c.send(true, map[string]any{"toolCall": map[string]any{"functionCalls": []any{map[string]any{"id": id,
+		"name": tool.Name, "args": json.RawMessage(tool.Arguments)}}}})
 }
 
 // results takes what has come of functions.
