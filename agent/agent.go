@@ -134,6 +134,8 @@ type Handler interface {
 
 // Beside takes what a dialect does by itself. Its methods may be called at any time.
 type Beside interface {
+	// Do carries a command out that is no audio.
+	Do(cmd *Command)
 	// Reply has something said to the agent: it comes back to the Talk as an EventReply, in order with all
 	// other events.
 	Reply(add func(*providers.Messages) error)
@@ -205,6 +207,7 @@ type Event struct {
 	Hold       HoldState
 	Transfer   TransferStatus
 	End        calls.Cause // EventStop
+	GoesOn     bool        // EventStop: the call does, with another connection
 
 	ClearedBy ClearCause // EventCleared
 	// Discarded is audio that a clear took back, Sent all received from the agent so
@@ -324,6 +327,7 @@ type Command struct {
 	Every         time.Duration
 	Code, Message string // CommandFault
 	Fatal         bool   // CommandFault: end the call
-	// Cause is that of a fatal CommandFault; empty: AgentProtocol.
+	// Cause is that of a fatal CommandFault; empty: AgentProtocol. With AgentLost the agent may be dialled again, and
+	// with any what was queued is heard.
 	Cause calls.Cause
 }

@@ -102,13 +102,15 @@ type Locator interface {
 type Operator interface {
 	// Doors are the patterns of their requests, as http.ServeMux has them: the same for all agents.
 	Doors() []string
-	// Serve answers a request. It is false, and nothing is answered, where the credentials are not this agent's.
-	Serve(w http.ResponseWriter, r *http.Request, o Operations) bool
+	// Knows reports whether the credentials of a request are this agent's.
+	Knows(r *http.Request) bool
+	// Serve answers a request that it knows.
+	Serve(w http.ResponseWriter, r *http.Request, o Operations)
 	// Refuse answers a request that is of no agent.
 	Refuse(w http.ResponseWriter)
 }
 
-// Operations are what may be done to the calls of one agent.
+// Operations are what may be done to the calls of the agents that know a request.
 type Operations interface {
 	// Find returns the call for whose id is is true.
 	Find(is func(id string) bool) (calls.Call, bool)

@@ -3,7 +3,6 @@ package session
 // The agent's side of a session: dialling, and what comes from it.
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,44 +52,60 @@ func (s *Session) serveAgent(ctx context.Context) {
 
 // next is a connection that is to take the place of the agent's.
 type next struct {
-	to        agent.Dialer // nil: the same agent
-	reconnect Reconnect    // of to
-	from      string       // the name of the agent so far
-	context   map[string]string
-	done      func(error) // is told, with an error where nothing has changed
+	to      agent.Dialer // nil: the same agent
+	config  Config       // of to
+	from    string       // the name of the agent so far
+	context map[string]string
+	done    func(error) // is told, with an error where nothing has changed
 }
 
 // HandOver has the call go on with another agent, once that is ready: from is the name of the one so far, and
 // context what it hands on. done is told then, or of the error where nothing changes. It is false where something
 // of that kind is under way.
-func (s *Session) HandOver(to agent.Dialer, reconnect Reconnect, from string, context map[string]string,
+func (s *Session) HandOver(to agent.Dialer, config Config, from string, context map[string]string,
 	done func(error)) bool {
-	select {
-	case s.next <- next{to, reconnect, from, context, done}:
-		return true
-	default:
-		return false
-	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.replace(next{to, config, from, context, done})
 }
 
 // Renew implements agent.Beside.
 func (s agentSide) Renew() {
-	select {
-	case s.next <- next{done: func(error) {}}:
-	default: // one is under way
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.current() {
+		s.replace(next{done: func(error) {}})
 	}
 }
+
+// replace wants another connection. It is false where that is under way. s.mu is held.
+func (s *Session) replace(n next) bool {
+	if s.going {
+		return false
+	}
+	s.going = true
+	s.next <- n // there is room
+	return true
+}
+
+// current reports whether the connection is still the agent's. s.mu is held.
+func (s agentSide) current() bool { return s.flow == s.toAgent && s.flow.bye == "" }
 
 // goOn has another connection take the place of the agent's, once it is ready. Until then, and where that
 // fails, nothing changes.
 func (s *Session) goOn(ctx context.Context, n *next) {
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.going = false
+	}()
 	call := s.resumed()
-	dialer := s.Dialer
+	dialer, limit := s.Dialer, s.Config.AgentDial
 	if n.to != nil {
-		dialer = n.to
+		dialer, limit = n.to, n.config.AgentDial
 		call.Resume.From, call.Resume.Context, call.Resume.Kept = &n.from, n.context, nil
 	}
-	dial, stop := s.during(ctx, s.Config.AgentDial)
+	dial, stop := s.during(ctx, limit)
 	conn, err := dialer.Dial(dial, call)
 	stop()
 	if err != nil {
@@ -103,7 +118,7 @@ func (s *Session) goOn(ctx context.Context, n *next) {
 		cause = calls.Transferred
 		s.Dialer = n.to // of this goroutine
 		s.mu.Lock()
-		s.Config.Reconnect = n.reconnect
+		s.Config.Reconnect, s.Config.AgentDial, s.kept = n.config.Reconnect, n.config.AgentDial, nil
 		s.mu.Unlock()
 	}
 	s.leave(cause)
@@ -112,11 +127,7 @@ func (s *Session) goOn(ctx context.Context, n *next) {
 		b.release()
 	default:
 	}
-	s.mu.Lock()
-	*call.Resume = s.position(call.Resume) // nobody has looked at it so far
-	s.mu.Unlock()
-	s.take(conn)
-	s.tellHolds()
+	s.take(conn, call.Resume)
 	n.done(nil)
 }
 
@@ -151,16 +162,9 @@ func (s *Session) resumed() *agent.Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	call := *s.call
-	at := s.position(&agent.Resume{Kept: s.kept})
-	call.Resume = &at
+	call.Resume = &agent.Resume{In: s.in.Sent(), Out: s.out.Heard(s.now()), Sent: s.out.Sent(),
+		Lines: slices.Clone(s.lines), Kept: s.kept}
 	return &call
-}
-
-// position returns where the talk is, with what else is told. s.mu is held.
-func (s *Session) position(with *agent.Resume) agent.Resume {
-	at := *with
-	at.In, at.Out, at.Sent, at.Lines = s.in.Sent(), s.out.Heard(s.now()), s.out.Sent(), slices.Clone(s.lines)
-	return at
 }
 
 func (b *broken) release() {
@@ -184,7 +188,7 @@ func (s *Session) dialAgent(ctx context.Context) bool {
 			s.Control.Streaming(s.call, time.Since(began))
 		}
 	})
-	s.take(conn)
+	s.take(conn, nil)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.Config.Greeting > 0 {
@@ -193,11 +197,16 @@ func (s *Session) dialAgent(ctx context.Context) bool {
 	return true
 }
 
-// take has a connection to the agent served.
-func (s *Session) take(conn agent.Conn) {
+// take has a connection to the agent served. told is where it was told that it goes on; nil: it is the first.
+func (s *Session) take(conn agent.Conn, told *agent.Resume) {
 	s.mu.Lock()
 	f := s.toAgent
 	s.tune(conn, f)
+	if told != nil {
+		f.told, f.shift = told.Out, s.out.Sent()-told.Sent
+		s.out.Pause(false) // it knows nothing of that
+		s.tellHolds()
+	}
 	s.mu.Unlock()
 	conn.Serve(agentSide{s, f, conn})
 	s.mu.Lock()
@@ -235,12 +244,13 @@ func (s *Session) redial(ctx context.Context, end *calls.End) bool {
 		conn, err := s.Dialer.Dial(dial, again)
 		stop()
 		if err == nil {
-			s.take(conn)
-			s.tellHolds()
+			s.take(conn, again.Resume)
 			return true
 		}
 		end.Err = err
-		agentSide{Session: s}.Keep(nil) // it may be what was refused
+		s.mu.Lock()
+		s.kept = nil // it may be what was refused
+		s.mu.Unlock()
 		select {
 		case <-s.verdict.done:
 			return false
@@ -267,10 +277,8 @@ func (s *Session) again() (*agent.Call, bool) {
 	return s.resumed(), true
 }
 
-// tellHolds tells an agent that was dialled again who is held.
+// tellHolds tells a connection that goes on who is held. s.mu is held.
 func (s *Session) tellHolds() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.out.Held() {
 		s.tellHold(agent.Held)
 	}
@@ -284,6 +292,9 @@ func (s *Session) tune(to agent.Conn, f *flow) {
 	hears, speaks := to.Formats()
 	s.in.Retune(hears)
 	s.out.Retune(speaks)
+	if s.room != nil {
+		s.room.Retune()
+	}
 	f.buf = make([]byte, 0, hears.FrameBytes())
 }
 
@@ -315,10 +326,17 @@ func (s agentSide) Gone(err error) {
 	s.agentFailed(s.conn, s.flow, err)
 }
 
+// Do implements agent.Beside.
+func (s agentSide) Do(cmd *agent.Command) { s.Command(cmd) }
+
 // Reply implements agent.Beside.
 func (s agentSide) Reply(add func(*providers.Messages) error) {
 	defer s.guard()
-	s.tellAgent(func(out time.Duration) { s.tell(agent.Event{Kind: agent.EventReply, Reply: add, Out: out}) })
+	s.tellAgent(func(out time.Duration) {
+		if s.current() { // otherwise it is of another connection
+			s.tell(agent.Event{Kind: agent.EventReply, Reply: add, Out: out})
+		}
+	})
 }
 
 // Said implements agent.Beside.
@@ -345,7 +363,9 @@ func (s agentSide) Used(u calls.Usage) {
 func (s agentSide) Keep(state any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.kept = state
+	if s.current() {
+		s.kept = state
+	}
 }
 
 // Trouble implements agent.Beside.
@@ -375,6 +395,8 @@ func (s agentSide) Command(cmd *agent.Command) {
 		}
 	case cmd.Kind == agent.CommandCancel:
 		s.agentCancels(cmd)
+	case cmd.Kind == agent.CommandFault && cmd.Fatal && cmd.Cause != "": // the agent itself says that it ends
+		s.agentFailed(s.conn, s.flow, &agent.Error{Cause: cmd.Cause, Err: errors.New(cmd.Code + ": " + cmd.Message)})
 	default:
 		s.agentCommand(cmd)
 	}
@@ -463,7 +485,7 @@ func (s *Session) agentCommand(cmd *agent.Command) {
 	case agent.CommandFault:
 		s.fault(cmd, cmd.Code, cmd.Message)
 		if cmd.Fatal {
-			s.finish(cmp.Or(cmd.Cause, calls.AgentProtocol), errors.New(cmd.Message))
+			s.finish(calls.AgentProtocol, errors.New(cmd.Message))
 		}
 	}
 }
@@ -514,7 +536,7 @@ func (s *Session) agentFailed(conn agent.Conn, f *flow, err error) {
 	case calls.AgentHangup:
 		end.Err = nil
 	}
-	if end.Cause == calls.AgentLost && s.redials < s.Config.Reconnect.Times &&
+	if end.Cause == calls.AgentLost && (s.redials < s.Config.Reconnect.Times || s.going) &&
 		!s.verdict.reached() && !s.out.Ending() {
 		s.broken <- broken{conn, s.toAgent, *end} // there is room: one connection at a time
 		s.agent, s.toAgent = nil, s.newAgentFlow()

@@ -35,6 +35,12 @@ type flow struct {
 	buf     []byte        // for a frame
 	gone    chan struct{} // closed when the connection has told of its end
 	bye     calls.Cause   // why it ends before the call does; empty: it does not
+
+	// Of a connection to the agent: what is being said, and how much more audio there was before its first than
+	// it was told.
+	saying agent.Event
+	told   time.Duration // the playhead that it was told
+	shift  time.Duration
 }
 
 const (
@@ -266,18 +272,22 @@ func (s *Session) nextToAgent(f *flow) bool {
 		return false
 	}
 	now := s.now()
-	ev := &s.saying
+	ev := &f.saying
 	if f.last != nil {
 		s.out.Over(now, f.bye == "")
 	}
 	stop := f.last != nil && len(s.events) == 0
 	if stop {
-		*ev = agent.Event{Kind: agent.EventStop, End: s.endFor(f), Duration: now, In: s.in.Sent(),
+		*ev = agent.Event{Kind: agent.EventStop, End: s.endFor(f), GoesOn: f.bye != "", Duration: now, In: s.in.Sent(),
 			Out: s.out.Heard(now)}
 		f.dead = true
 	} else if ok, due := s.nextForAgent(now, f.buf, ev); !ok {
 		f.due = due
 		return false
+	}
+	if f.shift > 0 {
+		ev.Out = max(f.told, ev.Out-f.shift)
+		ev.Sent = max(0, ev.Sent-f.shift)
 	}
 	arrived, before, to := s.in.Taken(), f.drained, s.agent
 	var more bool

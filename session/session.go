@@ -137,7 +137,6 @@ type Session struct {
 	toCarrier  flow
 	toAgent    *flow
 	command    providers.Command // of toCarrier
-	saying     agent.Event       // of toAgent
 	timer      *time.Timer       // runs tick
 	armed      time.Duration     // when it does; 0: it does not
 	greetLimit *time.Timer       // ends a call whose agent says nothing
@@ -145,6 +144,7 @@ type Session struct {
 	discarded  time.Duration     // agent audio since the last clear
 	agentGone  bool              // its connection has ended: there is nobody to talk to
 	redials    int               // of the agent so far
+	going      bool              // another connection is to take the place of the agent's
 	lines      []calls.Line      // said so far
 	kept       any               // what its dialect has kept for the next connection
 	endTold    bool              // nothing is told of the session any more

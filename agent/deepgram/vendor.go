@@ -112,7 +112,7 @@ func (v *vendor) do(m *message) {
 	case "Warning", "InjectionRefused":
 		v.Trouble(m.Code, m.Description+m.Message)
 	case "Error": // each is the end
-		v.Fail(m.Code, m.Description+m.Message)
+		v.Fail(m.Code, m.Description+m.Message, false)
 	case "PromptUpdated", "SpeakUpdated", "ThinkUpdated", "ListenUpdated", "LatencyReport", "History",
 		"FunctionCallResponse", "FunctionCalling", "EndOfThought":
 	default:
@@ -131,7 +131,11 @@ func (v *vendor) welcome() {
 		functions = append(functions, map[string]any{"name": d.Name, "description": d.Description,
 			"parameters": d.Parameters, "defer_until_eot": true}) // none is run for a turn that goes on
 	}
-	settings := v.protocol.settings(v.in, v.out, functions, v.Opening(v.protocol.Greeting).Greet, v.History())
+	history := v.History()
+	if v.Opening("").Answer { // it is asked anew
+		history = history[:len(history)-1]
+	}
+	settings := v.protocol.settings(v.in, v.out, functions, v.Opening(v.protocol.Greeting).Greet, history)
 	v.Say(func(out *providers.Messages) { model.AddJSON(out, settings) })
 }
 
@@ -141,8 +145,14 @@ func (v *vendor) applied() {
 		return
 	}
 	v.Begin()
-	if notice := v.Opening("").Notice; notice != "" {
-		v.Say(func(out *providers.Messages) { v.Tell(out, notice, true) })
+	o := v.Opening("")
+	text := o.Notice
+	if o.Answer {
+		lines := v.History()
+		text = lines[len(lines)-1].Text
+	}
+	if text != "" {
+		v.Say(func(out *providers.Messages) { v.Tell(out, text, true) })
 	}
 }
 

@@ -131,10 +131,11 @@ func (p *protocol) initiation(call *agent.Call) object {
 		}
 	}
 	is, override := object{}, object{}
-	for name, value := range map[string]string{"first_message": p.Greeting, "language": p.Language} {
-		if value != "" {
-			is[name] = value
-		}
+	if p.Language != "" {
+		is["language"] = p.Language
+	}
+	if p.Greeting != "" { // a caller who is there already is not greeted
+		is["first_message"] = model.OpeningOf(call, p.Greeting).Greet
 	}
 	if p.Instructions != "" {
 		is["prompt"] = object{"prompt": p.Instructions}

@@ -130,7 +130,7 @@ func (v *vendor) do(m *message) {
 			v.Do(agent.Command{Kind: agent.CommandHangup})
 		}
 	case "error": // the connection closes
-		v.Fail(m.Error.Type, m.Error.Message)
+		v.Fail(m.Error.Type, m.Error.Message, false)
 	default:
 		if !ignored[m.Type] {
 			v.Unknown(m.Type)
@@ -156,7 +156,7 @@ func (v *vendor) begin(in, out string) {
 	if !known || !too {
 		v.Fail("format", "the agent is set to hear "+in+" and to speak "+out+
 			": choose ulaw_8000, or pcm_ of 8000, 16000, "+
-			"24000 or 48000")
+			"24000 or 48000", true)
 		return
 	}
 	v.Format(hears, speaks)

@@ -90,7 +90,7 @@ func TestCall(t *testing.T) {
 	peer.Hears(2*time.Second, 0)
 	peer.Read(fixture(t, "serverContent.modelTurn.last-with-turnComplete"))
 	want := []calls.Line{{Role: calls.Agent, Text: "Happy to help", From: 1000, To: 1000},
-		{Role: calls.Caller, Text: "I need a cake", From: 1000, To: 2000}}
+		{Role: calls.Caller, Text: "I need a cake", From: 1000, To: 1000}}
 	if !slices.Equal(peer.Lines, want) {
 		t.Errorf("said is %+v", peer.Lines)
 	}

@@ -15,15 +15,13 @@ import (
 // lifetime is after how long a connection is renewed: it ends after some ten minutes.
 const lifetime = 9 * time.Minute
 
-// goAway is how soon a connection is renewed, whoever speaks, of which the server says that it ends.
-const goAway = 3 * time.Second
+// goAway is how long before its end a connection is renewed, whoever speaks, of which the server tells it.
+const goAway = 2 * time.Second
 
 // vendor is what is said in one call.
 type vendor struct {
 	*model.Talk
 	protocol *protocol
-	caller   string        // what the caller says, as far as it was told
-	since    time.Duration // when that began
 }
 
 // Start implements model.Vendor.
@@ -31,6 +29,8 @@ func (v *vendor) Start(out *providers.Messages) error {
 	setup := v.protocol.setup(v.Tools())
 	if r := v.Call().Resume; r != nil && r.Kept != nil {
 		model.Merge(setup, object{"sessionResumption": object{"handle": r.Kept}})
+	} else if len(v.History()) > 0 {
+		model.Merge(setup, object{"historyConfig": object{"initialHistoryInClientContent": true}})
 	}
 	model.AddJSON(out, object{"setup": setup})
 	return nil
@@ -84,7 +84,9 @@ type message struct {
 		Response float64 `json:"responseTokenCount"`
 		Cached   float64 `json:"cachedContentTokenCount"`
 	} `json:"usageMetadata"`
-	GoAway     *struct{} `json:"goAway"`
+	GoAway *struct {
+		Left string `json:"timeLeft"` // a JSON Duration, such as 9.5s
+	} `json:"goAway"`
 	Resumption *struct {
 		Handle    string `json:"newHandle"`
 		Resumable bool   `json:"resumable"`
@@ -123,7 +125,8 @@ func (v *vendor) Read(m providers.Message) {
 	}
 	known := msg.GoAway != nil || msg.Resumption != nil || msg.Activity != nil
 	if msg.GoAway != nil {
-		v.Renew(0, goAway)
+		left, _ := time.ParseDuration(msg.GoAway.Left) // 0 where it is none
+		v.Renew(0, max(0, left-goAway))
 	}
 	if r := msg.Resumption; r != nil && r.Resumable && r.Handle != "" {
 		v.Keep(r.Handle)
@@ -177,6 +180,8 @@ func (v *vendor) begin() {
 			v.history(out, o.Answer)
 		}
 		switch {
+		case o.Resumes && v.Call().Resume.Kept != nil && o.Answer:
+			v.Tell(out, "[You were cut off from the caller for a moment. Answer what was said last.]", true)
 		case o.Notice != "":
 			v.Tell(out, o.Notice, true)
 		case o.Greet != "":
@@ -208,16 +213,13 @@ func addTurns(out *providers.Messages, turns []any, complete bool) {
 // content does what happens in a turn: audio first, then its ends.
 func (v *vendor) content(c *content) {
 	if w := c.Input; w != nil {
-		if v.caller == "" {
-			v.since = v.In()
-		}
-		v.caller += w.Text
+		v.CallerWords(w.Text, v.In(), v.In())
 		if w.Finished {
-			v.callerSaid()
+			v.CallerDone()
 		}
 	}
 	if c.ModelTurn != nil && !v.Late() {
-		v.callerSaid()
+		v.CallerDone()
 		for _, part := range c.ModelTurn.Parts {
 			if part.InlineData != nil {
 				v.audio(part.InlineData.MimeType, part.InlineData.Data)
@@ -231,19 +233,13 @@ func (v *vendor) content(c *content) {
 		v.InterruptTurn()
 	}
 	if c.TurnComplete {
-		v.callerSaid()
+		v.CallerDone()
 		v.EndTurn()
 		v.Fresh()
 		if c.Reason != "" && c.Reason != "TURN_COMPLETE_REASON_UNSPECIFIED" {
 			v.Trouble(c.Reason, "the model did not answer as usual")
 		}
 	}
-}
-
-// callerSaid tells what the caller has said.
-func (v *vendor) callerSaid() {
-	v.CallerSaid(v.caller, v.since, v.In())
-	v.caller = ""
 }
 
 // audio plays a part.

@@ -41,7 +41,9 @@ type Conn struct {
 	do func(*agent.Command) // owned by whoever reads
 	h  agent.Handler        // nil before Serve
 
-	trouble error // why the agent will not be ready; owned by whoever reads before Serve
+	// Owned by whoever reads before Serve.
+	trouble error // why the agent will not be ready
+	said    error // what it has complained of
 }
 
 func newConn(conn *ws.Conn, talk agent.Talk, ping time.Duration) *Conn {
@@ -65,6 +67,13 @@ func (c *Conn) early(cmd *agent.Command) {
 
 // beside is the connection as its Talk sees it.
 type beside struct{ *Conn }
+
+// Do implements agent.Beside.
+func (c beside) Do(cmd *agent.Command) {
+	if c.h != nil {
+		c.h.Do(cmd)
+	}
+}
 
 // Reply implements agent.Beside. Before Serve it is called by whoever reads, and sends at once.
 func (c beside) Reply(add func(*providers.Messages) error) {
@@ -110,8 +119,8 @@ func (c beside) Keep(state any) {
 func (c beside) Trouble(code, message string) {
 	if c.h != nil {
 		c.h.Trouble(code, message)
-	} else if c.trouble == nil {
-		c.trouble = fmt.Errorf("agent: %s: %s", code, message)
+	} else {
+		c.said = fmt.Errorf("agent: %s: %s", code, message)
 	}
 }
 
@@ -179,7 +188,7 @@ func (c *Conn) awaitReady(limit time.Duration) error {
 			return c.trouble
 		}
 		if err != nil {
-			return err
+			return errors.Join(err, c.said)
 		}
 	}
 	if !late.Stop() {

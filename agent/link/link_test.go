@@ -203,6 +203,7 @@ func (gone) Reply(func(*providers.Messages) error) {}
 func (gone) Said(calls.Line)                       {}
 func (gone) Used(calls.Usage)                      {}
 func (gone) Keep(any)                              {}
+func (gone) Do(*agent.Command)                     {}
 func (gone) Renew()                                {}
 func (gone) Trouble(string, string)                {}
 

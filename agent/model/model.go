@@ -86,7 +86,12 @@ type Talk struct {
 	renewAt       time.Duration // when the connection is to be replaced; 0: it is not
 	grace         time.Duration
 	callerSpeaks  bool
-	ending        string // the command by which the model ends the call: what it says now is not heard; empty: none
+	out           time.Duration // how far the caller has heard, on the agent's timeline
+	caller        callerWords
+	ending        string        // the tool by which the model ends the call; empty: it does not
+	endingAt      time.Duration // since when
+	hung          bool          // and does: what it says now is not heard
+	spokeAt       time.Duration // when its audio came last
 
 	// What is to be done once mu is given up.
 	commands []agent.Command
@@ -110,6 +115,7 @@ type reply struct {
 	text       string
 	textDone   bool
 	heard      bool // all of it
+	cut        bool // before anything of it was heard
 	to         time.Duration
 }
 
@@ -132,9 +138,12 @@ func (t *Talk) Release() {
 	t.asked.Wait()
 	t.mu.Lock()
 	defer t.unlock()
+	t.CallerDone()
 	for len(t.replies) > 0 {
 		r := t.replies[0]
-		if !r.heard {
+		if r.end == r.begin {
+			r.cut = true
+		} else if !r.heard {
 			r.heard, r.to = true, t.in
 		}
 		t.settle(r, r.end)
@@ -162,7 +171,7 @@ func (t *Talk) Start(out *providers.Messages, call *agent.Call, _ bool) error {
 	t.call = call
 	t.renewAt = 0
 	if r := call.Resume; r != nil {
-		t.in = r.In
+		t.in, t.out = r.In, r.Out
 	}
 	return t.vendor.Start(out)
 }
@@ -207,6 +216,7 @@ func (t *Talk) encode(out *providers.Messages, ev *agent.Event) error {
 		t.progress(ev)
 		t.tellKeys(out, false)
 		t.renew()
+		t.hangUp()
 		if t.held || t.muted {
 			t.silence(out, t.hears.Duration(len(ev.Audio)))
 			return nil
@@ -241,7 +251,8 @@ func (t *Talk) encode(out *providers.Messages, ev *agent.Event) error {
 		return ev.Reply(out)
 	case agent.EventStop:
 		t.progress(ev)
-		for len(t.replies) > 0 {
+		t.CallerDone()
+		for len(t.replies) > 0 && !ev.GoesOn { // otherwise they are heard to their end
 			t.settle(t.replies[0], ev.Out)
 		}
 		t.vendor.Stop(out)
@@ -347,7 +358,7 @@ func (t *Talk) Begin() { t.ready, t.began = true, t.in }
 // Renew has the connection replaced by a new one after a time from Begin, or from now if that is later, once nobody
 // speaks; or within grace, whoever does.
 func (t *Talk) Renew(after, grace time.Duration) {
-	t.renewAt, t.grace = max(t.began+after, t.in), grace
+	t.renewAt, t.grace = max(t.began+after, t.in, 1), grace
 }
 
 // CallerSpeaks notes whether the caller does, where the model tells.
@@ -358,7 +369,8 @@ func (t *Talk) renew() {
 	if t.renewAt == 0 || t.in < t.renewAt {
 		return
 	}
-	if quiet := len(t.replies) == 0 && !t.callerSpeaks && !t.turns.open; quiet || t.in >= t.renewAt+t.grace {
+	quiet := len(t.replies) == 0 && !t.callerSpeaks && !t.turns.open && t.caller.text == ""
+	if quiet || t.in >= t.renewAt+t.grace {
 		t.renewAt = 0
 		t.later(t.beside.Renew)
 	}
@@ -393,10 +405,14 @@ func (t *Talk) Bad(why string) {
 	t.Do(agent.Command{Kind: agent.CommandFault, Code: "bad_message", Message: why})
 }
 
-// Fail ends the connection, since the model has nothing more to say.
-func (t *Talk) Fail(code, message string) {
-	t.Do(agent.Command{Kind: agent.CommandFault, Code: code, Message: message[:min(len(message), 512)], Fatal: true,
-		Cause: calls.AgentLost})
+// Fail ends the connection, since the model has nothing more to say. A new one may go on, unless it is hopeless.
+func (t *Talk) Fail(code, message string, hopeless bool) {
+	cause := calls.AgentLost
+	if hopeless {
+		cause = calls.AgentUnreachable
+	}
+	t.Do(agent.Command{Kind: agent.CommandFault, Code: code[:min(len(code), 64)],
+		Message: message[:min(len(message), 512)], Fatal: true, Cause: cause})
 }
 
 // Trouble notes that the model reports an error.
@@ -419,10 +435,11 @@ func (t *Talk) PlayText(id string, audio []byte) {
 
 // Play has audio of a reply played, which is read until the end of the message.
 func (t *Talk) Play(id string, audio []byte) {
-	if len(audio) == 0 || t.ending != "" {
+	if len(audio) == 0 || t.dropped(id) {
 		return
 	}
 	r := t.reply(id)
+	t.spokeAt = t.in
 	t.received += int64(len(audio))
 	r.end = t.at()
 	t.Do(agent.Command{Kind: agent.CommandAudio, Audio: audio})
@@ -461,7 +478,8 @@ func (t *Talk) find(id string) int {
 
 // Unheard reports whether there is audio that the caller may not have heard.
 func (t *Talk) Unheard() bool {
-	return slices.ContainsFunc(t.replies, func(r *reply) bool { return r.end > r.begin && !r.heard })
+	return t.out < t.base() || // of the connection before this
+		slices.ContainsFunc(t.replies, func(r *reply) bool { return r.end > r.begin && !r.heard })
 }
 
 // Spoken notes that a reply has no more audio.
@@ -473,21 +491,23 @@ func (t *Talk) Spoken(id string) {
 
 // Words adds to the text of a reply.
 func (t *Talk) Words(id, more string) {
-	if t.ending != "" {
+	if t.dropped(id) {
 		return
 	}
-	if r := t.reply(id); len(r.text) < maxText {
-		r.text += more
-	}
+	r := t.reply(id)
+	r.text = clip(r.text + more[:min(len(more), maxText)])
 }
 
 // Text is the whole text of a reply.
 func (t *Talk) Text(id, text string) {
 	if i := t.find(id); i >= 0 { // otherwise it was interrupted, and is told
-		t.replies[i].text = text
+		t.replies[i].text = clip(text)
 	}
 	t.whole(id)
 }
+
+// clip bounds a text.
+func clip(text string) string { return text[:min(len(text), maxText)] }
 
 // whole notes that the text of a reply is.
 func (t *Talk) whole(id string) {
@@ -496,7 +516,8 @@ func (t *Talk) whole(id string) {
 		return
 	}
 	r := t.replies[i]
-	if r.textDone = true; r.heard {
+	if r.textDone = true; r.heard || r.to > 0 && r.end > r.begin { // to its end, so far
+		r.heard = true
 		t.settle(r, r.end)
 	}
 }
@@ -505,15 +526,59 @@ func (t *Talk) whole(id string) {
 // while the model says goodbye is still there: the call does not end then.
 func (t *Talk) Interrupt() {
 	if t.ending != "" {
-		t.Do(agent.Command{Kind: agent.CommandCancel, Ref: t.ending})
-		t.ending = ""
+		if t.hung {
+			t.Do(agent.Command{Kind: agent.CommandCancel, Ref: t.ending})
+		}
+		t.ending, t.hung = "", false
 	}
 	t.Do(agent.Command{Kind: agent.CommandClear})
 }
 
+const (
+	// farewell is how long nothing may come from a model that ends the call: vendors send the goodbye before
+	// or after that.
+	farewell = time.Second
+	// farewells is how long it may talk on.
+	farewells = 10 * time.Second
+)
+
+// hangUp ends the call of a model that wants that, once it has said all. What was said is played to its end.
+func (t *Talk) hangUp() {
+	if t.ending == "" || t.hung || t.in < min(max(t.endingAt, t.spokeAt)+farewell, t.endingAt+farewells) {
+		return
+	}
+	t.hung = true
+	id := t.ending
+	t.later(func() { t.beside.Do(&agent.Command{Kind: agent.CommandHangup, ID: id}) })
+}
+
+// dropped reports whether a reply is not heard any more: one that a model begins that has ended the call.
+func (t *Talk) dropped(id string) bool { return t.hung || t.ending != "" && t.find(id) < 0 }
+
+// callerWords are what the caller says, as far as it was told.
+type callerWords struct {
+	text     string
+	from, to time.Duration
+}
+
+// CallerWords adds to what the caller says.
+func (t *Talk) CallerWords(more string, from, to time.Duration) {
+	c := &t.caller
+	if c.text == "" {
+		c.from = from
+	}
+	c.text, c.to = clip(c.text+more[:min(len(more), maxText)]), to
+}
+
+// CallerDone notes that the caller has said it.
+func (t *Talk) CallerDone() {
+	t.CallerSaid(t.caller.text, t.caller.from, t.caller.to)
+	t.caller = callerWords{}
+}
+
 // CallerSaid notes what the caller has said, in call time.
 func (t *Talk) CallerSaid(text string, from, to time.Duration) {
-	if text = strings.TrimSpace(text); text != "" {
+	if text = strings.TrimSpace(clip(text)); text != "" {
 		t.said(calls.Line{Role: calls.Caller, Text: text, From: calls.MS(from), To: calls.MS(to)})
 	}
 }
@@ -534,12 +599,20 @@ func (t *Talk) Used(u calls.Usage) {
 
 // progress notes which replies the caller has begun to hear.
 func (t *Talk) progress(ev *agent.Event) {
+	t.out = ev.Out
 	for _, r := range t.replies {
 		if r.begin >= ev.Out {
 			return
 		}
 		if r.from < 0 {
 			r.from = ev.In
+		}
+		switch {
+		case r.heard:
+		case ev.Out < r.end:
+			r.to = 0
+		case r.to == 0:
+			r.to = ev.In
 		}
 	}
 }
@@ -568,9 +641,8 @@ func (t *Talk) cut(out *providers.Messages, ev *agent.Event) {
 		if r.end > ev.Out && !r.heard {
 			t.vendor.Cut(out, r.id, max(0, ev.Out-r.begin))
 		}
-		if r.end > r.begin {
-			t.settle(r, ev.Out)
-		}
+		r.cut = r.end == r.begin // it was to be said, and is not
+		t.settle(r, ev.Out)
 	}
 }
 
@@ -585,7 +657,7 @@ func (t *Talk) settle(r *reply, out time.Duration) {
 	switch {
 	case r.heard:
 		l.To = calls.MS(r.to)
-	case out < r.end:
+	case out < r.end || r.cut:
 		l.Interrupted = true
 		if out > r.begin {
 			l.Heard = beginning(text, float64(out-r.begin)/float64(r.end-r.begin))

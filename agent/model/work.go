@@ -11,24 +11,28 @@ import (
 	"voicebridge/providers"
 )
 
-// Run has a tool carried out. It is false where that was done before, too many were, or the model has ended
-// the call.
+// Run has a tool carried out, and the model told of it. It is false where that was done before.
 func (t *Talk) Run(c tools.Call) bool {
 	id := workID(c.ID)
-	if t.open[id] != nil || t.begun >= maxCalls || t.ending != "" {
+	if t.open[id] != nil || len(t.open) >= 2*maxCalls {
 		return false
 	}
 	t.begun++
-	c.Arguments = append(json.RawMessage(nil), c.Arguments...)
+	action, err := t.set.Action(c)
+	if c.Arguments = append(json.RawMessage(nil), c.Arguments...); err != nil {
+		c.Arguments = nil // which may be long
+	}
 	w := &work{call: c}
 	t.open[id] = w
-	action, err := t.set.Action(c)
 	switch {
+	case t.ending != "":
+		t.tell(w, failure("the call is ending"))
+	case t.begun > maxCalls:
+		t.tell(w, failure("too many tools"))
 	case err != nil:
 		t.tell(w, failure(err.Error()))
 	case action.End:
-		t.ending = id
-		t.Do(agent.Command{Kind: agent.CommandHangup, ID: id})
+		t.ending, t.endingAt = id, t.in
 		t.tell(w, Result{Output: json.RawMessage(`{"status":"ending"}`), Quiet: true})
 	case action.Transfer != nil:
 		t.Do(agent.Command{Kind: agent.CommandTransfer, ID: id, Transfer: action.Transfer})
@@ -99,13 +103,14 @@ func (t *Talk) Cancel(call string) {
 	switch {
 	case w == nil || w.over:
 		return
+	case t.ending == id && !t.hung: // nothing was done yet
 	case w.cancel != nil:
 		w.cancel()
 	default:
 		t.Do(agent.Command{Kind: agent.CommandCancel, Ref: id})
 	}
 	if t.ending == id {
-		t.ending = ""
+		t.ending, t.hung = "", false
 	}
 	w.told, w.over = true, true
 }

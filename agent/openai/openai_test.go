@@ -294,7 +294,7 @@ func TestErrors(t *testing.T) {
 		peer := begun(t, options{}, tools.Config{})
 		peer.Read(modeltest.Fixture(t, name+".json"))
 		_, commands := peer.Take()
-		ends := len(commands) == 1 && commands[0].Fatal && commands[0].Cause == calls.AgentLost
+		ends := len(commands) == 1 && commands[0].Fatal && commands[0].Cause == calls.AgentUnreachable
 		if ends != fatal || !fatal && len(commands) > 0 {
 			t.Errorf("%s does %v", name, commands)
 		}

@@ -24,6 +24,7 @@ type vendor struct {
 	expires       time.Time       // when it does; zero: it is not told
 	response      string          // that is made now; empty: none
 	wanted        bool            // one is to be made when that is done
+	speaking      bool            // the caller
 	dropped       string          // the last one that was interrupted: late audio of it may come
 	items         map[string]int  // where in an item its audio is
 	speech        map[string]said // of the caller, by item
@@ -79,7 +80,7 @@ func addItem(out *providers.Messages, role, kind, text string) {
 
 // answer asks for a response, now or once the one that is made is done.
 func (v *vendor) answer(out *providers.Messages) {
-	if v.response != "" {
+	if v.response != "" || v.speaking { // what the caller says is answered, too, with that
 		v.wanted = true
 		return
 	}
@@ -189,7 +190,7 @@ func (v *vendor) do(m *message) {
 	case "session.updated":
 		v.updated()
 	case "response.created":
-		v.response = m.Response.ID
+		v.response, v.wanted = m.Response.ID, false // it answers all that there is
 	case "response.output_audio.delta", "response.audio.delta":
 		v.audio(m.Reply, m.ItemID, m.Content, []byte(m.Delta))
 	case "response.output_audio.done", "response.audio.done":
@@ -207,6 +208,7 @@ func (v *vendor) do(m *message) {
 	case "input_audio_buffer.speech_started":
 		v.speechStarted(m)
 	case "input_audio_buffer.speech_stopped":
+		v.speaking = false
 		v.CallerSpeaks(false)
 		if s, known := v.speech[m.ItemID]; known {
 			s.to = milliseconds(m.End)
@@ -353,6 +355,7 @@ func (v *vendor) speechStarted(m *message) {
 		clear(v.speech)
 	}
 	v.speech[m.ItemID] = said{from: milliseconds(m.Begin)}
+	v.speaking = true
 	v.CallerSpeaks(true)
 	if v.protocol.Interrupt != nil && !*v.protocol.Interrupt {
 		return
@@ -386,7 +389,7 @@ func (v *vendor) responseDone(m *message) {
 	if r.Status == "failed" {
 		v.failed(r.Details.Error.Code, r.Details.Error.Message)
 	}
-	if v.wanted && v.response == "" {
+	if v.wanted && v.response == "" && !v.speaking {
 		v.Say(v.answer)
 	}
 }
@@ -415,7 +418,7 @@ func (v *vendor) failed(code, message string) {
 	case code == "conversation_already_has_active_response":
 		v.wanted = true
 	case hopeless[code] || !v.Begun():
-		v.Fail(code, message)
+		v.Fail(code, message, hopeless[code])
 	default:
 		v.Trouble(code, message)
 	}

@@ -98,7 +98,8 @@ func TestCall(t *testing.T) {
 	}
 	peer.Read(fixture(t, "response.event.function_call"))
 	sent, commands = peer.Take()
-	if len(sent) != 1 || modeltest.JSON(t, sent[0]) != modeltest.JSON(t, fixture(t, "response.item.create.function_call_output")) ||
+	if len(sent) != 2 || sent[1]["type"] != "response.create" ||
+		modeltest.JSON(t, sent[0]) != modeltest.JSON(t, fixture(t, "response.item.create.function_call_output")) ||
 		len(commands) != 1 || commands[0].Transfer.To != "name:billing" {
 		t.Errorf("a tool does %v, %v", sent, commands)
 	}

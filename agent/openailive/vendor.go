@@ -17,9 +17,8 @@ import (
 type vendor struct {
 	*model.Talk
 	protocol *protocol
-	caller   string // what the caller says, as far as it was told
-	from, to time.Duration
 	seconds  float64 // used so far
+	results  int     // tools of which the model has no result yet
 }
 
 // maxMembers is how many members a message of audio may have.
@@ -63,7 +62,7 @@ func (v *vendor) Cut(*providers.Messages, string, time.Duration) {}
 func (v *vendor) Result(out *providers.Messages, c tools.Call, r model.Result) {
 	model.AddJSON(out, object{"type": "response.item.create", "item": object{"type": "function_call_output",
 		"call_id": c.ID, "output": string(r.Output)}})
-	if !r.Quiet {
+	if v.results--; v.results <= 0 && c.Name != tools.EndCall { // what it works on goes on then
 		model.AddJSON(out, object{"type": "response.create"})
 	}
 }
@@ -129,7 +128,7 @@ func (v *vendor) fastAudio(b []byte) bool {
 
 // audio plays a piece. The caller has finished then.
 func (v *vendor) audio(b []byte) {
-	v.callerSaid()
+	v.CallerDone()
 	v.PlayText(v.Turn(), b)
 }
 
@@ -144,14 +143,14 @@ func (v *vendor) do(m *message) {
 		v.Words(v.Turn(), m.Delta)
 	case "session.input_transcript.delta":
 		v.EndTurn()
-		if v.caller == "" {
-			v.from = v.Since(time.Duration(m.Begin) * time.Millisecond)
-		}
-		v.caller, v.to = v.caller+m.Delta, v.Since(time.Duration(m.End)*time.Millisecond)
+		v.CallerWords(m.Delta, v.Since(time.Duration(m.Begin)*time.Millisecond),
+			v.Since(time.Duration(m.End)*time.Millisecond))
 	case "response.event":
 		if it := &m.Event.Item; m.Event.Type == "response.output_item.done" && it.Type == "function_call" &&
 			it.Status == "completed" {
-			v.Run(tools.Call{ID: it.Call, Name: it.Name, Arguments: json.RawMessage(it.Arguments)})
+			if v.Run(tools.Call{ID: it.Call, Name: it.Name, Arguments: json.RawMessage(it.Arguments)}) {
+				v.results++
+			}
 		}
 	case "session.usage.updated":
 		v.used(m.Usage.Seconds)
@@ -164,7 +163,7 @@ func (v *vendor) do(m *message) {
 		if v.Begun() {
 			v.Trouble(m.Error.Code, m.Error.Message)
 		} else {
-			v.Fail(m.Error.Code, m.Error.Message)
+			v.Fail(m.Error.Code, m.Error.Message, false)
 		}
 	case "session.commentary.appended", "session.thinking.appended", "session.instructions.appended",
 		"session.delegation.created", "session.updated", "info", "response.item.created":
@@ -181,23 +180,16 @@ func (v *vendor) begin() {
 	v.Begin()
 	v.Say(func(out *providers.Messages) {
 		o := v.Opening(v.protocol.Greeting)
-		if lines := v.History(); len(lines) > 0 {
-			text := "[You were cut off from the caller, and go on now. Do not greet again. What was said so far:]"
-			for _, l := range lines {
-				text += "\n" + string(l.Role) + ": " + l.Text
-			}
-			v.Tell(out, text, o.Answer)
+		for _, l := range v.History() {
+			v.Tell(out, "[Said before by the "+string(l.Role)+": "+l.Text+"]", false)
+		}
+		if o.Answer {
+			o.Notice = "[You were cut off from the caller for a moment. Answer what was said last.]"
 		}
 		if text := o.Notice + o.Greet; text != "" {
 			v.Tell(out, text, true)
 		}
 	})
-}
-
-// callerSaid tells what the caller has said.
-func (v *vendor) callerSaid() {
-	v.CallerSaid(v.caller, v.from, v.to)
-	v.caller = ""
 }
 
 // used takes what the session has used in all.

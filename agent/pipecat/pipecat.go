@@ -97,6 +97,8 @@ type talk struct {
 	serial  int
 	inner   providers.Messages
 	silence []byte
+	held    bool
+	muted   bool
 
 	in atomic.Int64 // call time, a time.Duration
 
@@ -176,17 +178,24 @@ func (t *talk) Encode(out *providers.Messages, ev *agent.Event) error {
 	t.in.Store(int64(ev.In))
 	switch ev.Kind {
 	case agent.EventAudio:
+		if t.held || t.muted { // it must not hear the caller
+			t.hear(out, t.quiet())
+			return nil
+		}
 		t.hear(out, ev.Audio)
 	case agent.EventGap: // it counts half a second without audio as silence anyway
-		if t.silence == nil {
-			t.silence = t.protocol.hears.Encoding.AppendSilence(nil, t.protocol.hears.FrameBytes())
-		}
 		for d := min(ev.Duration, 2*time.Second); d > 0; d -= codec.FrameTime {
-			t.hear(out, t.silence)
+			t.hear(out, t.quiet())
 		}
 	case agent.EventDigit:
 		return t.rtvi(out, "dtmf", object{"buttons": []string{string(ev.Digit)}})
 	case agent.EventAck, agent.EventFault, agent.EventTransfer, agent.EventHold:
+		switch ev.Hold {
+		case agent.Held, agent.Resumed:
+			t.held = ev.Hold == agent.Held
+		case agent.Muted, agent.Unmuted:
+			t.muted = ev.Hold == agent.Muted
+		}
 		t.inner.Reset()
 		if err := t.commands.Encode(&t.inner, ev); err != nil {
 			return err
@@ -201,6 +210,14 @@ func (t *talk) Encode(out *providers.Messages, ev *agent.Event) error {
 		return t.rtvi(out, "disconnect-bot", nil)
 	}
 	return nil
+}
+
+// quiet is a frame of silence.
+func (t *talk) quiet() []byte {
+	if t.silence == nil {
+		t.silence = t.protocol.hears.Encoding.AppendSilence(nil, t.protocol.hears.FrameBytes())
+	}
+	return t.silence
 }
 
 func (t *talk) hear(out *providers.Messages, pcm []byte) {
@@ -276,14 +293,16 @@ func (t *talk) play(f *frame, do func(*agent.Command)) {
 
 // envelope is a message of RTVI.
 type envelope struct {
-	Type string `json:"type"`
-	Data struct {
-		Voicebridge json.RawMessage `json:"voicebridge"`
-		Text        string          `json:"text"`
-		Final       bool            `json:"final"`
-		Error       string          `json:"error"`
-		Fatal       bool            `json:"fatal"`
-	} `json:"data"`
+	Type string          `json:"type"`
+	Data json.RawMessage `json:"data"`
+}
+
+// details are what matters in the data of one; what the application sends may be anything.
+type details struct {
+	Voicebridge json.RawMessage `json:"voicebridge"`
+	Text        string          `json:"text"`
+	Final       bool            `json:"final"`
+	Error       string          `json:"error"`
 }
 
 // message does what a message of RTVI says.
@@ -293,22 +312,24 @@ func (t *talk) message(data []byte, do func(*agent.Command)) {
 		do(&agent.Command{Kind: agent.CommandFault, Code: "bad_message", Message: "a message that is no RTVI"})
 		return
 	}
+	var d details
+	_ = json.Unmarshal(m.Data, &d) // see details
 	switch m.Type {
 	case "bot-interrupted":
 		t.interrupt(do)
 	case "server-message":
-		if len(m.Data.Voicebridge) > 0 {
-			t.commands.Decode(providers.Message{Data: m.Data.Voicebridge}, do)
+		if len(d.Voicebridge) > 0 {
+			t.commands.Decode(providers.Message{Data: d.Voicebridge}, do)
 		}
 	case "user-transcription":
-		if m.Data.Final {
-			t.said(calls.Caller, m.Data.Text)
+		if d.Final {
+			t.said(calls.Caller, d.Text)
 		}
 	case "bot-transcription":
-		t.said(calls.Agent, m.Data.Text)
+		t.said(calls.Agent, d.Text)
 	case "error":
 		if t.beside != nil {
-			t.beside.Trouble("pipecat", m.Data.Error)
+			t.beside.Trouble("pipecat", d.Error)
 		}
 	}
 }

@@ -61,29 +61,30 @@ func (p *protocol) Refuse(w http.ResponseWriter) {
 	refuse(w, http.StatusUnauthorized, 20003, "Authenticate")
 }
 
-// Serve implements agent.Operator.
-func (p *protocol) Serve(w http.ResponseWriter, r *http.Request, o agent.Operations) bool {
+// Knows implements agent.Operator.
+func (p *protocol) Knows(r *http.Request) bool {
 	user, password, _ := r.BasicAuth()
-	if p.token == "" || user != p.account || subtle.ConstantTimeCompare([]byte(password), []byte(p.token)) != 1 {
-		return false
-	}
+	return p.token != "" && user == p.account && subtle.ConstantTimeCompare([]byte(password), []byte(p.token)) == 1
+}
+
+// Serve implements agent.Operator.
+func (p *protocol) Serve(w http.ResponseWriter, r *http.Request, o agent.Operations) {
 	id, isJSON := strings.CutSuffix(r.PathValue("call"), ".json")
 	call, known := o.Find(func(session string) bool { return sid("CA", session) == id })
 	if !known || !isJSON || r.PathValue("account") != p.account {
 		refuse(w, http.StatusNotFound, 20404, "The requested resource "+r.URL.Path+" was not found")
-		return true
+		return
 	}
 	if r.Method == http.MethodGet {
 		reply(w, http.StatusOK, p.resource(&call))
-		return true
+		return
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 	if err := r.ParseForm(); err != nil {
 		refuse(w, http.StatusBadRequest, 20001, "the body is no form")
-		return true
+		return
 	}
 	p.update(w, r, o, &call)
-	return true
 }
 
 // update does to a call what is asked.

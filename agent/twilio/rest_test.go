@@ -61,9 +61,11 @@ func rest(t testing.TB, o *operations, at string) *http.ServeMux {
 	mux := http.NewServeMux()
 	for _, door := range p.Doors() {
 		mux.HandleFunc(door, func(w http.ResponseWriter, r *http.Request) {
-			if !p.Serve(w, r, o) {
+			if !p.Knows(r) {
 				p.Refuse(w)
+				return
 			}
+			p.Serve(w, r, o)
 		})
 	}
 	return mux

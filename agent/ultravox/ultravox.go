@@ -35,7 +35,7 @@ const (
 	// ahead is how far the agent may be ahead of what is heard: it is taken back when the caller interrupts.
 	ahead = 30 * time.Second
 	// toolTime is how long the vendor waits for a tool: longer than a webhook may take.
-	toolTime = "15s"
+	toolTime = "40s"
 )
 
 // options are the dialect's own.

@@ -34,7 +34,7 @@ func Begin(sess *session.Session, ref string, t *calls.TransferRequest, agents m
 		}
 		book.Reassign(sess.ID, name)
 	}
-	if !sess.HandOver(to.Dialer, to.Session.Reconnect, call.Agent, t.Context, done) {
+	if !sess.HandOver(to.Dialer, to.Session, call.Agent, t.Context, done) {
 		sess.Refuse(ref, "busy", "the call is about to go to another agent, or to a new connection of this one")
 	}
 	return true

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 
 	"voicebridge/agent"
 	"voicebridge/calls"
@@ -35,30 +36,34 @@ func operator(a control.Agent) agent.Operator {
 	return o
 }
 
-// serve gives a request to the agent whose it is.
+// serve gives a request to the agents whose it is: several may have the same credentials.
 func serve(c *control.Controller, g *gate.Gate, any agent.Operator, w http.ResponseWriter, r *http.Request) {
+	var names []string
 	for name, a := range c.Agents() {
-		if o := operator(a); o != nil && o.Serve(w, r, operations{r.Context(), c, name}) {
-			return
+		if o := operator(a); o != nil && o.Knows(r) {
+			names, any = append(names, name), o
 		}
 	}
-	if !g.Stranger() {
+	switch {
+	case len(names) > 0:
+		any.Serve(w, r, operations{r.Context(), c, names})
+	case !g.Stranger():
 		http.Error(w, "too many", http.StatusTooManyRequests)
-		return
+	default:
+		any.Refuse(w)
 	}
-	any.Refuse(w)
 }
 
-// operations are what an agent may do to its calls.
+// operations are what agents may do to their calls.
 type operations struct {
-	ctx   context.Context
-	c     *control.Controller
-	agent string
+	ctx    context.Context
+	c      *control.Controller
+	agents []string
 }
 
 // Find implements agent.Operations.
 func (o operations) Find(is func(id string) bool) (calls.Call, bool) {
-	list := o.c.Calls().List(1, func(c *calls.Call) bool { return c.Agent == o.agent && is(c.ID) })
+	list := o.c.Calls().List(1, func(c *calls.Call) bool { return slices.Contains(o.agents, c.Agent) && is(c.ID) })
 	if len(list) == 0 {
 		return calls.Call{}, false
 	}

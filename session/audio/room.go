@@ -21,6 +21,7 @@ type Room struct {
 	agentToParty  *codec.Transcoder // of the agent's audio as the caller gets it
 	agentSaid     fifo              // the agent's, for the party
 
+	agentHears    codec.Format
 	partyToAgent  *codec.Transcoder
 	partyToCaller *codec.Transcoder
 	partySaid     fifo // the party's, for the agent
@@ -46,6 +47,7 @@ func NewRoom(now time.Duration, in *Inbound, out *Playout, mute bool) *Room {
 		partyToAgent:  codec.NewTranscoder(PartyFormat, plain(in.to)),
 		partyToCaller: codec.NewTranscoder(PartyFormat, plain(out.format)),
 	}
+	r.agentHears = plain(in.to)
 	if mute {
 		out.Clear(now, agent.ClearByMute, "")
 	}
@@ -71,6 +73,14 @@ func (r *Room) agentCleared() {
 func (r *Room) PartySays(pcm []byte) {
 	r.out.party.live(r.out.format, func(b []byte) []byte { return r.partyToCaller.Append(b, pcm) })
 	r.partySaid.live(r.in.to, func(b []byte) []byte { return r.partyToAgent.Append(b, pcm) })
+}
+
+// Retune follows the agent's format, when another one has taken its place.
+func (r *Room) Retune() {
+	if to := plain(r.in.to); to != r.agentHears {
+		r.agentHears, r.partyToAgent = to, codec.NewTranscoder(PartyFormat, to)
+		r.partySaid.reset()
+	}
 }
 
 // agentSays takes a frame of the agent's that goes to the caller.

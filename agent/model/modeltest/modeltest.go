@@ -109,6 +109,9 @@ func (p *Peer) Take() (sent []map[string]any, commands []agent.Command) {
 	return sent, commands
 }
 
+// Do implements agent.Beside.
+func (p *Peer) Do(cmd *agent.Command) { p.Commands = append(p.Commands, *cmd) }
+
 // Reply implements agent.Beside.
 func (p *Peer) Reply(add func(*providers.Messages) error) {
 	p.Event(agent.Event{Kind: agent.EventReply, Reply: add})
