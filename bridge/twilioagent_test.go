@@ -288,7 +288,9 @@ func TestTwilioREST(t *testing.T) {
 		defer stop()
 		d := modelDialer(t, "twilio", "ws"+strings.TrimPrefix(url, "http")+"/", map[string]any{"account_sid": account,
 			"auth_token": token}, tools.Config{})
-		b = startBridge(t, "", func(o *options) { o.dialer = d })
+		b = startBridge(t, "", func(o *options) {
+			o.dialer, o.agents = d, map[string]agent.Dialer{"other": d, "third": d} // with the same credentials
+		})
 		call(t, b.caller(t, "vonage", 5*time.Second))
 		b.ended(t, calls.APIHangup)
 		<-done

@@ -151,6 +151,41 @@ func TestTools(t *testing.T) {
 	}
 }
 
+// TestGoodbye: a goodbye whose audio comes behind end_call is heard, the call ends a second after it, and goes on
+// where the caller speaks meanwhile.
+func TestGoodbye(t *testing.T) {
+	const end = `{"type":"FunctionCallRequest","functions":[{"id":"fc_1","name":"end_call","arguments":"{}","client_side":true}]}`
+	ends := func(peer *modeltest.Peer, in time.Duration) bool {
+		peer.Hears(in, 0)
+		_, commands := peer.Take()
+		return slices.ContainsFunc(commands, func(c agent.Command) bool { return c.Kind == agent.CommandHangup })
+	}
+	peer := begun(t)
+	peer.Read(fixture(t, "ConversationText.assistant"))
+	peer.Read(end)
+	peer.Hears(500*time.Millisecond, 0)
+	peer.ReadBinary(make([]byte, 800))
+	if len(peer.Audio) != 800 || ends(peer, 1400*time.Millisecond) || !ends(peer, 1520*time.Millisecond) {
+		t.Errorf("%d bytes of the goodbye are played", len(peer.Audio))
+	}
+	peer.Read(fixture(t, "AgentAudioDone"))
+	peer.ReadBinary(make([]byte, 800))
+	if len(peer.Audio) != 800 {
+		t.Error("what is said after the goodbye is played")
+	}
+	peer = begun(t)
+	peer.ReadBinary(make([]byte, 8000))
+	peer.Read(end)
+	peer.Read(fixture(t, "UserStartedSpeaking"))
+	if ends(peer, 20*time.Second) {
+		t.Error("the call ends though the caller speaks")
+	}
+	peer.Read(strings.ReplaceAll(end, "fc_1", "fc_2"))
+	if ends(peer, 20*time.Second) || !ends(peer, 22*time.Second) {
+		t.Error("the call does not end the second time")
+	}
+}
+
 // TestWords: keys, warnings, errors.
 func TestWords(t *testing.T) {
 	peer := begun(t)

@@ -1,0 +1,206 @@
+package bridge_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"voicebridge/agent"
+	"voicebridge/agent/link"
+	"voicebridge/agent/tools"
+	"voicebridge/calls"
+	"voicebridge/session"
+	"voicebridge/sim"
+	"voicebridge/sim/ear"
+	"voicebridge/sim/memnet"
+	"voicebridge/sim/models"
+)
+
+// scripted serves an agent, which is given the number of its connection. late is how long a handshake takes.
+func scripted(t *testing.T, late time.Duration, talk func(n int, c *sim.AgentConn) error) string {
+	t.Helper()
+	var n atomic.Int64
+	agents := &sim.Agent{Log: slog.New(slog.DiscardHandler), Talk: func(_ context.Context, c *sim.AgentConn) error {
+		return talk(int(n.Add(1)), c)
+	}}
+	url, stop := memnet.Serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		time.Sleep(late)
+		agents.ServeHTTP(w, r)
+	}))
+	t.Cleanup(stop)
+	return "ws" + strings.TrimPrefix(url, "http") + "/"
+}
+
+// tones says one.
+func tones(c *sim.AgentConn, hz float64, d time.Duration) error {
+	return c.Audio(c.Speaks.Encoding.AppendEncode(nil, ear.Sine(c.Speaks.Rate, hz, d)))
+}
+
+// hear reads until the end, and gives the messages to told.
+func hear(c *sim.AgentConn, told func(map[string]any)) error {
+	for {
+		binary, data, err := c.Read()
+		if err != nil {
+			return nil
+		}
+		var m map[string]any
+		if !binary && json.Unmarshal(data, &m) == nil {
+			told(m)
+		}
+	}
+}
+
+// two carries a call of a first agent, which may hand it over to "b".
+func two(t *testing.T, first, second string, length time.Duration) (*running, []int16, int) {
+	t.Helper()
+	b := startBridge(t, "", func(o *options) {
+		o.dialer = dialer(t, link.Config{URL: first})
+		o.agents = map[string]agent.Dialer{"b": dialer(t, link.Config{URL: second})}
+	})
+	c := b.caller(t, "twilio", length)
+	c.Voice = make([]int16, int(length.Seconds())*c.Start.In.Rate)
+	r := call(t, c)
+	return b, r.Heard, r.Format.Rate
+}
+
+// TestBreakWhileHandedOver: an agent whose connection breaks while the next one is dialled leaves the call to that.
+func TestBreakWhileHandedOver(t *testing.T) {
+	t.Parallel()
+	virtual(t, func(t *testing.T) {
+		first := scripted(t, 0, func(_ int, c *sim.AgentConn) error {
+			err := c.Command(map[string]any{"type": "transfer", "to": "agent:b"})
+			time.Sleep(time.Second)
+			c.Break()
+			return err
+		})
+		second := scripted(t, 2*time.Second, func(_ int, c *sim.AgentConn) error {
+			if err := tones(c, secondHz, time.Second); err != nil {
+				return err
+			}
+			return c.Command(map[string]string{"type": "hangup"})
+		})
+		b, heard, rate := two(t, first, second, 10*time.Second)
+		b.ended(t, calls.AgentHangup)
+		if tone, _ := answers(heard, rate); !ear.Hears(tone, rate, secondHz) {
+			t.Error("the second agent is not heard")
+		}
+	})
+}
+
+// TestHandedOverOnce: what is said while the next agent is dialled counts for the first alone, and a second
+// hand-over is refused meanwhile.
+func TestHandedOverOnce(t *testing.T) {
+	t.Parallel()
+	virtual(t, func(t *testing.T) {
+		var first, second []map[string]any
+		a := scripted(t, 0, func(_ int, c *sim.AgentConn) error {
+			for _, to := range []string{"agent:b", "agent:b"} {
+				if err := c.Command(map[string]any{"type": "transfer", "to": to, "when": "now"}); err != nil {
+					return err
+				}
+			}
+			time.Sleep(500 * time.Millisecond)
+			if err := tones(c, firstHz, 3*time.Second); err != nil {
+				return err
+			}
+			return hear(c, func(m map[string]any) { first = append(first, m) })
+		})
+		next := scripted(t, 2*time.Second, func(_ int, c *sim.AgentConn) error {
+			var start map[string]any
+			if err := json.Unmarshal(c.Start, &start); err != nil {
+				return err
+			}
+			second = append(second, start)
+			if err := tones(c, secondHz, time.Second); err != nil {
+				return err
+			}
+			if err := c.Command(map[string]any{"type": "mark", "name": "end"}); err != nil {
+				return err
+			}
+			return hear(c, func(m map[string]any) { second = append(second, m) })
+		})
+		b, _, _ := two(t, a, next, 8*time.Second)
+		b.ended(t, calls.CallerHangup)
+		busy := slices.ContainsFunc(first, func(m map[string]any) bool { return m["code"] == "busy" })
+		if last := first[len(first)-1]; !busy || last["type"] != "stop" || last["reason"] != "transferred" {
+			t.Errorf("the first is told %v", first)
+		}
+		at := slices.IndexFunc(second, func(m map[string]any) bool { return m["type"] == "mark" })
+		if at < 0 || second[at]["status"] != "played" || second[at]["out_ms"] != 1000.0 ||
+			fmt.Sprint(second[0]["resume"]) != "map[from: sent_ms:0]" {
+			t.Errorf("the second is told %v", second)
+		}
+	})
+}
+
+// TestPausedAndBroken: what an agent says that is dialled again is heard, though its connection had paused.
+func TestPausedAndBroken(t *testing.T) {
+	t.Parallel()
+	virtual(t, func(t *testing.T) {
+		url := scripted(t, 0, func(n int, c *sim.AgentConn) error {
+			if n == 1 {
+				err := c.Command(map[string]string{"type": "pause"})
+				time.Sleep(time.Second)
+				c.Break()
+				return err
+			}
+			if err := tones(c, secondHz, time.Second); err != nil {
+				return err
+			}
+			return c.Command(map[string]string{"type": "hangup"})
+		})
+		b := startBridge(t, "", func(o *options) {
+			o.dialer = dialer(t, link.Config{URL: url})
+			o.session.Reconnect = session.Reconnect{Times: 1, Pause: time.Second}
+		})
+		r := call(t, b.caller(t, "twilio", 10*time.Second))
+		b.ended(t, calls.AgentHangup)
+		if tone, _ := answers(r.Heard, r.Format.Rate); !ear.Hears(tone, r.Format.Rate, secondHz) {
+			t.Error("it is not heard")
+		}
+	})
+}
+
+// TestInterruptedAfterBreak: a caller interrupts what a model has said before its connection broke.
+func TestInterruptedAfterBreak(t *testing.T) {
+	t.Parallel()
+	for _, v := range models.List {
+		if v.Duplex || !v.Greets { // falls silent by itself; greets anew
+			continue
+		}
+		run(t, v.Dialect, func(t *testing.T) {
+			script := &models.Script{Key: models.Key, Break: 2 * time.Second, Answer: func(turn int) models.Answer {
+				if turn == 0 {
+					return models.Answer{PCM: ear.Sine(models.Rate, firstHz, 12*time.Second), Text: "What a day."}
+				}
+				return models.Answer{PCM: ear.Sine(models.Rate, secondHz, time.Second), Text: "Good bye.",
+					Tool: &models.Tool{Name: "end_call", Arguments: `{}`}}
+			}}
+			url, stop := memnet.Serve(v.New(script))
+			defer stop()
+			d := modelDialer(t, v.Dialect, "ws"+strings.TrimPrefix(url, "http")+"/", optionsOf(&v), tools.Config{EndCall: true})
+			b := startBridge(t, "", func(o *options) {
+				o.dialer = d
+				o.session.Reconnect = session.Reconnect{Times: 1, Pause: time.Second}
+			})
+			c := b.caller(t, "twilio", 20*time.Second)
+			rate := c.Start.In.Rate
+			c.Voice = append(make([]int16, 5*rate), ear.Sine(rate, 400, 600*time.Millisecond)...)
+			c.Voice = append(c.Voice, make([]int16, 15*rate)...)
+			r := call(t, c)
+			b.ended(t, calls.AgentHangup)
+			first, second := answers(r.Heard, r.Format.Rate)
+			if d := time.Duration(len(first)) * time.Second / time.Duration(r.Format.Rate); d < 4500*time.Millisecond ||
+				d > 5500*time.Millisecond || !ear.Hears(second, r.Format.Rate, secondHz) {
+				t.Errorf("%v are heard of what is interrupted after 5 s", d)
+			}
+		})
+	}
+}
