@@ -2,6 +2,7 @@ package api
 
 import (
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -267,5 +268,72 @@ func TestUnknownQuery(t *testing.T) {
 		if w.Code != want {
 			t.Errorf("%s: %d %s, want %d", path, w.Code, w.Body, want)
 		}
+	}
+}
+
+// TestTranscript: what was said in a call can be asked for while it is known, is told by events, and both are as the
+// document has them.
+func TestTranscript(t *testing.T) {
+	doc, err := openapi3.NewLoader().LoadFromData(openAPI)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, mux := newServer(t)
+	book := s.control.Calls()
+	call := book.Add(calls.Call{Account: "main", Provider: "twilio"})
+	feed, _ := book.Listen("")
+	defer feed.Close()
+	lines := []calls.Line{{Role: calls.Caller, Text: "Hello?", From: 20, To: 900},
+		{Role: calls.Agent, Text: "One two three.", Heard: "One two", Interrupted: true, From: 1000, To: 1900}}
+	for _, l := range lines {
+		book.Said(call.ID, l)
+		ev := <-feed.Events()
+		if ev.Type != calls.EventTranscript || *ev.Said != l {
+			t.Errorf("told is %+v", ev)
+		}
+		matches(t, doc, "Event", ev)
+	}
+	book.Used(call.ID, calls.Usage{"input_tokens": 20})
+	book.Used(call.ID, calls.Usage{"input_tokens": 5, "seconds": 1.5})
+	ask := func(path string) (int, map[string]any) {
+		r := httptest.NewRequest("GET", path, nil)
+		r.Header.Set("Authorization", "Bearer token")
+		w := httptest.NewRecorder()
+		mux.ServeHTTP(w, r)
+		var m map[string]any
+		if err := json.Unmarshal(w.Body.Bytes(), &m); err != nil {
+			t.Fatalf("%s: %s", path, w.Body)
+		}
+		return w.Code, m
+	}
+	status, m := ask("/v1/calls/" + call.ID + "/transcript")
+	all, _ := m["transcript"].([]any)
+	if status != http.StatusOK || len(all) != 2 || all[1].(map[string]any)["heard"] != "One two" {
+		t.Errorf("%d, %v", status, m)
+	}
+	for _, l := range all {
+		matches(t, doc, "Line", l)
+	}
+	if _, m := ask("/v1/calls/" + call.ID); m["usage"].(map[string]any)["input_tokens"] != 25.0 {
+		t.Errorf("the call is %v", m)
+	}
+	if status, _ := ask("/v1/calls/cs_0/transcript"); status != http.StatusNotFound {
+		t.Errorf("of no call: %d", status)
+	}
+}
+
+// matches holds a value to a schema of the document.
+func matches(t *testing.T, doc *openapi3.T, schema string, v any) {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var plain any
+	if err := json.Unmarshal(b, &plain); err != nil {
+		t.Fatal(err)
+	}
+	if err := doc.Components.Schemas[schema].Value.VisitJSON(plain); err != nil {
+		t.Errorf("%s: %v", b, err)
 	}
 }
