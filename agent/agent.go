@@ -28,6 +28,8 @@ type Call struct {
 	// Resume is where a talk goes on whose connection has broken, or that is taken over from another agent; nil:
 	// it is new.
 	Resume *Resume
+	// Told are custom parameters that a Locator was told, which the agent expects.
+	Told map[string]string
 }
 
 // Resume is where a talk goes on.

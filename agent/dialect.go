@@ -93,7 +93,7 @@ type Addresser interface {
 }
 
 // Locator is a Protocol that has to ask for the URL of each call, where the configured one is the vendor's API.
-// The URL is secret.
+// The URL is secret. Of the call it may set Told.
 type Locator interface {
 	Locate(ctx context.Context, configured *url.URL, call *Call) (string, error)
 }

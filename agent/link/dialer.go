@@ -168,8 +168,8 @@ func (d *Dialer) Dial(ctx context.Context, call *agent.Call) (agent.Conn, error)
 	return c, nil
 }
 
-// header returns that of a handshake for a call.
-func (d *Dialer) header(call *agent.Call) (http.Header, error) {
+// header returns that of a handshake at a URL for a call.
+func (d *Dialer) header(call *agent.Call, at *url.URL) (http.Header, error) {
 	h := d.cfg.Header.Clone()
 	if h == nil {
 		h = http.Header{}
@@ -178,7 +178,7 @@ func (d *Dialer) header(call *agent.Call) (http.Header, error) {
 		h.Set("Authorization", "Bearer "+d.cfg.Bearer)
 	}
 	if own, has := d.cfg.Protocol.(agent.Handshaker); has {
-		return h, own.Handshake(d.url, h)
+		return h, own.Handshake(at, h)
 	}
 	h.Set("Voicebridge-Session", call.Session)
 	if d.cfg.Secret != "" {
@@ -188,17 +188,18 @@ func (d *Dialer) header(call *agent.Call) (http.Header, error) {
 }
 
 // locate returns the URL of the agent of a call.
-func (d *Dialer) locate(ctx context.Context, call *agent.Call) (string, error) {
+func (d *Dialer) locate(ctx context.Context, call *agent.Call) (*url.URL, error) {
 	locator, is := d.cfg.Protocol.(agent.Locator)
 	if !is {
-		return d.url.String(), nil
+		return d.url, nil
 	}
-	at, err := locator.Locate(ctx, d.url, call)
+	var at *url.URL
+	located, err := locator.Locate(ctx, d.url, call)
 	if err == nil {
-		_, err = checkURL(at, d.cfg.Plaintext)
+		at, err = checkURL(located, d.cfg.Plaintext)
 	}
 	if err != nil {
-		return "", fmt.Errorf("the vendor's API: %w", err)
+		return nil, fmt.Errorf("where the agent is: %w", err)
 	}
 	return at, nil
 }
@@ -209,15 +210,17 @@ func (d *Dialer) attempt(ctx context.Context, call *agent.Call) (_ *Conn, again 
 	limits := ws.Limits{Write: d.cfg.Write, Fresh: true}
 	limits.Text, limits.Binary = d.cfg.Protocol.Limits(d.url)
 	limits.Pieces = d.cfg.Dialect.Samples
-	header, err := d.header(call)
-	if err != nil {
-		return nil, false, err
-	}
+	own := *call
+	call = &own
 	at, err := d.locate(dial, call)
 	if err != nil {
 		return nil, true, err
 	}
-	conn, status, err := d.cfg.Dialer.Dial(dial, at, d.cfg.Dialect.Subprotocols, header, limits)
+	header, err := d.header(call, at)
+	if err != nil {
+		return nil, false, err
+	}
+	conn, status, err := d.cfg.Dialer.Dial(dial, at.String(), d.cfg.Dialect.Subprotocols, header, limits)
 	if err != nil {
 		return nil, status == 0 || status == http.StatusTooManyRequests || status >= 500, err
 	}

@@ -1,6 +1,7 @@
 package twilio
 
 import (
+	"context"
 	"crypto/hmac"
 	"crypto/sha1"
 	"crypto/subtle"
@@ -149,21 +150,26 @@ func (p *protocol) resource(call *calls.Call) map[string]any {
 		"subresource_uris": map[string]string{}}
 }
 
-// twimlError says what cannot be followed.
+// twimlError says what cannot be followed, or had.
 type twimlError struct{ what string }
 
 func (e *twimlError) Error() string {
+	if strings.HasPrefix(e.what, "Url") {
+		return e.what
+	}
 	return e.what + ". Followed are Hangup, Dial with a number, Play with digits, and Connect with the stream that " +
 		"there is"
 }
 
 // verb is one of TwiML's.
 type verb struct {
-	XMLName  xml.Name
-	Digits   string `xml:"digits,attr"`
-	CallerID string `xml:"callerId,attr"`
-	Text     string `xml:",chardata"`
-	Inner    []verb `xml:",any"`
+	XMLName xml.Name
+	Digits  string `xml:"digits,attr"`
+	URL     string `xml:"url,attr"`   // of a Stream
+	Name    string `xml:"name,attr"`  // of a Parameter
+	Value   string `xml:"value,attr"` // likewise
+	Text    string `xml:",chardata"`
+	Inner   []verb `xml:",any"`
 }
 
 // follow does what TwiML says. What would be spoken is not: the call has an agent that speaks.
@@ -210,28 +216,40 @@ func (p *protocol) dial(o agent.Operations, call *calls.Call, v *verb) error {
 	return o.Transfer(call.ID, &calls.TransferRequest{To: number, Mode: "blind"})
 }
 
-// fetch gets the TwiML of a URL, which must be on the agent's own host, with a request signed as Twilio signs.
+// fetch gets the TwiML of a URL, which must be on the agent's own host.
 func (p *protocol) fetch(r *http.Request, call *calls.Call) ([]byte, error) {
 	at, err := url.Parse(r.PostForm.Get("Url"))
 	if err != nil || p.host == "" || at.Host != p.host || at.User != nil || at.Scheme != "https" &&
 		at.Scheme != "http" {
 		return nil, &twimlError{"Url must be on the agent's own host"}
 	}
-	form := url.Values{"CallSid": {sid("CA", call.ID)}, "AccountSid": {p.account}, "From": {call.From}, "To": {call.To},
-		"CallStatus": {string(call.Status)}, "Direction": {call.Direction}, "ApiVersion": {"2010-04-01"}}
 	method := http.MethodPost
-	var body io.Reader = strings.NewReader(form.Encode())
-	signed := at.String()
-	for _, name := range slices.Sorted(maps.Keys(form)) {
-		signed += name + form.Get(name)
-	}
 	if strings.EqualFold(r.PostForm.Get("Method"), http.MethodGet) {
+		method = http.MethodGet
+	}
+	return p.webhook(r.Context(), method, at, url.Values{"CallSid": {sid("CA", call.ID)}, "From": {call.From},
+		"To": {call.To}, "CallStatus": {string(call.Status)}, "Direction": {call.Direction}})
+}
+
+// webhook asks for TwiML with a request signed as Twilio signs.
+func (p *protocol) webhook(ctx context.Context, method string, u *url.URL, form url.Values) ([]byte, error) {
+	form.Set("AccountSid", p.account)
+	form.Set("ApiVersion", "2010-04-01")
+	at := *u
+	var body io.Reader
+	signed := at.String()
+	if method == http.MethodGet {
 		q := at.Query()
 		maps.Copy(q, form)
 		at.RawQuery = q.Encode()
-		method, body, signed = http.MethodGet, nil, at.String()
+		signed = at.String()
+	} else {
+		body = strings.NewReader(form.Encode())
+		for _, name := range slices.Sorted(maps.Keys(form)) {
+			signed += name + form.Get(name)
+		}
 	}
-	req, err := http.NewRequestWithContext(r.Context(), method, at.String(), body)
+	req, err := http.NewRequestWithContext(ctx, method, at.String(), body)
 	if err != nil {
 		return nil, &twimlError{"Url is none"}
 	}
@@ -241,8 +259,11 @@ func (p *protocol) fetch(r *http.Request, call *calls.Call) ([]byte, error) {
 	mac := hmac.New(sha1.New, []byte(p.token))
 	mac.Write([]byte(signed))
 	req.Header.Set("X-Twilio-Signature", base64.StdEncoding.EncodeToString(mac.Sum(nil)))
-	client := http.Client{Timeout: fetchTime,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client := p.http
+	if client == nil {
+		client = &http.Client{Timeout: fetchTime,
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	}
 	resp, err := client.Do(req)
 	if err != nil {
 		return nil, &twimlError{"Url does not answer"}
@@ -253,4 +274,37 @@ func (p *protocol) fetch(r *http.Request, call *calls.Call) ([]byte, error) {
 		return nil, &twimlError{"Url answers with HTTP " + strconv.Itoa(resp.StatusCode)}
 	}
 	return twiml, nil
+}
+
+// Locate implements agent.Locator: the agent's webhook is asked about the call, as Twilio asks, and tells the stream.
+func (p *protocol) Locate(ctx context.Context, configured *url.URL, call *agent.Call) (string, error) {
+	if p.voice == "" {
+		return configured.String(), nil
+	}
+	u, err := url.Parse(p.voice)
+	if err != nil {
+		return "", err
+	}
+	twiml, err := p.webhook(ctx, http.MethodPost, u, url.Values{"CallSid": {sid("CA", call.Session)},
+		"From": {call.Known.From}, "To": {call.Known.To}, "Caller": {call.Known.From}, "Called": {call.Known.To},
+		"CallStatus": {"ringing"}, "Direction": {call.Known.Direction}})
+	if err != nil {
+		return "", fmt.Errorf("twilio: voice_url: %w", err)
+	}
+	var response verb
+	if err := xml.Unmarshal(twiml, &response); err != nil {
+		return "", fmt.Errorf("twilio: voice_url: %w", err)
+	}
+	for _, v := range response.Inner {
+		if v.XMLName.Local == "Connect" && len(v.Inner) == 1 && v.Inner[0].XMLName.Local == "Stream" {
+			call.Told = map[string]string{}
+			for _, param := range v.Inner[0].Inner {
+				if param.XMLName.Local == "Parameter" {
+					call.Told[param.Name] = param.Value
+				}
+			}
+			return v.Inner[0].URL, nil
+		}
+	}
+	return "", errors.New("twilio: voice_url: its TwiML has no Connect with a Stream")
 }

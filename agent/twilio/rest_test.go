@@ -97,18 +97,24 @@ func TestREST(t *testing.T) {
 		status, code int
 		did          string
 	}{
-		"completed":        {live, "POST", string(fixture(t, "rest.update-call.completed.request.txt")), nil, 200, 0, "[hang up cs_1]"},
-		"completed, over":  {over, "POST", "Status=completed", nil, 404, 20404, "[]"},
-		"dial":             {live, "POST", string(fixture(t, "rest.update-call.twiml.request.txt")), nil, 200, 0, "[transfer +12025550123 blind]"},
-		"say, then number": {live, "POST", twiml("twiml.transfer-dial.xml"), nil, 200, 0, "[transfer +12025550123 blind]"},
-		"TwiML, over":      {over, "POST", twiml("twiml.transfer-dial.xml"), nil, 400, 21220, "[]"},
-		"keys":             {live, "POST", twiml("twiml.play-digits.xml"), nil, 200, 0, "[digits ww1234#]"},
-		"hang up":          {live, "POST", twiml("twiml.hangup.xml"), nil, 200, 0, "[hang up cs_1]"},
-		"stream":           {live, "POST", twiml("twiml.connect-stream.xml"), nil, 200, 0, "[]"},
-		"words only":       {live, "POST", "Twiml=" + escape("<Response><Say>Bye</Say></Response>"), nil, 200, 0, "[hang up cs_1]"},
-		"a conference":     {live, "POST", "Twiml=" + escape("<Response><Dial><Conference>x</Conference></Dial></Response>"), nil, 400, 12200, "[]"},
-		"a record":         {live, "POST", "Twiml=" + escape("<Response><Record/></Response>"), nil, 400, 12200, "[]"},
-		"no number":        {live, "POST", "Twiml=" + escape("<Response><Dial>client:joe</Dial></Response>"), nil, 400, 12200, "[]"},
+		"completed": {live, "POST", string(fixture(t, "rest.update-call.completed.request.txt")), nil, 200, 0,
+			"[hang up cs_1]"},
+		"completed, over": {over, "POST", "Status=completed", nil, 404, 20404, "[]"},
+		"dial": {live, "POST", string(fixture(t, "rest.update-call.twiml.request.txt")), nil, 200, 0,
+			"[transfer +12025550123 blind]"},
+		"say, then number": {live, "POST", twiml("twiml.transfer-dial.xml"), nil, 200, 0,
+			"[transfer +12025550123 blind]"},
+		"TwiML, over": {over, "POST", twiml("twiml.transfer-dial.xml"), nil, 400, 21220, "[]"},
+		"keys":        {live, "POST", twiml("twiml.play-digits.xml"), nil, 200, 0, "[digits ww1234#]"},
+		"hang up":     {live, "POST", twiml("twiml.hangup.xml"), nil, 200, 0, "[hang up cs_1]"},
+		"stream":      {live, "POST", twiml("twiml.connect-stream.xml"), nil, 200, 0, "[]"},
+		"words only": {live, "POST", "Twiml=" + escape("<Response><Say>Bye</Say></Response>"), nil, 200, 0,
+			"[hang up cs_1]"},
+		"a conference": {live, "POST", "Twiml=" +
+			escape("<Response><Dial><Conference>x</Conference></Dial></Response>"), nil, 400, 12200, "[]"},
+		"a record": {live, "POST", "Twiml=" + escape("<Response><Record/></Response>"), nil, 400, 12200, "[]"},
+		"no number": {live, "POST", "Twiml=" + escape("<Response><Dial>client:joe</Dial></Response>"), nil, 400,
+			12200, "[]"},
 		"no TwiML":         {live, "POST", "Twiml=hello", nil, 400, 12200, "[]"},
 		"another status":   {live, "POST", "Status=busy", nil, 400, 21218, "[]"},
 		"elsewhere":        {live, "POST", "Url=http://169.254.169.254/latest", nil, 400, 12200, "[]"},
@@ -133,7 +139,8 @@ func TestREST(t *testing.T) {
 	if err := json.Unmarshal(fixture(t, "rest.update-call.response.json"), &want); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"from", "to", "status", "direction", "api_version", "start_time", "end_time", "duration"} {
+	for _, name := range []string{"from", "to", "status", "direction", "api_version", "start_time", "end_time",
+		"duration"} {
 		if !reflect.DeepEqual(m[name], want[name]) {
 			t.Errorf("%s is %v, want %v", name, m[name], want[name])
 		}
@@ -177,7 +184,8 @@ func TestURL(t *testing.T) {
 	for _, tt := range []struct {
 		form   string
 		status int
-	}{{"Url=" + escape(srv.URL+"/transfer") + "&Method=POST", 200}, {"Url=" + escape(srv.URL+"/transfer?a=b") + "&Method=GET", 200},
+	}{{"Url=" + escape(srv.URL+"/transfer") + "&Method=POST", 200},
+		{"Url=" + escape(srv.URL+"/transfer?a=b") + "&Method=GET", 200},
 		{"Url=" + escape(srv.URL+"/none"), 400}} {
 		if status, m := ask(h, "POST", sid("CA", "cs_1"), tt.form, testToken); status != tt.status {
 			t.Errorf("%s: %d, %v", tt.form, status, m)
@@ -212,3 +220,36 @@ func FuzzTwiML(f *testing.F) {
 }
 
 var _ agent.Operator = (*protocol)(nil)
+
+// TestVoiceURL: the agent's own webhook tells its stream, and what that is to be told.
+func TestVoiceURL(t *testing.T) {
+	var asked []string
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.FormValue("CallSid")+" "+r.FormValue("From")+" "+r.FormValue("CallStatus")+" "+
+			r.Header.Get("X-Twilio-Signature"))
+		if r.URL.Path == "/none" {
+			io.WriteString(w, "<Response><Say>Bye</Say></Response>")
+			return
+		}
+		w.Write(fixture(t, "twiml.connect-stream.xml"))
+	}))
+	defer srv.Close()
+	locate := func(path string) (string, *agent.Call, error) {
+		_, p := newTalk(t, options{AccountSID: testAccount, AuthToken: testToken, VoiceURL: srv.URL + path})
+		call := &agent.Call{Session: "cs_1", Known: agent.Known{From: "+12025550123"}, Start: &providers.Start{}}
+		at, err := p.Locate(t.Context(), nil, call)
+		return at, call, err
+	}
+	at, call, err := locate("/voice")
+	if err != nil || at != "wss://agent.example.com/ws" || parameters(call)["run"] != "42" ||
+		parameters(call)["call_id"] != "cs_1" {
+		t.Errorf("%s, %v, %v", at, call.Told, err)
+	}
+	if want := sid("CA", "cs_1") + " +12025550123 ringing "; len(asked) != 1 || !strings.HasPrefix(asked[0], want) ||
+		len(asked[0]) < len(want)+20 {
+		t.Errorf("asked are %q", asked)
+	}
+	if at, _, err := locate("/none"); err == nil {
+		t.Errorf("without a stream it is at %s", at)
+	}
+}

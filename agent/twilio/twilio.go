@@ -49,6 +49,8 @@ const (
 type options struct {
 	AccountSID string `yaml:"account_sid"`
 	AuthToken  string `yaml:"auth_token"`
+	// VoiceURL is asked for TwiML, whose stream is the agent's URL; empty: it is as configured.
+	VoiceURL string `yaml:"voice_url"`
 }
 
 // protocol is that of one configured agent.
@@ -56,6 +58,8 @@ type protocol struct {
 	account string
 	token   string // of the account; empty: agents cannot ask for anything
 	host    string // of the agent
+	voice   string // the webhook that tells where the agent is; empty: none
+	http    *http.Client
 	// signer is the carrier's end of an account; nil: handshakes are not signed.
 	signer providers.Exchange
 }
@@ -73,7 +77,12 @@ func newProtocol(o agent.Options) (agent.Protocol, error) {
 	case o.InputRate != 0 && o.InputRate != format.Rate, o.OutputRate != 0 && o.OutputRate != format.Rate:
 		return nil, fmt.Errorf("input_rate, output_rate: such agents hear and speak %v", format)
 	}
-	p := &protocol{account: own.AccountSID, token: own.AuthToken}
+	p := &protocol{account: own.AccountSID, token: own.AuthToken, voice: own.VoiceURL, http: o.HTTP}
+	if u, err := url.Parse(own.VoiceURL); err != nil || own.VoiceURL != "" &&
+		(u.Scheme != "https" && u.Scheme != "http" ||
+			u.Host == "" || u.User != nil) {
+		return nil, errors.New("options.voice_url: must begin with https:// and name a host")
+	}
 	if own.AccountSID == "" {
 		p.account = sid("AC", "voicebridge")
 	}
@@ -162,12 +171,15 @@ func (t *talk) Start(out *providers.Messages, call *agent.Call, _ bool) error {
 	}})
 }
 
-// parameters are the custom parameters: the metadata, and what agents look for by convention.
+// parameters are the custom parameters: the metadata, what agents look for by convention, and what their own webhook
+// has told.
 func parameters(call *agent.Call) map[string]string {
 	params := map[string]string{"call_id": call.Session}
-	for name, value := range call.Custom() {
-		if len(name)+len(value) < maxParameter {
-			params[name] = value
+	for _, custom := range []map[string]string{call.Custom(), call.Told} {
+		for name, value := range custom {
+			if len(name)+len(value) < maxParameter {
+				params[name] = value
+			}
 		}
 	}
 	for name, value := range map[string]string{"from_number": call.Known.From, "to_number": call.Known.To,
