@@ -662,9 +662,9 @@ func (t *Talk) settle(r *reply, out time.Duration) {
 		if out > r.begin {
 			l.Heard = beginning(text, float64(out-r.begin)/float64(r.end-r.begin))
 		}
-		if r.from < 0 {
-			l.From = l.To
-		}
+	}
+	if r.from < 0 {
+		l.From = l.To
 	}
 	t.said(l)
 }
