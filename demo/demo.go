@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -197,6 +198,17 @@ func (c *Command) speech(rate int) ([]int16, error) {
 	return ear.Resample(s, from, rate), nil
 }
 
+// serve serves an agent, in the group until stop.
+func serve(group *sync.WaitGroup, h http.Handler) (url string, stop func(), err error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", nil, fmt.Errorf("agent: %w", err)
+	}
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: time.Second}
+	group.Go(func() { _ = srv.Serve(l) }) // ends with Close
+	return "http://" + l.Addr().String(), func() { srv.Close() }, nil
+}
+
 // call runs the agent, the bridge and the carrier over TCP.
 func (c *Command) call(ctx context.Context, out io.Writer, spec *providers.Spec, format codec.Format,
 	voice []int16) (*result, codec.Format, error) {
@@ -210,14 +222,12 @@ func (c *Command) call(ctx context.Context, out io.Writer, spec *providers.Spec,
 
 	url := c.Agent
 	if url == "" {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		echo, stop, err := serve(&group, &sim.Agent{Talk: sim.Echo, Log: log})
 		if err != nil {
-			return nil, format, fmt.Errorf("agent: %w", err)
+			return nil, format, err
 		}
-		srv := &http.Server{Handler: &sim.Agent{Talk: sim.Echo, Log: log}, ReadHeaderTimeout: time.Second}
-		group.Go(func() { _ = srv.Serve(l) }) // ends with Close
-		defer srv.Close()
-		url = "ws://" + l.Addr().String() + "/"
+		defer stop()
+		url = "ws" + strings.TrimPrefix(echo, "http") + "/"
 	}
 	dialer, err := dialects.NewDialer(link.Config{URL: url, Plaintext: true})
 	if err != nil {

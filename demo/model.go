@@ -159,14 +159,11 @@ func (t *talk) agents() (models.Model, agent.Dialer, error) {
 }
 
 func (t *talk) serve(h http.Handler) (url string, err error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("agent: %w", err)
+	url, stop, err := serve(&t.group, h)
+	if err == nil {
+		t.close = append(t.close, stop)
 	}
-	srv := &http.Server{Handler: h, ReadHeaderTimeout: time.Second}
-	t.group.Go(func() { _ = srv.Serve(l) }) // ends with Close
-	t.close = append(t.close, func() { srv.Close() })
-	return "http://" + l.Addr().String(), nil
+	return url, err
 }
 
 // findTrain is the tool of the user's.
