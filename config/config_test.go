@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -506,6 +507,30 @@ agent:
 		_, err := Parse([]byte(strings.Replace(good, change[0], change[1], 1)), os.Getenv)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)
+		}
+	}
+}
+
+// TestAgentPages: the configurations in docs/agents.md are good.
+func TestAgentPages(t *testing.T) {
+	page, err := os.ReadFile("../docs/agents.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllSubmatch(page, -1)
+	if len(blocks) < 9 {
+		t.Fatalf("there are %d", len(blocks))
+	}
+	secrets := map[string]string{"TWILIO_ACCOUNT_SID": "AC0123456789abcdef0123456789abcdef"}
+	for _, b := range blocks {
+		text := string(b[1])
+		if !strings.Contains(text, "accounts:") && !strings.Contains(text, "media:") {
+			text += "media: {insecure: true}\n"
+		}
+		if _, err := Parse([]byte(text), func(name string) string {
+			return cmp.Or(secrets[name], "a-secret-of-some-length")
+		}); err != nil {
+			t.Errorf("%v in\n%s", err, text)
 		}
 	}
 }

@@ -29,7 +29,8 @@ const Name = "twilio"
 
 // Dialect describes it.
 var Dialect = &agent.Dialect{Name: Name, Title: "Twilio Media Streams", Attempt: 10 * time.Second, New: newProtocol,
-	Can: agent.Features{Formats: "mu-law at 8 kHz, untouched", Marks: "marks, when they are heard", Hangup: true}}
+	Can: agent.Features{Formats: "mu-law at 8 kHz, untouched", Marks: "marks, when they are heard", Hangup: true,
+		Digits: true, Transfers: true}} // by REST
 
 // format is the only one.
 var format = carrier.Spec.Formats[0]
