@@ -114,7 +114,7 @@ func (c *liveSession) start(m map[string]any) error {
 	s, _ := m["session"].(map[string]any)
 	for name := range s {
 		if !slices.Contains(liveFields, name) {
-			return fmt.Errorf("Unknown parameter: 'session.%s'", name)
+			return fmt.Errorf("unknown parameter: 'session.%s'", name)
 		}
 	}
 	audio, _ := s["audio"].(map[string]any)
