@@ -121,7 +121,7 @@ func (s *Session) goOn(ctx context.Context, n *next) {
 		s.Config.Reconnect, s.Config.AgentDial, s.kept = n.config.Reconnect, n.config.AgentDial, nil
 		s.mu.Unlock()
 	}
-	s.leave(cause)
+	defer s.leave(cause)() // the new one does not wait for the old one's end
 	select {
 	case b := <-s.broken: // it has broken meanwhile
 		b.release()
@@ -131,8 +131,8 @@ func (s *Session) goOn(ctx context.Context, n *next) {
 	n.done(nil)
 }
 
-// leave tells the agent's connection that it is over, while the call is not, and waits for its end.
-func (s *Session) leave(cause calls.Cause) {
+// leave tells the agent's connection that it is over, while the call is not. released waits for its end.
+func (s *Session) leave(cause calls.Cause) (released func()) {
 	s.mu.Lock()
 	conn, f := s.agent, s.toAgent
 	if conn != nil {
@@ -140,7 +140,7 @@ func (s *Session) leave(cause calls.Cause) {
 	}
 	s.mu.Unlock()
 	if conn == nil { // it has broken
-		return
+		return func() {}
 	}
 	f.finish(s.send)
 	s.mu.Lock()
@@ -148,8 +148,10 @@ func (s *Session) leave(cause calls.Cause) {
 	s.forget()
 	s.mu.Unlock()
 	conn.Close(cause)
-	<-f.gone
-	conn.Release()
+	return func() {
+		<-f.gone
+		conn.Release()
+	}
 }
 
 // forget leaves out what only the Talk so far could say. s.mu is held.
@@ -327,7 +329,14 @@ func (s agentSide) Gone(err error) {
 }
 
 // Do implements agent.Beside.
-func (s agentSide) Do(cmd *agent.Command) { s.Command(cmd) }
+func (s agentSide) Do(cmd *agent.Command) {
+	s.mu.Lock()
+	current := s.current()
+	s.mu.Unlock()
+	if current {
+		s.Command(cmd)
+	}
+}
 
 // Reply implements agent.Beside.
 func (s agentSide) Reply(add func(*providers.Messages) error) {

@@ -193,13 +193,13 @@ func (d *Dialer) locate(ctx context.Context, call *agent.Call) (*url.URL, error)
 	if !is {
 		return d.url, nil
 	}
-	var at *url.URL
 	located, err := locator.Locate(ctx, d.url, call)
-	if err == nil {
-		at, err = checkURL(located, d.cfg.Plaintext)
-	}
 	if err != nil {
 		return nil, fmt.Errorf("where the agent is: %w", err)
+	}
+	at, err := checkURL(located, d.cfg.Plaintext)
+	if err != nil { // it would repeat the URL, which is secret
+		return nil, errors.New("where the agent is: what was told is no URL of a WebSocket that may be dialled")
 	}
 	return at, nil
 }
