@@ -299,7 +299,7 @@ func TestEither(t *testing.T) {
 		asked = append(asked, call)
 		return nil, nil
 	})
-	e := &Either{First: broken, Other: other, Name: "first"}
+	e := &link.Either{First: broken, Other: other, Name: "first"}
 	again := &agent.Call{Session: "cs_1", Resume: &agent.Resume{Sent: time.Second, Kept: "a handle"}}
 	for _, call := range []*agent.Call{{Session: "cs_1"}, again} {
 		if _, err := e.Dial(t.Context(), call); err != nil {
