@@ -73,7 +73,7 @@ var allowed = map[string][]string{
 	"agent/all": {"agent", "agent/DIALECT", "agent/link"},
 
 	"control": {"agent", "calls", "cluster", "codec", "control/background", "control/directory",
-		"control/handover", "control/router", "control/totals",
+		"control/handover", "control/registry", "control/router", "control/totals",
 		"control/urls", "notify",
 		"providers",
 		"session",
@@ -84,7 +84,8 @@ var allowed = map[string][]string{
 	"control/directory":  {"agent", "notify", "providers", "session"},
 	"control/urls":       {"providers", "ticket"},
 	"control/router":     {"notify", "providers"},
-	"control/totals":     {"calls", "providers", "session", "session/audio"},
+	"control/registry":   {"session"},
+	"control/totals":     {"calls", "control/registry", "providers", "session", "session/audio"},
 	"control/transfers": {"agent", "calls", "control", "control/urls", "providers", "session", "ticket", "transfer",
 		"wav"},
 	"hooks/gate":      {"providers"},

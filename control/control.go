@@ -17,11 +17,11 @@ import (
 	"voicebridge/cluster"
 	"voicebridge/control/background"
 	"voicebridge/control/directory"
+	"voicebridge/control/registry"
 	"voicebridge/control/router"
 	"voicebridge/control/totals"
 	"voicebridge/control/urls"
 	"voicebridge/providers"
-	"voicebridge/session"
 	"voicebridge/ticket"
 )
 
@@ -61,7 +61,7 @@ type Controller struct {
 
 	cfg       Config
 	events    providers.Once // what carriers have told, by account and event id
-	sessions  session.Registry
+	sessions  registry.Sessions
 	book      *calls.Book
 	totals    *totals.Totals
 	transfers Transfers
@@ -123,7 +123,7 @@ func (c *Controller) OnRemote(kind string, handle cluster.Handler) { c.remote[ki
 func (c *Controller) Calls() *calls.Book { return c.book }
 
 // Sessions returns the live sessions.
-func (c *Controller) Sessions() *session.Registry { return &c.sessions }
+func (c *Controller) Sessions() *registry.Sessions { return &c.sessions }
 
 // Cluster returns the other instances; nil: there are none.
 func (c *Controller) Cluster() *cluster.Cluster { return c.cfg.Cluster }

@@ -302,23 +302,6 @@ func TestDelays(t *testing.T) {
 	}
 }
 
-func TestRegistry(t *testing.T) {
-	var r Registry
-	<-r.Empty()
-	a, b := &Session{Options: Options{ID: "a"}}, &Session{Options: Options{ID: "b"}}
-	if !r.Add(a, 1) || r.Add(b, 1) || r.Len() != 1 || len(r.All()) != 1 {
-		t.Error("the registry does not hold what it should")
-	}
-	empty := r.Empty()
-	select {
-	case <-empty:
-		t.Error("it says that it is empty")
-	default:
-	}
-	r.Remove(a)
-	<-empty
-}
-
 // TestBeforeAgent: what is due to the caller while the agent is being dialled goes out
 // by the clock, with no message of the carrier's.
 func TestBeforeAgent(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"voicebridge/calls"
+	"voicebridge/control/registry"
 	"voicebridge/providers"
 	"voicebridge/session"
 	"voicebridge/session/audio"
@@ -24,7 +25,7 @@ type Totals struct {
 	connects *prometheus.HistogramVec // of agents
 	ends     *prometheus.CounterVec   // by account and agent
 	limit    float64                  // of calls
-	sessions *session.Registry
+	sessions *registry.Sessions
 	parked   func() map[string]int
 
 	mu        sync.Mutex // guards byCarrier, and that a session is counted either as live or as ended
@@ -43,7 +44,7 @@ var placeResults = []string{"ok", string(providers.ErrCredentials), string(provi
 
 // New makes totals of the carriers' calls, of which so many may be live. parked tells how many
 // agents wait, by pool.
-func New(specs []*providers.Spec, sessions *session.Registry, limit int, parked func() map[string]int) *Totals {
+func New(specs []*providers.Spec, sessions *registry.Sessions, limit int, parked func() map[string]int) *Totals {
 	t := &Totals{
 		placed: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "voicebridge_calls_placed_total",

@@ -1,19 +1,24 @@
-package session
+// Package registry knows the sessions of one bridge.
+package registry
 
-import "sync"
+import (
+	"sync"
 
-// Registry holds the sessions that are live. The number of calls is its size:
+	"voicebridge/session"
+)
+
+// Sessions holds the sessions that are live. The number of calls is its size:
 // there is no counter to go wrong.
-type Registry struct {
+type Sessions struct {
 	mu    sync.Mutex
-	all   map[*Session]struct{}
-	live  map[string]*Session // the last one of each call
-	empty chan struct{}       // closed when all becomes empty; nil unless waited for
+	all   map[*session.Session]struct{}
+	live  map[string]*session.Session // the last one of each call
+	empty chan struct{}               // closed when all becomes empty; nil unless waited for
 }
 
 // Add puts a session in. It is false, and does nothing, where there are most
 // already, or one of the same call whose end has not been told.
-func (r *Registry) Add(s *Session, most int) bool {
+func (r *Sessions) Add(s *session.Session, most int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	before := r.live[s.ID]
@@ -21,14 +26,14 @@ func (r *Registry) Add(s *Session, most int) bool {
 		return false
 	}
 	if r.live == nil {
-		r.live, r.all = map[string]*Session{}, map[*Session]struct{}{}
+		r.live, r.all = map[string]*session.Session{}, map[*session.Session]struct{}{}
 	}
 	r.live[s.ID], r.all[s] = s, struct{}{}
 	return true
 }
 
 // Remove takes a session out.
-func (r *Registry) Remove(s *Session) {
+func (r *Sessions) Remove(s *session.Session) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.all, s)
@@ -42,24 +47,24 @@ func (r *Registry) Remove(s *Session) {
 }
 
 // Get returns the live session of an id; nil if there is none.
-func (r *Registry) Get(id string) *Session {
+func (r *Sessions) Get(id string) *session.Session {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.live[id]
 }
 
 // Len returns the number of live sessions.
-func (r *Registry) Len() int {
+func (r *Sessions) Len() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.all)
 }
 
 // All lists the live sessions.
-func (r *Registry) All() []*Session {
+func (r *Sessions) All() []*session.Session {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	all := make([]*Session, 0, len(r.all))
+	all := make([]*session.Session, 0, len(r.all))
 	for s := range r.all {
 		all = append(all, s)
 	}
@@ -67,7 +72,7 @@ func (r *Registry) All() []*Session {
 }
 
 // Empty returns a channel that is closed once no session is live.
-func (r *Registry) Empty() <-chan struct{} {
+func (r *Sessions) Empty() <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.empty == nil {
