@@ -38,7 +38,6 @@ import (
 	"voicebridge/session"
 	"voicebridge/transfer"
 	"voicebridge/transfer/redisstore"
-	"voicebridge/wav"
 )
 
 // carriers are the names of those that have accounts.
@@ -111,6 +110,15 @@ func (c *Config) agents() (map[string]control.Agent, error) {
 		if err == nil && a.redials() > 0 && a.URL == "" && !a.service() {
 			err = errors.New("reconnect.times: only agents that the bridge dials can be dialled again")
 		}
+		set := c.session(a)
+		if err == nil && a.Reconnect.Music != "" {
+			music, bad := readMusic(a.Reconnect.Music)
+			if bad != nil {
+				err = fmt.Errorf("reconnect.music: %w", bad)
+			} else {
+				set.Reconnect.Music = music.In
+			}
+		}
 		if err == nil && len(a.Fallback.Say) > control.MaxSay {
 			err = fmt.Errorf("fallback.say: must have at most %d bytes", control.MaxSay)
 		}
@@ -118,7 +126,7 @@ func (c *Config) agents() (map[string]control.Agent, error) {
 			errs = append(errs, fmt.Errorf("%s.%w", AgentField(name), err))
 			continue
 		}
-		agents[name] = control.Agent{Dialer: d, Session: c.session(a), Fallback: control.Fallback{Say: a.Fallback.Say,
+		agents[name] = control.Agent{Dialer: d, Session: set, Fallback: control.Fallback{Say: a.Fallback.Say,
 			Dial: a.Fallback.Dial, Language: a.Fallback.Language, Voice: a.Fallback.Voice}}
 	}
 	errs = append(errs, c.fallbackAgents(agents)...)
@@ -375,11 +383,10 @@ func (c *Config) transfers(db redis.UniversalClient, members *cluster.Members) (
 		t.Manager.Lease = members.Lease()
 	}
 	if c.Transfers.Music != "" {
-		pcm, rate, err := wav.Read(c.Transfers.Music)
-		if err != nil {
+		var err error
+		if t.Music, err = readMusic(c.Transfers.Music); err != nil {
 			return nil, fmt.Errorf("transfers.music: %w", err)
 		}
-		t.Music = wav.NewMusic(pcm, rate)
 	}
 	return t, nil
 }

@@ -15,7 +15,6 @@ import (
 	"voicebridge/control/transfers"
 	"voicebridge/providers"
 	"voicebridge/providers/all"
-	"voicebridge/wav"
 )
 
 // minToken is the shortest media token: 16 characters are enough to make
@@ -299,11 +298,8 @@ func (c *Config) checkTransfers(wrong complaint) {
 		}
 	}
 	if t.Music != "" {
-		switch pcm, _, err := wav.Read(t.Music); {
-		case err != nil:
-			wrong("transfers.music", "must be a WAV file: %v", err)
-		case silent(pcm):
-			wrong("transfers.music", "%s has no audio, or only silence", t.Music)
+		if _, err := readMusic(t.Music); err != nil {
+			wrong("transfers.music", "%v", err)
 		}
 	}
 }

@@ -136,6 +136,7 @@ type Agent struct {
 type Reconnect struct {
 	Times *Whole   `yaml:"times"` // nil: as the dialect has it
 	Pause Duration `yaml:"pause"`
+	Music string   `yaml:"music"`
 }
 
 // Tools are what a model may do.

@@ -207,6 +207,7 @@ func (s *Session) take(conn agent.Conn, told *agent.Resume) {
 	if told != nil {
 		f.told, f.shift = told.Out, s.out.Sent()-told.Sent
 		s.out.Pause(false) // it knows nothing of that
+		s.out.Away(nil, 0)
 		s.tellHolds()
 	}
 	s.mu.Unlock()
@@ -236,6 +237,13 @@ func (s *Session) leaveAgent() {
 // redial dials the agent again. It is false where that is given up: the caller hears what was queued, and
 // the call ends as the connection has.
 func (s *Session) redial(ctx context.Context, end *calls.End) bool {
+	if music := s.Config.Reconnect.Music; music != nil {
+		frames := music(s.out.Format())
+		s.mu.Lock()
+		s.out.Away(frames, s.now()+musicAfter)
+		s.send()
+		s.mu.Unlock()
+	}
 	for pause := s.Config.Reconnect.Pause; ; pause *= 2 {
 		again, left := s.again()
 		if !left {
@@ -559,6 +567,7 @@ func (s *Session) agentFailed(conn agent.Conn, f *flow, err error) {
 func (s *Session) giveUp(end *calls.End) {
 	if !s.agentGone {
 		s.agentGone = true
+		s.out.Away(nil, 0)
 		s.out.Hangup("", end)
 		s.send()
 	}

@@ -43,6 +43,8 @@ type Config struct {
 type Reconnect struct {
 	Times int           // it is dialled again, in all; 0: the call ends
 	Pause time.Duration // after the first attempt, which comes at once; then twice as long each
+	// Music is what the caller hears meanwhile, as of Hold; nil: nothing.
+	Music func(codec.Format) []byte
 }
 
 // Defaults are the settings for a telephone call.
@@ -61,6 +63,7 @@ const (
 	maxEvents    = 8192             // events waiting for a slow agent: all marks may be answered at once
 	maxDiscarded = 10 * time.Minute // agent audio discarded without a clear
 	pushBytes    = 32 << 10         // agent audio taken under one lock
+	musicAfter   = time.Second      // how long an agent is away without music: most are back by then
 	maxLines     = 400              // that an agent is told which is dialled again
 )
 

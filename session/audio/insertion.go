@@ -13,6 +13,8 @@ import (
 type insertions struct {
 	held   []byte // what is played over and over; nil: the caller is not held
 	heldAt int
+	away   []byte        // what is played over and over once nobody speaks; nil: nothing is
+	awayAt time.Duration // not before
 	party  *fifo              // a third party's audio, as samples at the carrier's rate; nil: there is none
 	tap    func(frame []byte) // is given each frame of the agent's; nil: nobody wants them
 	muted  bool               // the agent is not heard: what it says is discarded
@@ -34,6 +36,20 @@ func (p *Playout) Hold(frames []byte) bool {
 	return p.held != nil
 }
 
+// Away plays frames over and over from a time on, once all that the agent has said was heard and until it
+// says more; nil ends that.
+func (p *Playout) Away(frames []byte, from time.Duration) {
+	p.away, p.awayAt, p.heldAt = frames[:len(frames)/p.frame*p.frame], from, 0
+}
+
+// fillsFrom returns from when on the caller hears what is played while the agent is away.
+func (p *Playout) fillsFrom() time.Duration {
+	if len(p.away) == 0 || p.speaking || p.queue.len() >= p.frame || !p.voice.empty() {
+		return Forever
+	}
+	return p.awayAt
+}
+
 // source is who a frame is of that is not the agent's.
 type source uint8
 
@@ -42,6 +58,7 @@ const (
 	ofTones
 	ofHold
 	ofParty
+	ofAway
 	ofNothing
 )
 
@@ -54,6 +71,8 @@ func (p *Playout) insertion(now time.Duration) source {
 		return ofHold
 	case p.partyReady(now) && (p.paused || p.queue.len() < p.frame): // otherwise both are mixed
 		return ofParty
+	case p.party == nil && now >= p.fillsFrom():
+		return ofAway
 	}
 	return nobody
 }
@@ -84,14 +103,22 @@ func (p *Playout) sendInsertion(now time.Duration, from source, buf []byte, cmd 
 			p.tell(agent.Event{Kind: agent.EventAck, Ref: done.ID, Out: p.Heard(now)})
 		}
 	case ofHold:
-		cmd.Audio = append(buf[:0], p.held[p.heldAt:p.heldAt+p.frame]...)
-		p.heldAt = (p.heldAt + p.frame) % len(p.held)
+		cmd.Audio = p.over(p.held, buf)
+	case ofAway:
+		cmd.Audio = p.over(p.away, buf)
 	case ofParty, ofNothing:
 		cmd.Audio = p.format.Encoding.AppendSilence(buf[:0], p.frame)
 		if from == ofParty {
 			p.mixer.add(p.format, cmd.Audio, p.party)
 		}
 	}
+}
+
+// over returns the next frame of what is played over and over.
+func (p *Playout) over(frames, buf []byte) []byte {
+	at := p.heldAt % len(frames)
+	p.heldAt = at + p.frame
+	return append(buf[:0], frames[at:at+p.frame]...)
 }
 
 // stretches reports whether a pause of the agent's is to be made a frame longer: an agent that paces

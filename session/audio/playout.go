@@ -437,7 +437,7 @@ func (p *Playout) nextFrame(now time.Duration, buf []byte, cmd *providers.Comman
 		}
 		p.idle(now)
 	}
-	return false, wait
+	return false, min(wait, p.fillsFrom())
 }
 
 // idle tells that all that the agent has said has been heard, if that is so.
