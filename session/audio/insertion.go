@@ -13,8 +13,8 @@ import (
 type insertions struct {
 	held   []byte // what is played over and over; nil: the caller is not held
 	heldAt int
-	away   []byte        // what is played over and over once nobody speaks; nil: nothing is
-	awayAt time.Duration // not before
+	away   []byte             // what is played over and over once nobody speaks; nil: nothing is
+	awayAt time.Duration      // not before
 	party  *fifo              // a third party's audio, as samples at the carrier's rate; nil: there is none
 	tap    func(frame []byte) // is given each frame of the agent's; nil: nobody wants them
 	muted  bool               // the agent is not heard: what it says is discarded

@@ -102,6 +102,45 @@ func SNR(said, heard []int16, lag int) float64 {
 	return 10 * math.Log10(signal/noise)
 }
 
+// Whole is how much of what was said is heard, from 0 to 1: of the pieces of 100 ms in which something is said, those
+// that are there in that order with at least snr dB, whatever comes between them, and up to 2 s later. It judges
+// audio that took its way in real time, beside whatever else the machine did.
+func Whole(said, heard []int16, rate int, snr float64) float64 {
+	piece, from, since, whole, all := rate/10, 0, 0, 0, 0 // since: said since what was found last
+	for ; len(said) >= piece; said, since = said[piece:], since+piece {
+		part := said[:piece]
+		if energy(part) < 300*300*float64(piece) { // so soft that companding is heard
+			continue
+		}
+		all++
+		noise := energy(part) / math.Pow(10, snr/10)
+		at := from + since // it mostly is where it should
+		if !is(part, heard, at, noise) {
+			for at = from; at <= from+since+2*rate && !is(part, heard, at, noise); at++ {
+			}
+		}
+		if at <= from+since+2*rate {
+			from, since = at, 0
+			whole++
+		}
+	}
+	return float64(whole) / float64(max(1, all))
+}
+
+// is reports whether part is what is heard from at on, but for so much noise.
+func is(part, heard []int16, at int, noise float64) bool {
+	if at+len(part) > len(heard) {
+		return false
+	}
+	for i, h := range heard[at : at+len(part)] {
+		d := float64(h) - float64(part[i])
+		if noise -= d * d; noise < 0 {
+			return false
+		}
+	}
+	return true
+}
+
 // Quantile is the q-quantile of d, 0 to 1; 0 for none.
 func Quantile(d []time.Duration, q float64) time.Duration {
 	if len(d) == 0 {

@@ -47,6 +47,45 @@ func TestMeasures(t *testing.T) {
 	}
 }
 
+// TestWhole: what is said is found whatever comes between and is left out, but not where it is wrong.
+func TestWhole(t *testing.T) {
+	const rate = 8000
+	said, err := Speech(rate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	silence := make([]int16, rate/3)
+	wrong := slices.Clone(said)
+	for i := range wrong {
+		wrong[i] += wrong[i] / 8
+	}
+	for name, tt := range map[string]struct {
+		heard    []int16
+		from, to float64
+	}{
+		"as it was":        {said, 1, 1},
+		"late":             {slices.Concat(silence, said), 1, 1},
+		"with holes":       {slices.Concat(said[:9000], silence, said[9000:17000], silence, said[17000:]), 0.9, 0.99},
+		"less of it":       {slices.Concat(said[:9000], said[12000:]), 0.8, 0.99},
+		"half of it":       {said[:len(said)/2], 0.3, 0.7},
+		"every other part": {everyOther(said, rate/50), 0, 0.1},
+		"too loud":         {wrong, 0, 0},
+		"nothing":          {nil, 0, 0},
+	} {
+		if got := Whole(said, tt.heard, rate, 25); got < tt.from || got > tt.to {
+			t.Errorf("%s: %.2f, want %.2f to %.2f", name, got, tt.from, tt.to)
+		}
+	}
+}
+
+// everyOther leaves out every other n samples.
+func everyOther(pcm []int16, n int) (rest []int16) {
+	for ; len(pcm) >= 2*n; pcm = pcm[2*n:] {
+		rest = append(rest, pcm[:n]...)
+	}
+	return rest
+}
+
 // TestSpeech: the sample that is shipped is speech of some seconds.
 func TestSpeech(t *testing.T) {
 	for _, rate := range codec.Rates {
