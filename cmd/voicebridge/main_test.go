@@ -92,17 +92,12 @@ func TestDemo(t *testing.T) {
 			dir := t.TempDir()
 			out, err := command(t, append([]string{"demo", "--input", input, "--prebuffer", "1s", "--out", dir}, args...)...)
 			checkIntact(t, dir, out, err)
-			for _, name := range []string{"caller.wav", "heard.wav"} {
-				if samples, _, err := wav.Read(filepath.Join(dir, name)); err != nil || len(samples) == 0 {
-					t.Errorf("%s: %d samples, %v", name, len(samples), err)
-				}
-			}
 		})
 	}
 }
 
-// checkIntact reads what a demo has found. Gaps are when frames came, which is for tests in
-// virtual time: here the machine may have others' work to do.
+// checkIntact compares what a demo has written. Its own verdict counts the holes and the frames, too, which a machine
+// makes that has others' work to do: these are for tests in virtual time.
 func checkIntact(t *testing.T, dir, out string, ran error) {
 	t.Helper()
 	var code exitCode
@@ -114,9 +109,23 @@ func checkIntact(t *testing.T, dir, out string, ran error) {
 	if err == nil {
 		err = json.Unmarshal(b, &s)
 	}
-	wrong := slices.DeleteFunc(s.Failures, func(f string) bool { return strings.Contains(f, " gaps of ") })
-	if err != nil || s.SNR < 25 || len(wrong) > 0 {
-		t.Errorf("%v\n%s\n%s", err, out, b)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	said, rate, err := wav.Read(filepath.Join(dir, "caller.wav"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	heard, _, err := wav.Read(filepath.Join(dir, "heard.wav"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong := slices.DeleteFunc(s.Failures, func(f string) bool {
+		return strings.Contains(f, " gaps of ") || strings.Contains(f, "signal to noise") ||
+			strings.Contains(f, "frames did not come back")
+	})
+	if whole := ear.Whole(said, heard, rate, 25); whole < 0.6 || len(wrong) > 0 {
+		t.Errorf("%.2f of the echo came back, %q\n%s", whole, wrong, out)
 	}
 }
 
