@@ -1,11 +1,8 @@
 package bridge_test
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
-	"os"
-	"os/exec"
 	"testing"
 	"time"
 
@@ -19,32 +16,14 @@ import (
 // TestPipecatSDK: an agent with the frames of pipecat's own client understands the bridge's, is told of the call by
 // RTVI, is heard, and ends the call. In real time.
 func TestPipecatSDK(t *testing.T) {
-	node := sdkNode(t)
-	cmd := exec.Command(node, sdkDir+"pipecat.mjs")
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err == nil {
-		err = cmd.Start()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		_ = cmd.Process.Kill() // it serves until then
-		_ = cmd.Wait()
-	}()
 	type message struct {
 		Type, Label string
 		Port        int
 		Data        json.RawMessage
 	}
-	lines := bufio.NewScanner(out)
+	_, read := sdkAgent(t, "pipecat.mjs")
 	next := func() (m message) {
-		if lines.Scan() {
-			if err := json.Unmarshal(lines.Bytes(), &m); err != nil {
-				t.Errorf("%s: %v", lines.Bytes(), err)
-			}
-		}
+		read(&m)
 		return m
 	}
 	b := startBridge(t, "", func(o *options) {

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -319,16 +320,48 @@ func sdkNode(t *testing.T) string {
 	return node
 }
 
+// sdkAgent runs one of the agents with a vendor's SDK until the end of the test. read has the next line of JSON that it
+// prints; it is false where it has ended.
+func sdkAgent(t *testing.T, name string, args ...string) (in io.Writer, read func(into any) bool) {
+	t.Helper()
+	cmd := exec.Command(sdkNode(t), append([]string{sdkDir + name}, args...)...)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill() // it may serve until then
+		_ = cmd.Wait()
+	})
+	lines := bufio.NewScanner(out)
+	return in, func(into any) bool {
+		if !lines.Scan() {
+			return false
+		}
+		if err := json.Unmarshal(lines.Bytes(), into); err != nil {
+			t.Errorf("%s: %v", lines.Bytes(), err)
+		}
+		return true
+	}
+}
+
 // TestAgentsSDK: an agent of OpenAI's Agents SDK for Twilio, as it is, truncates its answer at what was
 // heard, whatever the carrier. In real time.
 func TestAgentsSDK(t *testing.T) {
-	node := sdkNode(t)
 	for _, carrier := range []string{"twilio", "vonage"} {
 		t.Run(carrier, func(t *testing.T) {
 			t.Parallel()
 			var off time.Duration
 			for range 5 { // beside whatever else the machine does
-				if off = agentsSDK(t, carrier, node, sdkDir+"bot.mjs"); off.Abs() <= 120*time.Millisecond {
+				if off = agentsSDK(t, carrier); off.Abs() <= 120*time.Millisecond {
 					return
 				}
 			}
@@ -338,33 +371,16 @@ func TestAgentsSDK(t *testing.T) {
 }
 
 // agentsSDK returns how far behind what was heard the agent truncates its answer.
-func agentsSDK(t *testing.T, carrier, node, script string) (off time.Duration) {
+func agentsSDK(t *testing.T, carrier string) (off time.Duration) {
 	t.Helper()
 	const at = 2 * time.Second
-	cmd := exec.Command(node, script, fmt.Sprint(at.Milliseconds()))
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err == nil {
-		err = cmd.Start()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		_ = cmd.Process.Kill() // it ends by itself where all is well
-		_ = cmd.Wait()
-	}()
-	lines := bufio.NewScanner(out)
+	_, read := sdkAgent(t, "bot.mjs", fmt.Sprint(at.Milliseconds()))
 	next := func() (m struct {
 		Event, Error string
 		Port         int
 		End          int `json:"audio_end_ms"`
 	}) {
-		if lines.Scan() {
-			if err := json.Unmarshal(lines.Bytes(), &m); err != nil {
-				t.Errorf("%s: %v", lines.Bytes(), err)
-			}
-		}
+		read(&m)
 		return m
 	}
 	first := next()

@@ -1,11 +1,7 @@
 package bridge_test
 
 import (
-	"bufio"
-	"encoding/json"
 	"fmt"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -17,35 +13,15 @@ import (
 // TestTwilioSDK: what an agent asks for with Twilio's own library is understood, and so are the answers. In real time.
 func TestTwilioSDK(t *testing.T) {
 	const account, token = "AC0123456789abcdef0123456789abcdef", "0123456789abcdef0123456789abcdef"
-	cmd := exec.Command(sdkNode(t), sdkDir+"twilio.mjs", account, token)
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err == nil {
-		err = cmd.Start()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		_ = cmd.Process.Kill() // it serves until then
-		_ = cmd.Wait()
-	}()
+	in, read := sdkAgent(t, "twilio.mjs", account, token)
 	type answer struct {
 		What, Status, SID string
 		Port, HTTP, Code  int
 	}
-	lines := bufio.NewScanner(out)
 	next := func() (m answer) {
 		t.Helper()
-		if !lines.Scan() {
+		if !read(&m) {
 			t.Fatal("it has ended")
-		}
-		if err := json.Unmarshal(lines.Bytes(), &m); err != nil {
-			t.Fatalf("%s: %v", lines.Bytes(), err)
 		}
 		return m
 	}
