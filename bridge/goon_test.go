@@ -94,6 +94,36 @@ func TestBreakWhileHandedOver(t *testing.T) {
 	})
 }
 
+// TestHandedOverQueue: an agent that a call is handed over to has the queue that it is configured with.
+func TestHandedOverQueue(t *testing.T) {
+	t.Parallel()
+	virtual(t, func(t *testing.T) {
+		first := scripted(t, 0, func(_ int, c *sim.AgentConn) error {
+			if err := c.Command(map[string]any{"type": "transfer", "to": "agent:b"}); err != nil {
+				return err
+			}
+			return hear(c, func(map[string]any) {})
+		})
+		second := scripted(t, 0, func(_ int, c *sim.AgentConn) error {
+			if err := tones(c, secondHz, 4*time.Second); err != nil { // at once
+				return err
+			}
+			return c.Command(map[string]string{"type": "hangup"})
+		})
+		b := startBridge(t, "", func(o *options) {
+			o.dialer = dialer(t, link.Config{URL: first})
+			o.agents = map[string]agent.Dialer{"b": dialer(t, link.Config{URL: second})}
+			o.session.AgentQueue, o.queue = time.Second, 10*time.Second
+		})
+		r := call(t, b.caller(t, "twilio", 20*time.Second))
+		b.ended(t, calls.AgentHangup)
+		answer, _ := answers(r.Heard, r.Format.Rate)
+		if heard := time.Duration(len(answer)) * time.Second / time.Duration(r.Format.Rate); heard < 3900*time.Millisecond {
+			t.Errorf("of 4 s %v are heard", heard)
+		}
+	})
+}
+
 // TestHandedOverOnce: what is said while the next agent is dialled counts for the first alone, and a second
 // hand-over is refused meanwhile.
 func TestHandedOverOnce(t *testing.T) {

@@ -71,6 +71,7 @@ type options struct {
 	public   string
 	dialer   agent.Dialer
 	agents   map[string]agent.Dialer // beside dialer
+	queue    time.Duration           // of agents; 0: as of session
 	route    func(account, from, to string) (control.Route, bool)
 	sockets  bool // real ones, with event loops
 	// Of several instances:
@@ -82,6 +83,10 @@ func (o *options) all() map[string]control.Agent {
 	m := map[string]control.Agent{"": {Dialer: o.dialer, Session: o.session, Fallback: o.fallback}}
 	for name, d := range o.agents {
 		m[name] = control.Agent{Dialer: d, Session: o.session}
+		if a := m[name]; o.queue > 0 {
+			a.Session.AgentQueue = o.queue
+			m[name] = a
+		}
 	}
 	return m
 }

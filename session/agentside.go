@@ -119,6 +119,7 @@ func (s *Session) goOn(ctx context.Context, n *next) {
 		s.Dialer = n.to // of this goroutine
 		s.mu.Lock()
 		s.Config.Reconnect, s.Config.AgentDial, s.kept = n.config.Reconnect, n.config.AgentDial, nil
+		s.out.Adapt(n.config.Prebuffer, n.config.AgentQueue)
 		s.mu.Unlock()
 	}
 	defer s.leave(cause)() // the new one does not wait for the old one's end

@@ -95,6 +95,11 @@ func (p *Playout) Retune(from codec.Format) {
 	p.timeline.retune(from)
 }
 
+// Adapt goes on with an agent whose audio is waited for, and kept, as long as this. What is queued stays.
+func (p *Playout) Adapt(prebuffer, queue time.Duration) {
+	p.prebuffer, p.limit = prebuffer, p.samples(queue)
+}
+
 // Sent is how much audio the agent has sent.
 func (p *Playout) Sent() time.Duration { return p.sent() }
 
