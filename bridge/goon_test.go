@@ -124,6 +124,31 @@ func TestHandedOverQueue(t *testing.T) {
 	})
 }
 
+// TestHandedOverSilent: an agent that a call is handed over to, and says nothing, ends the call as one that is
+// called first.
+func TestHandedOverSilent(t *testing.T) {
+	t.Parallel()
+	virtual(t, func(t *testing.T) {
+		first := scripted(t, 0, func(_ int, c *sim.AgentConn) error {
+			if err := tones(c, firstHz, time.Second); err != nil {
+				return err
+			}
+			if err := c.Command(map[string]any{"type": "transfer", "to": "agent:b"}); err != nil {
+				return err
+			}
+			return hear(c, func(map[string]any) {})
+		})
+		second := scripted(t, 0, func(_ int, c *sim.AgentConn) error { return hear(c, func(map[string]any) {}) })
+		b := startBridge(t, "", func(o *options) {
+			o.dialer = dialer(t, link.Config{URL: first})
+			o.agents = map[string]agent.Dialer{"b": dialer(t, link.Config{URL: second})}
+			o.session.Greeting = 3 * time.Second
+		})
+		call(t, b.caller(t, "twilio", 20*time.Second))
+		b.ended(t, calls.AgentSilent)
+	})
+}
+
 // TestHandedOverOnce: what is said while the next agent is dialled counts for the first alone, and a second
 // hand-over is refused meanwhile.
 func TestHandedOverOnce(t *testing.T) {

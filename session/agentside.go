@@ -129,6 +129,11 @@ func (s *Session) goOn(ctx context.Context, n *next) {
 	default:
 	}
 	s.take(conn, call.Resume)
+	if n.to != nil {
+		s.mu.Lock()
+		s.awaitGreeting(n.config.Greeting)
+		s.mu.Unlock()
+	}
 	n.done(nil)
 }
 
@@ -194,9 +199,7 @@ func (s *Session) dialAgent(ctx context.Context) bool {
 	s.take(conn, nil)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.Config.Greeting > 0 {
-		s.greetLimit = time.AfterFunc(s.Config.Greeting, s.checkGreeting)
-	}
+	s.awaitGreeting(s.Config.Greeting)
 	return true
 }
 
@@ -309,14 +312,23 @@ func (s *Session) tune(to agent.Conn, f *flow) {
 	f.buf = make([]byte, 0, hears.FrameBytes())
 }
 
-// checkGreeting ends the call if the agent has said nothing so far.
-func (s *Session) checkGreeting() {
-	s.mu.Lock()
-	silent := s.out.Silent()
-	s.mu.Unlock()
-	if silent {
-		s.finish(calls.AgentSilent, fmt.Errorf("session: nothing said within %v", s.Config.Greeting))
+// awaitGreeting ends the call if the agent says nothing from now on for so long; 0: it may. s.mu is held.
+func (s *Session) awaitGreeting(limit time.Duration) {
+	if s.greetLimit != nil {
+		s.greetLimit.Stop()
 	}
+	if limit == 0 {
+		return
+	}
+	before := s.out.Sent()
+	s.greetLimit = time.AfterFunc(limit, func() {
+		s.mu.Lock()
+		silent := s.out.Sent() == before
+		s.mu.Unlock()
+		if silent {
+			s.finish(calls.AgentSilent, fmt.Errorf("session: nothing said within %v", limit))
+		}
+	})
 }
 
 // agentSide is the session as one connection of its agent's sees it.

@@ -185,9 +185,6 @@ func (p *Playout) levels(now time.Duration) {
 // Format is the carrier's.
 func (p *Playout) Format() codec.Format { return p.format }
 
-// Silent reports whether the agent has said nothing yet.
-func (p *Playout) Silent() bool { return p.received == 0 }
-
 // Came is when audio of the agent's last came.
 func (p *Playout) Came() time.Duration { return p.came }
 
