@@ -61,7 +61,7 @@ func TestPingWhileWriting(t *testing.T) {
 			t.Fatalf("%q, %v", data, err)
 		}
 	}
-	if d := time.Since(begun); d > time.Second {
+	if d := time.Since(begun); d > 2500*time.Millisecond { // the writer is given up after limits.Write
 		t.Errorf("three messages took %v to be read", d)
 	}
 	client.Close()
