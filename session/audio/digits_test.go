@@ -245,28 +245,36 @@ func TestDigitsBounded(t *testing.T) {
 }
 
 // TestRetuneInbound: an agent that chooses another rate gets what waits for it at
-// that rate, as long as it was.
+// that rate, as long as it was; also one that takes the place of another.
 func TestRetuneInbound(t *testing.T) {
 	f := func(rate int) codec.Format { return codec.Format{Encoding: codec.L16LE, Rate: rate} }
-	for _, to := range codec.Rates {
-		in := NewInbound(f(8000), f(16000), 400*time.Millisecond, &Stats{})
-		for i := range 10 {
-			in.Push(time.Duration(i)*20*time.Millisecond, ones(1), 0)
-		}
-		in.Retune(f(to))
-		var ev agent.Event
-		frames := 0
-		for buf := make([]byte, 0, 4096); ; frames++ {
-			ok, _ := in.Next(200*time.Millisecond, buf, &ev)
-			if !ok {
-				break
+	for _, heard := range []int{0, 2} {
+		for _, to := range codec.Rates {
+			in := NewInbound(f(8000), f(16000), 400*time.Millisecond, &Stats{})
+			var ev agent.Event
+			buf := make([]byte, 0, 4096)
+			for i := range 10 + heard {
+				now := time.Duration(i) * 20 * time.Millisecond
+				if in.Push(now, ones(1), 0); i < heard {
+					if ok, _ := in.Next(now, buf, &ev); !ok {
+						t.Fatal("nothing is heard by the first")
+					}
+				}
 			}
-			if len(ev.Audio) != f(to).FrameBytes() {
-				t.Fatalf("%d Hz: a frame of %d bytes", to, len(ev.Audio))
+			in.Retune(f(to))
+			frames := 0
+			for ; ; frames++ {
+				ok, _ := in.Next(200*time.Millisecond, buf, &ev)
+				if !ok {
+					break
+				}
+				if len(ev.Audio) != f(to).FrameBytes() {
+					t.Fatalf("%d Hz: a frame of %d bytes", to, len(ev.Audio))
+				}
 			}
-		}
-		if frames < 9 {
-			t.Errorf("%d Hz: %d frames", to, frames)
+			if frames < 9 || ev.In != time.Duration(frames+heard)*codec.FrameTime {
+				t.Errorf("%d Hz, after %d frames: %d frames, to %v", to, heard, frames, ev.In)
+			}
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package audio
 
 import (
+	"bytes"
 	"math"
 	"time"
 
@@ -67,16 +68,20 @@ func NewInbound(from, to codec.Format, limit time.Duration, stats *Stats) Inboun
 	}
 }
 
-// Retune goes on with another format for the agent, which has got nothing yet: what waits is made
-// anew, from what came.
+// Retune goes on with another format for the agent: what waits is made anew, from what came where no agent has
+// got anything yet.
 func (in *Inbound) Retune(to codec.Format) {
 	if to == in.to {
 		return
 	}
-	in.tc = codec.NewTranscoder(in.from, to)
+	waits, tc := in.source.bytes(), codec.NewTranscoder(in.from, to)
+	in.tc = tc
+	if in.sent > 0 {
+		waits, tc = bytes.Clone(in.queue.bytes()), codec.NewTranscoder(in.to, to)
+	}
 	in.to, in.frame = to, to.FrameBytes()
 	in.queue.reset()
-	in.queue.grow(func(b []byte) []byte { return in.tc.Append(b, in.source.bytes()) })
+	in.queue.grow(func(b []byte) []byte { return tc.Append(b, waits) })
 	frames := in.queue.len() / in.frame
 	for len(in.times) < frames && len(in.times) > 0 {
 		in.times = append(in.times, in.times[len(in.times)-1])
