@@ -16,6 +16,7 @@ import (
 	"voicebridge/agent/link"
 	"voicebridge/agent/tools"
 	"voicebridge/calls"
+	"voicebridge/providers"
 	"voicebridge/session"
 	"voicebridge/sim"
 	"voicebridge/sim/ear"
@@ -258,4 +259,38 @@ func TestInterruptedAfterBreak(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestHandedOverReturns: a call that comes back from a transfer comes back to the agent that it was handed over to.
+func TestHandedOverReturns(t *testing.T) {
+	t.Parallel()
+	carriers(t, func(t *testing.T, spec *providers.Spec) {
+		s, second := newScript(t)
+		s.many = true
+		first := scripted(t, 0, func(n int, c *sim.AgentConn) error {
+			if n > 1 {
+				t.Error("the first agent has the call again")
+			}
+			if err := c.Command(map[string]any{"type": "transfer", "to": "agent:b"}); err != nil {
+				return err
+			}
+			return hear(c, func(map[string]any) {})
+		})
+		x := desk(t, spec, first, map[string]sim.Phone{busyLine: {Reject: providers.StatusBusy}},
+			func(o *options, _ *sim.Exchange) {
+				o.agents = map[string]agent.Dialer{"b": dialer(t, link.Config{URL: second})}
+			})
+		exchange := x.inboundCall(callerPhone(spec, 20*time.Second))
+		a := <-s.conn
+		if err := a.Command(map[string]any{"type": "transfer", "to": busyLine, "mode": "blind"}); err != nil {
+			t.Fatal(err)
+		}
+		b := <-s.conn
+		if b.Session != a.Session || !strings.Contains(string(b.Start), `"returned":"busy"`) {
+			t.Errorf("the call comes back as %s", b.Start)
+		}
+		exchange.Hangup()
+		exchange.Wait()
+		x.settled(t)
+	})
 }
