@@ -252,6 +252,9 @@ func (c *Controller) directory(ev *calls.Event) {
 		return
 	}
 	ended := ev.Type == calls.EventEnded
+	if call.Status.Final() && !ended { // what is told of it later does not bring it back
+		return
+	}
 	for _, id := range call.CarrierIDs() {
 		if ended {
 			c.cfg.Cluster.Lost(carrierKey(call.Account, id), "")

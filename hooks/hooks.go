@@ -149,7 +149,6 @@ func (s *Server) words(w http.ResponseWriter, r *http.Request) {
 		pcm, rate, err = wav.Parse(file)
 	}
 	if err != nil {
-		println(err.Error())
 		s.cfg.Log.Warn("words could not be made a file", "account", name, "err", err)
 		http.Error(w, resultError, http.StatusInternalServerError)
 		return

@@ -130,13 +130,14 @@ func TestOnce(t *testing.T) {
 	for _, i := range []*instance{a, b} { // the end of a transfer may be told later
 		i.book.Transferred(call.ID, calls.Transfer{ID: "tr_1", State: "ended"})
 	}
-	late := append(slices.Clone(life), calls.EventTransfer)
-	if got := feed.await(t, 6); !slices.Equal(got, late) {
+	b.book.Said(call.ID, calls.Line{Role: calls.Agent, Text: "Goodbye."}) // and what was said last
+	late := append(slices.Clone(life), calls.EventTransfer, calls.EventTranscript)
+	if got := feed.await(t, 7); !slices.Equal(got, late) {
 		t.Errorf("told: %v", got)
 	}
 	// Who comes back, to another instance, misses nothing and hears nothing twice.
 	again, complete := listen(t, b.Journal, feed.list[1].ID)
-	if got := again.await(t, 4); !slices.Equal(got, late[2:]) || !complete {
+	if got := again.await(t, 5); !slices.Equal(got, late[2:]) || !complete {
 		t.Errorf("told again: %v, %v", got, complete)
 	}
 	if _, complete := listen(t, b.Journal, "99999999999999-0"); complete {

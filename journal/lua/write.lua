@@ -4,7 +4,8 @@
 --       6 keep ms once the call is over, 7 most entries, 8 whether the end of a stream is not waited for
 -- Returns 'told', 'again' (it was), or 'waits': the end of the call, before that of its stream.
 local is = redis.call('HMGET', KEYS[2], 'over', 'live', 'end')
-if is[1] and ARGV[2] ~= 'call.transfer' then return 'again' end -- the end of one may come later
+local late = ARGV[2] == 'call.transfer' or ARGV[2] == 'call.transcript' -- may come after the end
+if is[1] and not late then return 'again' end
 local function add(type, body)
   redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[7], '*', 'call', ARGV[1], 'type', type, 'body', body)
 end
@@ -24,7 +25,7 @@ end
 if ARGV[2] == 'call.ringing' and redis.call('HEXISTS', KEYS[2], 'call.answered') == 1 then return 'again' end
 if redis.call('HSETNX', KEYS[2], ARGV[3], 1) == 0 then return 'again' end
 add(ARGV[2], ARGV[4])
-redis.call('HSET', KEYS[2], 'last', ARGV[4])
+if ARGV[2] ~= 'call.transcript' then redis.call('HSET', KEYS[2], 'last', ARGV[4]) end -- it changes nothing
 redis.call('PEXPIRE', KEYS[2], is[1] and ARGV[6] or ARGV[5])
 if ARGV[2] == 'call.streaming' then redis.call('HSET', KEYS[2], 'live', 1) end
 if ARGV[2] == 'call.stream_ended' then
