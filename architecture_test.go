@@ -58,9 +58,10 @@ var allowed = map[string][]string{
 	"providers/all":          {"providers", "providers/CARRIER"},
 	"providers/providertest": {"codec", "providers"},
 
-	"session":        {"agent", "calls", "codec", "providers", "session/audio"},
-	"session/audio":  {"agent", "calls", "codec", "providers", "session/timing"},
-	"session/timing": {},
+	"session":         {"agent", "calls", "codec", "providers", "session/audio", "session/verdict"},
+	"session/audio":   {"agent", "calls", "codec", "providers", "session/timing"},
+	"session/timing":  {},
+	"session/verdict": {"calls"},
 	"calls":          {"providers"},
 	"ticket":         {"providers"},
 	"agent":          {"agent/tools", "calls", "codec", "providers"},

@@ -145,8 +145,9 @@ type Beside interface {
 	Said(l calls.Line)
 	// Used tells what the agent has used up since it was told last.
 	Used(u calls.Usage)
-	// Renew wants the connection replaced by a new one, since the vendor ends it soon.
-	Renew()
+	// Renew wants the connection replaced by a new one, since the vendor ends it soon, if still is true once that is
+	// ready.
+	Renew(still func() bool)
 	// Keep has something kept for the Talk that goes on where this one's connection breaks.
 	Keep(state any)
 	// Trouble tells of an error that the agent, or a tool of its, reports, and that the call survives.

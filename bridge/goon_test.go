@@ -16,6 +16,7 @@ import (
 	"voicebridge/agent/link"
 	"voicebridge/agent/tools"
 	"voicebridge/calls"
+	"voicebridge/control"
 	"voicebridge/providers"
 	"voicebridge/session"
 	"voicebridge/sim"
@@ -293,4 +294,158 @@ func TestHandedOverReturns(t *testing.T) {
 		exchange.Wait()
 		x.settled(t)
 	})
+}
+
+// TestHandedOverAndGone: an agent that hands the call over may leave at once; where the next one cannot be had the call
+// ends with it, once what it has said is heard.
+func TestHandedOverAndGone(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		to, when string
+		late     time.Duration
+		cause    calls.Cause
+	}{
+		"behind what it says": {"agent:b", "after_playback", time.Second, calls.AgentHangup},
+		"at once":             {"agent:b", "now", time.Second, calls.AgentHangup},
+		"to one that is away": {"agent:away", "after_playback", 0, calls.AgentHangup},
+	} {
+		run(t, name, func(t *testing.T) {
+			first := scripted(t, 0, func(_ int, a *sim.AgentConn) error {
+				if err := tones(a, firstHz, time.Second); err != nil {
+					return err
+				}
+				return a.Command(map[string]any{"type": "transfer", "to": c.to, "when": c.when})
+			})
+			reached := false
+			second := scripted(t, c.late, func(_ int, a *sim.AgentConn) error {
+				reached = true
+				if err := tones(a, secondHz, time.Second); err != nil {
+					return err
+				}
+				return a.Command(map[string]string{"type": "hangup"})
+			})
+			b := startBridge(t, "", func(o *options) {
+				o.dialer = dialer(t, link.Config{URL: first})
+				o.agents = map[string]agent.Dialer{"b": dialer(t, link.Config{URL: second}),
+					"away": dialer(t, link.Config{URL: "ws://127.0.0.1:70000/"})}
+			})
+			cl := b.caller(t, "twilio", 20*time.Second)
+			cl.Voice = make([]int16, 20*cl.Start.In.Rate)
+			r := call(t, cl)
+			b.ended(t, c.cause)
+			before, after := answers(r.Heard, r.Format.Rate)
+			if d := time.Duration(len(before)) * time.Second / time.Duration(r.Format.Rate); d < 950*time.Millisecond {
+				t.Errorf("of the first agent's second %v are heard", d)
+			}
+			if all := append(slices.Clone(before), after...); reached != (c.to == "agent:b") ||
+				reached != ear.Hears(all[len(all)-r.Format.Rate/2:], r.Format.Rate, secondHz) {
+				t.Errorf("the second agent is reached: %v", reached)
+			}
+		})
+	}
+}
+
+// TestFormerAgent: what an agent wants that has handed the call over, and is told so, is not done any more.
+func TestFormerAgent(t *testing.T) {
+	t.Parallel()
+	virtual(t, func(t *testing.T) {
+		first := scripted(t, 0, func(_ int, c *sim.AgentConn) error {
+			if err := c.Command(map[string]any{"type": "transfer", "to": "agent:b"}); err != nil {
+				return err
+			}
+			return hear(c, func(m map[string]any) {
+				if m["type"] == "stop" {
+					_ = tones(c, firstHz, time.Second) // fails where the connection has been closed
+					_ = c.Command(map[string]any{"type": "hangup", "when": "now"})
+				}
+			})
+		})
+		second := scripted(t, 0, func(_ int, c *sim.AgentConn) error {
+			time.Sleep(2 * time.Second)
+			if err := tones(c, secondHz, time.Second); err != nil {
+				return err
+			}
+			return c.Command(map[string]string{"type": "hangup"})
+		})
+		b, heard, rate := two(t, first, second, 10*time.Second)
+		b.ended(t, calls.AgentHangup)
+		if tone, _ := answers(heard, rate); !ear.Hears(tone, rate, secondHz) || ear.Hears(tone, rate, firstHz) {
+			t.Error("the second agent is not heard, or the first is")
+		}
+	})
+}
+
+// TestFallbackAgent: the agent's fallback has the call that cannot reach it, or has lost it, and is told what was said
+// before; nobody comes for that one.
+func TestFallbackAgent(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		times  int // that the agent is dialled again
+		there  int // how often it is
+		hangup bool
+		second bool // the fallback is there
+		agent  string
+		cause  calls.Cause
+	}{
+		"away":                         {0, 0, false, true, "b", calls.AgentHangup},
+		"lost":                         {0, 1, false, true, "b", calls.AgentHangup},
+		"lost, and not to be had then": {2, 1, false, true, "b", calls.AgentHangup},
+		"back":                         {2, 2, false, true, "", calls.AgentHangup},
+		"leaves":                       {2, 1, true, true, "", calls.AgentHangup},
+		"both away":                    {0, 0, false, false, "", calls.AgentUnreachable},
+		"lost, and the fallback away":  {0, 1, false, false, "", calls.AgentLost},
+	} {
+		run(t, name, func(t *testing.T) {
+			first := scripted(t, 0, func(n int, a *sim.AgentConn) error {
+				if n > c.there {
+					a.Break()
+					return nil
+				}
+				if err := tones(a, firstHz, time.Second); err != nil {
+					return err
+				}
+				if n == 2 || c.hangup {
+					return a.Command(map[string]string{"type": "hangup"})
+				}
+				time.Sleep(500 * time.Millisecond)
+				a.Break()
+				return nil
+			})
+			if c.there == 0 {
+				first = "ws://127.0.0.1:70000/"
+			}
+			var told map[string]any
+			second := "ws://127.0.0.1:70000/"
+			if c.second {
+				second = scripted(t, 0, func(_ int, a *sim.AgentConn) error {
+					if err := json.Unmarshal(a.Start, &told); err != nil {
+						return err
+					}
+					if err := tones(a, secondHz, time.Second); err != nil {
+						return err
+					}
+					return a.Command(map[string]string{"type": "hangup"})
+				})
+			}
+			b := startBridge(t, "", func(o *options) {
+				o.dialer = dialer(t, link.Config{URL: first})
+				o.agents = map[string]agent.Dialer{"b": dialer(t, link.Config{URL: second})}
+				o.fallback = control.Fallback{Agent: "b"}
+				o.session.Reconnect = session.Reconnect{Times: c.times, Pause: time.Second}
+			})
+			r := call(t, b.caller(t, "twilio", 20*time.Second))
+			b.ended(t, c.cause)
+			if list := b.Control().Calls().List(1, func(*calls.Call) bool { return true }); list[0].Agent != c.agent {
+				t.Errorf("the call is of %q", list[0].Agent)
+			}
+			before, after := answers(r.Heard, r.Format.Rate)
+			all := append(slices.Clone(before), after...)
+			if c.agent == "b" != ear.Hears(all, r.Format.Rate, secondHz) || c.agent == "b" != (told != nil) {
+				t.Errorf("the fallback is told %v", told)
+			}
+			if resume, is := told["resume"].(map[string]any); c.agent == "b" && (is != (c.there > 0) || is && resume["from"] == nil) {
+				t.Errorf("the fallback is told %v", told)
+			}
+		})
+	}
 }

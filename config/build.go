@@ -100,9 +100,9 @@ func (c *Config) agents() (map[string]control.Agent, error) {
 			header.Set(k, v)
 		}
 		d, err := c.dialer(name, a, header)
-		if err == nil && a.Fallback.Dial != "" && !providers.ValidNumber(a.Fallback.Dial) {
-			err = fmt.Errorf("fallback.dial: %q must be a number in E.164, such as \"+15550100\" in quotes",
-				a.Fallback.Dial)
+		fallback, bad := c.fallback(name, a)
+		if err == nil {
+			err = bad
 		}
 		if err == nil && (a.redials() < 0 || a.redials() > maxRedials) {
 			err = fmt.Errorf("reconnect.times: must be 0 to %d", maxRedials)
@@ -119,43 +119,29 @@ func (c *Config) agents() (map[string]control.Agent, error) {
 				set.Reconnect.Music = music.In
 			}
 		}
-		if err == nil && len(a.Fallback.Say) > control.MaxSay {
-			err = fmt.Errorf("fallback.say: must have at most %d bytes", control.MaxSay)
-		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s.%w", AgentField(name), err))
 			continue
 		}
-		agents[name] = control.Agent{Dialer: d, Session: set, Fallback: control.Fallback{Say: a.Fallback.Say,
-			Dial: a.Fallback.Dial, Language: a.Fallback.Language, Voice: a.Fallback.Voice}}
+		agents[name] = control.Agent{Dialer: d, Session: set, Fallback: fallback}
 	}
-	errs = append(errs, c.fallbackAgents(agents)...)
 	return agents, errors.Join(errs...)
 }
 
-// fallbackAgents puts others behind agents that cannot be reached.
-func (c *Config) fallbackAgents(agents map[string]control.Agent) (errs []error) {
-	first := maps.Clone(agents) // the fallback of a fallback is not asked
-	for name, a := range c.EveryAgent() {
-		other := a.Fallback.Agent
-		if other == "" {
-			continue
-		}
-		to, known := c.Agents[other]
-		switch {
-		case !known || other == name:
-			errs = append(errs, fmt.Errorf("%s.fallback.agent: %q is not another one of agents", AgentField(name),
-				other))
-		case a.Pool:
-			errs = append(errs, fmt.Errorf("%s.fallback.agent: cannot be set with pool", AgentField(name)))
-		case agents[name].Dialer != nil && first[other].Dialer != nil:
-			own := agents[name]
-			own.Dialer = &link.Either{First: own.Dialer, Other: first[other].Dialer, Name: name}
-			own.Session.AgentDial += c.agentTime(to)
-			agents[name] = own
-		}
+// fallback is what callers get whose agent fails.
+func (c *Config) fallback(name string, a *Agent) (control.Fallback, error) {
+	f := &a.Fallback
+	_, known := c.Agents[f.Agent]
+	var err error
+	switch {
+	case f.Agent != "" && (!known || f.Agent == name):
+		err = fmt.Errorf("fallback.agent: %q is not another one of agents", f.Agent)
+	case f.Dial != "" && !providers.ValidNumber(f.Dial):
+		err = fmt.Errorf("fallback.dial: %q must be a number in E.164, such as \"+15550100\" in quotes", f.Dial)
+	case len(f.Say) > control.MaxSay:
+		err = fmt.Errorf("fallback.say: must have at most %d bytes", control.MaxSay)
 	}
-	return errs
+	return control.Fallback{Agent: f.Agent, Say: f.Say, Dial: f.Dial, Language: f.Language, Voice: f.Voice}, err
 }
 
 // dialer makes an agent in one of the three ways to reach it.

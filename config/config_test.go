@@ -15,7 +15,6 @@ import (
 
 	"voicebridge/agent"
 	dialects "voicebridge/agent/all"
-	"voicebridge/agent/link"
 	"voicebridge/calls"
 	"voicebridge/providers"
 	"voicebridge/providers/all"
@@ -472,9 +471,9 @@ agent:
 		t.Fatal(err)
 	}
 	own := agents[""]
-	if _, is := own.Dialer.(*link.Either); !is || own.Session.Reconnect.Times != redials ||
-		own.Session.AgentDial <= agents["night"].Session.AgentDial || agents["night"].Session.Reconnect.Times != 0 {
-		t.Errorf("%T, %+v", own.Dialer, own.Session)
+	if own.Fallback.Agent != "night" || own.Session.Reconnect.Times != redials ||
+		agents["night"].Session.Reconnect.Times != 0 {
+		t.Errorf("%+v, %+v", own.Fallback, own.Session)
 	}
 	set, err := cfg.tools(&cfg.Agent)
 	if err != nil {

@@ -147,6 +147,7 @@ func (c *Controller) newSession(ad *Admission, m session.Media) (*session.Sessio
 			To: tk.To, Metadata: tk.Metadata, Returned: tk.Returned, Returns: tk.Returns}
 	}
 	o := session.Options{ID: record.ID, Spec: ad.Spec, Config: ad.agent.Session, Media: m, Dialer: ad.agent.Dialer,
+		AgentName: record.Agent, Fallback: handover.Fallback(record.Agent, c.Agents()),
 		Known: known, Log: c.cfg.Log.With("account", record.Account, "agent", record.Agent, "direction",
 			record.Direction)}
 	var sess *session.Session
@@ -166,9 +167,10 @@ func (c *Controller) controlOf(ad *Admission, record *calls.Call, sess func() *s
 			c.book.Began(id)
 			c.confirm(record, account, sess())
 		},
-		Ending: func(end calls.End) { c.ending(id, leg, account, end.Cause) },
-		Said:   func(l calls.Line) { c.book.Said(id, l) },
-		Used:   func(u calls.Usage) { c.book.Used(id, u) },
+		Ending:  func(end calls.End) { c.ending(id, leg, account, end.Cause) },
+		Adopted: func(agent string) { c.book.Reassign(id, agent) },
+		Said:    func(l calls.Line) { c.book.Said(id, l) },
+		Used:    func(u calls.Usage) { c.book.Used(id, u) },
 	}
 	brief := ad.Ticket != nil && ad.Ticket.Brief
 	if brief { // what comes next is the transfer's
@@ -187,7 +189,7 @@ func (c *Controller) controlOf(ad *Admission, record *calls.Call, sess func() *s
 		control.Transfers = modes
 	}
 	control.Transfer = func(ref string, t *calls.TransferRequest) {
-		if !handover.Begin(sess(), ref, t, c.Agents(), c.book) {
+		if !handover.Begin(sess(), ref, t, c.Agents()) {
 			begin(sess(), ref, t)
 		}
 	}

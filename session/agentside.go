@@ -30,51 +30,50 @@ func (s *Session) serveAgent(ctx context.Context) {
 	}
 	for {
 		select {
-		case <-s.verdict.done:
+		case <-s.verdict.Done():
 			s.mu.Lock() // nothing breaks any more
 			s.mu.Unlock()
-			select {
-			case b := <-s.broken:
-				b.release()
-			default:
-			}
+			s.releaseBroken()
 			return
 		case b := <-s.broken:
 			b.release()
-			if !s.redial(ctx, &b.end) {
-				return
-			}
+			s.redial(ctx, &b.end)
 		case n := <-s.next:
 			s.goOn(ctx, &n)
 		}
 	}
 }
 
+// Other is another agent than that which a call began with.
+type Other struct {
+	Name     string
+	Dialer   agent.Dialer
+	Config   Config // what is the agent's of it counts
+	Fallback *Other // takes the call over where this one fails; nil: none does
+}
+
 // next is a connection that is to take the place of the agent's.
 type next struct {
-	to      agent.Dialer // nil: the same agent
-	config  Config       // of to
-	from    string       // the name of the agent so far
+	to      *Other // nil: the same agent
 	context map[string]string
+	still   func() bool // reports whether it may, once it is ready; nil: it may
 	done    func(error) // is told, with an error where nothing has changed
 }
 
-// HandOver has the call go on with another agent, once that is ready: from is the name of the one so far, and
-// context what it hands on. done is told then, or of the error where nothing changes. It is false where something
-// of that kind is under way.
-func (s *Session) HandOver(to agent.Dialer, config Config, from string, context map[string]string,
-	done func(error)) bool {
+// HandOver has the call go on with another agent, once that is ready, which is told the context. done is told
+// then, or of the error where nothing changes. It is false where something of that kind is under way.
+func (s *Session) HandOver(to *Other, context map[string]string, done func(error)) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.replace(next{to, config, from, context, done})
+	return s.replace(next{to: to, context: context, done: done})
 }
 
 // Renew implements agent.Beside.
-func (s agentSide) Renew() {
+func (s agentSide) Renew(still func() bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.current() {
-		s.replace(next{done: func(error) {}})
+		s.replace(next{still: still, done: func(error) {}})
 	}
 }
 
@@ -84,12 +83,22 @@ func (s *Session) replace(n next) bool {
 		return false
 	}
 	s.going = true
+	if s.lost != nil { // its connection has ended, and the call was to end with it
+		s.out.Withdraw(s.lost)
+		s.agentGone = false // what is said from now on is the next one's
+	}
 	s.next <- n // there is room
 	return true
 }
 
 // current reports whether the connection is still the agent's. s.mu is held.
 func (s agentSide) current() bool { return s.flow == s.toAgent && s.flow.bye == "" }
+
+func (s agentSide) isCurrent() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.current()
+}
 
 // goOn has another connection take the place of the agent's, once it is ready. Until then, and where that
 // fails, nothing changes.
@@ -99,42 +108,62 @@ func (s *Session) goOn(ctx context.Context, n *next) {
 		defer s.mu.Unlock()
 		s.going = false
 	}()
-	call := s.resumed()
-	dialer, limit := s.Dialer, s.Config.AgentDial
+	call, dialer, limit := s.resumed(), s.Dialer, s.Config.AgentDial
 	if n.to != nil {
-		dialer, limit = n.to, n.config.AgentDial
-		call.Resume.From, call.Resume.Context, call.Resume.Kept = &n.from, n.context, nil
+		call, dialer, limit = s.takenOver(n.context), n.to.Dialer, n.to.Config.AgentDial
 	}
-	dial, stop := s.during(ctx, limit)
-	conn, err := dialer.Dial(dial, call)
-	stop()
+	conn, err := s.dial(ctx, dialer, limit, call)
+	if err == nil && n.still != nil && !n.still() {
+		conn.Close(calls.AgentHangup)
+		conn.Release()
+		return
+	}
 	if err != nil {
 		s.log.Warn("the connection that was to take the place of the agent's did not come about", "err", err)
 		n.done(err)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.lost != nil {
+			s.giveUp(s.lost)
+		}
 		return
 	}
 	cause := calls.AgentHangup
 	if n.to != nil {
 		cause = calls.Transferred
-		s.Dialer = n.to // of this goroutine
-		s.mu.Lock()
-		s.Config.Reconnect, s.Config.AgentDial, s.kept = n.config.Reconnect, n.config.AgentDial, nil
-		s.out.Adapt(n.config.Prebuffer, n.config.AgentQueue)
-		s.mu.Unlock()
+		s.adopt(n.to)
 	}
 	defer s.leave(cause)() // the new one does not wait for the old one's end
-	select {
-	case b := <-s.broken: // it has broken meanwhile
-		b.release()
-	default:
-	}
-	s.take(conn, call.Resume)
+	s.releaseBroken()      // it may have broken meanwhile
+	before := s.take(conn, call.Resume)
 	if n.to != nil {
-		s.mu.Lock()
-		s.awaitGreeting(n.config.Greeting)
-		s.mu.Unlock()
+		s.awaitGreeting(before)
 	}
 	n.done(nil)
+}
+
+// dial dials an agent, within the limit.
+func (s *Session) dial(ctx context.Context, to agent.Dialer, limit time.Duration,
+	call *agent.Call) (agent.Conn, error) {
+	ctx, stop := s.during(ctx, limit)
+	defer stop()
+	return to.Dial(ctx, call)
+}
+
+// adopt makes another agent the call's; Run's goroutine calls it.
+func (s *Session) adopt(to *Other) {
+	s.mu.Lock()
+	s.AgentName, s.Dialer, s.Fallback = to.Name, to.Dialer, to.Fallback
+	own, its := &s.Config, &to.Config
+	own.Reconnect, own.AgentDial, own.Greeting = its.Reconnect, its.AgentDial, its.Greeting
+	s.kept, s.redials = nil, 0
+	s.out.Adapt(its.Prebuffer, its.AgentQueue)
+	s.mu.Unlock()
+	s.notice(func() {
+		if s.Control.Adopted != nil {
+			s.Control.Adopted(to.Name)
+		}
+	})
 }
 
 // leave tells the agent's connection that it is over, while the call is not. released waits for its end.
@@ -175,18 +204,41 @@ func (s *Session) resumed() *agent.Call {
 	return &call
 }
 
+// takenOver returns the call as it is for another agent.
+func (s *Session) takenOver(context map[string]string) *agent.Call {
+	call := s.resumed()
+	call.Resume.From, call.Resume.Context, call.Resume.Kept = new(s.AgentName), context, nil
+	return call
+}
+
+// releaseBroken releases the agent's connection, if it has broken.
+func (s *Session) releaseBroken() {
+	select {
+	case b := <-s.broken:
+		b.release()
+	default:
+	}
+}
+
 func (b *broken) release() {
 	b.conn.Close(b.end.Cause)
 	<-b.flow.gone
 	b.conn.Release()
 }
 
-// dialAgent dials the agent and has it served. It is false where the call ends instead.
+// dialAgent dials the agent, or its fallback, and has it served. It is false where the call ends instead.
 func (s *Session) dialAgent(ctx context.Context) bool {
-	dial, stop := s.during(ctx, s.Config.AgentDial)
 	began := time.Now()
-	conn, err := s.Dialer.Dial(dial, s.call)
-	stop()
+	conn, err := s.dial(ctx, s.Dialer, s.Config.AgentDial, s.call)
+	var instead *Other
+	if err != nil && s.Fallback != nil && !s.verdict.Reached() {
+		instead = s.Fallback
+		s.log.Warn("the agent cannot be reached: its fallback is dialled", "fallback", instead.Name, "err", err)
+		first := err
+		if conn, err = s.dial(ctx, instead.Dialer, instead.Config.AgentDial, s.call); err != nil {
+			err = fmt.Errorf("%w; and the fallback: %w", first, err)
+		}
+	}
 	if err != nil {
 		s.finish(calls.AgentUnreachable, err)
 		return false
@@ -196,17 +248,20 @@ func (s *Session) dialAgent(ctx context.Context) bool {
 			s.Control.Streaming(s.call, time.Since(began))
 		}
 	})
-	s.take(conn, nil)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.awaitGreeting(s.Config.Greeting)
+	if instead != nil {
+		s.adopt(instead)
+	}
+	s.awaitGreeting(s.take(conn, nil))
 	return true
 }
 
-// take has a connection to the agent served. told is where it was told that it goes on; nil: it is the first.
-func (s *Session) take(conn agent.Conn, told *agent.Resume) {
+// take has a connection to the agent served. told is where it was told that it goes on; nil: it is the first. It
+// returns how much audio had come before.
+func (s *Session) take(conn agent.Conn, told *agent.Resume) (before time.Duration) {
 	s.mu.Lock()
 	f := s.toAgent
+	before = s.out.Sent()
+	s.lost = nil
 	s.tune(conn, f)
 	if told != nil {
 		f.told, f.shift = told.Out, s.out.Sent()-told.Sent
@@ -222,6 +277,7 @@ func (s *Session) take(conn agent.Conn, told *agent.Resume) {
 		s.agent = conn
 		s.send()
 	}
+	return before
 }
 
 // leaveAgent tells the agent of the end of the call, and waits until it has gone.
@@ -233,14 +289,14 @@ func (s *Session) leaveAgent() {
 		return
 	}
 	s.guarded(func() { f.finish(s.send) })
-	conn.Close(s.verdict.get().Cause)
+	conn.Close(s.verdict.Get().Cause)
 	<-f.gone
 	conn.Release()
 }
 
-// redial dials the agent again. It is false where that is given up: the caller hears what was queued, and
-// the call ends as the connection has.
-func (s *Session) redial(ctx context.Context, end *calls.End) bool {
+// redial dials the agent again, where that may help, and then its fallback. Where nobody takes the call the caller
+// hears what was queued, and the call ends as the connection has.
+func (s *Session) redial(ctx context.Context, end *calls.End) {
 	if music := s.Config.Reconnect.Music; music != nil {
 		frames := music(s.out.Format())
 		s.mu.Lock()
@@ -248,39 +304,58 @@ func (s *Session) redial(ctx context.Context, end *calls.End) bool {
 		s.send()
 		s.mu.Unlock()
 	}
-	for pause := s.Config.Reconnect.Pause; ; pause *= 2 {
+	for pause := s.Config.Reconnect.Pause; end.Cause == calls.AgentLost; pause *= 2 {
 		again, left := s.again()
 		if !left {
 			break
 		}
 		s.log.Warn("the agent's connection has broken: it is dialled again", "err", end.Err)
-		dial, stop := s.during(ctx, s.Config.AgentDial)
-		conn, err := s.Dialer.Dial(dial, again)
-		stop()
+		conn, err := s.dial(ctx, s.Dialer, s.Config.AgentDial, again)
 		if err == nil {
 			s.take(conn, again.Resume)
-			return true
+			return
 		}
 		end.Err = err
 		s.mu.Lock()
 		s.kept = nil // it may be what was refused
 		s.mu.Unlock()
 		select {
-		case <-s.verdict.done:
-			return false
+		case <-s.verdict.Done():
+			return
 		case <-time.After(pause):
 		}
+	}
+	if end.Cause.AgentFailed() && s.fallBack(ctx, end) {
+		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.giveUp(end)
-	return false
+}
+
+// fallBack has the agent's fallback take the call over. It is false where there is none, or it cannot be reached
+// either.
+func (s *Session) fallBack(ctx context.Context, end *calls.End) bool {
+	to := s.Fallback
+	if to == nil || s.verdict.Reached() {
+		return false
+	}
+	s.log.Warn("the agent is lost: its fallback takes the call over", "fallback", to.Name, "err", end.Err)
+	call := s.takenOver(nil)
+	conn, err := s.dial(ctx, to.Dialer, to.Config.AgentDial, call)
+	if err != nil {
+		end.Err = errors.Join(end.Err, fmt.Errorf("and the fallback: %w", err))
+		return false
+	}
+	s.adopt(to)
+	s.awaitGreeting(s.take(conn, call.Resume))
+	return true
 }
 
 // again returns the call as it is for an agent that is dialled again. It is false where it is not.
 func (s *Session) again() (*agent.Call, bool) {
 	s.mu.Lock()
-	left := s.redials < s.Config.Reconnect.Times && !s.verdict.reached()
+	left := s.redials < s.Config.Reconnect.Times && !s.verdict.Reached()
 	if left {
 		s.redials++
 	}
@@ -312,15 +387,18 @@ func (s *Session) tune(to agent.Conn, f *flow) {
 	f.buf = make([]byte, 0, hears.FrameBytes())
 }
 
-// awaitGreeting ends the call if the agent says nothing from now on for so long; 0: it may. s.mu is held.
-func (s *Session) awaitGreeting(limit time.Duration) {
+// awaitGreeting ends the call if the agent says nothing for as long as is configured. before is how much audio had
+// come when it was connected.
+func (s *Session) awaitGreeting(before time.Duration) {
+	limit := s.Config.Greeting
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.greetLimit != nil {
 		s.greetLimit.Stop()
 	}
 	if limit == 0 {
 		return
 	}
-	before := s.out.Sent()
 	s.greetLimit = time.AfterFunc(limit, func() {
 		s.mu.Lock()
 		silent := s.out.Sent() == before
@@ -351,10 +429,7 @@ func (s agentSide) Gone(err error) {
 
 // Do implements agent.Beside.
 func (s agentSide) Do(cmd *agent.Command) {
-	s.mu.Lock()
-	current := s.current()
-	s.mu.Unlock()
-	if current {
+	if s.isCurrent() {
 		s.Command(cmd)
 	}
 }
@@ -416,7 +491,7 @@ func (s agentSide) Trouble(code, message string) {
 func (s agentSide) Command(cmd *agent.Command) {
 	defer s.guard()
 	switch {
-	case s.verdict.reached():
+	case s.verdict.Reached():
 	case cmd.Kind == agent.CommandAudio:
 		for audio := cmd.Audio; len(audio) > 0; {
 			n := min(len(audio), pushBytes)
@@ -432,9 +507,12 @@ func (s agentSide) Command(cmd *agent.Command) {
 	}
 }
 
-func (s *Session) agentAudio(audio []byte) {
+func (s agentSide) agentAudio(audio []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !s.current() { // another connection's audio follows, from where this one's ends
+		return
+	}
 	if d := s.out.Push(s.now(), audio); d > 0 {
 		if s.discarded += d; s.discarded > maxDiscarded {
 			s.finish(calls.AgentProtocol, fmt.Errorf("%v of audio beyond what the queue holds", s.discarded))
@@ -445,7 +523,10 @@ func (s *Session) agentAudio(audio []byte) {
 
 // agentCancels withdraws a command: one that is queued here, or a transfer under way,
 // which is asked for without the lock.
-func (s *Session) agentCancels(cmd *agent.Command) {
+func (s agentSide) agentCancels(cmd *agent.Command) {
+	if !s.isCurrent() {
+		return
+	}
 	found := s.withdraw(cmd.Ref)
 	if !found && s.Control.Cancel != nil {
 		found = s.Control.Cancel(cmd.Ref)
@@ -469,9 +550,12 @@ func (s *Session) withdraw(ref string) bool {
 }
 
 // agentCommand carries out a command, or refuses it.
-func (s *Session) agentCommand(cmd *agent.Command) {
+func (s agentSide) agentCommand(cmd *agent.Command) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !s.current() { // the call is another connection's
+		return
+	}
 	defer s.send()
 	now := s.now()
 	s.stats.Commands++
@@ -550,8 +634,7 @@ func (s *Session) fault(cmd *agent.Command, code, message string) {
 // still hears what was queued, unless the agent broke the rules.
 func (s *Session) agentFailed(conn agent.Conn, f *flow, err error) {
 	end := &calls.End{Cause: calls.AgentLost, Err: err}
-	var known *agent.Error
-	if errors.As(err, &known) {
+	if known := (*agent.Error)(nil); errors.As(err, &known) {
 		end.Cause = known.Cause
 	}
 	s.mu.Lock()
@@ -559,15 +642,12 @@ func (s *Session) agentFailed(conn agent.Conn, f *flow, err error) {
 	if f != s.toAgent || f.bye != "" { // another one has taken its place, or is about to
 		return
 	}
-	switch end.Cause {
-	case calls.AgentTimeout, calls.AgentProtocol:
-		s.finish(end.Cause, end.Err)
-		return
-	case calls.AgentHangup:
+	if end.Cause == calls.AgentHangup {
 		end.Err = nil
 	}
-	if end.Cause == calls.AgentLost && (s.redials < s.Config.Reconnect.Times || s.going) &&
-		!s.verdict.reached() && !s.out.Ending() {
+	goesOn := s.going || end.Cause == calls.AgentLost && s.redials < s.Config.Reconnect.Times ||
+		end.Cause.AgentFailed() && s.Fallback != nil
+	if goesOn && !s.verdict.Reached() && !s.out.Ending() {
 		s.broken <- broken{conn, s.toAgent, *end} // there is room: one connection at a time
 		s.agent, s.toAgent = nil, s.newAgentFlow()
 		s.forget()
@@ -576,10 +656,14 @@ func (s *Session) agentFailed(conn agent.Conn, f *flow, err error) {
 	s.giveUp(end)
 }
 
-// giveUp ends the call once what was queued has been heard. s.mu is held.
+// giveUp ends the call once what was queued has been heard, or at once where the agent has broken the rules. s.mu is
+// held.
 func (s *Session) giveUp(end *calls.End) {
-	if !s.agentGone {
-		s.agentGone = true
+	switch {
+	case end.Cause == calls.AgentTimeout || end.Cause == calls.AgentProtocol:
+		s.finish(end.Cause, end.Err)
+	case !s.agentGone:
+		s.agentGone, s.lost = true, end
 		s.out.Away(nil, 0)
 		s.out.Hangup("", end)
 		s.send()

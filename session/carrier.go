@@ -31,7 +31,7 @@ func (s carrierSide) Closed(end calls.End) {
 // Message implements MediaHandler.
 func (s carrierSide) Message(m providers.Message) {
 	defer s.guard()
-	if s.verdict.reached() {
+	if s.verdict.Reached() {
 		return
 	}
 	var err error

@@ -124,7 +124,7 @@ func (s *Session) send() {
 	} else {
 		s.toAgent.due = audio.Forever
 	}
-	if s.verdict.reached() {
+	if s.verdict.Reached() {
 		return
 	}
 	at, now := min(s.toCarrier.due, s.toAgent.due), s.now()
@@ -157,7 +157,7 @@ func (s *Session) writable(f *flow) {
 // is.
 func (s *Session) nextToCarrier() bool {
 	f := &s.toCarrier
-	if s.verdict.reached() {
+	if s.verdict.Reached() {
 		f.due = audio.Forever
 		return s.hangUp()
 	}
@@ -239,7 +239,7 @@ func (s *Session) translate(cmd *providers.Command) (more bool, err error) {
 // not know yet. It is done once; the flow then has nothing more to send.
 func (s *Session) hangUp() bool {
 	f := &s.toCarrier
-	wanted := f.last != nil && !f.dead && s.Spec.Abilities.Hangup && !s.verdict.get().Cause.ByCarrier()
+	wanted := f.last != nil && !f.dead && s.Spec.Abilities.Hangup && !s.verdict.Get().Cause.ByCarrier()
 	f.dead = f.dead || f.last != nil
 	if wanted {
 		s.put(&providers.Command{Kind: providers.CommandHangup}, s.now())
@@ -267,7 +267,7 @@ func (s *Session) nextToAgent(f *flow) bool {
 	if f != s.toAgent { // another connection has taken its place
 		return false
 	}
-	if f.dead || f.last == nil && (s.verdict.reached() || f.stuck) {
+	if f.dead || f.last == nil && (s.verdict.Reached() || f.stuck) {
 		f.due = audio.Forever
 		return false
 	}
@@ -305,7 +305,7 @@ func (s *Session) endFor(f *flow) calls.Cause {
 	if f.bye != "" {
 		return f.bye
 	}
-	return s.verdict.get().Cause
+	return s.verdict.Get().Cause
 }
 
 // nextForAgent returns what to send now: events first, then audio.

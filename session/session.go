@@ -22,6 +22,7 @@ import (
 	"voicebridge/codec"
 	"voicebridge/providers"
 	"voicebridge/session/audio"
+	"voicebridge/session/verdict"
 )
 
 // Config are the settings of a session. Every field must be set; Defaults has
@@ -69,18 +70,21 @@ const (
 
 // Options are what a session is made from.
 type Options struct {
-	ID      string // of the call; unique
-	Spec    *providers.Spec
-	Config  Config
-	Media   Media        // the connection that the carrier has opened
-	Dialer  agent.Dialer // reaches the agent
-	Known   agent.Known  // a start message of another call or account ends the session
-	Control Control
-	Log     *slog.Logger
+	ID        string // of the call; unique
+	Spec      *providers.Spec
+	Config    Config
+	Media     Media // the connection that the carrier has opened
+	AgentName string
+	Dialer    agent.Dialer // reaches the agent
+	// Fallback takes the call over where the agent cannot be reached, or is lost; nil: none does.
+	Fallback *Other
+	Known    agent.Known // a start message of another call or account ends the session
+	Control  Control
+	Log      *slog.Logger
 }
 
 // Control is what is done about a call outside of its media connection. All may be
-// nil. None is called under a lock of the session's but Streaming and Ending, which
+// nil. None is called under a lock of the session's but Streaming, Adopted and Ending, which
 // are in order; they must not block.
 type Control struct {
 	// Streaming is called once the agent is connected, which took so long, unless Ending has
@@ -99,6 +103,8 @@ type Control struct {
 	// are nil where the call cannot be transferred.
 	Transfer func(ref string, t *calls.TransferRequest)
 	Cancel   func(ref string) bool
+	// Adopted is told the name of another agent that has the call from now on, unless Ending has been called.
+	Adopted func(agent string)
 	// Transfers are the modes in which it can be.
 	Transfers []string
 	// Said and Used are told of what was said, and of what the agent has used up; nil: nobody is.
@@ -113,7 +119,7 @@ type Session struct {
 	epoch   time.Time // positions in time count from it
 	stream  providers.Stream
 
-	verdict verdict
+	verdict *verdict.Verdict
 	notices sync.Mutex    // held while Control's Streaming and Ending are called
 	told    bool          // Ending has been; guarded by notices
 	done    chan struct{} // closed after Ending
@@ -146,6 +152,7 @@ type Session struct {
 	events     []agent.Event     // for the agent, before its audio
 	discarded  time.Duration     // agent audio since the last clear
 	agentGone  bool              // its connection has ended: there is nobody to talk to
+	lost       *calls.End        // the end of the call for which that is queued; nil: it is not
 	redials    int               // of the agent so far
 	going      bool              // another connection is to take the place of the agent's
 	lines      []calls.Line      // said so far
@@ -164,7 +171,7 @@ func New(o Options) *Session {
 	s := &Session{
 		Options: o, log: o.Log.With("provider", o.Spec.Name, "session", o.ID), stream: o.Spec.NewStream(),
 		epoch: time.Now(), done: make(chan struct{}), begun: make(chan struct{}),
-		verdict: verdict{done: make(chan struct{})}, broken: make(chan broken, 1),
+		verdict: verdict.New(), broken: make(chan broken, 1),
 		next: make(chan next, 1),
 	}
 	s.toCarrier = flow{mu: &s.mu, next: s.nextToCarrier, gone: make(chan struct{})}
@@ -313,7 +320,7 @@ func (s *Session) Stats() audio.Stats {
 // has ended. The carrier's connection is closed and released. When ctx ends, the
 // call ends with the *End that is its cause, or with Shutdown.
 func (s *Session) Run(ctx context.Context) calls.End {
-	defer context.AfterFunc(ctx, func() { s.end(endOf(ctx)) })()
+	defer context.AfterFunc(ctx, func() { s.end(verdict.EndOf(ctx)) })()
 	limit := time.AfterFunc(s.Config.MaxDuration, func() { s.end(calls.End{Cause: calls.MaxDuration}) })
 	defer limit.Stop()
 	s.startLimit = time.AfterFunc(s.Config.Start, func() { s.finish(calls.StartTimeout, nil) })
@@ -322,16 +329,16 @@ func (s *Session) Run(ctx context.Context) calls.End {
 	select {
 	case <-s.begun:
 		s.serveAgent(ctx)
-	case <-s.verdict.done:
+	case <-s.verdict.Done():
 	}
-	<-s.verdict.done
+	<-s.verdict.Done()
 	s.guarded(s.ending)
 	s.leaveAgent()
 	<-s.toCarrier.gone
 	s.Media.Release()
 	s.signals.Wait()
 	s.stopTimers()
-	end := s.verdict.get()
+	end := s.verdict.Get()
 	s.logEnd(end)
 	return end
 }
@@ -341,7 +348,7 @@ func (s *Session) during(ctx context.Context, limit time.Duration) (context.Cont
 	ctx, stop := context.WithTimeout(ctx, limit)
 	go func() {
 		select {
-		case <-s.verdict.done:
+		case <-s.verdict.Done():
 			stop()
 		case <-ctx.Done():
 		}
@@ -370,7 +377,7 @@ func (s *Session) finish(cause calls.Cause, err error) {
 // end ends the call. What is to be done then is done beside: Run may be dialling, and
 // the caller may hold s.mu.
 func (s *Session) end(end calls.End) {
-	if s.verdict.reach(end) {
+	if s.verdict.Reach(end) {
 		go func() {
 			defer s.guard()
 			s.conclude()
@@ -380,7 +387,7 @@ func (s *Session) end(end calls.End) {
 
 // conclude tells of the end, and closes the carrier's connection.
 func (s *Session) conclude() {
-	defer s.Media.Close(s.verdict.get())
+	defer s.Media.Close(s.verdict.Get())
 	s.guarded(s.ending)
 	if s.Spec.Abilities.Hangup {
 		s.mu.Lock()
@@ -405,7 +412,7 @@ func (s *Session) ending() {
 		}
 		defer close(s.done)
 		if s.Control.Ending != nil {
-			s.Control.Ending(s.verdict.get())
+			s.Control.Ending(s.verdict.Get())
 		}
 	})
 }

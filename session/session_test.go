@@ -17,6 +17,7 @@ import (
 	"voicebridge/providers"
 	"voicebridge/providers/twilio"
 	"voicebridge/session/audio"
+	"voicebridge/session/verdict"
 )
 
 // loop is a carrier's connection and an agent's in one, without sockets: what
@@ -282,7 +283,7 @@ func TestEndOf(t *testing.T) {
 	} {
 		ctx, cancel := context.WithCancelCause(context.Background())
 		cancel(err)
-		if got := endOf(ctx); got.Cause != want {
+		if got := verdict.EndOf(ctx); got.Cause != want {
 			t.Errorf("%v ends with %s, want %s", err, got.Cause, want)
 		}
 	}

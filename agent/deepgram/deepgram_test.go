@@ -181,8 +181,20 @@ func TestGoodbye(t *testing.T) {
 		t.Error("the call ends though the caller speaks")
 	}
 	peer.Read(strings.ReplaceAll(end, "fc_1", "fc_2"))
-	if ends(peer, 20*time.Second) || !ends(peer, 22*time.Second) {
+	if ends(peer, 20*time.Second) || !ends(peer, 23*time.Second) {
 		t.Error("the call does not end the second time")
+	}
+	peer = begun(t) // of a model that has said nothing before
+	peer.Read(fixture(t, "ConversationText.user"))
+	peer.Read(end)
+	peer.Read(fixture(t, "ConversationText.assistant"))
+	for range 2 {
+		peer.Hears(2*time.Second, 0)
+		peer.ReadBinary(make([]byte, 800))
+		peer.Read(fixture(t, "AgentAudioDone"))
+	}
+	if len(peer.Audio) != 800 || !ends(peer, 3100*time.Millisecond) {
+		t.Errorf("%d bytes of the goodbye are played", len(peer.Audio))
 	}
 }
 

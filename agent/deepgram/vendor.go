@@ -160,6 +160,7 @@ func (v *vendor) applied() {
 func (v *vendor) text(m *message) {
 	switch m.Role {
 	case "user":
+		v.CallersTurn()
 		v.CallerSaid(m.Content, min(v.spoke, v.In()), v.In())
 	case "assistant":
 		v.Words(v.Turn(), strings.TrimSpace(m.Content)+" ")

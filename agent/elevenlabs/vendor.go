@@ -118,6 +118,7 @@ func (v *vendor) do(m *message) {
 		})
 	case "user_transcript":
 		v.EndTurn()
+		v.CallersTurn()
 		v.CallerSaid(m.User.Text, v.said, v.In())
 		v.said = v.In()
 	case "agent_response":

@@ -169,4 +169,23 @@ func TestTools(t *testing.T) {
 }
 
 // FuzzRead: whatever the model says, the talk goes on.
+// TestGoodbye: a model that ends the call before it has said anything says goodbye, once; what the caller said last
+// is told before the call is moved.
+func TestGoodbye(t *testing.T) {
+	peer := begun(t)
+	peer.Read(fixture(t, "serverContent.inputTranscription"))
+	peer.Read(`{"toolCall":{"functionCalls":[{"id":"1","name":"end_call","args":{}}]}}`)
+	if len(peer.Lines) != 1 || peer.Lines[0].Role != calls.Caller {
+		t.Errorf("said is %v", peer.Lines)
+	}
+	for range 2 {
+		peer.Read(fixture(t, "serverContent.modelTurn.audio"))
+		peer.Read(fixture(t, "serverContent.turnComplete"))
+	}
+	if _, commands := peer.Take(); len(commands) != 2 || commands[0].Kind != agent.CommandAudio ||
+		commands[1].Kind != agent.CommandMark {
+		t.Errorf("a goodbye, and more, does %v", commands)
+	}
+}
+
 func FuzzRead(f *testing.F) { modeltest.Fuzz(f, begun) }

@@ -102,9 +102,9 @@ func (c beside) Used(u calls.Usage) {
 }
 
 // Renew implements agent.Beside.
-func (c beside) Renew() {
+func (c beside) Renew(still func() bool) {
 	if c.h != nil {
-		c.h.Renew()
+		c.h.Renew(still)
 	}
 }
 

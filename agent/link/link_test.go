@@ -2,7 +2,6 @@ package link_test
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"reflect"
 	"strings"
@@ -205,7 +204,7 @@ func (gone) Said(calls.Line)                       {}
 func (gone) Used(calls.Usage)                      {}
 func (gone) Keep(any)                              {}
 func (gone) Do(*agent.Command)                     {}
-func (gone) Renew()                                {}
+func (gone) Renew(func() bool)                     {}
 func (gone) Trouble(string, string)                {}
 
 // TestRetry: a busy agent is tried twice, and the dial gives up with its context.
@@ -289,36 +288,3 @@ func TestKeepalive(t *testing.T) {
 		a.Release()
 	})
 }
-
-// TestEither: the other agent is dialled where the first cannot be reached, and told that it takes a talk over that
-// goes on.
-func TestEither(t *testing.T) {
-	var asked []*agent.Call
-	broken := dialerFunc(func(call *agent.Call) (agent.Conn, error) { return nil, errors.New("away") })
-	other := dialerFunc(func(call *agent.Call) (agent.Conn, error) {
-		asked = append(asked, call)
-		return nil, nil
-	})
-	e := &link.Either{First: broken, Other: other, Name: "first"}
-	again := &agent.Call{Session: "cs_1", Resume: &agent.Resume{Sent: time.Second, Kept: "a handle"}}
-	for _, call := range []*agent.Call{{Session: "cs_1"}, again} {
-		if _, err := e.Dial(t.Context(), call); err != nil {
-			t.Error(err)
-		}
-	}
-	if r := asked[1].Resume; asked[0].Resume != nil || r == nil || *r.From != "first" || r.Kept != nil ||
-		r.Sent != time.Second || again.Resume.From != nil {
-		t.Errorf("it is told %+v, %+v", asked[0], asked[1].Resume)
-	}
-	e.Other = broken
-	if _, err := e.Dial(t.Context(), again); err == nil || !strings.Contains(err.Error(), "away; and the fallback: away") {
-		t.Errorf("%v", err)
-	}
-}
-
-// dialerFunc is a Dialer of one function.
-type dialerFunc func(*agent.Call) (agent.Conn, error)
-
-func (dialerFunc) Formats() (hears, speaks codec.Format) { return codec.Format{}, codec.Format{} }
-
-func (f dialerFunc) Dial(_ context.Context, call *agent.Call) (agent.Conn, error) { return f(call) }

@@ -58,6 +58,12 @@ const (
 	maxReplies = 256 // that are not settled; the oldest go
 	maxCalls   = 1000
 	maxText    = 16 << 10 // of a reply
+	// MaxID bounds the ids and names that a model gives to its replies and tools.
+	MaxID = 256
+	// calm is how long nobody must have spoken for the connection to be replaced: an answer may be on its way.
+	calm = 3 * time.Second
+	// renewAgain is how long after a renewal that has not come about it is tried again.
+	renewAgain = 20 * time.Second
 )
 
 // Talk is what is said in one call with a model; it implements agent.Talk and agent.Talker.
@@ -84,8 +90,11 @@ type Talk struct {
 	turns         turns
 	began         time.Duration // call time when it was ready
 	renewAt       time.Duration // when the connection is to be replaced; 0: it is not
-	grace         time.Duration
+	renewBy       time.Duration // and when at the latest
+	busyAt        time.Duration // when somebody spoke last, or was about to
 	callerSpeaks  bool
+	making        bool          // the model makes a reply
+	spoke         bool          // it has said something since the caller has
 	out           time.Duration // how far the caller has heard, on the agent's timeline
 	caller        callerWords
 	ending        string        // the tool by which the model ends the call; empty: it does not
@@ -181,14 +190,9 @@ func (t *Talk) Decode(m providers.Message, do func(*agent.Command)) {
 	t.mu.Lock()
 	t.commands, t.audio = t.commands[:0], t.audio[:0]
 	t.vendor.Read(m)
-	after := t.after
-	t.after = nil
-	t.mu.Unlock()
+	t.unlock()                  // what was said is told before the call is moved
 	for i := range t.commands { // owned by whoever reads
 		do(&t.commands[i])
-	}
-	for _, do := range after {
-		do()
 	}
 }
 
@@ -210,7 +214,7 @@ func (t *Talk) Encode(out *providers.Messages, ev *agent.Event) error {
 }
 
 func (t *Talk) encode(out *providers.Messages, ev *agent.Event) error {
-	t.in = ev.In
+	t.in = max(t.in, ev.In) // what is said before all else has none
 	switch ev.Kind {
 	case agent.EventAudio:
 		t.progress(ev)
@@ -358,22 +362,56 @@ func (t *Talk) Begin() { t.ready, t.began = true, t.in }
 // Renew has the connection replaced by a new one after a time from Begin, or from now if that is later, once nobody
 // speaks; or within grace, whoever does.
 func (t *Talk) Renew(after, grace time.Duration) {
-	t.renewAt, t.grace = max(t.began+after, t.in, 1), grace
+	t.renewAt = max(t.began+after, t.in, 1)
+	t.renewBy = t.renewAt + grace
 }
 
 // CallerSpeaks notes whether the caller does, where the model tells.
-func (t *Talk) CallerSpeaks(does bool) { t.callerSpeaks = does }
+func (t *Talk) CallerSpeaks(does bool) {
+	if t.callerSpeaks = does; does {
+		t.CallersTurn()
+	}
+}
 
-// renew asks for another connection when it is time.
+// CallersTurn notes that the caller speaks, or has: what the model says next answers that.
+func (t *Talk) CallersTurn() { t.spoke = false }
+
+// Making notes whether the model makes a reply, where it tells.
+func (t *Talk) Making(does bool) { t.making = does }
+
+// renew asks for another connection when it is time, and again where that does not come about.
 func (t *Talk) renew() {
-	if t.renewAt == 0 || t.in < t.renewAt {
+	if t.renewAt == 0 || t.in < t.renewAt-calm {
 		return
 	}
-	quiet := len(t.replies) == 0 && !t.callerSpeaks && !t.turns.open && t.caller.text == ""
-	if quiet || t.in >= t.renewAt+t.grace {
-		t.renewAt = 0
-		t.later(t.beside.Renew)
+	if !t.quiet() {
+		t.busyAt = t.in
 	}
+	urgent := t.in >= t.renewBy
+	if t.in < t.renewAt || t.in < t.busyAt+calm && !urgent {
+		return
+	}
+	t.renewAt = t.in + renewAgain
+	t.later(func() {
+		t.beside.Renew(func() bool {
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			return urgent || t.quiet()
+		})
+	})
+}
+
+// quiet reports whether nobody speaks, and nothing is known that will be answered.
+func (t *Talk) quiet() bool {
+	if t.callerSpeaks || t.making || t.caller.text != "" || t.out < t.base() {
+		return false
+	}
+	for _, w := range t.open {
+		if !w.told {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(t.replies, func(r *reply) bool { return r.end > r.begin && !r.heard && r.to == 0 })
 }
 
 // Begun reports whether it is.
@@ -439,7 +477,7 @@ func (t *Talk) Play(id string, audio []byte) {
 		return
 	}
 	r := t.reply(id)
-	t.spokeAt = t.in
+	t.spokeAt, t.busyAt, t.spoke = t.in, t.in, true
 	t.received += int64(len(audio))
 	r.end = t.at()
 	t.Do(agent.Command{Kind: agent.CommandAudio, Audio: audio})
@@ -496,6 +534,7 @@ func (t *Talk) Words(id, more string) {
 	}
 	r := t.reply(id)
 	r.text = clip(r.text + more[:min(len(more), maxText)])
+	t.busyAt = t.in
 }
 
 // Text is the whole text of a reply.
@@ -538,13 +577,19 @@ const (
 	// farewell is how long nothing may come from a model that ends the call: vendors send the goodbye before
 	// or after that.
 	farewell = time.Second
+	// lateFarewell is how long where it has said nothing since the caller has.
+	lateFarewell = 3 * time.Second
 	// farewells is how long it may talk on.
 	farewells = 10 * time.Second
 )
 
 // hangUp ends the call of a model that wants that, once it has said all. What was said is played to its end.
 func (t *Talk) hangUp() {
-	if t.ending == "" || t.hung || t.in < min(max(t.endingAt, t.spokeAt)+farewell, t.endingAt+farewells) {
+	wait := farewell
+	if !t.spoke {
+		wait = lateFarewell
+	}
+	if t.ending == "" || t.hung || t.in < min(max(t.endingAt, t.spokeAt)+wait, t.endingAt+farewells) {
 		return
 	}
 	t.hung = true
@@ -552,8 +597,11 @@ func (t *Talk) hangUp() {
 	t.later(func() { t.beside.Do(&agent.Command{Kind: agent.CommandHangup, ID: id}) })
 }
 
-// dropped reports whether a reply is not heard any more: one that a model begins that has ended the call.
-func (t *Talk) dropped(id string) bool { return t.hung || t.ending != "" && t.find(id) < 0 }
+// dropped reports whether a reply is not heard any more: one that a model begins that has ended the call, unless it
+// is the goodbye.
+func (t *Talk) dropped(id string) bool {
+	return len(id) > MaxID || t.hung || t.ending != "" && t.spoke && t.find(id) < 0
+}
 
 // callerWords are what the caller says, as far as it was told.
 type callerWords struct {
@@ -568,6 +616,7 @@ func (t *Talk) CallerWords(more string, from, to time.Duration) {
 		c.from = from
 	}
 	c.text, c.to = clip(c.text+more[:min(len(more), maxText)]), to
+	t.CallersTurn()
 }
 
 // CallerDone notes that the caller has said it.
@@ -638,6 +687,9 @@ func (t *Talk) marked(ev *agent.Event) {
 func (t *Talk) cut(out *providers.Messages, ev *agent.Event) {
 	t.progress(ev)
 	for _, r := range slices.Clone(t.replies) {
+		if r.end > r.begin && r.begin >= ev.Sent { // it came behind the clear
+			continue
+		}
 		if r.end > ev.Out && !r.heard {
 			t.vendor.Cut(out, r.id, max(0, ev.Out-r.begin))
 		}
@@ -659,7 +711,7 @@ func (t *Talk) settle(r *reply, out time.Duration) {
 		l.To = calls.MS(r.to)
 	case out < r.end || r.cut:
 		l.Interrupted = true
-		if out > r.begin {
+		if out > r.begin && r.end > r.begin {
 			l.Heard = beginning(text, float64(out-r.begin)/float64(r.end-r.begin))
 		}
 	}
@@ -697,7 +749,11 @@ func (t *Talk) refused(out *providers.Messages, ev *agent.Event) {
 func (t *Talk) transferred(out *providers.Messages, ev *agent.Event) {
 	switch ev.Transfer.State {
 	case "failed", "canceled", "timed_out":
-		if w := t.open[ev.Ref]; w != nil && !w.over {
+		w := t.open[ev.Ref]
+		if w == nil && strings.HasPrefix(ev.Ref, toolPrefix) { // of a connection before this one
+			w = &work{}
+		}
+		if w != nil && !w.over {
 			w.over = true
 			t.vendor.Tell(out, "[The transfer failed: "+strings.ReplaceAll(ev.Transfer.Reason, "_", " ")+
 				". The caller is with you again: tell them, and go on.]", true)

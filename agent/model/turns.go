@@ -40,6 +40,7 @@ func (t *Talk) EndTurn() {
 
 // InterruptTurn takes back what the caller has not heard. What still comes of the reply is Late.
 func (t *Talk) InterruptTurn() {
+	t.CallersTurn()
 	if t.turns.open || t.Unheard() {
 		t.turns.open, t.turns.stale = false, t.turns.stale || t.turns.open
 		t.Interrupt()

@@ -13,6 +13,11 @@ import (
 
 // Run has a tool carried out, and the model told of it. It is false where that was done before.
 func (t *Talk) Run(c tools.Call) bool {
+	if len(c.ID) > MaxID || len(c.Name) > MaxID {
+		t.Bad("the id or the name of a tool is too long")
+		return false
+	}
+	t.CallerDone()
 	id := workID(c.ID)
 	if t.open[id] != nil || len(t.open) >= 2*maxCalls {
 		return false
@@ -48,8 +53,11 @@ func (t *Talk) Run(c tools.Call) bool {
 	return true
 }
 
+// toolPrefix begins the ids of tools' commands.
+const toolPrefix = "tool:"
+
 // workID is the id of a tool's command.
-func workID(call string) string { return "tool:" + call }
+func workID(call string) string { return toolPrefix + call }
 
 func failure(why string) Result {
 	b, _ := json.Marshal(map[string]string{"error": why}) // never fails
@@ -58,7 +66,7 @@ func failure(why string) Result {
 
 // tell has the model told what has come of a tool.
 func (t *Talk) tell(w *work, r Result) {
-	w.told = true
+	w.told, w.call.Arguments = true, nil
 	t.Say(func(out *providers.Messages) { t.vendor.Result(out, w.call, r) })
 }
 

@@ -309,6 +309,106 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+// delta is audio of an item, so long.
+func delta(item string, d time.Duration) string {
+	return fmt.Sprintf(`{"type":"response.output_audio.delta","response_id":"r_%[1]s","item_id":%[1]q,"output_index":0,`+
+		`"content_index":0,"delta":%[2]q}`, item, base64.StdEncoding.EncodeToString(make([]byte, d.Milliseconds()*8)))
+}
+
+// TestWordsAlone: a reply that has words, and never audio, is interrupted like others, of which the caller has heard
+// more. What came behind the clear is not cut.
+func TestWordsAlone(t *testing.T) {
+	peer := begun(t, options{}, tools.Config{})
+	peer.Read(delta("a", time.Second))
+	peer.Read(`{"type":"response.output_audio_transcript.delta","response_id":"r_b","item_id":"b","delta":"Never said."}`)
+	peer.Read(delta("c", 2*time.Second))
+	peer.Take()
+	var out providers.Messages
+	if err := peer.Talk.Encode(&out, &agent.Event{Kind: agent.EventCleared, Out: 2 * time.Second, Sent: 3 * time.Second,
+		In: 5 * time.Second}); err != nil || len(out.All()) != 1 || !strings.Contains(string(out.All()[0].Data), `"c"`) {
+		t.Errorf("the model is told %v, %v", out.All(), err)
+	}
+	if want := []calls.Line{{Role: calls.Agent, Text: "Never said.", Interrupted: true, From: 5000, To: 5000}}; !slices.Equal(peer.Lines, want) {
+		t.Errorf("said is %v", peer.Lines)
+	}
+	peer.Read(delta("d", time.Second))
+	out.Reset()
+	if err := peer.Talk.Encode(&out, &agent.Event{Kind: agent.EventCleared, Out: 3 * time.Second, Sent: 3 * time.Second,
+		In: 6 * time.Second}); err != nil || len(out.All()) != 0 {
+		t.Errorf("of what came behind the clear the model is told %v, %v", out.All(), err)
+	}
+}
+
+// TestRenewals: a connection is renewed three minutes before its end, and again where that does not come about, while
+// nobody speaks and nothing is under way; each counts from its own beginning.
+func TestRenewals(t *testing.T) {
+	for name, at := range map[string]*agent.Resume{"the first": nil, "the second": {In: 57 * time.Minute}} {
+		began := time.Duration(0)
+		if at != nil {
+			began = at.In
+		}
+		peer := modeltest.Resume(t, newTest(t, options{}, tools.Config{}), pcmu, agent.Known{}, at)
+		peer.Read(`{"type":"session.created","event_id":"e","session":{}}`)
+		peer.Read(`{"type":"session.updated","event_id":"e","session":{}}`)
+		hears := func(in time.Duration, renewals int) {
+			t.Helper()
+			for ; began < in; began += 500 * time.Millisecond {
+				peer.Hears(began, 0)
+			}
+			if peer.Renewals != renewals {
+				t.Errorf("%s: %d renewals at %v, want %d", name, peer.Renewals, in, renewals)
+			}
+		}
+		due := began + lifetime - renewEarly
+		hears(due-time.Second, 0)
+		peer.Read(`{"type":"input_audio_buffer.speech_started","item_id":"u","audio_start_ms":0}`)
+		hears(due+10*time.Second, 0)
+		peer.Read(`{"type":"input_audio_buffer.speech_stopped","item_id":"u","audio_end_ms":10}`)
+		peer.Read(`{"type":"response.created","response":{"id":"r"}}`)
+		hears(due+20*time.Second, 0)
+		peer.Read(`{"type":"response.done","response":{"id":"r","status":"completed"}}`)
+		hears(due+22*time.Second, 0)
+		hears(due+24*time.Second, 1)
+		if !peer.Still() {
+			t.Errorf("%s: it is not renewed though all is quiet", name)
+		}
+		peer.Read(`{"type":"input_audio_buffer.speech_started","item_id":"u2","audio_start_ms":0}`)
+		if peer.Still() {
+			t.Errorf("%s: it is renewed though the caller speaks", name)
+		}
+		hears(due+renewEarly/2-time.Second, 1)
+		hears(due+renewEarly/2+time.Second, 2)
+		if !peer.Still() {
+			t.Errorf("%s: it is not renewed whoever speaks", name)
+		}
+	}
+}
+
+// TestLongIDs: ids without measure are not kept.
+func TestLongIDs(t *testing.T) {
+	peer := begun(t, options{}, tools.Config{EndCall: true})
+	long := strings.Repeat("x", model.MaxID+1)
+	peer.Read(delta(long, time.Second))
+	peer.Read(`{"type":"response.output_audio.done","response_id":"r","item_id":"` + long + `"}`)
+	peer.Read(`{"type":"response.output_item.done","item":{"type":"function_call","status":"completed","name":"end_call",` +
+		`"call_id":"` + long + `","arguments":"{}"}}`)
+	sent, commands := peer.Take()
+	if len(sent) > 0 || len(peer.Audio) > 0 || len(commands) != 1 || commands[0].Code != "bad_message" {
+		t.Errorf("the model is told %v, and wants %v", sent, commands)
+	}
+}
+
+// TestForeignTransfer: a transfer that fails which was begun on a connection before is told.
+func TestForeignTransfer(t *testing.T) {
+	peer := begun(t, options{}, tools.Config{})
+	for ref, n := range map[string]int{"tool:call_9": 2, "t1": 0} {
+		peer.Event(agent.Event{Kind: agent.EventTransfer, Ref: ref, Transfer: agent.TransferStatus{State: "failed", Reason: "busy"}})
+		if sent, _ := peer.Take(); len(sent) != n {
+			t.Errorf("%s: the model is told %v", ref, sent)
+		}
+	}
+}
+
 // TestReturned: a caller who has come back is not greeted.
 func TestReturned(t *testing.T) {
 	own := options{}

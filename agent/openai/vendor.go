@@ -191,6 +191,7 @@ func (v *vendor) do(m *message) {
 		v.updated()
 	case "response.created":
 		v.response, v.wanted = m.Response.ID, false // it answers all that there is
+		v.Making(true)
 	case "response.output_audio.delta", "response.audio.delta":
 		v.audio(m.Reply, m.ItemID, m.Content, []byte(m.Delta))
 	case "response.output_audio.done", "response.audio.done":
@@ -337,7 +338,7 @@ func (v *vendor) fastAudio(b []byte) bool {
 
 // audio plays a piece of an item, unless it is late.
 func (v *vendor) audio(reply, item string, content int, audio []byte) {
-	if reply == v.dropped && reply != "" {
+	if reply == v.dropped && reply != "" || len(item) > model.MaxID {
 		return
 	}
 	if _, known := v.items[item]; !known {
@@ -354,7 +355,9 @@ func (v *vendor) speechStarted(m *message) {
 	if len(v.speech) == maxItems {
 		clear(v.speech)
 	}
-	v.speech[m.ItemID] = said{from: milliseconds(m.Begin)}
+	if len(m.ItemID) <= model.MaxID {
+		v.speech[m.ItemID] = said{from: milliseconds(m.Begin)}
+	}
 	v.speaking = true
 	v.CallerSpeaks(true)
 	if v.protocol.Interrupt != nil && !*v.protocol.Interrupt {
@@ -384,6 +387,7 @@ func (v *vendor) responseDone(m *message) {
 	r := &m.Response
 	if r.ID == v.response {
 		v.response = ""
+		v.Making(false)
 	}
 	v.Used(used("", &r.Usage))
 	if r.Status == "failed" {

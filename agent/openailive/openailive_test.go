@@ -2,6 +2,7 @@ package openailive
 
 import (
 	"encoding/json"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -137,4 +138,22 @@ func TestErrors(t *testing.T) {
 }
 
 // FuzzRead: whatever the model says, the talk goes on.
+// TestRenewed: a session is renewed before it expires.
+func TestRenewed(t *testing.T) {
+	peer := modeltest.New(t, newTest(t, options{model.Options{Model: "gpt-live-1"}, "gpt-5.5"}), modeltest.PCMU, agent.Known{})
+	peer.Read(fmt.Sprintf(`{"type":"session.started","session":{"expires_at":%d}}`, time.Now().Add(time.Hour).Unix()))
+	hears := func(from, to time.Duration, renewals int) {
+		t.Helper()
+		for in := from; in < to; in += 500 * time.Millisecond {
+			peer.Hears(in, 0)
+		}
+		if peer.Renewals != renewals {
+			t.Errorf("%d renewals at %v", peer.Renewals, to)
+		}
+	}
+	const due = 57 * time.Minute
+	hears(0, due-5*time.Second, 0)
+	hears(due-5*time.Second, due+5*time.Second, 1)
+}
+
 func FuzzRead(f *testing.F) { modeltest.Fuzz(f, begun) }

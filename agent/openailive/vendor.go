@@ -21,8 +21,11 @@ type vendor struct {
 	results  int     // tools of which the model has no result yet
 }
 
-// maxMembers is how many members a message of audio may have.
-const maxMembers = 8
+const (
+	maxMembers = 8 // of a message of audio
+	// renewEarly is how long before its end a session is renewed, if that can be done while nobody speaks.
+	renewEarly = 3 * time.Minute
+)
 
 // Start implements model.Vendor.
 func (v *vendor) Start(out *providers.Messages) error {
@@ -89,7 +92,10 @@ type message struct {
 	Error struct {
 		Code, Message string
 	} `json:"error"`
-	Reason string `json:"reason"`
+	Reason  string `json:"reason"`
+	Session struct {
+		Expires int64 `json:"expires_at"` // Unix, in seconds
+	} `json:"session"`
 }
 
 // Read implements model.Vendor.
@@ -136,7 +142,7 @@ func (v *vendor) audio(b []byte) {
 func (v *vendor) do(m *message) {
 	switch m.Type {
 	case "session.started":
-		v.begin()
+		v.begin(m.Session.Expires)
 	case "session.output_audio.delta":
 		v.audio([]byte(m.Delta))
 	case "session.output_transcript.delta":
@@ -173,11 +179,15 @@ func (v *vendor) do(m *message) {
 }
 
 // begin begins the talk.
-func (v *vendor) begin() {
+func (v *vendor) begin(expires int64) {
 	if v.Begun() {
 		return
 	}
 	v.Begin()
+	if expires > 0 {
+		left := time.Until(time.Unix(expires, 0))
+		v.Renew(max(left-renewEarly, renewEarly), renewEarly/2)
+	}
 	v.Say(func(out *providers.Messages) {
 		o := v.Opening(v.protocol.Greeting)
 		for _, l := range v.History() {

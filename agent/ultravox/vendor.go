@@ -124,6 +124,7 @@ func (v *vendor) state(is string) {
 func (v *vendor) transcript(m *message) {
 	switch {
 	case m.Role == "user" && m.Final && m.Text != nil:
+		v.CallersTurn()
 		v.CallerSaid(*m.Text, min(v.listens, v.In()), v.In())
 	case m.Role == "agent" && m.Delta != nil && !v.Late():
 		v.Words(v.Turn(), *m.Delta)

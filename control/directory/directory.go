@@ -49,9 +49,10 @@ type Agent struct {
 	Fallback Fallback
 }
 
-// Fallback is what a caller gets instead of an agent: words, then another number.
+// Fallback is what a caller gets instead of an agent: another one, by its name, or words, then another number.
 // All may be empty.
 type Fallback struct {
+	Agent           string
 	Say, Dial       string
 	Language, Voice string // of Say
 }

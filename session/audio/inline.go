@@ -110,10 +110,15 @@ func (l *inline) cancel(id string) bool {
 	return false
 }
 
+// withdraw removes a hang-up.
+func (l *inline) withdraw(end *calls.End) {
+	is := func(it Item) bool { return it.end == end }
+	l.items, l.inflight = slices.DeleteFunc(l.items, is), slices.DeleteFunc(l.inflight, is)
+}
+
 // hasHangup reports whether a hang-up is queued.
 func (l *inline) hasHangup() bool {
-	is := func(it Item) bool { return it.end != nil }
-	return slices.ContainsFunc(l.items, is) || slices.ContainsFunc(l.inflight, is)
+	return slices.ContainsFunc(slices.Concat(l.items, l.inflight), func(it Item) bool { return it.end != nil })
 }
 
 // waitingDigits counts the digits that wait.

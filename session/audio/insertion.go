@@ -44,7 +44,7 @@ func (p *Playout) Away(frames []byte, from time.Duration) {
 
 // fillsFrom returns from when on the caller hears what is played while the agent is away.
 func (p *Playout) fillsFrom() time.Duration {
-	if len(p.away) == 0 || p.speaking || p.queue.len() >= p.frame || !p.voice.empty() {
+	if len(p.away) == 0 || p.party != nil || p.speaking || p.queue.len() >= p.frame || !p.voice.empty() {
 		return Forever
 	}
 	return p.awayAt
@@ -71,7 +71,7 @@ func (p *Playout) insertion(now time.Duration) source {
 		return ofHold
 	case p.partyReady(now) && (p.paused || p.queue.len() < p.frame): // otherwise both are mixed
 		return ofParty
-	case p.party == nil && now >= p.fillsFrom():
+	case now >= p.fillsFrom():
 		return ofAway
 	}
 	return nobody

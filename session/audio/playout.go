@@ -298,6 +298,15 @@ func (p *Playout) Cancel(id string) bool {
 	return true
 }
 
+// Withdraw takes a hang-up back, though it has been reached. end is its own.
+func (p *Playout) Withdraw(end *calls.End) {
+	p.inline.withdraw(end)
+	if p.end == end {
+		p.end = nil
+	}
+	p.finishing = p.hasHangup()
+}
+
 // SendDigits queues digits behind the audio so far, or sends them at once. It is
 // false where too many wait or the call is about to end.
 func (p *Playout) SendDigits(it Item, now bool) bool {

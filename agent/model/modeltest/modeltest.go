@@ -31,6 +31,9 @@ type Peer struct {
 	Troubles []string
 	Kept     any
 	Renewals int
+	Still    func() bool // of the last renewal
+
+	began time.Duration // where on the agent's timeline the audio begins
 }
 
 // New begins a talk in a call with a carrier's audio.
@@ -45,6 +48,9 @@ func Resume(t testing.TB, p agent.Protocol, f codec.Format, known agent.Known, a
 	peer := &Peer{T: t, Talk: p.NewTalk(nil), Usage: calls.Usage{}}
 	talker := peer.Talk.(agent.Talker)
 	talker.Attach(peer)
+	if at != nil {
+		peer.began = at.Sent
+	}
 	t.Cleanup(talker.Release)
 	var out providers.Messages
 	call := &agent.Call{Session: "cs_1", Carrier: "acme", Known: known, Transfers: []string{"conference"}, Resume: at,
@@ -85,9 +91,12 @@ func (p *Peer) message(m providers.Message) {
 	})
 }
 
-// Event tells the talk of an event.
+// Event tells the talk of an event. All audio so far came before a clear.
 func (p *Peer) Event(ev agent.Event) {
 	p.T.Helper()
+	if _, speaks := p.Talk.Formats(); ev.Kind == agent.EventCleared {
+		ev.Sent = p.began + speaks.Duration(len(p.Audio))
+	}
 	var out providers.Messages
 	if err := p.Talk.Encode(&out, &ev); err != nil {
 		p.T.Fatal(err)
@@ -124,7 +133,7 @@ func (p *Peer) Said(l calls.Line) { p.Lines = append(p.Lines, l) }
 func (p *Peer) Used(u calls.Usage) { p.Usage.Add(u) }
 
 // Renew implements agent.Beside.
-func (p *Peer) Renew() { p.Renewals++ }
+func (p *Peer) Renew(still func() bool) { p.Renewals, p.Still = p.Renewals+1, still }
 
 // Keep implements agent.Beside.
 func (p *Peer) Keep(state any) { p.Kept = state }
@@ -203,7 +212,11 @@ func Fuzz(f *testing.F, begun func(testing.TB) *Peer) {
 			} else {
 				peer.Read(text)
 			}
-			peer.Event(agent.Event{Kind: agent.EventCleared})
+			_, speaks := peer.Talk.Formats()
+			said := speaks.Duration(len(peer.Audio))
+			for _, heard := range []time.Duration{0, said / 2, said} {
+				peer.Event(agent.Event{Kind: agent.EventCleared, Out: heard})
+			}
 		}
 		for i, cmd := range peer.Commands {
 			if cmd.Kind == agent.CommandAudio && len(cmd.Audio) == 0 {
