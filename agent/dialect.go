@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
 	"time"
@@ -110,6 +111,9 @@ type Operator interface {
 	Refuse(w http.ResponseWriter)
 }
 
+// ErrRefused is of what may not be done to a call that is there.
+var ErrRefused = errors.New("refused")
+
 // Operations are what may be done to the calls of the agents that know a request.
 type Operations interface {
 	// Find returns the call for whose id is is true.
@@ -117,7 +121,8 @@ type Operations interface {
 	// Hangup ends a call once what was said in it is heard.
 	Hangup(id string) error
 	Digits(id, digits string) error
-	// Transfer begins to move a call. What becomes of it is not told.
+	// Transfer begins to move a call. What becomes of it is not told, but the error is ErrRefused where it may not be
+	// moved so.
 	Transfer(id string, t *calls.TransferRequest) error
 }
 

@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"slices"
@@ -20,11 +22,14 @@ import (
 	"voicebridge/agent/link"
 	"voicebridge/agent/tools"
 	"voicebridge/calls"
+	"voicebridge/cluster"
 	"voicebridge/codec"
 	"voicebridge/providers"
 	"voicebridge/sim/ear"
 	"voicebridge/sim/memnet"
 	"voicebridge/ws"
+
+	"github.com/redis/go-redis/v9"
 )
 
 // foreignAgent is an agent that was written for Twilio and a model that answers at once: 6 s in 60
@@ -229,76 +234,126 @@ func answers(pcm []int16, rate int) (first, second []int16) {
 	return pcm[begin:], nil
 }
 
-// TestTwilioREST: an agent that was written for Twilio ends its call as it would there, and finds it gone then.
+// restAccount and restToken are the credentials of agents that were written for Twilio.
+const restAccount, restToken = "AC0123456789abcdef0123456789abcdef", "0123456789abcdef0123456789abcdef"
+
+// restAgent serves an agent that makes requests about its call to a bridge: after a second, and once it has ended. The
+// answers are complete once done is closed.
+func restAgent(t *testing.T, client *http.Client, at func() string, during, after []string) (url string,
+	done chan struct{}, answers *[]string) {
+	done, answers = make(chan struct{}), new([]string)
+	ask := func(call, form string) {
+		password := restToken
+		if form == "" {
+			form, password = "Status=completed", "wrong"
+		}
+		req, err := http.NewRequest("POST", "http"+strings.TrimPrefix(at(), "ws")+"/2010-04-01/Accounts/"+restAccount+
+			"/Calls/"+call+".json", strings.NewReader(form))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		req.SetBasicAuth(restAccount, password)
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer resp.Body.Close()
+		var m struct {
+			Status any
+			Code   int
+		}
+		if err := json.NewDecoder(resp.Body).Decode(&m); err != nil {
+			t.Error(err)
+		}
+		*answers = append(*answers, fmt.Sprint(resp.StatusCode, " ", m.Status, " ", m.Code))
+	}
+	url, stop := memnet.Serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer close(done)
+		c, err := ws.Accept(w, r, nil, ws.Limits{Text: 1 << 20, Binary: 1, Write: time.Second})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Release()
+		defer c.Close(ws.CloseNormal, "")
+		id := ""
+		for n := 0; ; n++ {
+			_, data, err := c.Read()
+			if err != nil {
+				break
+			}
+			var m struct{ Start struct{ CallSid string } }
+			if json.Unmarshal(data, &m) == nil && m.Start.CallSid != "" {
+				id = m.Start.CallSid
+			}
+			for _, form := range during {
+				if n == 50 {
+					ask(id, form)
+				}
+			}
+		}
+		for _, form := range after {
+			ask(id, form)
+		}
+	}))
+	t.Cleanup(stop)
+	return "ws" + strings.TrimPrefix(url, "http") + "/", done, answers
+}
+
+// TestTwilioREST: an agent that was written for Twilio ends its call as it would there, and finds it gone then. It is
+// told what is not done.
 func TestTwilioREST(t *testing.T) {
 	t.Parallel()
 	virtual(t, func(t *testing.T) {
-		const account, token = "AC0123456789abcdef0123456789abcdef", "0123456789abcdef0123456789abcdef"
 		client := &http.Client{Transport: &http.Transport{DialContext: memnet.Dial, DisableKeepAlives: true}}
 		var b *running
-		var answers []string
-		ask := func(call, password string) {
-			req, err := http.NewRequest("POST", "http"+strings.TrimPrefix(b.url, "ws")+"/2010-04-01/Accounts/"+account+
-				"/Calls/"+call+".json", strings.NewReader("Status=completed"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-			req.SetBasicAuth(account, password)
-			resp, err := client.Do(req)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer resp.Body.Close()
-			var m struct {
-				Status any
-				Code   int
-			}
-			if err := json.NewDecoder(resp.Body).Decode(&m); err != nil {
-				t.Error(err)
-			}
-			answers = append(answers, fmt.Sprint(resp.StatusCode, " ", m.Status, " ", m.Code))
-		}
-		done := make(chan struct{})
-		url, stop := memnet.Serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			defer close(done)
-			c, err := ws.Accept(w, r, nil, ws.Limits{Text: 1 << 20, Binary: 1, Write: time.Second})
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer c.Release()
-			defer c.Close(ws.CloseNormal, "")
-			id := ""
-			for n := 0; ; n++ {
-				_, data, err := c.Read()
-				if err != nil {
-					break
-				}
-				var m struct{ Start struct{ CallSid string } }
-				if json.Unmarshal(data, &m) == nil && m.Start.CallSid != "" {
-					id = m.Start.CallSid
-				}
-				if n == 50 {
-					ask(id, "wrong")
-					ask(id, token)
-				}
-			}
-			ask(id, token)
-		}))
-		defer stop()
-		d := modelDialer(t, "twilio", "ws"+strings.TrimPrefix(url, "http")+"/", map[string]any{"account_sid": account,
-			"auth_token": token}, tools.Config{})
+		dial := "Twiml=" + url.QueryEscape("<Response><Dial>+15550100123</Dial></Response>")
+		at, done, answers := restAgent(t, client, func() string { return b.url }, []string{"", dial, "Status=completed"},
+			[]string{"Status=completed", dial})
+		d := modelDialer(t, "twilio", at, map[string]any{"account_sid": restAccount, "auth_token": restToken}, tools.Config{})
 		b = startBridge(t, "", func(o *options) {
 			o.dialer, o.agents = d, map[string]agent.Dialer{"other": d, "third": d} // with the same credentials
 		})
 		call(t, b.caller(t, "vonage", 5*time.Second))
 		b.ended(t, calls.APIHangup)
 		<-done
-		if want := []string{"401 401 20003", "200 completed 0", "404 404 20404"}; !slices.Equal(answers, want) {
-			t.Errorf("it is answered %q", answers)
+		if want := []string{"401 401 20003", "400 400 13224", "200 completed 0", "404 404 20404", "400 400 21220"}; !slices.Equal(*answers, want) {
+			t.Errorf("it is answered %q", *answers)
 		}
 	})
+}
+
+// TestTwilioRESTElsewhere: its requests may come to any instance.
+func TestTwilioRESTElsewhere(t *testing.T) {
+	t.Parallel()
+	server, err := realRedis()
+	if err != nil {
+		t.Fatal(err)
+	}
+	db := redis.NewClient(&redis.Options{Addr: server.Addr, ContextTimeoutEnabled: true})
+	t.Cleanup(func() { db.Close() })
+	var other *running
+	client := &http.Client{Transport: &http.Transport{DialContext: memnet.Dial, DisableKeepAlives: true}}
+	at, done, answers := restAgent(t, client, func() string { return other.url }, []string{"", "Status=completed"}, nil)
+	begin := func(name string) *running {
+		return startBridge(t, "", func(o *options) {
+			o.dialer = modelDialer(t, "twilio", at, map[string]any{"account_sid": restAccount, "auth_token": restToken},
+				tools.Config{})
+			members := cluster.NewMembers(db, t.Name()+":", name, 20*time.Second, slog.New(slog.DiscardHandler))
+			o.cluster = cluster.New(members, t.Name()+":")
+		})
+	}
+	b := begin("a")
+	other = begin("b")
+	call(t, b.caller(t, "twilio", 20*time.Second))
+	b.ended(t, calls.APIHangup)
+	<-done
+	if want := []string{"401 401 20003", "200 completed 0"}; !slices.Equal(*answers, want) {
+		t.Errorf("it is answered %q", *answers)
+	}
 }
 
 // sdkDir has the vendors' SDKs.

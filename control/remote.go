@@ -248,11 +248,8 @@ func (c *Controller) StreamEnded(ctx context.Context, id string, returns int) (c
 // directory puts a call into the directory, and takes it out at its end.
 func (c *Controller) directory(ev *calls.Event) {
 	call := &ev.Call
-	if call.Account == "" {
-		return
-	}
 	ended := ev.Type == calls.EventEnded
-	if call.Status.Final() && !ended { // what is told of it later does not bring it back
+	if call.Account == "" || call.Status.Final() && !ended { // what is told of it later does not bring it back
 		return
 	}
 	for _, id := range call.CarrierIDs() {

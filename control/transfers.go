@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 
 	"voicebridge/calls"
 	"voicebridge/providers"
@@ -23,6 +24,8 @@ type Transfers interface {
 	// Begin begins a transfer that the agent of a session wants, and tells it where
 	// that is refused. Cancel withdraws it; false: there is none.
 	Begin(sess *session.Session, ref string, t *calls.TransferRequest)
+	// Ask begins a transfer of which its agent is told no more than whether it has begun.
+	Ask(ctx context.Context, call string, t *calls.TransferRequest) error
 	Cancel(call, ref string) bool
 	// Has reports whether a call has a live transfer, or soon may have one.
 	Has(call string) bool
@@ -37,6 +40,9 @@ type Transfers interface {
 	Party(tk *ticket.Ticket) Agent
 	PartyLeft(transfer string)
 }
+
+// Transfers returns what moves calls.
+func (c *Controller) Transfers() Transfers { return c.transfers }
 
 // UseTransfers lets calls be transferred.
 func (c *Controller) UseTransfers(t Transfers) { c.transfers = t }
@@ -57,6 +63,8 @@ func (noTransfers) Next(context.Context, *Step) (*providers.Answer, error) { ret
 func (noTransfers) Begin(sess *session.Session, ref string, _ *calls.TransferRequest) {
 	sess.Refuse(ref, "unsupported", "the bridge has no transfers")
 }
+
+func (noTransfers) Ask(context.Context, string, *calls.TransferRequest) error { return errors.ErrUnsupported }
 
 func (noTransfers) Cancel(string, string) bool { return false }
 

@@ -118,6 +118,8 @@ func (p *protocol) update(w http.ResponseWriter, r *http.Request, o agent.Operat
 	switch {
 	case errors.As(err, &wrong):
 		refuse(w, http.StatusBadRequest, 12200, wrong.Error())
+	case errors.Is(err, agent.ErrRefused):
+		refuse(w, http.StatusBadRequest, 13224, err.Error())
 	case err != nil:
 		refuse(w, http.StatusBadRequest, 21220, "Call is not in-progress. Cannot redirect.")
 	default:

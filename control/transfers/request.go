@@ -310,6 +310,12 @@ func (t *Transfers) Begin(sess *session.Session, ref string, want *calls.Transfe
 	})
 }
 
+// Ask implements control.Transfers.
+func (t *Transfers) Ask(ctx context.Context, call string, want *calls.TransferRequest) error {
+	_, err := t.Start(ctx, call, want, transfer.ReasonAgent, "")
+	return err
+}
+
 // Cancel implements control.Transfers.
 func (t *Transfers) Cancel(call, ref string) bool {
 	id, _, _ := t.of(call)
