@@ -64,7 +64,9 @@ func (noTransfers) Begin(sess *session.Session, ref string, _ *calls.TransferReq
 	sess.Refuse(ref, "unsupported", "the bridge has no transfers")
 }
 
-func (noTransfers) Ask(context.Context, string, *calls.TransferRequest) error { return errors.ErrUnsupported }
+func (noTransfers) Ask(context.Context, string, *calls.TransferRequest) error {
+	return errors.ErrUnsupported
+}
 
 func (noTransfers) Cancel(string, string) bool { return false }
 
