@@ -233,10 +233,8 @@ func (c *Controller) StreamEnded(ctx context.Context, id string, returns int) (c
 	}
 	if where, err := c.SessionElsewhere(ctx, id); err == nil && where != "" {
 		var end calls.Cause
-		if c.cfg.Cluster.Ask(ctx, where, "end", remoteStream{id, returns}, &end) == nil {
-			return end, false
-		}
-		return "", false
+		_ = c.cfg.Cluster.Ask(ctx, where, "end", remoteStream{id, returns}, &end) // empty where nobody answers
+		return end, false
 	}
 	last, err := c.cfg.Cluster.Note(ctx, sessionKey(id))
 	if err != nil {

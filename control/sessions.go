@@ -147,9 +147,8 @@ func (c *Controller) newSession(ad *Admission, m session.Media) (*session.Sessio
 			To: tk.To, Metadata: tk.Metadata, Returned: tk.Returned, Returns: tk.Returns}
 	}
 	o := session.Options{ID: record.ID, Spec: ad.Spec, Config: ad.agent.Session, Media: m, Dialer: ad.agent.Dialer,
-		AgentName: record.Agent, Fallback: handover.Fallback(record.Agent, c.Agents()),
-		Known: known, Log: c.cfg.Log.With("account", record.Account, "agent", record.Agent, "direction",
-			record.Direction)}
+		AgentName: record.Agent, Fallback: handover.Fallback(record.Agent, c.Agents()), Known: known,
+		Log: c.cfg.Log.With("account", record.Account, "agent", record.Agent, "direction", record.Direction)}
 	var sess *session.Session
 	o.Control = c.controlOf(ad, &record, func() *session.Session { return sess })
 	sess = session.New(o)
