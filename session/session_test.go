@@ -17,7 +17,6 @@ import (
 	"voicebridge/providers"
 	"voicebridge/providers/twilio"
 	"voicebridge/session/audio"
-	"voicebridge/session/verdict"
 )
 
 // loop is a carrier's connection and an agent's in one, without sockets: what
@@ -273,22 +272,6 @@ func TestHangupEarly(t *testing.T) {
 	})
 }
 
-// TestEndOf: the cause of a context becomes the cause of the call.
-func TestEndOf(t *testing.T) {
-	for err, want := range map[error]calls.Cause{
-		&calls.End{Cause: calls.AgentLost, Err: io.EOF}: calls.AgentLost,
-		context.DeadlineExceeded:                        calls.MaxDuration,
-		context.Canceled:                                calls.Shutdown,
-		errors.New("other"):                             calls.Shutdown,
-	} {
-		ctx, cancel := context.WithCancelCause(context.Background())
-		cancel(err)
-		if got := verdict.EndOf(ctx); got.Cause != want {
-			t.Errorf("%v ends with %s, want %s", err, got.Cause, want)
-		}
-	}
-}
-
 func TestDelays(t *testing.T) {
 	var d audio.Delays
 	if d.Quantile(0.5) != 0 {
@@ -426,4 +409,70 @@ func TestPanic(t *testing.T) {
 			})
 		})
 	}
+}
+
+// renewed is an agent that has a new connection each time.
+type renewed struct {
+	loopAgent
+	conns chan *renewal
+}
+
+// renewal is one of its connections.
+type renewal struct {
+	loopAgent
+	h                agent.Handler
+	stopped          bool // in good order, while the call goes on
+	closed, released bool
+}
+
+func (r renewed) Dial(context.Context, *agent.Call) (agent.Conn, error) {
+	c := &renewal{loopAgent: r.loopAgent}
+	r.conns <- c
+	return c, nil
+}
+
+func (r *renewal) Serve(h agent.Handler) { r.h = h }
+
+func (r *renewal) Send(ev *agent.Event) (bool, error) {
+	r.stopped = r.stopped || ev.Kind == agent.EventStop && ev.GoesOn
+	return true, nil
+}
+
+func (r *renewal) Close(calls.Cause) {
+	if r.closed = true; r.h != nil {
+		go r.h.Gone(&agent.Error{Cause: calls.AgentHangup})
+	}
+}
+
+func (r *renewal) Release() { r.released = true }
+
+// TestRenewal: a connection that is to take the place of another one is given up where somebody speaks once it is
+// ready, and may be asked for again.
+func TestRenewal(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		l := newLoop()
+		conns := make(chan *renewal, 3)
+		s := newSession(l, renewed{loopAgent{l}, conns}, Control{})
+		ended := make(chan calls.End)
+		go func() { ended <- s.Run(context.Background()) }()
+		f := codec.Format{Encoding: codec.PCMU, Rate: 8000}
+		l.in <- encode(t, twilio.Spec.NewPeer(), providers.Event{Kind: providers.EventStart,
+			Start: &providers.Start{Stream: "MZ1", In: f, Out: f}})
+		first := <-conns
+		synctest.Wait()
+		first.h.Renew(func() bool { return false })
+		second := <-conns
+		synctest.Wait()
+		if first.stopped || second.h != nil || !second.closed || !second.released {
+			t.Errorf("the first is told that it is over: %v; the second: %+v", first.stopped, second)
+		}
+		first.h.Renew(func() bool { return true })
+		third := <-conns
+		synctest.Wait()
+		if !first.stopped || !first.released || third.h == nil || third.closed {
+			t.Errorf("the first is told that it is over: %v; the third: %+v", first.stopped, third)
+		}
+		s.Hangup(false)
+		<-ended
+	})
 }
