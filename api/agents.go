@@ -11,6 +11,9 @@ type tokenMaker interface {
 }
 
 func (s *Server) poolToken(a *request) (reply, error) {
+	if len(a.token.Accounts) > 0 { // agents of a pool take the calls of all accounts
+		return reply{}, &apiError{http.StatusForbidden, "forbidden", "the token is for some accounts only", 0}
+	}
 	pool, ok := s.control.Agent(a.PathValue("pool")).Dialer.(tokenMaker)
 	if !ok {
 		return reply{}, &apiError{http.StatusNotFound, "not_found", "no such pool", 0}

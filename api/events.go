@@ -54,7 +54,12 @@ func (s *Server) events(w http.ResponseWriter, a *request) {
 	}
 	alive := time.NewTicker(sseKeepalive)
 	defer alive.Stop()
-	for {
+	for tokens := s.tokens.Load(); ; {
+		if now := s.tokens.Load(); now != tokens { // they were reloaded
+			if tokens, a.token = now, s.tokenOf(a.Request); a.token == nil || !a.token.may(mayRead) {
+				return
+			}
+		}
 		select {
 		case ev, ok := <-feed.Events:
 			if !ok { // too slow: it may come back

@@ -12,7 +12,9 @@ import (
 	"net/http"
 	"path"
 	"runtime/debug"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -95,6 +97,8 @@ type Bridge struct {
 	api       *api.Server
 	events    *notify.Queue // to the user's application; nil: none
 	doors     map[string]http.HandlerFunc
+	desk      *operators.Desk
+	mux       atomic.Pointer[http.ServeMux] // what is public
 	metrics   *prometheus.Registry
 	strays    *rate.Limiter // of complaints about requests for what is not there
 }
@@ -132,10 +136,11 @@ func New(cfg Config) *Bridge {
 
 	b.doors = b.health()
 	b.control.UseMedia(b.media.Take)
-	for _, doors := range []map[string]http.HandlerFunc{webhooks.Doors(), b.media.Doors(), b.api.Doors(),
-		operators.Doors(b.control, checks)} {
+	for _, doors := range []map[string]http.HandlerFunc{webhooks.Doors(), b.media.Doors(), b.api.Doors()} {
 		maps.Copy(b.doors, doors)
 	}
+	b.desk = operators.New(b.control, checks)
+	b.open()
 	b.metrics = prometheus.NewRegistry()
 	b.metrics.MustRegister(buildInfo(), collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -204,6 +209,18 @@ func (c *Config) entries() directory.Entries {
 func (b *Bridge) Reload(cfg *Config) {
 	b.control.Reload(cfg.entries())
 	b.api.SetTokens(cfg.Tokens)
+	b.open()
+}
+
+// open opens the doors that there are now: agents may bring some.
+func (b *Bridge) open() {
+	mux := http.NewServeMux()
+	for _, doors := range []map[string]http.HandlerFunc{b.doors, b.desk.Doors()} {
+		for pattern, h := range doors {
+			mux.HandleFunc(pattern, h)
+		}
+	}
+	b.mux.Store(mux)
 }
 
 // Control returns what decides about calls.
@@ -211,11 +228,8 @@ func (b *Bridge) Control() *control.Controller { return b.control }
 
 // Public is what carriers, agents and the users of the API may reach.
 func (b *Bridge) Public() http.Handler {
-	mux := http.NewServeMux()
-	for pattern, h := range b.doors {
-		mux.HandleFunc(pattern, h)
-	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mux := b.mux.Load()
 		if _, pattern := mux.Handler(r); (pattern == "" || r.URL.Path != path.Clean(r.URL.Path)) && ws.Asked(r) &&
 			b.strays.Allow() {
 			b.cfg.Log.Warn("a WebSocket is asked for where there is none: does a proxy change the path, by a slash "+
@@ -228,10 +242,7 @@ func (b *Bridge) Public() http.Handler {
 
 // Doors lists the patterns of what is public; docs/configuration.md tells of each.
 func (b *Bridge) Doors() (patterns []string) {
-	for pattern := range b.doors {
-		patterns = append(patterns, pattern)
-	}
-	return patterns
+	return slices.AppendSeq(slices.Collect(maps.Keys(b.doors)), maps.Keys(b.desk.Doors()))
 }
 
 // Admin is what operators may reach: metrics and health.

@@ -1,6 +1,7 @@
 package bridge_test
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"log/slog"
 	"net/http/httptest"
@@ -8,6 +9,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"voicebridge/agent/link"
 	"voicebridge/agent/tools"
@@ -82,4 +85,56 @@ func TestDoorsTable(t *testing.T) {
 	for door := range listed {
 		t.Errorf("the table lists %s, which is not there", door)
 	}
+}
+
+// TestReloaded: what is reloaded counts for what is open already. An agent that asks for things over HTTP is answered, a
+// token that is gone hears no more events, and one for some accounts gets no agents of all.
+func TestReloaded(t *testing.T) {
+	t.Parallel()
+	virtual(t, func(t *testing.T) {
+		pool, err := link.NewPool("desk", incoming(t, link.Incoming{}), "a bearer token of the pool")
+		if err != nil {
+			t.Fatal(err)
+		}
+		tokens := []api.Token{{Name: "all", SHA256: sha256.Sum256([]byte("all"))},
+			{Name: "some", SHA256: sha256.Sum256([]byte("some")), Accounts: []string{"main"}}}
+		cfg := bridge.Config{Providers: []*providers.Spec{twilio.Spec}, Limits: bridge.Defaults,
+			Log: slog.New(slog.DiscardHandler), PublicURL: "https://bridge.example.com",
+			Agents: map[string]control.Agent{"desk": {Dialer: pool}}, Tokens: tokens}
+		b := bridge.New(cfg)
+		ask := func(token, method, path string) *httptest.ResponseRecorder {
+			w, r := httptest.NewRecorder(), httptest.NewRequest(method, path, nil)
+			r.Header.Set("Authorization", "Bearer "+token)
+			b.Public().ServeHTTP(w, r)
+			return w
+		}
+		if all, some := ask("all", "POST", "/v1/pools/desk/tokens"), ask("some", "POST", "/v1/pools/desk/tokens"); all.Code != 201 ||
+			some.Code != 403 {
+			t.Errorf("%d %s, %d %s", all.Code, all.Body, some.Code, some.Body)
+		}
+		const call = "/2010-04-01/Accounts/AC1/Calls/CA1.json"
+		if w := ask("", "GET", call); w.Code != 404 {
+			t.Errorf("%d %s", w.Code, w.Body)
+		}
+		heard := make(chan struct{})
+		go func() {
+			defer close(heard)
+			ask("all", "GET", "/v1/events")
+		}()
+		synctest.Wait()
+		cfg.Tokens = tokens[1:]
+		cfg.Agents = map[string]control.Agent{"desk": {Dialer: pool},
+			"bot": {Dialer: modelDialer(t, "twilio", "ws://127.0.0.1:1/", map[string]any{"auth_token": "12345",
+				"account_sid": "AC0123456789abcdef0123456789abcdef"}, tools.Config{})}}
+		b.Reload(&cfg)
+		if w := ask("", "GET", call); w.Code != 401 {
+			t.Errorf("%d %s", w.Code, w.Body)
+		}
+		time.Sleep(time.Minute)
+		select {
+		case <-heard:
+		default:
+			t.Error("a token that is gone hears events")
+		}
+	})
 }

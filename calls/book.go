@@ -447,14 +447,30 @@ func (b *Book) prune() {
 		if now.Sub(c.EndedAt) < keepEnded && len(b.calls) <= keepCalls {
 			return
 		}
-		delete(b.calls, c.ID)
-		for _, id := range c.aliases {
-			if key := [2]string{c.Account, id}; b.byCarrier[key] == c.ID {
-				delete(b.byCarrier, key)
-			}
-		}
+		b.leaveOut(c)
 		b.ended = b.ended[1:]
 	}
+}
+
+func (b *Book) leaveOut(c *Call) {
+	delete(b.calls, c.ID)
+	for _, id := range c.aliases {
+		if key := [2]string{c.Account, id}; b.byCarrier[key] == c.ID {
+			delete(b.byCarrier, key)
+		}
+	}
+}
+
+// Forget leaves a live call out that has no stream here. It is false where there is none.
+func (b *Book) Forget(id string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	c := b.calls[id]
+	if c == nil || c.Status.Final() || c.Streaming {
+		return false
+	}
+	b.leaveOut(c)
+	return true
 }
 
 // Canceled ends a call that was hung up before it had a stream, and returns it.

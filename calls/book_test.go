@@ -203,6 +203,20 @@ func TestQuiet(t *testing.T) {
 	}
 }
 
+// TestForget: a call without a stream may be another's, and nothing is told of it then.
+func TestForget(t *testing.T) {
+	b, _ := newBook()
+	quiet, live := b.Add(Call{CarrierID: "CA1"}), b.Add(Call{CarrierID: "CA2"})
+	b.Began(live.ID)
+	last := b.Last()
+	if !b.Forget(quiet.ID) || b.Forget(quiet.ID) || b.Forget(live.ID) || b.Live() != 1 || b.Last() != last {
+		t.Errorf("%d are live", b.Live())
+	}
+	if _, known := b.Get(quiet.ID); known {
+		t.Error("it is known")
+	}
+}
+
 // TestBounded: ended calls beyond the bound are forgotten, the oldest first.
 func TestBounded(t *testing.T) {
 	b, _ := newBook()

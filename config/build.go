@@ -258,6 +258,10 @@ func (c *Config) tokens() ([]api.Token, error) {
 		if t.Name == "" {
 			return nil, fmt.Errorf("api.tokens[%d].name: must be set: it says whose token it is", i)
 		}
+		if slices.ContainsFunc(tokens, func(o api.Token) bool { return o.Name == t.Name }) {
+			return nil, fmt.Errorf("api.tokens[%d].name: %q is another token's: instances know them by their names", i,
+				t.Name)
+		}
 		for _, name := range t.Accounts {
 			if _, known := c.Accounts[name]; !known {
 				return nil, fmt.Errorf("api.tokens[%d].accounts: %q is not one of accounts", i, name)

@@ -165,6 +165,7 @@ func TestConfigErrors(t *testing.T) {
 		"events: {":                        {"events: {timeout: 1m, ", "events.timeout"},
 		"sha256: '00":                      {"sha256: '", "api.tokens[0].sha256"},
 		"name: ops, ":                      {"", "api.tokens[0].name"},
+		"api: {tokens: [":                  {"api: {tokens: [{name: ops, sha256: '" + strings.Repeat("1", 64) + "'}, ", "api.tokens[1].name"},
 		"agent: {url: 'ws://127.0.0.1:1/'": {"agent: {pool: true", "agent.pool"},
 		"ws://127.0.0.1:1/'}":              {"ws://127.0.0.1:1/', fallback: {dial: '555'}}", "agent.fallback.dial"},
 		"'ws://127.0.0.1:1/'}":             {"'ws://127.0.0.1:1/', greeting_timeout: 1h}", "agent.greeting_timeout"},

@@ -259,35 +259,3 @@ func (c *Controller) move(ctx context.Context, call *calls.Call, account Account
 
 // confirmTime is how soon a stream ends whose call the carrier has taken elsewhere.
 const confirmTime = 2 * time.Second
-
-const (
-	// quietCall is how long nothing has been heard of a live call before the carrier
-	// is asked how it is.
-	quietCall = 2 * time.Minute
-	// maxAsked bounds the calls that are asked for at once.
-	maxAsked = 20
-)
-
-// reconcile asks the carriers about calls of which nothing has been heard, such as
-// those that have gone on without a stream: not all report the end.
-func (c *Controller) reconcile() {
-	for _, call := range c.book.Quiet(quietCall, maxAsked) {
-		account := c.Accounts()[call.Account]
-		if !account.HasCommands() {
-			continue
-		}
-		c.Later(func(ctx context.Context) {
-			evs, err := account.State(ctx, call.CarrierID)
-			if err != nil {
-				c.cfg.Log.Warn("the carrier does not say how a call is", "session", call.ID, "err", err)
-				return
-			}
-			for _, ev := range evs {
-				if Unanswered(&ev, false) {
-					ev.Status = providers.StatusNoAnswer
-				}
-				c.report(call.ID, &ev)
-			}
-		})
-	}
-}

@@ -19,6 +19,7 @@ import (
 	"voicebridge/control/directory"
 	"voicebridge/control/registry"
 	"voicebridge/control/router"
+	"voicebridge/control/sweep"
 	"voicebridge/control/totals"
 	"voicebridge/control/urls"
 	"voicebridge/providers"
@@ -83,6 +84,7 @@ type Controller struct {
 	closed  bool       // no session begins any more
 	former  []Agent    // that have been replaced
 	running sync.WaitGroup
+	sweeper sweep.Sweeper
 }
 
 // Orphan is told of the end of a call that no instance knows: by our id or the carrier's.
@@ -104,6 +106,8 @@ func New(cfg Config) *Controller {
 	c.Work = background.New(c.Guard)
 	c.Directory = directory.New(cfg.Entries)
 	c.introduce(nil, cfg.Entries)
+	c.sweeper = sweep.Sweeper{Book: c.book, Directory: c.Directory, Log: cfg.Log, Elsewhere: c.SessionElsewhere,
+		Left: c.left, Report: c.stated, Later: c.Later}
 	c.remote = map[string]cluster.Handler{
 		"event": handler(c.remoteEvent),
 		"move":  handler(c.remoteMove),
@@ -179,9 +183,6 @@ func (c *Controller) panicked(what string, v any, stack []byte) {
 	c.cfg.Log.Error("panic", "in", what, "panic", v, "stack", string(stack))
 }
 
-// sweepEvery is how often calls that nobody has heard of are given up.
-const sweepEvery = 15 * time.Second
-
 // mostTime is the longest that a call lasts of which only the carrier knows, as
 // after a fallback.
 const mostTime = 24 * time.Hour
@@ -200,12 +201,12 @@ func (c *Controller) Run(ctx context.Context) {
 		group.Go(func() { c.cfg.Cluster.Run(ctx, c.handleRemote) })
 		group.Go(func() { c.book.Follow(ctx, last, c.directory) })
 	}
-	tick := time.NewTicker(sweepEvery)
+	tick := time.NewTicker(sweep.Every)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			c.reconcile()
+			c.sweeper.Sweep()
 			c.book.Sweep(ticket.AnswerTime, mostTime)
 		case <-ctx.Done():
 			group.Wait()

@@ -15,6 +15,7 @@ import (
 	"voicebridge/agent"
 	"voicebridge/calls"
 	"voicebridge/control/directory"
+	"voicebridge/control/sweep"
 	"voicebridge/control/urls"
 	"voicebridge/providers"
 	"voicebridge/providers/twilio"
@@ -271,11 +272,11 @@ func TestReconcile(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		var group sync.WaitGroup
 		group.Go(func() { c.Run(ctx) })
-		time.Sleep(quietCall - sweepEvery)
+		time.Sleep(sweep.Quiet - sweep.Every)
 		if got := r.told(); len(got) != 0 {
 			t.Errorf("asked too early: %v", got)
 		}
-		time.Sleep(3 * sweepEvery)
+		time.Sleep(3 * sweep.Every)
 		synctest.Wait()
 		for id, status := range want {
 			if got, _ := c.book.Get(id); got.Status != status {

@@ -12,7 +12,7 @@
 //	stream over                            ending: what the agent's side has decided
 //	          Handle(CallStepDone)         stepDone: what the carrier is to do next
 //	status    Handle(CallProgress)         report: the record, the session, the transfer
-//	nothing   reconcile, Sweep             the carrier is asked; what nobody knows is given up
+//	nothing   sweep, Sweep                 the carrier is asked; what nobody knows is given up
 //
 // A record (package calls) may be here although the session is another instance's, and
 // the other way round: a ticket in the URL says all that is needed to begin anywhere.

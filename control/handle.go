@@ -238,7 +238,7 @@ func (c *Controller) answered(t *told, token string) (Outcome, error) {
 func recordOf(tk *ticket.Ticket) calls.Call {
 	call := calls.Call{ID: tk.ID, Account: tk.Account, Provider: tk.Provider, CarrierID: tk.Call, Agent: tk.Agent,
 		Direction: calls.Inbound, From: tk.From, To: tk.To, Metadata: tk.Metadata, Returned: tk.Returned,
-		Returns: tk.Returns}
+		Returns: tk.Returns, Detect: tk.Detect}
 	if tk.Outbound {
 		call.Direction = calls.Outbound
 	}
@@ -250,7 +250,7 @@ func ticketOf(use ticket.Use, call *calls.Call) ticket.Ticket {
 	return ticket.Ticket{
 		Use: use, Provider: call.Provider, Account: call.Account, ID: call.ID, Agent: call.Agent, Call: call.CarrierID,
 		From: call.From, To: call.To, Outbound: call.Direction == calls.Outbound, Metadata: call.Metadata,
-		Returned: call.Returned, Returns: call.Returns,
+		Returned: call.Returned, Returns: call.Returns, Detect: call.Detect,
 	}
 }
 
@@ -379,6 +379,13 @@ func (c *Controller) report(id string, ev *providers.CallEvent) bool {
 func (c *Controller) detected(id string, who providers.AnsweredBy) {
 	if sess := c.sessions.Get(id); sess != nil {
 		sess.AnsweredBy(who)
+	} else if c.cfg.Cluster != nil { // another instance may have it
+		c.Later(func(ctx context.Context) {
+			ev := providers.CallEvent{Kind: providers.CallDetected, AnsweredBy: who}
+			if _, err := c.passTo(ctx, sessionKey(id), id, &ev); err != nil {
+				c.cfg.Log.Warn("who has picked up is not passed on", "session", id, "err", err)
+			}
+		})
 	}
 	call, _ := c.book.Get(id)
 	if call.Detect == DetectHangup && (who == providers.AnsweredByMachine || who == providers.AnsweredByFax) {
@@ -388,6 +395,14 @@ func (c *Controller) detected(id string, who providers.AnsweredBy) {
 			}
 		})
 	}
+}
+
+// stated notes what a carrier says of a call that it was asked about.
+func (c *Controller) stated(id string, ev *providers.CallEvent) {
+	if Unanswered(ev, false) {
+		ev.Status = providers.StatusNoAnswer
+	}
+	c.report(id, ev)
 }
 
 // Step is what a call was doing and does not any more.

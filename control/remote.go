@@ -243,6 +243,14 @@ func (c *Controller) StreamEnded(ctx context.Context, id string, returns int) (c
 	return calls.Cause(last), false
 }
 
+// left takes a call out of the directory that is another instance's.
+func (c *Controller) left(call *calls.Call) {
+	for _, id := range call.CarrierIDs() {
+		c.cfg.Cluster.Lost(carrierKey(call.Account, id), "")
+	}
+	c.cfg.Cluster.Lost(recordKey(call.ID), "")
+}
+
 // directory puts a call into the directory, and takes it out at its end.
 func (c *Controller) directory(ev *calls.Event) {
 	call := &ev.Call
@@ -250,17 +258,14 @@ func (c *Controller) directory(ev *calls.Event) {
 	if call.Account == "" || call.Status.Final() && !ended { // what is told of it later does not bring it back
 		return
 	}
-	for _, id := range call.CarrierIDs() {
-		if ended {
-			c.cfg.Cluster.Lost(carrierKey(call.Account, id), "")
-		} else {
-			c.cfg.Cluster.Has(carrierKey(call.Account, id), call.ID)
-		}
+	if ended {
+		c.left(call)
+		return
 	}
-	switch {
-	case ended:
-		c.cfg.Cluster.Lost(recordKey(call.ID), "")
-	case ev.Type == calls.EventCreated:
+	for _, id := range call.CarrierIDs() {
+		c.cfg.Cluster.Has(carrierKey(call.Account, id), call.ID)
+	}
+	if ev.Type == calls.EventCreated {
 		c.cfg.Cluster.Has(recordKey(call.ID), "")
 	}
 }

@@ -206,6 +206,11 @@ func (j *Journal) try(ctx context.Context, list []calls.Event, force bool) (answ
 					p.Set(ctx, j.leg(ev.Call.Account, id), ev.Call.ID, keepCall)
 				}
 			}
+			if ev.Type == calls.EventEnded {
+				for _, id := range ev.Call.CarrierIDs() {
+					p.PExpire(ctx, j.leg(ev.Call.Account, id), keepOver)
+				}
+			}
 		}
 		return nil
 	})

@@ -37,6 +37,7 @@ type Ticket struct {
 	Party    string            `json:"d,omitempty"` // or joins this call of ours, whose agent stays
 	Listen   bool              `json:"l,omitempty"` // or only listens
 	Transfer string            `json:"x,omitempty"`
+	Detect   string            `json:"h,omitempty"` // what to do where a machine picks up
 	Own      bool              `json:"w,omitempty"` // for this instance, by its own URL
 	Do       *providers.Answer `json:"s,omitempty"` // to be given to who asks
 	Expires  int64             `json:"e"`           // Unix seconds

@@ -14,12 +14,13 @@ import (
 
 	"voicebridge/agent"
 	"voicebridge/calls"
+	"voicebridge/cluster"
 	"voicebridge/control"
 	"voicebridge/hooks/gate"
 )
 
-// desk takes the requests.
-type desk struct {
+// Desk takes the requests.
+type Desk struct {
 	c *control.Controller
 	g *gate.Gate
 }
@@ -30,18 +31,23 @@ const kind = "operator"
 // maxBody bounds a request.
 const maxBody = 64 << 10
 
-// Doors are what is public, of the agents that there are.
-func Doors(c *control.Controller, g *gate.Gate) map[string]http.HandlerFunc {
-	d := &desk{c, g}
+// New makes a desk, which also answers what other instances pass on.
+func New(c *control.Controller, g *gate.Gate) *Desk {
+	d := &Desk{c, g}
+	c.OnRemote(kind, d.remote)
+	return d
+}
+
+// Doors are what is public, of the agents that there are now.
+func (d *Desk) Doors() map[string]http.HandlerFunc {
 	doors := map[string]http.HandlerFunc{}
-	for _, a := range c.Agents() {
+	for _, a := range d.c.Agents() {
 		if o := operator(a); o != nil {
 			for _, pattern := range o.Doors() {
 				doors[pattern] = func(w http.ResponseWriter, r *http.Request) { d.serve(o, w, r) }
 			}
 		}
 	}
-	c.OnRemote(kind, d.remote)
 	return doors
 }
 
@@ -56,7 +62,7 @@ func operator(a control.Agent) agent.Operator {
 }
 
 // serve gives a request to the agents whose it is: several may have the same credentials.
-func (d *desk) serve(any agent.Operator, w http.ResponseWriter, r *http.Request) {
+func (d *Desk) serve(any agent.Operator, w http.ResponseWriter, r *http.Request) {
 	var names []string
 	for name, a := range d.c.Agents() {
 		if o := operator(a); o != nil && o.Knows(r) {
@@ -74,7 +80,7 @@ func (d *desk) serve(any agent.Operator, w http.ResponseWriter, r *http.Request)
 }
 
 // answer has a request carried out where the call's stream is: here, or at another instance.
-func (d *desk) answer(o agent.Operator, names []string, w http.ResponseWriter, r *http.Request) {
+func (d *Desk) answer(o agent.Operator, names []string, w http.ResponseWriter, r *http.Request) {
 	if d.c.Cluster() == nil {
 		o.Serve(w, r, &operations{ctx: r.Context(), c: d.c, agents: names})
 		return
@@ -87,9 +93,13 @@ func (d *desk) answer(o agent.Operator, names []string, w http.ResponseWriter, r
 	ask := request{Agents: names, Method: r.Method, URL: r.URL.String(), Type: r.Header.Get("Content-Type"), Body: body}
 	got, err := d.carryOut(r.Context(), o, &ask)
 	if err == nil && !got.Found {
-		got = d.elsewhere(r.Context(), &ask)
+		got, err = d.elsewhere(r.Context(), &ask)
 	}
-	if err == nil && got.Found {
+	switch {
+	case err != nil: // not that there is no such call: agents would take it for over
+		http.Error(w, "not all instances answer", http.StatusServiceUnavailable)
+		return
+	case got.Found:
 		w.Header().Set("Content-Type", got.Type)
 		w.WriteHeader(got.Status)
 		_, _ = w.Write(got.Body) // who asked has gone
@@ -115,7 +125,7 @@ type reply struct {
 }
 
 // remote carries out what has come to another instance.
-func (d *desk) remote(ctx context.Context, _ string, body json.RawMessage) (any, error) {
+func (d *Desk) remote(ctx context.Context, _ string, body json.RawMessage) (any, error) {
 	var ask request
 	if err := json.Unmarshal(body, &ask); err != nil {
 		return nil, err
@@ -129,7 +139,7 @@ func (d *desk) remote(ctx context.Context, _ string, body json.RawMessage) (any,
 }
 
 // carryOut answers a request about a call whose stream is here.
-func (d *desk) carryOut(ctx context.Context, o agent.Operator, ask *request) (*reply, error) {
+func (d *Desk) carryOut(ctx context.Context, o agent.Operator, ask *request) (*reply, error) {
 	r, err := http.NewRequestWithContext(ctx, ask.Method, ask.URL, bytes.NewReader(ask.Body))
 	if err != nil {
 		return nil, fmt.Errorf("operators: request: %w", err)
@@ -145,24 +155,34 @@ func (d *desk) carryOut(ctx context.Context, o agent.Operator, ask *request) (*r
 	return &reply{Found: does.found, Status: w.status, Type: w.header.Get("Content-Type"), Body: w.body.Bytes()}, nil
 }
 
-// elsewhere asks all other instances.
-func (d *desk) elsewhere(ctx context.Context, ask *request) *reply {
+// elsewhere asks all other instances. The error tells that one has not answered, and none has found the call.
+func (d *Desk) elsewhere(ctx context.Context, ask *request) (*reply, error) {
+	if err := d.c.Cluster().Renew(ctx); err != nil { // there may be new ones
+		return nil, fmt.Errorf("operators: %w", err)
+	}
 	var mu sync.Mutex
 	var group sync.WaitGroup
+	var failed error
 	found := &reply{}
 	for _, name := range d.c.Cluster().Others() {
 		group.Go(func() {
 			var got reply
-			err := d.c.Cluster().Ask(ctx, name, kind, ask, &got) // of one that is away nothing is known
+			err := d.c.Cluster().Ask(ctx, name, kind, ask, &got)
 			mu.Lock()
 			defer mu.Unlock()
-			if err == nil && got.Found {
+			switch {
+			case err == nil && got.Found:
 				found = &got
+			case err != nil && !errors.Is(err, cluster.ErrNobody):
+				failed = err
 			}
 		})
 	}
 	group.Wait()
-	return found
+	if found.Found {
+		return found, nil
+	}
+	return found, failed
 }
 
 // answered is a response as it is passed on; it implements http.ResponseWriter.
