@@ -978,6 +978,40 @@ func TestDigitsOut(t *testing.T) {
 	})
 }
 
+// TestLetterKeys: keys that a carrier does not send itself, A to D with some, are tones, and the call goes on.
+func TestLetterKeys(t *testing.T) {
+	t.Parallel()
+	carriers(t, func(t *testing.T, spec *providers.Spec) {
+		s, agentURL := newScript(t)
+		x := startTestbed(t, spec, agentURL, func(_ *options, exchange *sim.Exchange) {
+			exchange.Phone = func(providers.ExchangeCall) sim.Phone {
+				p := phone(spec)
+				p.Length = 20 * time.Second
+				return p
+			}
+		})
+		_, exchange := x.place(dialBody)
+		a := <-s.conn
+		if err := a.Command(map[string]string{"type": "dtmf", "digits": "A", "id": "d"}); err != nil {
+			t.Fatal(err)
+		}
+		if ack := s.wait("ack"); ack["ref"] != "d" {
+			t.Errorf("%v", ack)
+		}
+		if err := a.Command(map[string]string{"type": "hangup"}); err != nil {
+			t.Fatal(err)
+		}
+		out := exchange.Wait()
+		f := codec.Format{Encoding: codec.L16LE, Rate: spec.Formats[0].Rate}
+		want := codec.L16LE.AppendDecode(nil, codec.AppendDTMF(nil, f, "A", 100*time.Millisecond, 60*time.Millisecond))
+		heard := out.Streams[0].Received
+		if out.Digits != "A" && (len(heard) < len(want) || ear.SNR(want, heard, 0) < 25) {
+			t.Errorf("sent is %q, and %d samples", out.Digits, len(heard))
+		}
+		x.ended(t, calls.AgentHangup)
+	})
+}
+
 // TestUnknownStatus: a report on a call that nobody knows is taken, and ignored.
 func TestUnknownStatus(t *testing.T) {
 	t.Parallel()

@@ -3,6 +3,7 @@ package config
 // What the configuration describes.
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -169,7 +170,7 @@ func (c *Config) dialer(name string, a *Agent, header http.Header) (agent.Dialer
 		if !publicURL(c.PublicURL) {
 			return nil, errors.New("announce: needs public_url, to which agents connect")
 		}
-		return link.NewAttended(in, *a.Announce.target(), c.PublicURL)
+		return link.NewAttended(in, *a.Announce.target(), cmp.Or(c.InstanceURL, c.PublicURL))
 	}
 	return link.New(link.Config{
 		Dialect: dialect, Protocol: protocol, URL: a.URL, Bearer: a.Bearer, Secret: a.Secret, Header: header,

@@ -191,7 +191,12 @@ func (s *Server) hook(w http.ResponseWriter, r *http.Request) {
 		if s.cfg.Gate.Complain() {
 			log.Warn("webhook refused; 'voicebridge check webhook' explains", "err", err)
 		}
-		refuse(resultSignature, http.StatusForbidden)
+		status := http.StatusForbidden
+		if errors.Is(err, providers.ErrUnsigned) {
+			status = http.StatusServiceUnavailable
+			w.Header().Set("Retry-After", "1")
+		}
+		refuse(resultSignature, status)
 		return
 	}
 	result, status := s.handle(w, r, &request{h, account, name, ref, log})

@@ -26,8 +26,11 @@ type odd struct{}
 
 // Authenticate implements providers.Webhooks.
 func (odd) Authenticate(h *providers.Hook, _ time.Time) (string, error) {
-	if h.Header.Get("Signed") == "" {
+	switch h.Header.Get("Signed") {
+	case "":
 		return "", providers.ErrSignature
+	case "forgotten":
+		return "", providers.ErrUnsigned
 	}
 	return h.Header.Get("Signed"), nil
 }
@@ -129,6 +132,7 @@ func TestHooks(t *testing.T) {
 			status: 200, reply: "hello", result: "ok"},
 		"nothing":           {path: "odd/main/status", signed: "1", body: "else", status: 204, result: "ok"},
 		"unsigned":          {path: "odd/main/inbound", body: "ask", status: 403, result: "signature"},
+		"signer is down":    {path: "odd/main/inbound", signed: "forgotten", body: "ask", status: 503, result: "signature"},
 		"unknown account":   {path: "odd/other/inbound", signed: "1", body: "ask", status: 404, result: "account"},
 		"another carrier's": {path: "else/main/inbound", signed: "1", body: "ask", status: 404, result: "account"},
 		"malformed":         {path: "odd/main/inbound", signed: "1", body: "bad", status: 400, result: "malformed"},

@@ -53,7 +53,10 @@ type Webhooks interface {
 // of one whose signature has been used before.
 var (
 	ErrSignature = errors.New("signature")
-	ErrReplayed  = fmt.Errorf("%w: the token has been used before", ErrSignature)
+	// ErrUnsigned is of one that has no signature at all, with carriers that send such by a fault of theirs, and again
+	// where they are told that it failed.
+	ErrUnsigned = fmt.Errorf("%w: there is none", ErrSignature)
+	ErrReplayed = fmt.Errorf("%w: the token has been used before", ErrSignature)
 )
 
 // Hook is a request of the carrier's.

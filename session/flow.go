@@ -191,9 +191,9 @@ func (s *Session) nextToCarrier() bool {
 }
 
 // streams reports whether the media connection can send these digits: no carrier's knows
-// pauses.
+// pauses, and not all A to D.
 func (s *Session) streams(digits string) bool {
-	return s.Spec.Abilities.SendDigits && strings.Trim(digits, "0123456789*#ABCD") == ""
+	return s.Spec.Abilities.SendDigits && strings.Trim(digits, "0123456789*#") == ""
 }
 
 // put gives a command to the carrier's connection. It is false where that failed.

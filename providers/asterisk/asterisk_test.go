@@ -360,6 +360,30 @@ func TestRequestsAsMessages(t *testing.T) {
 	}
 }
 
+// TestNothingKept: nothing is kept of a media channel that had ended before, or was never made.
+func TestNothingKept(t *testing.T) {
+	pbx := httptest.NewServer(http.NotFoundHandler())
+	defer pbx.Close()
+	cfg, base, err := ari.ReadConfig(providers.Setup{Decode: func(c any) error {
+		err := Spec.Sample("http://127.0.0.1", Spec.Formats[0])(c)
+		c.(*ari.Config).URL = pbx.URL + "/ari"
+		return err
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newCommands(cfg, base, nil)
+	if err := c.endMedia(t.Context(), "media-1"); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.external(t.Context(), "media-2", ari.State{}); err == nil {
+		t.Error("a channel is made where there is nothing")
+	}
+	if len(c.states) > 0 {
+		t.Errorf("kept are %v", c.states)
+	}
+}
+
 // TestTwoClaim: where two bridges that know nothing of each other have one application, the one
 // that has lost it says so.
 func TestTwoClaim(t *testing.T) {

@@ -404,11 +404,14 @@ func (c *commands) gone(err error) error {
 
 // endMedia ends the channel with a leg's audio. Nobody is to be told of that.
 func (c *commands) endMedia(ctx context.Context, media string) error {
-	c.keep(media, ari.State{})
-	if err := c.gone(c.setState(ctx, media, ari.State{})); err != nil {
-		return err
+	err := c.setState(ctx, media, ari.State{})
+	if err == nil {
+		err = c.Hangup(ctx, media)
 	}
-	return c.gone(c.Hangup(ctx, media))
+	if providers.IsNoCall(err) { // its end was told before
+		c.forget(media)
+	}
+	return c.gone(err)
 }
 
 // silences are sounds of Asterisk's that last as long, in whole seconds.
@@ -468,6 +471,9 @@ func (c *commands) stream(ctx context.Context, st *ari.State, leg, media string)
 func (c *commands) external(ctx context.Context, id string, st ari.State, how ...string) (ch ari.Channel, err error) {
 	how = append(how, "app", c.cfg.App, "channelId", id, "format", c.cfg.Format)
 	err = c.rest.Do(ctx, "stream", "POST", path("channels", "externalMedia")+query(how...), c.keep(id, st), &ch)
+	if err != nil && !unanswered(err) {
+		c.forget(id)
+	}
 	return ch, err
 }
 

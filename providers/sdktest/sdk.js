@@ -37,6 +37,7 @@ const xml = {
     const r = plivo.Response();
     r.addGetInput({ action: 'https://b.example/k', method: 'POST', inputType: 'dtmf', numDigits: 1, executionTimeout: 10 })
       .addSpeak('Press 1.', {});
+    r.addRedirect('https://b.example/k', { method: 'POST' });
     return r.toXML();
   },
   room: () => {

@@ -3,7 +3,9 @@ package telnyx
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"net/url"
+	"time"
 
 	"voicebridge/providers"
 )
@@ -68,6 +70,24 @@ type joinBody struct {
 	given
 }
 
+// codeExists is Telnyx' "Conference with given name already exists and it's active".
+const codeExists = "90033"
+
+// made looks a conference up that another leg has made just now, for a second.
+func (c *commands) made(ctx context.Context, name string) (id string, err error) {
+	for range 5 {
+		if id, err = c.conference(ctx, name); err != nil || id != "" {
+			return id, err
+		}
+		select {
+		case <-time.After(200 * time.Millisecond):
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+	}
+	return "", nil
+}
+
 // join puts a leg into a room.
 func (c *commands) join(ctx context.Context, leg string, a *providers.Answer) error {
 	r := a.Room
@@ -77,8 +97,15 @@ func (c *commands) join(ctx context.Context, leg string, a *providers.Answer) er
 	}
 	st := state{Next: a.Next, Room: r.Events, Conference: r.Name}
 	if id == "" {
-		return c.rest.Do(ctx, "create conference", "POST", "/conferences",
+		err := c.rest.Do(ctx, "create conference", "POST", "/conferences",
 			createBody{leg, r.Name, "never", !r.Wait, r.Hold, with(st)}, nil)
+		var refused *providers.CallError
+		if !errors.As(err, &refused) || refused.Code != codeExists {
+			return err
+		}
+		if id, err = c.made(ctx, r.Name); err != nil || id == "" {
+			return errors.Join(refused, err)
+		}
 	}
 	return c.rest.Do(ctx, "join", "POST", conferencePath(id)+"/actions/join",
 		joinBody{leg, r.End, !r.Wait, "never", with(st)},

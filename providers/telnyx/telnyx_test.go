@@ -11,8 +11,10 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"voicebridge/codec"
@@ -365,6 +367,38 @@ func (r *roundTrip) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	return &http.Response{StatusCode: r.status, Header: http.Header{}, Request: req,
 		Body: io.NopCloser(bytes.NewReader(body))}, nil
+}
+
+// answers answers each request in turn.
+type answers struct {
+	list  []string // status and body
+	asked []string
+}
+
+// RoundTrip implements http.RoundTripper.
+func (a *answers) RoundTrip(req *http.Request) (*http.Response, error) {
+	a.asked = append(a.asked, req.Method+" "+req.URL.Path)
+	status, body, _ := strings.Cut(a.list[0], " ")
+	a.list = a.list[1:]
+	code, err := strconv.Atoi(status)
+	return &http.Response{StatusCode: code, Header: http.Header{}, Request: req,
+		Body: io.NopCloser(strings.NewReader(body))}, err
+}
+
+// TestConferenceMadeMeanwhile: where two legs make a conference at once, the second joins that of the first.
+func TestConferenceMadeMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const none, one = `200 {"data":[]}`, `200 {"data":[{"id":"conf-1","name":"xfer"}]}`
+		rt := &answers{list: []string{`200 {"data":{"call_control_id":"v3:1","is_alive":true}}`, none,
+			`422 {"errors":[{"code":"90033","title":"Conference with given name already exists and it's active"}]}`, none, one,
+			`200 {"data":{"result":"ok"}}`}}
+		if err := account(t, rt).Do(t.Context(), "v3:1", &providers.Answer{Room: &providers.Room{Name: "xfer"}}); err != nil {
+			t.Error(err)
+		}
+		if last := rt.asked[len(rt.asked)-1]; last != "POST /v2/conferences/conf-1/actions/join" {
+			t.Errorf("asked was %q", rt.asked)
+		}
+	})
 }
 
 // TestFixturesREST: requests have Telnyx' names, its replies are understood, and the

@@ -52,7 +52,8 @@ func (w *webhooks) verify(h *providers.Hook, now time.Time) (*claims, error) {
 	}
 	raw, ok := strings.CutPrefix(h.Header.Get("Authorization"), "Bearer ")
 	if !ok {
-		return wrong("no bearer token: are signed webhooks on for the application?")
+		return nil, fmt.Errorf("vonage: %w: no bearer token: are signed webhooks on for the application?",
+			providers.ErrUnsigned)
 	}
 	var c claims
 	_, err := jwt.ParseWithClaims(raw, &c, func(*jwt.Token) (any, error) { return []byte(w.cfg.SignatureSecret), nil },

@@ -89,6 +89,8 @@ func (w *Webhooks) Document(a *providers.Answer) (providers.Document, error) {
 		r.Dial = &dialElement{CallerID: w.written(a.Caller), Timeout: a.RingSeconds(), Number: w.written(a.Dial)}
 	}
 	switch {
+	case a.Ask != nil: // what stands behind a question is done where no key is pressed
+		r.Redirect = &redirect{"POST", a.Ask.URL}
 	case a.Next == "":
 		r.Hangup = &struct{}{}
 	case r.Dial != nil:

@@ -122,6 +122,10 @@ func (x *Exchange) form(a *providers.Ask) (url.Values, error) {
 	case providers.AskNext:
 		x.next(form, a)
 	case providers.AskDigit:
+		if a.Digit == "" {
+			set("Event", "Redirect")
+			break
+		}
 		set("Digits", a.Digit, "InputType", "dtmf", "Speech", "")
 	case providers.TellRoom:
 		x.room(form, a)
@@ -251,6 +255,13 @@ func (x *Exchange) Answer(kind string, body []byte) (*providers.Answer, error) {
 		if err := x.element(&a, &root.Children[i]); err != nil {
 			return nil, fmt.Errorf("%s: 8011: %w", x.Name, err)
 		}
+	}
+	if a.Ask != nil {
+		if a.Next != a.Ask.URL { // its action is not asked where no key is pressed
+			return nil, fmt.Errorf("%s: %s without a Redirect behind it: the call ends where no key is pressed", x.Name,
+				x.Question)
+		}
+		a.Next = ""
 	}
 	return &a, nil
 }
