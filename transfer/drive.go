@@ -24,21 +24,22 @@ const joinTime = 3 * time.Second
 // failover may lose what had been acknowledged, such as that the phone rings already.
 type driver struct {
 	*Manager
-	id      string
-	fence   int64
-	last    *Record   // as it was last seen
-	looked  time.Time // when that was
-	told    int64     // version of the last entry that Changed was told of
-	asked   int64     // when the carrier was last asked how the legs are
-	doubt   bool      // nobody knows whether it is stored: it was told not to be
-	mayDial bool      // this owner may dial: nobody has before
-	dialed  bool      // this owner has dialled
-	joins   int64     // when the carrier was last asked to move the caller; 0: not by this owner
-	joined  bool      // the caller has been moved, which could not be noted yet
-	settles int       // times that Settle has failed
-	seen    func(State)
-	latest  atomic.Pointer[Record] // what this instance has stored last, by whatever event
-	asking  atomic.Bool            // the carrier is being asked how the legs are
+	id       string
+	fence    int64
+	last     *Record   // as it was last seen
+	looked   time.Time // when that was
+	told     int64     // version of the last entry that Changed was told of
+	asked    int64     // when the carrier was last asked how the legs are
+	doubt    bool      // nobody knows whether it is stored: it was told not to be
+	mayDial  bool      // this owner may dial: nobody has before
+	dialed   bool      // this owner has dialled
+	joins    int64     // when the carrier was last asked to move the caller; 0: not by this owner
+	joined   bool      // the caller has been moved, which could not be noted yet
+	settles  int       // times that Settle has failed
+	settling bool      // a number was asked for, for the caller
+	seen     func(State)
+	latest   atomic.Pointer[Record] // what this instance has stored last, by whatever event
+	asking   atomic.Bool            // the carrier is being asked how the legs are
 	// beside runs questions to the carrier beside the driver, which must not wait for
 	// a slow answer.
 	beside func(ask func())
@@ -370,6 +371,9 @@ func (d *driver) settle(ctx context.Context, r *Record) bool {
 	if r.Disposition() == "" {
 		return d.tell(ctx, Event{Kind: Settled})
 	}
+	if d.connected(ctx, r) {
+		return d.tell(ctx, Event{Kind: Settled})
+	}
 	err := d.carrier.Settle(ctx, r)
 	if err == nil {
 		return d.tell(ctx, Event{Kind: Settled})
@@ -390,6 +394,21 @@ func (d *driver) settle(ctx context.Context, r *Record) bool {
 	}
 	d.log.Error("the caller could not be taken anywhere: the call was ended", "transfer", d.id)
 	return d.tell(ctx, Event{Kind: CallerLeft})
+}
+
+// connected reports whether the caller is with a number already, that a carrier was asked for before which gave no
+// answer, or whose answer could not be noted: asked again, it would take the caller away from there.
+func (d *driver) connected(ctx context.Context, r *Record) bool {
+	if to := r.Disposition(); to == Resume || to == Hangup {
+		return false
+	}
+	first, err := d.store.Step(ctx, r, StepSettle)
+	asked := d.settling || err == nil && !first
+	if d.settling = true; !asked {
+		return false
+	}
+	w, err := d.carrier.Where(ctx, r)
+	return err == nil && w.Caller == Away
 }
 
 // dial has the destination called, once and never again.

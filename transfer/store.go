@@ -46,8 +46,12 @@ type Store interface {
 	Wakes(ctx context.Context, owner string) <-chan string
 }
 
-// StepDial is the step that must not be done twice: a phone would ring twice.
-const StepDial = "dial"
+// The steps that must not be done twice: a phone would ring twice, that of the destination, or that of a number which
+// a caller is connected to whom nobody else could be.
+const (
+	StepDial   = "dial"
+	StepSettle = "settle"
+)
 
 // Errors of a Store.
 var (

@@ -151,7 +151,10 @@ func (w *world) Settle(_ context.Context, r *Record) error {
 			if w.refuse { // the number is not taken
 				return &DialError{Reason: ReasonInvalid, Err: errREST}
 			}
-			w.caller = "away"
+			if w.caller == "number" { // whom the caller talks to is rung again
+				w.harm = "connected again"
+			}
+			w.caller = "number"
 		}
 		return nil
 	})
@@ -179,7 +182,7 @@ func (w *world) Leg(context.Context, *Record) (evs []Event, err error) {
 func (w *world) Where(context.Context, *Record) (at Whereabouts, err error) {
 	err = w.call(func() error {
 		at.LegIn = w.leg == "up" && w.legIn
-		at.Caller = map[string]Place{"agent": AtAgent, "room": InRoom, "away": Away}[w.caller]
+		at.Caller = map[string]Place{"agent": AtAgent, "room": InRoom, "away": Away, "number": Away}[w.caller]
 		return nil
 	})
 	return at, err
@@ -565,7 +568,7 @@ func TestAnyHistory(t *testing.T) {
 		}
 		where := map[string]string{"": "agent", Resume: "agent", Hangup: "gone"}[rec.Disposition()]
 		if where == "" {
-			where = "away" // at a number
+			where = "number"
 		}
 		if w.caller != where && w.caller != "gone" {
 			t.Fatalf("the caller is at %q, want %q: %+v\n%+v", w.caller, where, rec, log)

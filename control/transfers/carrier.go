@@ -113,6 +113,8 @@ func (c carrier) Where(ctx context.Context, r *transfer.Record) (w transfer.Wher
 	switch {
 	case !unknown && in[0]:
 		w.Caller = transfer.InRoom
+	case !unknown && !streams && r.State == transfer.Compensating && r.At != transfer.Moving: // it has been somewhere
+		w.Caller = transfer.Away
 	case !streams && (unknown || account.Spec.Abilities.StreamStays): // there is nowhere else to go
 		w.Caller = transfer.InRoom
 	case !streams:

@@ -207,7 +207,8 @@ func (s *Store) Move(ctx context.Context, before, after *transfer.Record, kind t
 	}
 	args := pairs([]any{after.ID, before.Version, before.Fence, after.Version, final, keep.Milliseconds(),
 		string(kind), string(after.State), after.Reason, after.Updated}, changes(before, after))
-	keys := append(s.keys(after.ID, after.Call), s.step(after.ID, transfer.StepDial))
+	keys := append(s.keys(after.ID, after.Call), s.step(after.ID, transfer.StepDial),
+		s.step(after.ID, transfer.StepSettle))
 	got, err := moveScript.Run(ctx, s.db, keys, args...).Text()
 	if err != nil {
 		return fmt.Errorf("transfer: store: move: %w", err)

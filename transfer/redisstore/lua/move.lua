@@ -1,5 +1,5 @@
 -- Changes a transfer that has not changed since it was read: record, index and log together.
--- KEYS: 1 context, 2 by_call_sid, 3 events, 4 step of the dial
+-- KEYS: 1 context, 2 by_call_sid, 3 events, 4 and 5 steps that are not done twice
 -- ARGV: 1 id, 2 version and 3 fence as read, 4 the new version, 5 whether it is final, 6 keep ms,
 --       7 kind, 8 state, 9 reason, 10 time of the log entry, then name and value of each changed field
 -- Returns 'ok', 'none' or 'conflict'.
@@ -13,6 +13,7 @@ redis.call('PEXPIRE', KEYS[3], ARGV[6])
 local indexed = redis.call('GET', KEYS[2]) == ARGV[1]
 if ARGV[5] == '1' then
   redis.call('PEXPIRE', KEYS[4], ARGV[6])
+  redis.call('PEXPIRE', KEYS[5], ARGV[6])
   if indexed then redis.call('DEL', KEYS[2]) end
 elseif indexed then
   redis.call('PEXPIRE', KEYS[2], ARGV[6])
