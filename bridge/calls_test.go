@@ -919,18 +919,23 @@ func TestMachineDetection(t *testing.T) {
 	})
 }
 
+// longCalls has calls whose destination stays for 20 s.
+func longCalls(t *testing.T, spec *providers.Spec) (*script, *testbed) {
+	s, agentURL := newScript(t)
+	return s, startTestbed(t, spec, agentURL, func(_ *options, exchange *sim.Exchange) {
+		exchange.Phone = func(providers.ExchangeCall) sim.Phone {
+			p := phone(spec)
+			p.Length = 20 * time.Second
+			return p
+		}
+	})
+}
+
 // TestDigitsOut: by the carrier where it can, otherwise as tones.
 func TestDigitsOut(t *testing.T) {
 	t.Parallel()
 	carriers(t, func(t *testing.T, spec *providers.Spec) {
-		s, agentURL := newScript(t)
-		x := startTestbed(t, spec, agentURL, func(_ *options, exchange *sim.Exchange) {
-			exchange.Phone = func(providers.ExchangeCall) sim.Phone {
-				p := phone(spec)
-				p.Length = 20 * time.Second
-				return p
-			}
-		})
+		s, x := longCalls(t, spec)
 		id, exchange := x.place(dialBody)
 		a := <-s.conn
 		if err := a.Command(map[string]string{"type": "dtmf", "digits": "1w2", "id": "d"}); err != nil {
@@ -982,14 +987,7 @@ func TestDigitsOut(t *testing.T) {
 func TestLetterKeys(t *testing.T) {
 	t.Parallel()
 	carriers(t, func(t *testing.T, spec *providers.Spec) {
-		s, agentURL := newScript(t)
-		x := startTestbed(t, spec, agentURL, func(_ *options, exchange *sim.Exchange) {
-			exchange.Phone = func(providers.ExchangeCall) sim.Phone {
-				p := phone(spec)
-				p.Length = 20 * time.Second
-				return p
-			}
-		})
+		s, x := longCalls(t, spec)
 		_, exchange := x.place(dialBody)
 		a := <-s.conn
 		if err := a.Command(map[string]string{"type": "dtmf", "digits": "A", "id": "d"}); err != nil {
