@@ -399,7 +399,8 @@ func (d *driver) settle(ctx context.Context, r *Record) bool {
 // connected reports whether the caller is with a number already, that a carrier was asked for before which gave no
 // answer, or whose answer could not be noted: asked again, it would take the caller away from there.
 func (d *driver) connected(ctx context.Context, r *Record) bool {
-	if to := r.Disposition(); to == Resume || to == Hangup {
+	to := r.Disposition()
+	if to == Resume || to == Hangup || r.Mode == Blind && r.At != AtAgent { // it may have been away before
 		return false
 	}
 	first, err := d.store.Step(ctx, r, StepSettle)

@@ -151,7 +151,7 @@ func (w *world) Settle(_ context.Context, r *Record) error {
 			if w.refuse { // the number is not taken
 				return &DialError{Reason: ReasonInvalid, Err: errREST}
 			}
-			if w.caller == "number" { // whom the caller talks to is rung again
+			if w.caller == "number" && r.Mode != Blind { // whom the caller talks to is rung again
 				w.harm = "connected again"
 			}
 			w.caller = "number"
