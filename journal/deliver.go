@@ -30,7 +30,7 @@ func (j *Journal) Deliver(ctx context.Context, send func(ev *calls.Event, done f
 		return
 	}
 	d := &delivery{Journal: j, send: send, with: map[string]struct{}{}}
-	for ctx.Err() == nil && !d.found(ctx) {
+	for ctx.Err() == nil && !d.found(ctx, "$") {
 		d.rested(ctx, context.DeadlineExceeded)
 	}
 	for ctx.Err() == nil {
@@ -57,6 +57,9 @@ type delivery struct {
 	*Journal
 	send  func(ev *calls.Event, done func())
 	begun bool // the duty is this instance's, and what others have left was taken up
+	// from is up to where events were read, or what there was when this instance began: where the place is lost
+	// from which all tell, they go on from there.
+	from string
 
 	mu   sync.Mutex
 	with map[string]struct{} // events that are with send
@@ -71,9 +74,20 @@ func (d *delivery) hasDuty(ctx context.Context, lease time.Duration) bool {
 }
 
 // found makes the place from which all instances tell, unless there is one: what comes
-// from now on is told.
-func (d *delivery) found(ctx context.Context) bool {
-	err := d.db.XGroupCreateMkStream(ctx, d.prefix, group, "$").Err()
+// behind an event is told, "$" is the last one now.
+func (d *delivery) found(ctx context.Context, from string) bool {
+	if from == "$" {
+		last, err := d.db.XRevRangeN(ctx, d.prefix, "+", "-", 1).Result()
+		if err != nil {
+			return false
+		}
+		d.from = "0"
+		for _, m := range last {
+			d.from = m.ID
+		}
+		from = d.from
+	}
+	err := d.db.XGroupCreateMkStream(ctx, d.prefix, group, from).Err()
 	return err == nil || strings.Contains(err.Error(), "BUSYGROUP")
 }
 
@@ -95,7 +109,7 @@ func (d *delivery) turn(ctx context.Context) {
 	if _, err := d.read(ctx, ">", readTime); err != nil {
 		d.rested(ctx, err)
 		if strings.Contains(err.Error(), "NOGROUP") { // a failover has lost it
-			d.found(ctx)
+			d.found(ctx, d.from)
 		}
 	}
 }
@@ -123,7 +137,9 @@ func (d *delivery) read(ctx context.Context, from string, wait time.Duration) (l
 		return "", err
 	}
 	for _, m := range got[0].Messages {
-		last = m.ID
+		if last = m.ID; from == ">" {
+			d.from = m.ID
+		}
 		d.mu.Lock()
 		_, has := d.with[m.ID]
 		d.with[m.ID] = struct{}{}

@@ -280,3 +280,37 @@ func TestAlone(t *testing.T) {
 		t.Errorf("%v, %v, %v, %v", types, told, err, complete)
 	}
 }
+
+// TestPlaceLost: where a failover has lost the place from which events are told, none is left out that came
+// before it is made again.
+func TestPlaceLost(t *testing.T) {
+	a := begin(t, "a")
+	l := &told{more: make(chan struct{}, 1000)}
+	ctx, cancel := context.WithCancel(context.Background())
+	var delivering sync.WaitGroup
+	delivering.Go(func() { a.Deliver(ctx, func(ev *calls.Event, done func()) { l.add(ev); done() }) })
+	defer delivering.Wait()
+	defer cancel()
+	for limit := time.Now().Add(30 * time.Second); a.db.Get(t.Context(), a.duty()).Val() != "a"; {
+		if time.Now().After(limit) {
+			t.Fatal("nobody has the duty")
+		}
+	}
+	call := a.book.Add(calls.Call{Account: "main", Provider: "twilio", CarrierID: "CA1", Direction: calls.Inbound})
+	l.await(t, 1)
+	all, err := a.db.XRange(t.Context(), a.prefix, "-", "+").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.db.TxPipelined(t.Context(), func(p redis.Pipeliner) error {
+		p.XGroupDestroy(t.Context(), a.prefix, group)
+		p.XAdd(t.Context(), &redis.XAddArgs{Stream: a.prefix, Values: all[0].Values})
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	a.book.Answered(call.ID)
+	if got := l.await(t, 3); !slices.Equal(got, []string{calls.EventCreated, calls.EventCreated, calls.EventAnswered}) {
+		t.Errorf("told: %v", got)
+	}
+}
