@@ -368,10 +368,7 @@ const (
 // settle takes care of the caller. Where the carrier refuses it for good, or does not do
 // it in time, the caller is told so and the call ends: it must not stay alone.
 func (d *driver) settle(ctx context.Context, r *Record) bool {
-	if r.Disposition() == "" {
-		return d.tell(ctx, Event{Kind: Settled})
-	}
-	if d.connected(ctx, r) {
+	if r.Disposition() == "" || d.connected(ctx, r) {
 		return d.tell(ctx, Event{Kind: Settled})
 	}
 	err := d.carrier.Settle(ctx, r)

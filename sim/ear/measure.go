@@ -3,9 +3,11 @@
 package ear
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"time"
+	"voicebridge/wav"
 )
 
 // Align finds by how many samples heard lags behind said, from 0 to most, where
@@ -125,6 +127,19 @@ func Whole(said, heard []int16, rate int, snr float64) float64 {
 		}
 	}
 	return float64(whole) / float64(max(1, all))
+}
+
+// WholeFile is Whole of two WAV files.
+func WholeFile(said, heard string, snr float64) (float64, error) {
+	before, rate, err := wav.Read(said)
+	if err != nil {
+		return 0, fmt.Errorf("ear: %w", err)
+	}
+	after, _, err := wav.Read(heard)
+	if err != nil {
+		return 0, fmt.Errorf("ear: %w", err)
+	}
+	return Whole(before, after, rate, snr), nil
 }
 
 // is reports whether part is what is heard from at on, but for so much noise.
