@@ -3,7 +3,6 @@ package bridge_test
 import (
 	"context"
 	"log/slog"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -25,13 +24,17 @@ import (
 	"voicebridge/transfer/redisstore"
 )
 
-var realRedis = sync.OnceValues(func() (*outage.Redis, error) {
-	dir, err := os.MkdirTemp("", "redis")
-	if err != nil {
-		return nil, err
-	}
-	return outage.StartRedis(context.Background(), dir)
-})
+// realRedis is a redis-server for all tests, and stopRedis ends it if it was started.
+var (
+	stopRedis = func() {}
+	realRedis = sync.OnceValues(func() (server *outage.Redis, err error) {
+		server, stop, err := outage.Temporary(context.Background())
+		if err == nil {
+			stopRedis = stop
+		}
+		return server, err
+	})
+)
 
 // TestInstances: a webhook lands on one instance, the media connection on another,
 // the request on a third; all act as one.
@@ -51,7 +54,7 @@ func TestInstances(t *testing.T) {
 		var account *providers.Account
 		member := func(o *options, name string) {
 			members := cluster.NewMembers(db, prefix, name, 20*time.Second, slog.New(slog.DiscardHandler))
-			o.transfers = &transfers.Config{Store: redisstore.New(db, prefix, time.Second, members),
+			o.transfers = &transfers.Config{Store: redisstore.New(db, prefix, time.Minute, members),
 				Manager: quickTimes(members.Self()), Allow: []string{"+1555010*"},
 				Ring: 20 * time.Second, Hold: transfers.HoldAgent}
 			o.cluster = cluster.New(members, prefix)
@@ -62,8 +65,7 @@ func TestInstances(t *testing.T) {
 			account = o.accounts["main"].Account
 			exchange.Status = publicURL + "/hooks/" + spec.Name + "/main/status"
 			exchange.Phone = func(providers.ExchangeCall) sim.Phone {
-				return sim.Phone{Ring: 200 * time.Millisecond, Voice: voice(spec, humanHz, 1500*time.Millisecond),
-					Length: 1500 * time.Millisecond}
+				return sim.Phone{Ring: 200 * time.Millisecond, Voice: voice(spec, humanHz, 20*time.Second)}
 			}
 		})
 		others := []*running{}
@@ -130,9 +132,14 @@ func TestInstances(t *testing.T) {
 		if all, _ := s.states(t, "bridging"); spec.Abilities.Rings && !slices.Contains(all, "ringing") {
 			t.Errorf("the agent is told of %v", all)
 		}
-		if out := exchange.Wait(); !ear.Hears(out.Heard, spec.Formats[0].Rate, humanHz) {
-			t.Error("caller and human did not meet")
+		hears := func() bool { return ear.Hears(exchange.Heard(), spec.Formats[0].Rate, humanHz) }
+		for limit := time.Now().Add(10 * time.Second); !hears(); time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(limit) {
+				t.Fatal("caller and human did not meet")
+			}
 		}
+		third.legTo(human).Hangup()
+		exchange.Wait()
 		third.ends(t, tr["id"].(string), "ended", reasonOf(t, third, tr["id"].(string)))
 		types, last := until(next, agent.Session)
 		for _, once := range []string{calls.EventCreated, calls.EventAnswered, calls.EventStreamEnd, calls.EventEnded} {
@@ -184,7 +191,11 @@ func count(list []string, of string) (n int) {
 func reasonOf(t *testing.T, x *testbed, id string) string {
 	t.Helper()
 	for limit := time.Now().Add(10 * time.Second); time.Now().Before(limit); time.Sleep(10 * time.Millisecond) {
-		if _, tr := x.api("GET", "/v1/transfers/"+id, ""); transfer.State(tr["state"].(string)).Final() {
+		status, tr := x.api("GET", "/v1/transfers/"+id, "")
+		if status != 200 {
+			t.Fatalf("the transfer: %d %v", status, tr)
+		}
+		if transfer.State(tr["state"].(string)).Final() {
 			return tr["reason"].(string)
 		}
 	}

@@ -43,9 +43,7 @@ func TestMain(m *testing.M) {
 	// After an answer that cuts a request short, net/http waits half a second.
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"),
 		goleak.Cleanup(func(code int) {
-			if server, err := realRedis(); err == nil {
-				_ = server.Stop()
-			}
+			stopRedis()
 			os.Exit(code)
 		}))
 }

@@ -180,6 +180,13 @@ func (c *SimCall) Wait() *Outcome {
 	return &Outcome{c.call, c.streams, c.heard, c.said, c.dialled, c.digits, c.fault}
 }
 
+// Heard is what the phone has heard so far, but for a stream that is going on.
+func (c *SimCall) Heard() []int16 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.heard)
+}
+
 // Digits are those sent so far outside of the stream.
 func (c *SimCall) Digits() string {
 	c.mu.Lock()

@@ -207,7 +207,12 @@ const (
 )
 
 // database starts one.
-func (x *chaos) database(kind, dir string) (err error) {
+func (x *chaos) database(kind string) error {
+	dir, err := outage.Dir()
+	if err != nil {
+		return err
+	}
+	x.t.Cleanup(func() { os.RemoveAll(dir) })
 	switch kind {
 	case cluster3:
 		if x.group, err = outage.StartCluster(x.t.Context(), dir, 3); err == nil {
@@ -282,7 +287,7 @@ func startChaos(t *testing.T, spec *providers.Spec, kind string, phone func(prov
 			t.Fatalf("%s: %v", what, err)
 		}
 	}
-	err = x.database(kind, dir)
+	err = x.database(kind)
 	must("database")
 	x.exchange = &sim.Exchange{Spec: spec, Phone: phone, Status: chaosPublic + "/hooks/" + spec.Name + "/main/status"}
 	rest := httptest.NewServer(x.exchange)

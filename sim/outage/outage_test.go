@@ -1,18 +1,24 @@
 package outage
 
 import (
+	"os"
 	"testing"
 )
 
 // TestGroups: a Cluster and a Sentinel come up, and go on when a master is killed.
 func TestGroups(t *testing.T) {
 	t.Parallel()
-	for name, start := range map[string]func() (*Group, error){
-		"cluster":  func() (*Group, error) { return StartCluster(t.Context(), t.TempDir(), 3) },
-		"sentinel": func() (*Group, error) { return StartSentinel(t.Context(), t.TempDir()) },
+	for name, start := range map[string]func(string) (*Group, error){
+		"cluster":  func(dir string) (*Group, error) { return StartCluster(t.Context(), dir, 3) },
+		"sentinel": func(dir string) (*Group, error) { return StartSentinel(t.Context(), dir) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			g, err := start()
+			dir, err := Dir()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer os.RemoveAll(dir)
+			g, err := start(dir)
 			if err != nil {
 				t.Fatal(err)
 			}

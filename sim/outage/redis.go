@@ -35,9 +35,9 @@ func StartRedis(ctx context.Context, dir string, args ...string) (*Redis, error)
 
 // Temporary starts a redis-server that leaves nothing behind once it is stopped.
 func Temporary(ctx context.Context) (r *Redis, stop func(), err error) {
-	dir, err := os.MkdirTemp("", "redis")
+	dir, err := Dir()
 	if err != nil {
-		return nil, nil, fmt.Errorf("outage: redis: %w", err)
+		return nil, nil, err
 	}
 	r, err = StartRedis(ctx, dir)
 	if err != nil {
@@ -47,6 +47,24 @@ func Temporary(ctx context.Context) (r *Redis, stop func(), err error) {
 		_ = r.Stop() // what there is of either is of no use any more
 		_ = os.RemoveAll(dir)
 	}, nil
+}
+
+// Dir makes a directory for what servers write. It is in memory where the system has such a
+// place: a server writes before it answers, and must not wait for a disk that others keep busy.
+func Dir() (string, error) {
+	const memory = "/dev/shm"
+	parent := ""
+	if fi, err := os.Stat(memory); err == nil && fi.IsDir() {
+		parent = memory
+	}
+	dir, err := os.MkdirTemp(parent, "redis")
+	if err != nil && parent != "" {
+		dir, err = os.MkdirTemp("", "redis")
+	}
+	if err != nil {
+		return "", fmt.Errorf("outage: redis: %w", err)
+	}
+	return dir, nil
 }
 
 // freeAddress is one that nobody listens at.
