@@ -408,7 +408,7 @@ func (b *Book) Fail(id string, err error) {
 }
 
 // Quiet returns live calls of the carrier's that have no stream and of which nothing
-// has been heard for the time, at most limit. They are taken as asked for.
+// has been heard for the time, at most limit. Until LookedAfter they are returned again.
 func (b *Book) Quiet(after time.Duration, limit int) []Call {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -416,11 +416,19 @@ func (b *Book) Quiet(after time.Duration, limit int) []Call {
 	now := b.now()
 	for _, c := range b.calls {
 		if len(quiet) < limit && !c.Status.Final() && !c.Streaming && c.CarrierID != "" && now.Sub(c.heard) >= after {
-			c.heard = now
 			quiet = append(quiet, c.copy())
 		}
 	}
 	return quiet
+}
+
+// LookedAfter notes that a quiet call was looked after: it has its turn again once the time has passed anew.
+func (b *Book) LookedAfter(id string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if c := b.calls[id]; c != nil {
+		c.heard = b.now()
+	}
 }
 
 // Sweep gives up calls of which nothing has been heard: those that were not

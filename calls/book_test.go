@@ -189,8 +189,13 @@ func TestQuiet(t *testing.T) {
 		want  int
 	}{{time.Minute - 1, 0}, {1, 1}, {time.Minute - 1, 0}, {1, 1}} {
 		clock.t = clock.t.Add(step.after)
-		if quiet := b.Quiet(time.Minute, 5); len(quiet) != step.want || step.want == 1 && quiet[0].ID != alone.ID {
-			t.Errorf("%+v", quiet)
+		quiet := b.Quiet(time.Minute, 5)
+		if again := b.Quiet(time.Minute, 5); len(quiet) != step.want || step.want == 1 && quiet[0].ID != alone.ID ||
+			len(again) != step.want {
+			t.Errorf("%+v, and again %+v", quiet, again)
+		}
+		for _, c := range quiet {
+			b.LookedAfter(c.ID)
 		}
 	}
 	b.StreamEnded(live.ID, "transferred", false)
@@ -198,7 +203,7 @@ func TestQuiet(t *testing.T) {
 	if quiet := b.Quiet(time.Minute, 1); len(quiet) != 1 {
 		t.Errorf("%+v", quiet)
 	}
-	if quiet := b.Quiet(time.Minute, 5); len(quiet) != 1 {
+	if quiet := b.Quiet(time.Minute, 5); len(quiet) != 2 {
 		t.Errorf("%+v", quiet)
 	}
 }

@@ -47,10 +47,16 @@ func (s *Sweeper) Sweep() {
 			if s.elsewhere(ctx, &call) {
 				continue
 			}
-			if account, _ := s.Directory.Account(call.Account); account.HasCommands() && asked < maxAsked {
+			account, _ := s.Directory.Account(call.Account)
+			switch {
+			case !account.HasCommands(): // nobody can be asked
+			case asked == maxAsked:
+				continue // it has its turn the next time
+			default:
 				asked++
 				s.Later(func(ctx context.Context) { s.ask(ctx, account, &call) })
 			}
+			s.Book.LookedAfter(call.ID)
 		}
 	})
 }
