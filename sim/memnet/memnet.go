@@ -157,7 +157,7 @@ func (h *half) written(n int) {
 		at = h.under[last].at // none overtakes another
 	}
 	h.under = append(h.under, parcel{n, at})
-	time.AfterFunc(time.Until(at), h.wake)
+	h.wakeAt(at)
 }
 
 // Far makes what is written to either end of a connection of Dial's take that long to arrive: there
@@ -197,6 +197,15 @@ func (h *half) wake() {
 	h.moved.Broadcast()
 }
 
+// wakeAt has all look again at a time; nil: it has come, and needs no timer. In a bubble of synctest a timer
+// that is due runs at once, and two that do so at the same time crash the race detector of Go 1.26.
+func (h *half) wakeAt(at time.Time) *time.Timer {
+	if d := time.Until(at); d > 0 {
+		return time.AfterFunc(d, h.wake)
+	}
+	return nil
+}
+
 func (h *half) setDeadline(which int, at time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -206,7 +215,7 @@ func (h *half) setDeadline(which int, at time.Time) {
 	}
 	*d = deadline{at: at}
 	if !at.IsZero() {
-		d.timer = time.AfterFunc(time.Until(at), h.wake)
+		d.timer = h.wakeAt(at)
 	}
 	h.moved.Broadcast()
 }
