@@ -24,18 +24,31 @@ func Align(said, heard []int16, most int) int {
 	from = max(0, from-stretch/2)
 	ref := said[from:min(len(said), from+stretch)]
 	lag, best := 0, math.Inf(-1)
+	power := energy(heard[min(from, len(heard)):min(from+len(ref), len(heard))])
 	for l := 0; l <= most && from+l < len(heard); l++ {
 		h := heard[from+l:]
-		var sum, power float64
-		for i, s := range ref[:min(len(ref), len(h))] {
-			sum += float64(s) * float64(h[i])
-			power += float64(h[i]) * float64(h[i])
-		}
-		if c := sum / math.Sqrt(power+1); c > best {
+		if c := dot(ref, h) / math.Sqrt(power+1); c > best {
 			lag, best = l, c
+		}
+		power -= float64(h[0]) * float64(h[0]) // the window moves on by one
+		if len(ref) < len(h) {
+			power += float64(h[len(ref)]) * float64(h[len(ref)])
 		}
 	}
 	return lag
+}
+
+// dot is the sum of the products of what both have. The race detector does not look at this: it would take ten
+// times as long, and the caller's recordings are over.
+//
+//go:norace
+func dot(a, b []int16) float64 {
+	var sum int64
+	b = b[:min(len(a), len(b))]
+	for i, v := range b {
+		sum += int64(a[i]) * int64(v)
+	}
+	return float64(sum)
 }
 
 // Find finds said in heard, whenever that was, and tells how alike they are there:
@@ -79,12 +92,7 @@ func Hears(pcm []int16, rate int, hz float64) bool {
 	return false
 }
 
-func energy(s []int16) (e float64) {
-	for _, v := range s {
-		e += float64(v) * float64(v)
-	}
-	return e
-}
+func energy(s []int16) float64 { return dot(s, s) }
 
 // SNR is the ratio in dB of said to its difference from heard, which lags behind
 // by lag samples. The part of said that was not heard counts as wrong.

@@ -3,6 +3,7 @@ package ear
 import (
 	_ "embed"
 	"math"
+	"math/cmplx"
 	"math/rand/v2"
 	"time"
 
@@ -63,10 +64,14 @@ func Microphone(speech []int16, rate int, length time.Duration) []int16 {
 }
 
 // Sine is a tone at a third of full scale.
+//
+//go:norace
 func Sine(rate int, hz float64, length time.Duration) []int16 {
 	s := make([]int16, int(length*time.Duration(rate)/time.Second))
+	turn, at := cmplx.Rect(1, 2*math.Pi*hz/float64(rate)), complex(10000, 0)
 	for i := range s {
-		s[i] = int16(math.Round(10000 * math.Sin(2*math.Pi*hz*float64(i)/float64(rate))))
+		s[i] = int16(math.RoundToEven(imag(at)))
+		at *= turn
 	}
 	return s
 }
