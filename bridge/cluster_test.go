@@ -65,7 +65,7 @@ func TestInstances(t *testing.T) {
 			account = o.accounts["main"].Account
 			exchange.Status = publicURL + "/hooks/" + spec.Name + "/main/status"
 			exchange.Phone = func(providers.ExchangeCall) sim.Phone {
-				return sim.Phone{Ring: 200 * time.Millisecond, Voice: voice(spec, humanHz, 20*time.Second)}
+				return sim.Phone{Ring: 200 * time.Millisecond, Voice: voice(spec, humanHz, time.Minute)}
 			}
 		})
 		others := []*running{}
@@ -89,19 +89,22 @@ func TestInstances(t *testing.T) {
 		third := &testbed{running: c, exchange: a.exchange, spec: spec, router: a.router, t: t}
 
 		// An agent that hangs up in good order: whoever is asked what comes next knows.
-		exchange := a.inboundCall(callerPhone(spec, 20*time.Second))
+		exchange := a.inboundCall(callerPhone(spec, time.Minute))
 		agent := <-s.conn
-		known := func(session string) { // that it streams, at the third
+		within := func(what string, is func() bool) {
 			t.Helper()
-			for limit := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-				status, call := third.api("GET", "/v1/calls/"+session, "")
-				if status == 200 && call["streaming"] == true {
-					return
-				}
+			for limit := time.Now().Add(15 * time.Second); !is(); time.Sleep(50 * time.Millisecond) {
 				if time.Now().After(limit) {
-					t.Fatalf("asked at the third instance: %d %v", status, call)
+					t.Fatal(what)
 				}
 			}
+		}
+		known := func(session string) { // that it streams, at the third
+			t.Helper()
+			within("the third does not know that it streams", func() bool {
+				status, call := third.api("GET", "/v1/calls/"+session, "")
+				return status == 200 && call["streaming"] == true
+			})
 		}
 		known(agent.Session)
 		if err := agent.Command(map[string]any{"type": "hangup", "when": "now"}); err != nil {
@@ -111,7 +114,7 @@ func TestInstances(t *testing.T) {
 			t.Errorf("the caller is told %q, %v", out.Said, out.Fault)
 		}
 		// Hung up at the third.
-		exchange = a.inboundCall(callerPhone(spec, 20*time.Second))
+		exchange = a.inboundCall(callerPhone(spec, time.Minute))
 		agent = <-s.conn
 		if err := third.hangup(agent.Session, ""); err != nil {
 			t.Error(err)
@@ -122,7 +125,7 @@ func TestInstances(t *testing.T) {
 		// Transferred from the third, with the carrier's reports at the first. What becomes of
 		// the call is told at any of them, once.
 		next := third.events("")
-		exchange = a.inboundCall(callerPhone(spec, 20*time.Second))
+		exchange = a.inboundCall(callerPhone(spec, time.Minute))
 		agent = <-s.conn
 		known(agent.Session)
 		status, tr := third.api("POST", "/v1/calls/"+agent.Session+"/transfers", `{"to":"`+human+`"}`)
@@ -132,12 +135,13 @@ func TestInstances(t *testing.T) {
 		if all, _ := s.states(t, "bridging"); spec.Abilities.Rings && !slices.Contains(all, "ringing") {
 			t.Errorf("the agent is told of %v", all)
 		}
-		hears := func() bool { return ear.Hears(exchange.Heard(), spec.Formats[0].Rate, humanHz) }
-		for limit := time.Now().Add(10 * time.Second); !hears(); time.Sleep(50 * time.Millisecond) {
-			if time.Now().After(limit) {
-				t.Fatal("caller and human did not meet")
-			}
-		}
+		within("the caller does not hear the human", func() bool {
+			return ear.Hears(exchange.Heard(), spec.Formats[0].Rate, humanHz)
+		})
+		within("nobody is told that they have met", func() bool { // one who leaves before has not talked
+			_, now := third.api("GET", "/v1/transfers/"+tr["id"].(string), "")
+			return now["state"] == string(transfer.Bridged)
+		})
 		third.legTo(human).Hangup()
 		exchange.Wait()
 		third.ends(t, tr["id"].(string), "ended", reasonOf(t, third, tr["id"].(string)))
@@ -162,7 +166,7 @@ func TestInstances(t *testing.T) {
 			}
 			return reach(u)
 		}
-		exchange = a.inboundCall(callerPhone(spec, 20*time.Second))
+		exchange = a.inboundCall(callerPhone(spec, time.Minute))
 		<-s.conn
 		u := <-used
 		header, err := a.exchange.Office.Handshake(u, time.Now())

@@ -81,6 +81,11 @@ func place(ctx context.Context, api *client.Client, out io.Writer, exchange *sim
 	case err := <-ended:
 		return nil, err
 	}
+	if err := exchange.Ready(ctx); err != nil {
+		stop()
+		<-ended
+		return nil, err
+	}
 	fmt.Fprintf(out, "POST /v1/calls {\"account\":\"demo\",\"to\":%q,\"metadata\":{\"demo\":\"yes\"}}\n", calledNumber)
 	var call calls.Call
 	err := api.Do(ctx, "POST", "/v1/calls", map[string]any{"account": "demo", "to": calledNumber,
