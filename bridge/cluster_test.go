@@ -65,7 +65,8 @@ func TestInstances(t *testing.T) {
 			account = o.accounts["main"].Account
 			exchange.Status = publicURL + "/hooks/" + spec.Name + "/main/status"
 			exchange.Phone = func(providers.ExchangeCall) sim.Phone {
-				return sim.Phone{Ring: 200 * time.Millisecond, Voice: voice(spec, humanHz, time.Minute)}
+				return sim.Phone{Ring: 3 * time.Second, // long enough that it is told, whatever else the machine does
+					Voice: voice(spec, humanHz, time.Minute)}
 			}
 		})
 		others := []*running{}
