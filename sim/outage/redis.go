@@ -52,13 +52,8 @@ func Temporary(ctx context.Context) (r *Redis, stop func(), err error) {
 // Dir makes a directory for what servers write. It is in memory where the system has such a
 // place: a server writes before it answers, and must not wait for a disk that others keep busy.
 func Dir() (string, error) {
-	const memory = "/dev/shm"
-	parent := ""
-	if fi, err := os.Stat(memory); err == nil && fi.IsDir() {
-		parent = memory
-	}
-	dir, err := os.MkdirTemp(parent, "redis")
-	if err != nil && parent != "" {
+	dir, err := os.MkdirTemp("/dev/shm", "redis")
+	if err != nil {
 		dir, err = os.MkdirTemp("", "redis")
 	}
 	if err != nil {
