@@ -145,7 +145,7 @@ func rudeCall(address string, n int) error {
 		return err
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(30 * time.Second)) // of a connection that is there
+	_ = conn.SetDeadline(time.Now().Add(2 * time.Minute)) // of a connection that is there
 	fmt.Fprint(conn, "GET /media/twilio HTTP/1.1\r\nHost: bridge\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
 	r := bufio.NewReader(conn)

@@ -182,3 +182,18 @@ func TestWriteLost(t *testing.T) {
 		}
 	})
 }
+
+// TestPause: whoever waits for turns leaves three quarters of the loop's time to others. Where the system takes
+// the processor away amid a turn, the next one is not three times as late as that.
+func TestPause(t *testing.T) {
+	for took, want := range map[time.Duration]time.Duration{
+		turn:                   3 * turn,
+		40 * time.Millisecond:  2 * time.Millisecond,
+		10 * time.Second:       2 * time.Millisecond,
+		100 * time.Microsecond: 300 * time.Microsecond,
+	} {
+		if got := pause(took); got != want {
+			t.Errorf("after a turn of %v: %v, not %v", took, got, want)
+		}
+	}
+}

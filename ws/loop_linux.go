@@ -178,10 +178,6 @@ func (l *Loop) end() {
 // waits has a connection wait for its turn; only the loop calls it.
 func (l *Loop) waits(c *Conn) { l.queue = append(l.queue, c) }
 
-// others is how much more of the loop's time is left to the others than those have that wait for
-// turns.
-const others = 3
-
 // wait is how long the loop may wait for something to come, in milliseconds; -1: any time.
 func (l *Loop) wait() int {
 	if len(l.queue) == 0 {
@@ -203,7 +199,7 @@ func (l *Loop) turns(buf []byte) {
 	l.queue = l.queue[:copy(l.queue, l.queue[1:])]
 	c.serveTurn(buf)
 	end := time.Since(l.born)
-	l.after = end + others*(end-began)
+	l.after = end + pause(end-began)
 }
 
 // interest is what the loop tells of.

@@ -221,6 +221,17 @@ func (c *Conn) tellClosed() {
 // many send all that they can, the others are late by one turn, or one message that takes longer.
 const turn = 200 * time.Microsecond
 
+// others is how much more of the loop's time is left to the others than those have that wait for
+// turns.
+const others = 3
+
+// maxPause is how long those wait that are next, at most: a turn that took much longer than turn was
+// not all spent on them, but the system had taken the processor away meanwhile.
+const maxPause = 10 * turn
+
+// pause is how long those wait that are next after a turn that took so long.
+func pause(took time.Duration) time.Duration { return min(others*took, maxPause) }
+
 // feed takes apart what was read by an event loop, for a turn. What is left then is kept: copied,
 // unless it has been. It reports whether all of the turn was needed.
 func (c *Conn) feed(kept bool) (long bool) {
