@@ -2,6 +2,9 @@ module voicebridge
 
 go 1.26.0
 
+// Of the SDKs that tests run; npm writes there while packages are looked for.
+ignore node_modules
+
 require (
 	github.com/HdrHistogram/hdrhistogram-go v1.4.0
 	github.com/alecthomas/kong v1.17.0
