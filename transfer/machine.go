@@ -279,6 +279,9 @@ func (r *Record) outcome(ev Event) (State, string) {
 		if from == Answered || from == Briefing || from == Accepted || from == Bridging {
 			return Failed, ReasonDestination
 		}
+		if ev.Reason == ReasonDestination { // gone, as far as the carrier knows; but it has not answered
+			return Failed, ReasonNoAnswer
+		}
 	}
 	return Failed, ev.Reason
 }
