@@ -123,6 +123,21 @@ func TestTimeoutOnce(t *testing.T) {
 	}
 }
 
+// TestGoneLeg: a leg that the carrier does not know any more has left if it had answered; otherwise it did not answer.
+func TestGoneLeg(t *testing.T) {
+	gone := Event{Kind: LegDown, Reason: ReasonDestination}
+	r := record()
+	for _, step := range []struct {
+		ev   Event
+		want string
+	}{{Event{Kind: Begin}, ReasonNoAnswer}, {Event{Kind: Rang}, ReasonNoAnswer}, {Event{Kind: Picked}, ReasonDestination}} {
+		r, _ = r.Apply(step.ev, 1000)
+		if end, moved := r.Apply(gone, 2000); !moved || end.Want != Failed || end.Reason != step.want {
+			t.Errorf("gone while %s: %+v, want failed, %s", r.State, end, step.want)
+		}
+	}
+}
+
 // TestDisposition: what becomes of the caller.
 func TestDisposition(t *testing.T) {
 	for name, tt := range map[string]struct {
